@@ -1,0 +1,77 @@
+"""The exception tree, and the one table of close codes and their reasons.
+
+Blame decides the cost: a client's mistake closes that client, a backend's mistake ends its room, a mistake in the
+site file leaves the running site as it was, and a mistake of ours is a traceback in the log.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+MAX_REASON: Final = 123
+"""Bytes of UTF-8 a close frame has for its reason (RFC 6455 5.5: 125 less the code)."""
+
+
+class CloseCode(IntEnum):
+    """Why a websocket was closed (RFC 6455 7.4.1 and the IANA registry)."""
+
+    NORMAL = 1000
+    """The backend ended with exit status 0, or the room reached its `max_lifetime`."""
+    GOING_AWAY = 1001
+    """The server is shutting down, or the app was removed."""
+    PROTOCOL_ERROR = 1002
+    """The client broke RFC 6455."""
+    INVALID_DATA = 1007
+    """The client sent a text that is not UTF-8."""
+    POLICY = 1008
+    """The client was idle too long, or did not answer a ping."""
+    TOO_BIG = 1009
+    """The client's message is longer than `max_message`."""
+    BACKEND_FAILED = 1011
+    """The backend failed to start or crashed; the reason says how."""
+    RESTARTED = 1012
+    """The room was restarted by an operator, or by a reload that asked for it."""
+    TRY_LATER = 1013
+    """The client is too slow, or there is no place: room, app or server full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """How a websocket is closed: a code and a reason a person can read (cut to 123 bytes of UTF-8)."""
+
+    code: int
+    reason: str = ""
+
+    def payload(self) -> bytes:
+        """The payload of the close frame (RFC 6455 5.5.1)."""
+        reason = self.reason.encode()[:MAX_REASON].decode(errors="ignore").encode()
+        return self.code.to_bytes(2, "big") + reason
+
+
+SHUTTING_DOWN: Final = Close(CloseCode.GOING_AWAY, "the server is shutting down")
+APP_REMOVED: Final = Close(CloseCode.GOING_AWAY, "the app was removed")
+BACKEND_ENDED: Final = Close(CloseCode.NORMAL, "the program ended")
+LIFETIME_REACHED: Final = Close(CloseCode.NORMAL, "the room reached its max_lifetime")
+CLIENT_IDLE: Final = Close(CloseCode.POLICY, "nothing was sent for client_idle_timeout")
+PONG_MISSING: Final = Close(CloseCode.POLICY, "a ping was not answered within ping_timeout")
+BACKEND_DEAF: Final = Close(CloseCode.BACKEND_FAILED, "the backend does not read")
+RECORD_TOO_LONG: Final = Close(CloseCode.BACKEND_FAILED, "the backend sent a record longer than max_record")
+ROOM_RESTARTED: Final = Close(CloseCode.RESTARTED, "the room was restarted")
+TOO_SLOW: Final = Close(CloseCode.TRY_LATER, "too slow: more than send_buffer was left unread")
+ROOM_FULL: Final = Close(CloseCode.TRY_LATER, "the room is full")
+APP_FULL: Final = Close(CloseCode.TRY_LATER, "the app is full")
+SERVER_FULL: Final = Close(CloseCode.TRY_LATER, "the server is full")
+TOO_MANY_ROOMS: Final = Close(CloseCode.TRY_LATER, "the app has no place for another room")
+ONESHOT_TAKEN: Final = Close(CloseCode.TRY_LATER, "the room takes one client, once")
+
+
+class ScalesocketError(Exception):
+    """Every error this package raises on purpose. Its text reads `where: what (hint)`, lower case, no full stop."""
+
+
+class BackendError(ScalesocketError):
+    """A backend could not be started or connected, or broke its contract; its text becomes the 1011 close reason."""
+
+
+class SpawnerError(BackendError):
+    """The spawner process could not be started, or did not answer in time."""

@@ -1,0 +1,1 @@
+"""Rooms: one name, one backend, its clients, its history, its life."""

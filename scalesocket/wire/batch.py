@@ -1,0 +1,43 @@
+"""A batch: messages in a row that go to the same clients, encoded to frames at most once."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from scalesocket.wire.frames import Opcode, encode_frames
+
+NOBODY: Final[frozenset[int]] = frozenset()
+
+
+class Batch:
+    """Messages in a row for the same clients. Frozen after it is made; the frames are encoded when first asked for."""
+
+    __slots__ = ("_deflated", "_plain", "cache", "exclude", "opcode", "payloads", "to")
+
+    def __init__(
+        self,
+        payloads: Sequence[bytes],
+        opcode: Opcode = Opcode.TEXT,
+        *,
+        to: frozenset[int] | None = None,
+        exclude: frozenset[int] = NOBODY,
+        cache: bool | None = None,
+    ) -> None:
+        """Hold `payloads` (valid UTF-8 if `opcode` is TEXT).
+
+        `to`: ids of the clients, None for everyone in the room. `exclude`: ids left out. `cache`: what the backend
+        said of the room's history (None: nothing).
+        """
+        self.payloads = payloads
+        self.opcode = opcode
+        self.to = to
+        self.exclude = exclude
+        self.cache = cache
+        self._plain: bytes | None = None
+        self._deflated: bytes | None = None
+
+    @property
+    def frames(self) -> bytes:
+        """The messages as unmasked, final frames (RFC 6455 5.2), joined."""
+        if self._plain is None:
+            self._plain = encode_frames(self.payloads, self.opcode)
+        return self._plain
