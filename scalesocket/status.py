@@ -85,3 +85,15 @@ class SiteStatus:
     """Why the newest text of the site file was not applied; None when it was."""
     refusals: Mapping[str, int]
     """Turned away before an app was found: `bad_handshake`, `unknown_app`, `head_too_big`, `head_timeout` …"""
+
+
+@dataclass(slots=True, kw_only=True)
+class ReloadState:
+    """How the running site came to be: kept by the reloader, shown by `/ready`, metrics and the command line."""
+
+    generation: int = 1
+    """1 for the site as started, plus one for each edit applied."""
+    applied_at: float
+    """Unix time of the start, or of the last edit applied."""
+    last_error: str | None = None
+    """Why the newest text of the site file was not applied; None when it was."""
