@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from scalesocket.wire.frames import Opcode, encode_frames
+from scalesocket.wire.deflate import deflate
+from scalesocket.wire.frames import RSV1, Opcode, encode_frames
 
 NOBODY: Final[frozenset[int]] = frozenset()
 
@@ -41,3 +42,10 @@ class Batch:
         if self._plain is None:
             self._plain = encode_frames(self.payloads, self.opcode)
         return self._plain
+
+    @property
+    def deflated_frames(self) -> bytes:
+        """The same for clients with permessage-deflate: each message is compressed once for all of them."""
+        if self._deflated is None:
+            self._deflated = encode_frames(map(deflate, self.payloads), self.opcode, RSV1)
+        return self._deflated

@@ -1,6 +1,27 @@
-"""The opening handshake (RFC 6455 4.2)."""
+"""The opening handshake (RFC 6455 4.2): a request head to facts, and facts to an answer."""
 
+import base64
+import hashlib
+import re
 from dataclasses import dataclass
+from typing import Final
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# Any base64 is taken, not only the 16 bytes that RFC 6455 4.1 asks for: the key in the quick start that people know
+# from the original, SGVsbG8sIHdvcmxkIQ==, decodes to 13.
+_KEY: Final = re.compile(r"[A-Za-z0-9+/]{2,64}={0,2}")
+_MAX_NAMES: Final = 1024
+
+
+class HandshakeError(Exception):
+    """The head is not one of a websocket upgrade that can be answered: an HTTP status and what is wrong with it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,3 +49,91 @@ class Request:
     def remote(self) -> str:
         """`ip:port` of the client, or an empty string."""
         return f"{self.peer[0]}:{self.peer[1]}" if self.peer else ""
+
+
+_names: dict[str, str] = {}  # field names seen -> lower case: checked once each, not once a request
+
+
+def _field_name(name: str) -> str:
+    lower = _names.get(name)
+    if lower is None:
+        if not _TOKEN.fullmatch(name):
+            raise HandshakeError(400, "a header field has no valid name")
+        lower = name.lower()
+        if len(_names) < _MAX_NAMES:
+            _names[name] = lower
+    return lower
+
+
+def parse_request(
+    head: bytes, *, peer: tuple[str, int] | None, local: tuple[str, int] | None, is_secure: bool
+) -> Request:
+    """Read a request head of HTTP/1.1 (RFC 9112 3 and 5), without the empty line that ends it.
+
+    Raises HandshakeError (400) when it is malformed.
+    """
+    text = head.decode("latin-1")
+    request_line, *fields = text.split("\r\n")
+    try:
+        method, target, version = request_line.split(" ")
+    except ValueError:
+        raise HandshakeError(400, "the request line is malformed") from None
+    if _CONTROL.search(text.replace("\r\n", "")):
+        raise HandshakeError(400, "the request head has control characters")
+    headers: dict[str, str] = {}
+    for field in fields:
+        name, colon, value = field.partition(":")
+        if not colon:
+            raise HandshakeError(400, "a header field has no colon")
+        name = _field_name(name)
+        value = value.strip(" \t")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if target.startswith(("http://", "https://")):  # the absolute form, RFC 9112 3.2.2
+        _, _, origin_form = target.partition("://")[2].partition("/")
+        path, _, query = f"/{origin_form}".partition("?")
+    else:
+        path, _, query = target.partition("?")
+    return Request(
+        method=method,
+        target=target,
+        path=path,
+        query=query,
+        headers=headers,
+        peer=peer,
+        local=local,
+        is_secure=is_secure,
+        http_version=version.removeprefix("HTTP/"),
+    )
+
+
+def has_token(value: str, token: str) -> bool:
+    """Whether a comma-separated field names `token` (lower case)."""
+    value = value.lower()
+    return value == token or token in (item.strip() for item in value.split(","))
+
+
+def check_upgrade(request: Request) -> str:
+    """Check the demands of RFC 6455 4.2.1; return the client's key.
+
+    Raises HandshakeError: 400, or 426 for another version of the protocol.
+    """
+    headers = request.headers
+    if request.method != "GET":
+        raise HandshakeError(400, "a websocket is opened with GET")
+    if request.http_version != "1.1":
+        raise HandshakeError(400, "a websocket needs HTTP/1.1")
+    if "host" not in headers:
+        raise HandshakeError(400, "the Host header is missing")
+    if not has_token(headers.get("connection", ""), "upgrade"):
+        raise HandshakeError(400, "the Connection header does not say upgrade")
+    if headers.get("sec-websocket-version") != "13":
+        raise HandshakeError(426, "the Sec-WebSocket-Version must be 13")
+    key = headers.get("sec-websocket-key", "")
+    if not _KEY.fullmatch(key):
+        raise HandshakeError(400, "the Sec-WebSocket-Key is missing or not base64")
+    return key
+
+
+def accept_key(key: str) -> bytes:
+    """What `Sec-WebSocket-Accept` must say to `key` (RFC 6455 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest())

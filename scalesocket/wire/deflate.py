@@ -1,0 +1,64 @@
+"""permessage-deflate (RFC 7692) without context takeover, so that a message for a room is compressed once for all."""
+
+import re
+import zlib
+from typing import Final
+
+RESPONSE: Final = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+"""What the server answers to every offer it takes: neither side keeps a window, so an idle client costs no memory."""
+
+_TAIL: Final = b"\x00\x00\xff\xff"
+_PARAMETER: Final = re.compile(r"\s*([a-z_]+)\s*(?:=\s*\"?([0-9]+)\"?\s*)?")
+_LEVEL: Final = 3  # a third of the time of level 6 at nine tenths of its gain on JSON of 100 B to 4 kB
+
+
+def accepts_offer(header: str) -> bool:
+    """Whether one of the offers of `Sec-WebSocket-Extensions` can be answered with `RESPONSE`.
+
+    An offer with `server_max_window_bits` below 15 is declined: its client would need frames of its own.
+    """
+    return any(_accepts(offer) for offer in header.lower().split(","))
+
+
+def _accepts(offer: str) -> bool:
+    name, *parameters = offer.split(";")
+    if name.strip() != "permessage-deflate":
+        return False
+    seen: dict[str, str | None] = {}
+    for parameter in parameters:
+        match = _PARAMETER.fullmatch(parameter)
+        if match is None or match[1] in seen:
+            return False
+        seen[match[1]] = match[2]
+    for key, value in seen.items():
+        match key:
+            case "server_no_context_takeover" | "client_no_context_takeover":
+                if value is not None:
+                    return False
+            case "client_max_window_bits":
+                if value is not None and not 8 <= int(value) <= 15:
+                    return False
+            case "server_max_window_bits":
+                if value != "15":
+                    return False
+            case _:
+                return False
+    return True
+
+
+def deflate(payload: bytes) -> bytes:
+    """The payload as one deflated message, less its empty last block (RFC 7692 7.2.1)."""
+    # A window as large as the message is enough, and a small one is set up faster: 6 us against 20 us for 100 bytes.
+    bits = min(15, max(9, len(payload).bit_length()))
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -bits, memLevel=min(8, bits - 6))
+    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]
+
+
+def inflate(payload: bytes, limit: int) -> bytes | None:
+    """Undo `deflate`; None when the message is longer than `limit` bytes. Raises ValueError on damaged data."""
+    decompressor = zlib.decompressobj(-15)
+    try:
+        message = decompressor.decompress(payload + _TAIL, limit + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    return None if len(message) > limit else message
