@@ -1,1 +1,1 @@
-"""The site file: from TOML text to frozen data, and the difference between two of them. Pure: no I/O but where a name says load."""
+"""The site file: from TOML text to frozen data, and the difference between two sites. No I/O but in `load` and `environment`."""

@@ -1,0 +1,123 @@
+"""Durations and sizes: written with a unit in the site file, float seconds and int bytes everywhere else."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
+
+KiB: Final = 1024
+MiB: Final = 1024 * KiB
+GiB: Final = 1024 * MiB
+
+SIZE_UNITS: Final[Mapping[str, int]] = {
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": KiB,
+    "MiB": MiB,
+    "GiB": GiB,
+    "TiB": 1024 * GiB,
+}
+DURATION_UNITS: Final[Mapping[str, float]] = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+NUMBER: Final = r"\d+(?:\.\d+)?"
+DURATION_PATTERN: Final = "^" + "".join(rf"(?:({NUMBER}){unit})?" for unit in DURATION_UNITS) + "$"
+SIZE_PATTERN: Final = rf"^({NUMBER}) ?({'|'.join(SIZE_UNITS)})$"
+
+_DURATION: Final = re.compile(DURATION_PATTERN.replace("?:(", "?: ?("), re.ASCII)
+_SIZE: Final = re.compile(SIZE_PATTERN, re.ASCII | re.IGNORECASE)
+_SIZE_UNITS_FOLDED: Final = {unit.lower(): factor for unit, factor in SIZE_UNITS.items()}
+_BARE: Final = re.compile(rf"^{NUMBER}$", re.ASCII)
+
+
+def parse_duration(text: str) -> float:
+    """Read `"30s"`, `"250ms"` or `"1h30m"` as seconds; units from large to small: d, h, m, s, ms.
+
+    Raises ValueError with a hint if `text` is anything else.
+    """
+    text = text.strip()
+    match = _DURATION.match(text)
+    if not text or match is None:
+        if _BARE.match(text):
+            raise ValueError(_unit_missing(text, "s"))
+        raise ValueError(f'cannot read {text!r} as a duration (write for example "30s", "250ms" or "1h30m")')
+    parts = zip(DURATION_UNITS.values(), match.groups(), strict=True)
+    return sum(float(number) * factor for factor, number in parts if number is not None)
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds as the site file does, to the millisecond: `"1h30m"`, `"250ms"`, `"0s"`."""
+    rest = round(seconds * 1000)
+    parts = []
+    for unit, factor in DURATION_UNITS.items():
+        count, rest = divmod(rest, round(factor * 1000))
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def parse_size(text: str) -> int:
+    """Read `"1MiB"` (powers of 1024) or `"64kB"` (powers of 1000) as bytes; letter case is free.
+
+    Raises ValueError with a hint if `text` is anything else, or not a whole number of bytes.
+    """
+    text = text.strip()
+    match = _SIZE.match(text)
+    if match is None:
+        if _BARE.match(text):
+            raise ValueError(_unit_missing(text, "B"))
+        raise ValueError(f'cannot read {text!r} as a size (write for example "64kB" or "1MiB")')
+    size = float(match[1]) * _SIZE_UNITS_FOLDED[match[2].lower()]
+    if size != int(size):
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    return int(size)
+
+
+def format_size(size: int) -> str:
+    """Write bytes as the site file does, with the largest unit that keeps the number whole: `"1MiB"`, `"64kB"`, `"100B"`."""
+    unit, factor = max(
+        ((unit, factor) for unit, factor in SIZE_UNITS.items() if size and size % factor == 0),
+        key=lambda u: u[1],
+        default=("B", 1),
+    )
+    return f"{size // factor}{unit}"
+
+
+def _unit_missing(number: object, unit: str) -> str:
+    return f'{number} has no unit (write "{number}{unit}")'
+
+
+def _read_duration(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str):
+        return parse_duration(value)
+    if info.context is not None and isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(_unit_missing(value, "s"))
+    return value
+
+
+def _read_size(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str):
+        return parse_size(value)
+    if info.context is not None and isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(_unit_missing(value, "B"))
+    return value
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_read_duration),
+    PlainSerializer(format_duration, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "x-form": "duration"}),
+]
+"""Seconds. From Python a number; from a site file (validation has a context) only a string with a unit."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(_read_size),
+    PlainSerializer(format_size, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "x-form": "size"}),
+]
+"""Bytes. From Python a number; from a site file (validation has a context) only a string with a unit."""
