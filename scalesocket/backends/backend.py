@@ -46,20 +46,24 @@ def signal_name(number: int) -> str:
 
 
 class Receiver(Protocol):
-    """What a backend tells the room that opened it. All calls come from the event loop's thread, none before `open` returned."""
+    """What a backend tells the room that opened it. All calls come from the event loop's thread, none before it was opened."""
 
     def backend_output(self, chunk: bytes) -> None:
-        """One read of the backend's output, in order."""
+        """One read of the backend's output, in order; never empty."""
 
     def backend_blocked(self) -> None:
         """Unsent input passed the high-water mark: stop giving more."""
 
     def backend_unblocked(self) -> None:
-        """Unsent input fell below the low-water mark."""
+        """Unsent input fell below the low-water mark, or will never be taken and was discarded."""
 
 
 class Backend(Protocol):
-    """The other side of a room: opened, running, to be stopped exactly once."""
+    """The other side of a room: opened, running, to be stopped exactly once.
+
+    A room waits for the exit, then for the drain with a deadline, then stops the backend, which is then quick; or it
+    stops a backend that still runs.
+    """
 
     @property
     def pid(self) -> int | None:
@@ -69,8 +73,8 @@ class Backend(Protocol):
     def unsent(self) -> int:
         """Bytes of input the backend has not taken yet (0 after its input is gone)."""
 
-    def write(self, records: bytes) -> None:
-        """Queue input. Never raises: input for a backend that ended or closed its stdin is discarded (and counted by the room)."""
+    def write(self, records: bytes) -> bool:
+        """Queue input. Never raises: returns False if it was discarded, because the backend ended or closed its input."""
 
     def pause_reading(self) -> None:
         """Stop reading output, so that the backend blocks. Calls may repeat."""
@@ -78,12 +82,22 @@ class Backend(Protocol):
     def resume_reading(self) -> None:
         """Read output again. Calls may repeat."""
 
-    async def wait_ended(self) -> Exit:
-        """Wait until the backend ended by itself and all of its output was given to the receiver."""
+    async def wait_exit(self) -> Exit:
+        """Wait until the process that was started is gone, or the connection to the target is closed.
+
+        Output may still come: from the pipe, and from processes it left behind.
+        """
+
+    async def wait_drained(self) -> None:
+        """Wait until all output was given to the receiver: nobody is left who could write more.
+
+        Never returns while reading is paused, nor while a process that was left behind holds the output open.
+        """
 
     async def stop(self, *, signal: int, timeout: float) -> Exit:
         """Climb the stop ladder: end input, after at most 500 ms `signal` to the group, after `timeout` seconds SIGKILL.
 
-        Output that still comes is given to the receiver. Returns when every process of the group is gone and reaped,
-        also when the backend had ended before.
+        Output that still comes is given to the receiver, for as long as it does not pause reading. Returns when every
+        process of the group is gone and reaped. A backend whose exit was seen before is not waited for: what is left
+        of its group is killed at once. If cancelled, the group is killed at once.
         """
