@@ -1,0 +1,65 @@
+"""The command line's end of the control socket. Blocking: one request, one answer."""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from scalesocket.control.address import ControlError
+from scalesocket.control.messages import MAX_LINE, Answer, Request
+
+TIMEOUT: Final = 75.0
+"""Seconds to wait for the answer: longer than the server gives itself."""
+
+
+def ask(paths: Sequence[Path], request: Request, timeout: float = TIMEOUT) -> Answer:
+    """Ask the server that listens at one of `paths`.
+
+    Raises ControlError when none does, it does not answer within `timeout` seconds, or its answer makes no sense; also
+    when it answers with an error.
+    """
+    with _connect(paths) as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.sendall(msgspec.json.encode(request) + b"\n")
+            line = _read_line(connection)
+        except TimeoutError as error:
+            raise ControlError(f"the server did not answer within {timeout:.0f} s") from error
+        except OSError as error:
+            raise ControlError(f"the server went away ({error.strerror or error})") from error
+    try:
+        answer = msgspec.json.decode(line, type=Answer)
+    except msgspec.DecodeError as error:
+        raise ControlError(f"the server's answer cannot be read ({error})") from error
+    if answer.error is not None:
+        raise ControlError(answer.error)
+    return answer
+
+
+def _connect(paths: Sequence[Path]) -> socket.socket:
+    for path in paths:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(5.0)
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            connection.close()
+        except OSError as error:
+            connection.close()
+            raise ControlError(f"{path}: {error.strerror or error}") from error
+        else:
+            return connection
+    places = ", ".join(str(path) for path in paths) or "server.control is off"
+    raise ControlError(f"no server runs this site (looked at: {places})")
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        chunk = connection.recv(65536)
+        line += chunk
+        if not chunk or len(line) > MAX_LINE:
+            raise ControlError("the server's answer is cut short" if not chunk else "the server's answer is too long")
+    return bytes(line)
