@@ -1,0 +1,71 @@
+"""What a server says when it is ready: where it listens, and which apps are at which URLs. Pure."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import click
+
+from scalesocket import __version__
+from scalesocket.config.model import App, Site
+
+ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+"""What to type into a browser on this machine for a listener on every interface."""
+
+
+def format_banner(addresses: Sequence[str], site: Site) -> str:
+    """Several lines for a terminal, with colours (`click.echo` takes them out where they do not belong).
+
+    `addresses` are those really bound, written as `bind` has them: `127.0.0.1:9000`, `[::1]:9000`, `unix:/run/site.sock`.
+    URLs are shown for the first TCP address.
+    """
+    base = _base_url(addresses, is_tls=site.server.tls is not None)
+    what = f"scalesocket {__version__}" + (f" serves {site.path}" if site.path is not None else "")
+    lines = [click.style(what, bold=True), *(f"  listening on {_listener(address, site)}" for address in addresses), ""]
+    width = max((len(app.name) for app in site.apps.values()), default=0)
+    for app in site.apps.values():
+        lines += _app_lines(app, base, width)
+    lines.append("")
+    lines.append("  " + "  ".join(base + path for path in _server_paths(site)))
+    return "\n".join(lines)
+
+
+def _app_lines(app: App, base: str, width: int) -> Iterable[str]:
+    root = base + app.mount.rstrip("/")
+    name = click.style(app.name.ljust(width), fg="green")
+    if app.static is not None:
+        yield f"  {name}  {root}/"
+        name = " " * width
+    yield f"  {name}  {_websocket(root)}/ROOM  " + click.style(describe_target(app), dim=True)
+
+
+def describe_target(app: App) -> str:
+    """What the rooms of an app run or connect to, in words: `python3 pong.py`, `tcp 127.0.0.1:4000`, `unix /run/mud.sock`."""
+    if app.command is not None:
+        return " ".join(app.command) + (f" (tcp, port {app.port})" if app.port is not None else "")
+    return f"tcp {app.tcp}" if app.tcp is not None else f"unix {app.unix}"
+
+
+def _server_paths(site: Site) -> Iterable[str]:
+    yield "/health"
+    if site.server.metrics:
+        yield "/metrics"
+    if site.server.api:
+        yield "/api/apps/"
+
+
+def _listener(address: str, site: Site) -> str:
+    scheme = "https" if site.server.tls is not None else "http"
+    return address if address.startswith(("unix:", "fd:")) else f"{scheme}://{address}"
+
+
+def _base_url(addresses: Sequence[str], *, is_tls: bool) -> str:
+    """Scheme, host and port of the first address a browser can open; empty when there is none."""
+    for address in addresses:
+        host, colon, port = address.rpartition(":")
+        if colon and port.isdecimal() and not address.startswith(("unix:", "fd:")):
+            return f"{'https' if is_tls else 'http'}://{ANY_HOST.get(host, host)}:{port}"
+    return ""
+
+
+def _websocket(url: str) -> str:
+    return "ws" + url.removeprefix("http") if url.startswith("http") else url

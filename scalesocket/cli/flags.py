@@ -1,0 +1,249 @@
+"""The grammar of the original's command line, as data, and the small parser that reads it. Pure.
+
+`[FLAGS] CMD [FLAGS] [-- ARGS...]`. click cannot read it: a bare `--frame` must not take its value from the next word, and
+`--` separates the arguments of CMD. Flags are read until `--`, after CMD too; `-- CMD ARGS` wraps a command that looks
+like a flag or is called like one of our subcommands.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+import click
+
+
+class Takes(Enum):
+    """Whether a flag has a value, and how it is given."""
+
+    NOTHING = auto()
+    VALUE = auto()
+    """`--flag VALUE` or `--flag=VALUE`."""
+    EQUALS = auto()
+    """`--flag=VALUE` alone."""
+    MAYBE = auto()
+    """`--flag`, or `--flag=VALUE`; never the next word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """One flag of the original."""
+
+    name: str
+    """`--json`; `-v` where there is no long name."""
+    meaning: str
+    takes: Takes = Takes.NOTHING
+    value: str = ""
+    """What the help calls the value."""
+    aliases: tuple[str, ...] = ()
+    repeats: bool = False
+    conflicts: frozenset[str] = frozenset()
+    """Flags that cannot stand beside this one."""
+    needs: str | None = None
+    """The flag without which this one means nothing."""
+
+    @property
+    def usage(self) -> str:
+        """As the help shows it: `-b, --binary`, `--frame[=MODE]`."""
+        value = {
+            Takes.NOTHING: "",
+            Takes.VALUE: f" {self.value}",
+            Takes.EQUALS: f"={self.value}",
+            Takes.MAYBE: f"[={self.value}]",
+        }
+        short = ", ".join(alias for alias in self.aliases if not alias.startswith("--"))
+        return f"{short + ', ' if short else ''}{self.name}{value[self.takes]}"
+
+
+FRAME_FLAGS: Final = frozenset({"--frame", "--clientframe", "--serverframe"})
+
+FLAGS: Final[tuple[Flag, ...]] = (
+    Flag(name="--addr", takes=Takes.VALUE, value="ADDR", meaning="Listen here [default: 0.0.0.0:9000]"),
+    Flag(name="--api", meaning="Serve the rooms API under /api/"),
+    Flag(
+        name="--binary",
+        aliases=("-b",),
+        meaning="Send output as binary messages, in the pieces it was read in; pass input on with nothing added",
+        conflicts=frozenset({"--delimiters", "--null"}),
+    ),
+    Flag(
+        name="--cache",
+        takes=Takes.VALUE,
+        value="[TYPE:]SIZE",
+        meaning="Replay a room's last SIZE messages to new clients: all, or (TYPE `tagged`) those with `_cache: true`",
+    ),
+    Flag(name="--cachepersist", meaning="Keep a room's history after its process has ended"),
+    Flag(
+        name="--clientframe",
+        takes=Takes.EQUALS,
+        value="MODE",
+        meaning="Frame what clients send; see --frame",
+        conflicts=frozenset({"--frame", "--json"}),
+    ),
+    Flag(
+        name="--delay",
+        takes=Takes.VALUE,
+        value="SECONDS",
+        meaning="Wait at least so long after the start of the process before attaching to it",
+    ),
+    Flag(
+        name="--delimiters",
+        takes=Takes.EQUALS,
+        value="CHARS",
+        meaning="End a message of the process at any of these characters [default: newline]",
+    ),
+    Flag(
+        name="--frame",
+        takes=Takes.MAYBE,
+        value="MODE",
+        meaning="Frame and route messages in both directions: `json` (also without MODE) or `gwsocket`",
+        conflicts=frozenset({"--json"}),
+    ),
+    Flag(name="--joinmsg", takes=Takes.VALUE, value="MSG", meaning="Tell the process when a client connects; #ID is its id"),
+    Flag(
+        name="--json",
+        meaning='Short for --frame=json with join and leave messages ({"t":"Join","_from":#ID} and the same with Leave)',
+        conflicts=FRAME_FLAGS,
+    ),
+    Flag(name="--leavemsg", takes=Takes.VALUE, value="MSG", meaning="Tell the process when a client disconnects"),
+    Flag(name="--log", takes=Takes.VALUE, value="FMT", meaning="Log as `text` or `json` [default: text]"),
+    Flag(
+        name="--maxrooms",
+        aliases=("--maxforks",),
+        takes=Takes.VALUE,
+        value="NUM",
+        meaning="Have at most so many rooms, and so processes [default: no limit; 1 with --oneshot]",
+    ),
+    Flag(name="--metrics", meaning="Serve OpenMetrics at /metrics"),
+    Flag(name="--null", meaning="End a message of the process at a NUL character (and at --delimiters, if given)"),
+    Flag(name="--oneshot", meaning="Serve one client once: exit when it disconnects or its process ends"),
+    Flag(
+        name="--passenv",
+        takes=Takes.VALUE,
+        value="LIST",
+        repeats=True,
+        meaning="Environment variables for the process, by comma; `--passenv=` for none [default: PATH,DYLD_LIBRARY_PATH]",
+    ),
+    Flag(
+        name="--rooms", takes=Takes.VALUE, value="LIST", repeats=True, meaning="The only rooms there are, by comma [default: any]"
+    ),
+    Flag(
+        name="--serverframe",
+        takes=Takes.EQUALS,
+        value="MODE",
+        meaning="Frame what the process sends; see --frame",
+        conflicts=frozenset({"--frame", "--json"}),
+    ),
+    Flag(name="--staticdir", takes=Takes.VALUE, value="DIR", meaning="Serve the files of this folder"),
+    Flag(name="--tcp", meaning="Connect to the process over TCP instead of stdio: it must listen on 127.0.0.1:$PORT"),
+    Flag(
+        name="--tcpports",
+        takes=Takes.VALUE,
+        value="START:END",
+        needs="--tcp",
+        meaning="Ports for --tcp, END not included [default: 9001:9999]",
+    ),
+    Flag(name="-v", repeats=True, meaning="Log more; -vv the most"),
+    Flag(name="--help", aliases=("-h",), meaning="Show this help"),
+    Flag(name="--version", aliases=("-V",), meaning="Show the version"),
+)
+"""Every flag, in the order of the help."""
+
+_BY_NAME: Final[Mapping[str, Flag]] = {name: flag for flag in FLAGS for name in (flag.name, *flag.aliases)}
+_AT_ONCE: Final = ("--help", "--version")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandLine:
+    """What was written: the values of each flag in order (None for a flag without one), the command and its arguments."""
+
+    flags: Mapping[str, tuple[str | None, ...]]
+    """By `Flag.name`."""
+    command: tuple[str, ...]
+
+    def has(self, name: str) -> bool:
+        """Whether the flag was given."""
+        return name in self.flags
+
+    def value(self, name: str) -> str | None:
+        """The value the flag was given last; None without the flag or without a value."""
+        return self.flags[name][-1] if name in self.flags else None
+
+    def values(self, name: str) -> tuple[str, ...] | None:
+        """The parts of a list by comma, of all times the flag was given; empty for `--flag=`, None without the flag."""
+        if name not in self.flags:
+            return None
+        return tuple(part for value in self.flags[name] for part in (value or "").split(",") if part)
+
+
+def parse_command_line(words: Sequence[str]) -> CommandLine:
+    """Read the words after `scalesocket`.
+
+    `--help` and `--version` end the reading; the rest need not make sense then. Raises click.UsageError for anything
+    the original refuses.
+    """
+    flags: dict[str, list[str | None]] = {}
+    command: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            if not command and rest:
+                command.append(rest.pop(0))
+                rest = rest[1:] if rest[:1] == ["--"] else rest
+            command += rest
+            break
+        if not word.startswith("-") or word == "-":
+            if command:
+                raise click.UsageError(
+                    f"unexpected argument {word!r} (arguments of the command come after --: {command[0]} -- {word})"
+                )
+            command.append(word)
+            continue
+        for flag, value in _read_flag(word, rest):
+            flags.setdefault(flag.name, []).append(value)
+            if flag.name in _AT_ONCE:
+                return CommandLine(flags={flag.name: (None,)}, command=())
+    _check(flags)
+    if not command:
+        raise click.UsageError("no command to wrap (scalesocket [FLAGS] CMD [-- ARGS...])")
+    return CommandLine(flags={name: tuple(values) for name, values in flags.items()}, command=tuple(command))
+
+
+def _read_flag(word: str, rest: list[str]) -> Iterable[tuple[Flag, str | None]]:
+    """Read `--name`, `--name=value` or a cluster of short flags; takes the value from `rest` if the flag wants it there."""
+    if not word.startswith("--"):
+        for letter in word[1:]:
+            yield _find(f"-{letter}", word), None
+        return
+    name, equals, attached = word.partition("=")
+    flag = _find(name, word)
+    match flag.takes, equals:
+        case Takes.NOTHING, "=":
+            raise click.UsageError(f"{name} takes no value")
+        case Takes.EQUALS, "":
+            raise click.UsageError(f"{name} needs its value after an equal sign ({flag.usage})")
+        case Takes.VALUE, "":
+            if not rest or (rest[0].startswith("-") and rest[0] != "-"):
+                raise click.UsageError(f"{name} needs a value ({name}={flag.value})")
+            yield flag, rest.pop(0)
+        case _:
+            yield flag, attached if equals else None
+
+
+def _find(name: str, word: str) -> Flag:
+    if name not in _BY_NAME:
+        raise click.NoSuchOption(name, f"unknown flag {name!r}" + (f" in {word!r}" if name != word else ""), _BY_NAME)
+    return _BY_NAME[name]
+
+
+def _check(flags: Mapping[str, Sequence[str | None]]) -> None:
+    for name, values in flags.items():
+        flag = _BY_NAME[name]
+        if len(values) > 1 and not flag.repeats:
+            raise click.UsageError(f"{name} is given more than once")
+        for other in flags:
+            if other in flag.conflicts:
+                raise click.UsageError(f"{name} cannot be used with {other}")
+        if flag.needs is not None and flag.needs not in flags:
+            raise click.UsageError(f"{name} needs {flag.needs}")

@@ -1,0 +1,169 @@
+"""The original's command line as a site of one app: `scalesocket [FLAGS] CMD [-- ARGS...]`. Pure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import click
+from pydantic import ValidationError
+
+from scalesocket.cli.flags import CommandLine, parse_command_line
+from scalesocket.config.explain import explain
+from scalesocket.config.model import JSON_JOIN, JSON_LEAVE, App, History, Log, PortRange, Routes, Routing, Server, Site
+
+APP_NAME: Final = "app"
+"""What the one app is called, in `APP` and in metrics."""
+DEFAULT_ADDRESS: Final = "0.0.0.0:9000"
+DEFAULT_PORTS: Final = "9001:9999"
+DEFAULT_PASS_ENV: Final = ("PATH", "DYLD_LIBRARY_PATH")
+MODES: Final[Mapping[str | None, Routing]] = {None: Routing.JSON, "json": Routing.JSON, "gwsocket": Routing.GWSOCKET}
+
+_FLAG_OF: Final[Mapping[str, str]] = {
+    "bind": "--addr",
+    "delimiter": "--delimiters",
+    "size": "--cache",
+    "max_rooms": "--maxrooms",
+    "start_delay": "--delay",
+    "command": "CMD",
+}
+"""The flag behind a key of the model, for errors."""
+
+
+def site_from_args(argv: Sequence[str]) -> Site:
+    """Build the site that the words after `scalesocket` describe, with the original's defaults.
+
+    Relative paths start from the working directory. The command is not looked for: a room whose command cannot start
+    is closed with 1011. Raises click.UsageError.
+    """
+    return site_from_line(parse_command_line(argv))
+
+
+def site_from_line(line: CommandLine) -> Site:
+    """Build the site that a parsed command line describes; raises click.UsageError."""
+    try:
+        return Site(server=_server(line), apps={APP_NAME: _app(line)})
+    except ValidationError as error:
+        path, message = next(iter(explain(App, error, known={})))
+        raise click.UsageError(f"{_FLAG_OF[str(path[0])]}: {message}") from error
+
+
+def _server(line: CommandLine) -> Server:
+    return Server(
+        bind=(line.value("--addr") or DEFAULT_ADDRESS,),
+        metrics=line.has("--metrics"),
+        api=line.has("--api"),
+        metrics_rooms=True,
+        max_connections=None,
+        control="off",
+        log=Log(format=_log_format(line), level="debug" if line.has("-v") else "info"),
+    )
+
+
+def _app(line: CommandLine) -> App:
+    is_json = line.has("--json")
+    max_rooms = _whole_number(line, "--maxrooms")
+    static = line.value("--staticdir")
+    return App(
+        name=APP_NAME,
+        mount="/",
+        command=line.command,
+        port=_ports(line),
+        start_delay=_seconds(line, "--delay"),
+        pass_env=DEFAULT_PASS_ENV if (names := line.values("--passenv")) is None else names,
+        routing=_routes(line),
+        binary=line.has("--binary"),
+        delimiter=_delimiter(line),
+        join_message=line.value("--joinmsg") if line.has("--joinmsg") else JSON_JOIN if is_json else None,
+        leave_message=line.value("--leavemsg") if line.has("--leavemsg") else JSON_LEAVE if is_json else None,
+        history=_history(line),
+        rooms=line.values("--rooms"),
+        max_rooms=1 if max_rooms is None and line.has("--oneshot") else max_rooms,
+        oneshot=line.has("--oneshot"),
+        origins=("*",),
+        static=None if static is None else Path(static),
+    )
+
+
+def _log_format(line: CommandLine) -> Literal["text", "json"]:
+    match line.value("--log"):
+        case None | "text":
+            return "text"
+        case "json":
+            return "json"
+        case other:
+            raise click.UsageError(f"--log: unknown format {other!r} (one of: text, json)")
+
+
+def _routes(line: CommandLine) -> Routes:
+    if line.has("--json"):
+        return Routes(client=Routing.JSON, server=Routing.JSON)
+    both = _mode(line, "--frame")
+    return Routes(
+        client=both or _mode(line, "--clientframe") or Routing.BROADCAST,
+        server=both or _mode(line, "--serverframe") or Routing.BROADCAST,
+    )
+
+
+def _mode(line: CommandLine, flag: str) -> Routing | None:
+    if not line.has(flag):
+        return None
+    mode = line.value(flag)
+    if mode not in MODES:
+        raise click.UsageError(f"{flag}: unknown mode {mode!r} (one of: json, gwsocket)")
+    return MODES[mode]
+
+
+def _delimiter(line: CommandLine) -> str | None:
+    """The set of characters that end a record; a newline also after the payloads of gwsocket, as the original has it."""
+    if line.has("--binary"):
+        return None
+    characters = line.value("--delimiters")
+    if line.has("--null"):
+        return (characters or "") + "\0"  # as the original: alone, it takes the newline's place
+    return "\n" if characters is None else characters
+
+
+def _history(line: CommandLine) -> History | None:
+    cache = line.value("--cache")
+    if cache is None:
+        return None
+    kind, colon, size = cache.rpartition(":")
+    keep: Literal["all", "tagged"]
+    match kind if colon else "all":
+        case "all":
+            keep = "all"
+        case "tagged":
+            keep = "tagged"
+        case other:
+            raise click.UsageError(f"--cache: unknown type {other!r} (one of: all, tagged)")
+    return History(size=_number("--cache", size), keep=keep, persist=line.has("--cachepersist"))
+
+
+def _ports(line: CommandLine) -> PortRange | None:
+    if not line.has("--tcp"):
+        return None
+    text = line.value("--tcpports") or DEFAULT_PORTS
+    start, _, end = text.partition(":")
+    first, last = _number("--tcpports", start), _number("--tcpports", end) - 1
+    if not 1 <= first <= last <= 65535:
+        raise click.UsageError(f"--tcpports: no port in {text!r} (START:END, END is not included, both within 1-65536)")
+    return PortRange(first, last)
+
+
+def _seconds(line: CommandLine, flag: str) -> float:
+    value = line.value(flag)
+    try:
+        return 0.0 if value is None else float(value)
+    except ValueError as error:
+        raise click.UsageError(f"{flag}: {value!r} is not a number of seconds") from error
+
+
+def _whole_number(line: CommandLine, flag: str) -> int | None:
+    value = line.value(flag)
+    return None if value is None else _number(flag, value)
+
+
+def _number(flag: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise click.UsageError(f"{flag}: {text!r} is not a whole number")
+    return int(text)

@@ -1,0 +1,141 @@
+"""Noticing that a file changed, however it was changed. Owns no task: whoever calls `wait_changed` waits.
+
+What counts is the fingerprint of the files (a stat of each, through symlinks). The system's notifications only say when to
+look; a look every POLL seconds finds what they miss: a folder that was swapped as a whole, a network file system, a
+machine out of inotify watches. So in-place writes, renames over the file, Kubernetes' swap of a symlinked folder, and a
+file that is deleted and comes back are one and the same thing here.
+"""
+
+import glob
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio
+import structlog
+from watchfiles import awatch
+
+log = structlog.get_logger()
+
+SETTLE: Final = 0.2
+"""Seconds without a change before a file that is being written counts as written."""
+POLL: Final = 0.5
+"""Seconds between two looks without any notification."""
+STEP_MS: Final = 50
+"""Milliseconds over which the notifier gathers events; also how soon its thread ends when told to."""
+
+Mark = tuple[int, int, int, int, int]
+"""Device, inode, size in bytes, time of modification and of change (`cp -p` sets the first back, nothing the second) in ns."""
+Fingerprint = Mapping[Path, Mark | None]
+"""What each file is; None for one that is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedFiles:
+    """What a running site was made from."""
+
+    files: tuple[Path, ...]
+    """The site file, certificates and keys."""
+    globs: tuple[Path, ...] = ()
+    """Patterns of included files, absolute: a file that starts to match is a change, too."""
+
+    def paths(self) -> list[Path]:
+        """All files there are to look at now, each once."""
+        included = (Path(found) for pattern in self.globs for found in sorted(glob.glob(str(pattern))))  # noqa: PTH207
+        return list(dict.fromkeys([*self.files, *included]))
+
+    def fingerprint(self) -> Fingerprint:
+        """Look at every file."""
+        return {path: _mark(path) for path in self.paths()}
+
+    def folders(self) -> list[Path]:
+        """The existing folders in which a change would show: those of the files, of each link on the way, and of the globs."""
+        homes = [hop.parent for path in self.paths() for hop in _hops(path)]
+        homes += [pattern.parent for pattern in self.globs]
+        return [folder for folder in dict.fromkeys(homes) if folder.is_dir()]
+
+
+async def wait_changed(watched: WatchedFiles, since: Fingerprint) -> Fingerprint:
+    """Wait until the files differ from `since` and have then been left alone for SETTLE seconds; return what they are."""
+    await _wait_different(watched, since)
+    return await wait_settled(watched)
+
+
+async def wait_settled(watched: WatchedFiles) -> Fingerprint:
+    """Wait until the files have been left alone for SETTLE seconds; return what they are."""
+    before = watched.fingerprint()
+    while True:
+        await anyio.sleep(SETTLE)
+        now = watched.fingerprint()
+        if now == before:
+            return now
+        before = now
+
+
+async def _wait_different(watched: WatchedFiles, since: Fingerprint) -> None:
+    if watched.fingerprint() != since:
+        return
+    found = False
+
+    def look() -> bool:
+        nonlocal found
+        found = found or watched.fingerprint() != since
+        return found
+
+    try:
+        await _wait_notified(watched.folders(), look)
+    except OSError as error:  # a folder went away in this moment, or the system has no watch to spare
+        log.debug("file notifications are off, looking instead", error=str(error), every=POLL)
+    while not look():  # noqa: ASYNC110 - files set no event
+        await anyio.sleep(POLL)
+
+
+async def _wait_notified(folders: Sequence[Path], look: Callable[[], bool]) -> None:
+    """Return when `look` says so: it is asked at each notification from `folders`, and every POLL seconds."""
+    if not folders:
+        return
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_set_when_cancelled, stop, name="end of the file notifier")
+        changes = awatch(
+            *folders,
+            watch_filter=None,
+            debounce=4 * STEP_MS,
+            step=STEP_MS,
+            rust_timeout=int(POLL * 1000),
+            yield_on_timeout=True,
+            recursive=False,
+            ignore_permission_denied=True,
+            stop_event=stop,
+        )
+        async for _ in changes:
+            if look():
+                break
+        await changes.aclose()
+        tasks.cancel_scope.cancel()
+
+
+async def _set_when_cancelled(event: anyio.Event) -> None:
+    """The notifier's thread cannot be cancelled and sees only its event: without this a shutdown would wait for its timeout."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        event.set()
+
+
+def _mark(path: Path) -> Mark | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _hops(path: Path) -> Iterable[Path]:
+    """The path, and what it leads to link by link (at most 40, as the kernel has it)."""
+    for _ in range(40):
+        yield path
+        if not path.is_symlink():
+            return
+        path = path.parent / path.readlink()

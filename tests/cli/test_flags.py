@@ -1,0 +1,126 @@
+"""The grammar of the original's command line."""
+
+import click
+import pytest
+
+from scalesocket.cli.flags import FLAGS, Takes, parse_command_line
+
+
+def test_the_quick_start_is_a_command_and_nothing_else() -> None:
+    line = parse_command_line(["./example.sh"])
+
+    assert line.command == ("./example.sh",)
+    assert line.flags == {}
+
+
+def test_what_follows_the_dashes_belongs_to_the_command() -> None:
+    line = parse_command_line(["--oneshot", "echo", "--", "hello", "--json", "--", "-v"])
+
+    assert line.command == ("echo", "hello", "--json", "--", "-v")
+    assert set(line.flags) == {"--oneshot"}
+
+
+def test_flags_after_the_command_are_read_until_the_dashes() -> None:
+    line = parse_command_line(["cat", "--json", "--addr", "127.0.0.1:1", "--", "-n"])
+
+    assert line.command == ("cat", "-n")
+    assert set(line.flags) == {"--json", "--addr"}
+
+
+def test_dashes_before_the_command_let_it_be_called_like_a_flag() -> None:
+    assert parse_command_line(["--json", "--", "serve"]).command == ("serve",)
+    assert parse_command_line(["--", "--json", "-v"]).command == ("--json", "-v")
+    assert parse_command_line(["--", "serve", "--", "-v"]).command == ("serve", "-v")
+
+
+def test_a_bare_frame_takes_no_value_from_the_next_word() -> None:
+    line = parse_command_line(["--frame", "cat"])
+
+    assert line.command == ("cat",)
+    assert line.flags["--frame"] == (None,)
+
+
+def test_an_attached_value_may_be_anything_even_nothing() -> None:
+    line = parse_command_line(["--passenv=", "--delimiters=--", "--joinmsg=-x=y", "cat"])
+
+    assert line.value("--passenv") == ""
+    assert line.values("--passenv") == ()
+    assert line.value("--delimiters") == "--"
+    assert line.value("--joinmsg") == "-x=y"
+
+
+def test_a_list_grows_each_time_its_flag_is_given() -> None:
+    line = parse_command_line(["--rooms", "a,b", "--rooms=c", "cat"])
+
+    assert line.values("--rooms") == ("a", "b", "c")
+    assert line.values("--passenv") is None
+
+
+def test_short_flags_may_stand_together() -> None:
+    line = parse_command_line(["-bvv", "cat"])
+
+    assert line.has("--binary")
+    assert len(line.flags["-v"]) == 2
+
+
+def test_the_old_name_of_maxrooms_still_counts() -> None:
+    assert parse_command_line(["--maxforks", "3", "cat"]).value("--maxrooms") == "3"
+
+
+def test_a_lone_dash_is_a_word_and_a_value() -> None:
+    assert parse_command_line(["-"]).command == ("-",)
+    assert parse_command_line(["--joinmsg", "-", "cat"]).value("--joinmsg") == "-"
+
+
+@pytest.mark.parametrize("asked", ["-h", "--help", "-V", "--version"])
+def test_help_and_version_are_given_however_wrong_the_rest_is(asked: str) -> None:
+    line = parse_command_line(["--json", "--frame", asked, "--no-such-flag"])
+
+    assert len(line.flags) == 1
+    assert line.command == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "no command to wrap"),
+        (["--json"], "no command to wrap"),
+        (["--"], "no command to wrap"),
+        (["cat", "file"], "unexpected argument 'file'"),
+        (["--jsno", "cat"], "unknown flag '--jsno'"),
+        (["-bx", "cat"], "unknown flag '-x' in '-bx'"),
+        (["--json=yes", "cat"], "--json takes no value"),
+        (["--delimiters", "bc", "cat"], "--delimiters needs its value after an equal sign"),
+        (["--clientframe", "json", "cat"], "--clientframe needs its value after an equal sign"),
+        (["--serverframe", "json", "cat"], "--serverframe needs its value after an equal sign"),
+        (["cat", "--addr"], "--addr needs a value"),
+        (["--joinmsg", "-x", "cat"], "--joinmsg needs a value"),
+        (["--json", "--json", "cat"], "--json is given more than once"),
+        (["--addr=a:1", "--addr=b:2", "cat"], "--addr is given more than once"),
+        (["--json", "--frame", "cat"], "--json cannot be used with --frame"),
+        (["--json", "--clientframe=json", "cat"], "--json cannot be used with --clientframe"),
+        (["--serverframe=json", "--json", "cat"], "--serverframe cannot be used with --json"),
+        (["--frame", "--clientframe=json", "cat"], "--clientframe cannot be used with --frame"),
+        (["--serverframe=json", "--frame=json", "cat"], "--serverframe cannot be used with --frame"),
+        (["-b", "--delimiters=x", "cat"], "--binary cannot be used with --delimiters"),
+        (["--tcpports=1:2", "cat"], "--tcpports needs --tcp"),
+    ],
+)
+def test_what_the_original_refuses_is_refused(words: list[str], told: str) -> None:
+    with pytest.raises(click.UsageError) as refused:
+        parse_command_line(words)
+
+    assert told in refused.value.format_message()
+
+
+def test_a_misspelt_flag_is_answered_with_the_right_one() -> None:
+    with pytest.raises(click.UsageError) as refused:
+        parse_command_line(["--metrisc", "cat"])
+
+    assert "--metrics" in refused.value.format_message()
+
+
+def test_every_flag_that_takes_a_value_says_what_it_is() -> None:
+    for flag in FLAGS:
+        assert bool(flag.value) == (flag.takes is not Takes.NOTHING), flag.name
+        assert flag.meaning, flag.name
