@@ -1,0 +1,203 @@
+"""Arena, a game for everyone in the room: gather stars, dash into others and they lose one.
+
+The program is the whole server of the game and knows nothing of networks. It reads one JSON object per line from
+stdin, each marked with the client it came from (`_from`), and writes one JSON object per line to stdout, for everyone or
+for the clients in `_to`. Only the Python standard library is needed.
+
+    in   {"t": "Join", "_from": 1, "name": "Ann"}     a client came (the join message of the site file)
+         {"t": "Steer", "_from": 1, "x": 1, "y": 0}   pull this way from now on, at most 1 long
+         {"t": "Dash", "_from": 1}
+         {"t": "Leave", "_from": 1}
+    out  {"t": "Welcome", "_to": 1, "id": 1, "width": 1600, "height": 900, "goal": 15}
+         {"t": "Names", "names": {"1": "Ann"}}        after each Join and Leave
+         {"t": "State", "n": 7, "players": [[id, x, y, stars, is_dashing], …], "stars": [[x, y], …]}
+         {"t": "Won", "id": 1}                        the next round starts at once
+"""
+
+import json
+import math
+import os
+import random
+import select
+import sys
+import time
+from urllib.parse import unquote_plus
+
+TICK = 1 / 30  # seconds
+WIDTH, HEIGHT = 1600, 900
+RADIUS = 26
+STAR_RADIUS = 12
+STARS = 12
+GOAL = 15  # stars that win a round
+PULL = 1500.0  # of a player's own engine, units a second²
+DRAG = 3.2  # share of its speed a player loses in a second
+DASH = 620.0  # units a second, added at once
+DASH_TIME = 0.28  # seconds in which a dash takes a star from whom it meets
+DASH_REST = 1.1  # seconds between two dashes
+
+
+class Player:
+    """A disc that is pulled by its player, slides, and bumps."""
+
+    def __init__(self, name):
+        self.name = name
+        self.x, self.y = random.uniform(RADIUS, WIDTH - RADIUS), random.uniform(RADIUS, HEIGHT - RADIUS)
+        self.vx = self.vy = 0.0
+        self.pull = (0.0, 0.0)
+        self.stars = 0
+        self.dashed_at = -DASH_REST
+
+    def steer(self, x, y):
+        length = max(1.0, math.hypot(x, y))
+        self.pull = (x / length, y / length)
+
+    def dash(self, now):
+        x, y = self.pull
+        if now - self.dashed_at >= DASH_REST and (x or y):
+            self.dashed_at = now
+            self.vx += x * DASH
+            self.vy += y * DASH
+
+    def is_dashing(self, now):
+        return now - self.dashed_at < DASH_TIME
+
+    def move(self, seconds):
+        slow = math.exp(-DRAG * seconds)
+        self.vx = self.vx * slow + self.pull[0] * PULL * seconds
+        self.vy = self.vy * slow + self.pull[1] * PULL * seconds
+        self.x, self.vx = bounce(self.x + self.vx * seconds, self.vx, WIDTH)
+        self.y, self.vy = bounce(self.y + self.vy * seconds, self.vy, HEIGHT)
+
+
+def bounce(place, speed, size):
+    """Keep `place` between two walls; meeting one turns `speed` round and takes some of it."""
+    if place < RADIUS:
+        return RADIUS, abs(speed) * 0.6
+    if place > size - RADIUS:
+        return size - RADIUS, -abs(speed) * 0.6
+    return place, speed
+
+
+class Arena:
+    """The rules. Takes messages and ticks, and gives back the messages to send."""
+
+    def __init__(self):
+        self.players = {}
+        self.stars = [self.new_star() for _ in range(STARS)]
+        self.ticks = 0
+
+    @property
+    def now(self):
+        return self.ticks * TICK
+
+    @staticmethod
+    def new_star():
+        edge = 2 * RADIUS
+        return random.uniform(edge, WIDTH - edge), random.uniform(edge, HEIGHT - edge)
+
+    def receive(self, message):
+        sender = message.get("_from")
+        player = self.players.get(sender)
+        match message.get("t"):
+            case "Join":
+                name = unquote_plus(str(message.get("name", "")))[:24] or f"guest {sender}"
+                self.players[sender] = Player(name)
+                yield {"t": "Welcome", "_to": sender, "id": sender, "width": WIDTH, "height": HEIGHT, "goal": GOAL}
+                yield self.names()
+            case "Leave" if player:
+                del self.players[sender]
+                yield self.names()
+            case "Steer" if player:
+                x, y = message.get("x"), message.get("y")
+                if isinstance(x, (int, float)) and isinstance(y, (int, float)):
+                    player.steer(x, y)
+            case "Dash" if player:
+                player.dash(self.now)
+
+    def tick(self):
+        self.ticks += 1
+        players = list(self.players.items())
+        for _, player in players:
+            player.move(TICK)
+        for number, (_, player) in enumerate(players):
+            for _, other in players[number + 1 :]:
+                self.bump(player, other)
+        for client, player in players:
+            self.gather(player)
+            if player.stars >= GOAL:
+                yield {"t": "Won", "id": client}
+                for _, each in players:
+                    each.stars = 0
+                break
+        yield self.state()
+
+    def bump(self, one, two):
+        """Two discs that touch are pushed apart, exchange speed, and one that dashes takes a star."""
+        dx, dy = two.x - one.x, two.y - one.y
+        distance = math.hypot(dx, dy) or 1.0
+        if distance >= 2 * RADIUS:
+            return
+        dx, dy = dx / distance, dy / distance
+        gap = (2 * RADIUS - distance) / 2
+        one.x, one.y, two.x, two.y = one.x - dx * gap, one.y - dy * gap, two.x + dx * gap, two.y + dy * gap
+        closing = (one.vx - two.vx) * dx + (one.vy - two.vy) * dy
+        if closing <= 0:
+            return
+        one.vx, one.vy, two.vx, two.vy = one.vx - closing * dx, one.vy - closing * dy, two.vx + closing * dx, two.vy + closing * dy
+        for thief, victim in ((one, two), (two, one)):
+            if thief.is_dashing(self.now) and not victim.is_dashing(self.now) and victim.stars:
+                victim.stars -= 1
+                thief.stars += 1
+                thief.dashed_at = self.now - DASH_TIME  # one star a dash
+
+    def gather(self, player):
+        for number, (x, y) in enumerate(self.stars):
+            if math.hypot(player.x - x, player.y - y) < RADIUS + STAR_RADIUS:
+                player.stars += 1
+                self.stars[number] = self.new_star()
+
+    def names(self):
+        return {"t": "Names", "names": {client: player.name for client, player in self.players.items()}}
+
+    def state(self):
+        return {
+            "t": "State",
+            "n": self.ticks,
+            "players": [
+                [client, round(player.x), round(player.y), player.stars, int(player.is_dashing(self.now))]
+                for client, player in self.players.items()
+            ],
+            "stars": [[round(x), round(y)] for x, y in self.stars],
+        }
+
+
+def say(messages):
+    text = "".join(json.dumps(message, separators=(",", ":")) + "\n" for message in messages)
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def play():
+    """Read what has come, tick when it is time, until stdin ends."""
+    arena = Arena()
+    unread = b""
+    next_tick = time.monotonic()
+    while True:
+        # A room without players waits for input alone and uses no CPU.
+        wait = max(0.0, next_tick - time.monotonic()) if arena.players else None
+        if select.select([0], [], [], wait)[0]:
+            chunk = os.read(0, 1 << 16)
+            if not chunk:
+                return
+            *lines, unread = (unread + chunk).split(b"\n")
+            for line in lines:
+                say(arena.receive(json.loads(line)))
+        now = time.monotonic()
+        if now >= next_tick:
+            say(arena.tick())
+            next_tick = max(next_tick + TICK, now)
+
+
+if __name__ == "__main__":
+    play()

@@ -1,0 +1,61 @@
+"""A text that many people edit at once: keeps it, and puts the edits in one order.
+
+The rule is compare-and-swap. An edit says which version of the text it was made on; it is taken when that is still the
+newest, and everyone hears of it. An edit on an older text is left aside: its page has a newer text on the way, moves its
+own edit along and sends it again. So every page applies the same edits in the same order, and ends with the same text.
+
+    in   {"t": "Join", "_from": 1, "name": "Ann"}
+         {"t": "Edit", "_from": 1, "version": 7, "at": 12, "cut": 2, "put": "and"}   counted in Unicode code points
+         {"t": "Line", "_from": 1, "line": 3}                                        where this person is
+         {"t": "Leave", "_from": 1}
+    out  {"t": "Text", "_to": 1, "id": 1, "version": 7, "text": "…"}
+         {"t": "Edit", "by": 1, "version": 8, "at": 12, "cut": 2, "put": "and"}
+         {"t": "People", "people": {"1": {"name": "Ann", "line": 3}}}
+"""
+
+import json
+import sys
+from urllib.parse import unquote_plus
+
+MAX_TEXT = 200_000  # characters
+WELCOME = "# Write together\n\nEveryone in this room edits this text at the same time.\nOpen the page in a second window and try.\n"
+
+
+class Editor:
+    """The text of one room, and who is there."""
+
+    def __init__(self):
+        self.text = WELCOME
+        self.version = 0
+        self.people = {}
+
+    def receive(self, message):
+        sender = message.get("_from")
+        match message:
+            case {"t": "Join"}:
+                name = unquote_plus(str(message.get("name", "")))[:24] or f"guest {sender}"
+                self.people[sender] = {"name": name, "line": 1}
+                yield {"t": "Text", "_to": sender, "id": sender, "version": self.version, "text": self.text}
+                yield {"t": "People", "people": self.people}
+            case {"t": "Leave"}:
+                self.people.pop(sender, None)
+                yield {"t": "People", "people": self.people}
+            case {"t": "Line", "line": int(line)} if sender in self.people:
+                self.people[sender]["line"] = line
+                yield {"t": "People", "people": self.people}
+            case {"t": "Edit", "version": self.version, "at": int(at), "cut": int(cut), "put": str(put)}:
+                fits = 0 <= at <= at + cut <= len(self.text) and len(self.text) - cut + len(put) <= MAX_TEXT
+                if not fits:
+                    # This page's text is not ours, or it would grow too long: it gets the text afresh.
+                    yield {"t": "Text", "_to": sender, "id": sender, "version": self.version, "text": self.text}
+                    return
+                self.text = self.text[:at] + put + self.text[at + cut :]
+                self.version += 1
+                yield {"t": "Edit", "by": sender, "version": self.version, "at": at, "cut": cut, "put": put}
+
+
+if __name__ == "__main__":
+    editor = Editor()
+    for line in sys.stdin:
+        for answer in editor.receive(json.loads(line)):
+            print(json.dumps(answer), flush=True)

@@ -1,0 +1,166 @@
+"""A tiny text adventure that listens on TCP, one hero per connection: `nc 127.0.0.1 4000` is all it takes to play.
+
+It stands for any program that already speaks TCP: it knows nothing of websockets, JSON or rooms. Behind scalesocket each
+room is one connection, so everyone in a room guides one hero, and all heroes share one world. The site file's join
+message sends `hero ROOM` first; until a connection has said so, the hero has no name.
+
+    python3 mud.py [HOST:]PORT      default 127.0.0.1:4000, or $PORT when it is set
+"""
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass, field
+
+HELP = "look, north, south, east, west, take THING, drop THING, inventory, say WORDS, who, help"
+SHORT = {"l": "look", "n": "north", "s": "south", "e": "east", "w": "west", "i": "inventory", "?": "help"}
+MAX_LINE = 400  # characters of one command; the rest is cut
+
+
+@dataclass
+class Place:
+    title: str
+    text: str
+    ways: dict[str, str]
+    things: list[str] = field(default_factory=list)
+
+
+def new_world():
+    return {
+        "gate": Place("The Gate", "A stone arch, warm from the sun. Wind carries the sound of water.", {"north": "court", "east": "quay"}, ["lantern"]),
+        "court": Place("The Court", "Four doors, a dry fountain, and moss between the stones.", {"south": "gate", "north": "tower", "east": "garden", "west": "cellar"}),
+        "tower": Place("The Tower", "From up here you see every path of this small world.", {"south": "court"}, ["brass key"]),
+        "garden": Place("The Garden", "Bees, tall grass, and an apple tree that leans to the wall.", {"west": "court", "south": "quay"}, ["apple"]),
+        "quay": Place("The Quay", "Planks, ropes, and a boat that goes nowhere today.", {"west": "gate", "north": "garden"}, ["rope"]),
+        "cellar": Place("The Cellar", "Cool and dark. Something drips, evenly, like a clock.", {"east": "court"}, ["old coin"]),
+    }
+
+
+class Hero:
+    """One connection: a name, a place, and what is carried."""
+
+    def __init__(self, world, writer):
+        self.world = world
+        self.writer = writer
+        self.name = None
+        self.place = "gate"
+        self.things = []
+
+    def tell(self, text):
+        self.writer.write(text.encode() + b"\n")
+
+    def tell_others(self, text):
+        for hero in self.world.heroes:
+            if hero is not self and hero.place == self.place and hero.name:
+                hero.tell(text)
+
+    def obey(self, line):
+        word, _, rest = line.strip().partition(" ")
+        word = SHORT.get(word.lower(), word.lower())
+        command = self.COMMANDS.get(word)
+        if word in ("north", "south", "east", "west"):
+            self.go(word)
+        elif command:
+            command(self, rest.strip())
+        elif word:
+            self.tell(f"You do not know how to {word}. Try: {HELP}")
+
+    def take_name(self, name):
+        # Sent by every client that joins the room: the first one names the hero, the next ones look around.
+        if self.name is None and name:
+            self.name = name[:40]
+            self.tell(f"Welcome, hero of {self.name}. You can: {HELP}")
+            self.tell_others(f"The hero of {self.name} steps out of the mist.")
+        self.look("")
+
+    def look(self, _):
+        place = self.world.places[self.place]
+        self.tell(f"== {place.title} == {place.text}")
+        if place.things:
+            self.tell("You see: " + ", ".join(place.things))
+        others = [hero.name for hero in self.world.heroes if hero is not self and hero.place == self.place and hero.name]
+        if others:
+            self.tell("Here too: " + ", ".join(f"the hero of {name}" for name in others))
+        self.tell("Ways: " + ", ".join(place.ways))
+
+    def go(self, way):
+        target = self.world.places[self.place].ways.get(way)
+        if target is None:
+            self.tell(f"There is no way {way}.")
+            return
+        self.tell_others(f"The hero of {self.name} goes {way}.")
+        self.place = target
+        self.tell_others(f"The hero of {self.name} arrives.")
+        self.look("")
+
+    def take(self, thing):
+        self.carry(thing, self.world.places[self.place].things, self.things, "take")
+
+    def drop(self, thing):
+        self.carry(thing, self.things, self.world.places[self.place].things, "drop")
+
+    def carry(self, thing, source, target, verb):
+        thing = thing.lower().removeprefix("the ")
+        if thing not in source:
+            self.tell(f"There is no {thing or 'such thing'} to {verb}.")
+            return
+        source.remove(thing)
+        target.append(thing)
+        self.tell(f"You {verb} the {thing}.")
+        self.tell_others(f"The hero of {self.name} {verb}s the {thing}.")
+
+    def inventory(self, _):
+        self.tell("You carry: " + (", ".join(self.things) or "nothing"))
+
+    def say(self, words):
+        self.tell(f'You say: "{words}"')
+        self.tell_others(f'The hero of {self.name} says: "{words}"')
+
+    def who(self, _):
+        self.tell("Heroes: " + ", ".join(sorted(hero.name for hero in self.world.heroes if hero.name)))
+
+    def help(self, _):
+        self.tell(f"You can: {HELP}")
+
+    COMMANDS = {"hero": take_name, "look": look, "take": take, "drop": drop, "inventory": inventory, "say": say, "who": who, "help": help}
+
+
+class World:
+    """The places, and the heroes in them."""
+
+    def __init__(self):
+        self.places = new_world()
+        self.heroes = []
+
+    async def serve(self, reader, writer):
+        hero = Hero(self, writer)
+        self.heroes.append(hero)
+        try:
+            while line := await reader.readline():
+                hero.obey(line.decode(errors="replace")[:MAX_LINE])
+                await writer.drain()
+        except (ConnectionError, ValueError):
+            pass  # the peer went away, or sent a line without end
+        finally:
+            self.heroes.remove(hero)
+            self.places[hero.place].things += hero.things
+            hero.tell_others(f"The hero of {hero.name} fades into the mist.")
+            writer.close()
+
+
+async def main(address):
+    host, _, port = address.rpartition(":")
+    server = await asyncio.start_server(World().serve, host or "127.0.0.1", int(port))
+    listening = server.sockets[0].getsockname()
+    print(f"mud: listening on {listening[0]}:{listening[1]}", file=sys.stderr, flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("PORT", "4000")))
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        sys.exit(f"mud: {error}")
