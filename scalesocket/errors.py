@@ -4,6 +4,7 @@ Blame decides the cost: a client's mistake closes that client, a backend's mista
 site file leaves the running site as it was, and a mistake of ours is a traceback in the log.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -75,3 +76,16 @@ class BackendError(ScalesocketError):
 
 class SpawnerError(BackendError):
     """The spawner process could not be started, or did not answer in time."""
+
+
+class RecordTooLong(BackendError):
+    """The backend sent a record or payload longer than `max_record`."""
+
+    def __init__(self, records: Sequence[bytes]) -> None:
+        """Carry the records that were complete before it."""
+        super().__init__(RECORD_TOO_LONG.reason)
+        self.records = records
+
+
+class RoutingError(BackendError):
+    """The backend sent a gwsocket header that makes no sense, so that where the next one begins is anyone's guess."""

@@ -1,0 +1,56 @@
+"""The history of a room: the last messages to everyone, for whoever comes later."""
+
+from collections import deque
+from itertools import groupby
+from operator import itemgetter
+from typing import Literal
+
+from scalesocket.wire.batch import Batch
+from scalesocket.wire.frames import Opcode
+
+Keep = Literal["all", "tagged"]
+
+
+class History:
+    """The last messages that were for everyone, oldest first.
+
+    Bounded by number and by bytes of payload: when it is full the oldest go. A message that is larger than the whole
+    history may be is left out of it. Replayed, the kept bytes are held a second time as frames, until the next message.
+    """
+
+    __slots__ = ("_bytes", "_keep", "_max_bytes", "_messages", "_replay", "_size")
+
+    def __init__(self, *, size: int, keep: Keep, max_bytes: int) -> None:
+        """Keep up to `size` messages and `max_bytes` bytes of them.
+
+        `keep`: `all` but what the backend gave a `_cache: false`, or only what it `tagged` with `_cache: true`.
+        """
+        self._size = size
+        self._keep = keep
+        self._max_bytes = max_bytes
+        self._messages: deque[tuple[Opcode, bytes]] = deque()
+        self._bytes = 0
+        self._replay: list[Batch] | None = None
+
+    def remember(self, batch: Batch) -> None:
+        """Keep a batch's messages if they were for everyone (whoever it excepted); never those addressed to some."""
+        if batch.to is not None or batch.cache is False or (self._keep == "tagged" and not batch.cache):
+            return
+        messages = self._messages
+        for payload in batch.payloads[-self._size :]:
+            if len(payload) > self._max_bytes:
+                continue
+            messages.append((batch.opcode, payload))
+            self._bytes += len(payload)
+            while len(messages) > self._size or self._bytes > self._max_bytes:
+                self._bytes -= len(messages.popleft()[1])
+        self._replay = None
+
+    def replay(self) -> list[Batch]:
+        """Return what a newcomer is sent. Between two messages it is the same list, so that its frames are encoded once."""
+        if self._replay is None:
+            self._replay = [
+                Batch([payload for _, payload in messages], opcode)
+                for opcode, messages in groupby(self._messages, key=itemgetter(0))
+            ]
+        return self._replay

@@ -1,0 +1,139 @@
+"""gwsocket routing: a 12-byte header before each payload says whose it is, text or binary, and how long.
+
+Client id, type and length in bytes, each a u32. Source: gwsocket(1), strict mode, which has them in network byte order;
+the original of this program has them little-endian.
+"""
+
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
+
+from scalesocket.errors import BackendError, RecordTooLong, RoutingError
+from scalesocket.wire.batch import Batch, ClientId
+from scalesocket.wire.frames import Event, Opcode
+from scalesocket.wire.routed import Drop, Routed, then_raise
+from scalesocket.wire.text import MENDED, is_utf8, mend_utf8
+
+ByteOrder = Literal["little", "big"]
+
+HEADERS: Final = {"little": struct.Struct("<III"), "big": struct.Struct(">III")}
+HEADER_SIZE: Final = 12
+KINDS: Final = {1: Opcode.TEXT, 2: Opcode.BINARY}
+CUT_SHORT: Final = Drop("the output ended inside a gwsocket message")
+
+
+class GwsocketRouter:
+    """Reads a backend's headers: id 0 is everyone, neighbours for the same client and of one kind share a batch.
+
+    A header that makes no sense ends the room: nothing tells where the next one begins, and a guess would deliver
+    rubbish. Holds at most one unfinished message.
+    """
+
+    __slots__ = ("_ends", "_expects_end", "_held", "_is_broken", "_max_record", "_needed", "_pattern", "_unpack")
+
+    def __init__(self, byte_order: ByteOrder, delimiters: str, *, max_record: int) -> None:
+        """Expect one of `delimiters` after each payload, if there are any; allow payloads of up to `max_record` bytes."""
+        self._unpack = HEADERS[byte_order].unpack_from
+        self._max_record = max_record
+        self._ends = [character.encode() for character in delimiters]
+        self._pattern = re.compile(b"|".join(map(re.escape, self._ends)))
+        self._expects_end = False
+        self._held = bytearray()
+        self._needed = 0  # bytes held before it is worth looking again
+        self._is_broken = False
+
+    def route(self, chunk: bytes) -> Iterable[Routed]:
+        """Route the messages that end in this chunk. Raises RoutingError or RecordTooLong, after those before it."""
+        if self._is_broken:
+            return ()
+        if self._held:
+            self._held += chunk
+            if len(self._held) < self._needed:
+                return ()
+            chunk = bytes(self._held)
+            self._held.clear()
+        return self._read(chunk)
+
+    def finish(self) -> Iterable[Routed]:
+        """Route what is left when the output has ended: an unfinished message is dropped."""
+        if self._held and not self._is_broken:
+            self._held.clear()
+            return [CUT_SHORT]
+        return ()
+
+    def _read(self, chunk: bytes) -> Iterable[Routed]:
+        routed: list[Routed] = []
+        address = (0, Opcode.TEXT)
+        neighbours: list[bytes] = []
+        at = 0
+        error: BackendError | None = None
+        while True:
+            if self._expects_end:
+                end = self._pattern.match(chunk, at)
+                if end is None:
+                    rest = chunk[at:]
+                    if not any(delimiter.startswith(rest) for delimiter in self._ends):
+                        error = RoutingError("the backend sent a gwsocket payload without a delimiter after it")
+                    self._needed = len(rest) + 1
+                    break
+                at, self._expects_end = end.end(), False
+            if len(chunk) - at < HEADER_SIZE:
+                self._needed = HEADER_SIZE
+                break
+            to, kind, size = self._unpack(chunk, at)
+            opcode = KINDS.get(kind)
+            if opcode is None:
+                error = RoutingError(f"the backend sent a gwsocket header of unknown type {kind}")
+                break
+            if size > self._max_record:
+                error = RecordTooLong([])
+                break
+            begin = at + HEADER_SIZE
+            if len(chunk) < begin + size:
+                self._needed = HEADER_SIZE + size
+                break
+            if address != (to, opcode):
+                routed += _batch(neighbours, *address)
+                neighbours = []
+                address = (to, opcode)
+            at = begin + size
+            neighbours.append(chunk[begin:at])
+            self._expects_end = bool(self._ends)
+        routed += _batch(neighbours, *address)
+        if error is not None:
+            self._is_broken = True
+            return then_raise(routed, error)
+        self._held += chunk[at:]
+        return routed
+
+
+def _batch(payloads: list[bytes], to: int, opcode: Opcode) -> list[Routed]:
+    if not payloads:
+        return []
+    ids = frozenset((ClientId(to),)) if to else None
+    if opcode is Opcode.TEXT and not all(map(is_utf8, payloads)):
+        return [MENDED, Batch([mend_utf8(payload) for payload in payloads], opcode, to=ids)]
+    return [Batch(payloads, opcode, to=ids)]
+
+
+class GwsocketEncoder:
+    """Puts a header with the sender's id before each payload; text and binary keep their kind and their bounds."""
+
+    __slots__ = ("_pack", "_terminator")
+
+    def __init__(self, byte_order: ByteOrder, terminator: bytes) -> None:
+        """End each payload with `terminator`, which may be empty; the header's length does not count it."""
+        self._pack = HEADERS[byte_order].pack
+        self._terminator = terminator
+
+    def encode(self, sender: ClientId, messages: Sequence[Event]) -> tuple[bytes, Sequence[Drop]]:
+        """Make one write of a client's messages."""
+        parts: list[bytes] = []
+        for opcode, payload in messages:
+            parts += (self._pack(sender, opcode, len(payload)), payload, self._terminator)
+        return b"".join(parts), ()
+
+    def encode_text(self, sender: ClientId, text: bytes) -> bytes:
+        """Make a text message of a join or leave message, from the client it is about."""
+        return self.encode(sender, [(Opcode.TEXT, text)])[0]

@@ -1,0 +1,263 @@
+"""JSON routing: a backend says in its JSON objects who gets them; what clients say is stamped with who said it."""
+
+import json
+import re
+import string
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from scalesocket.wire.batch import NOBODY, Batch, ClientId
+from scalesocket.wire.frames import Event, Opcode
+from scalesocket.wire.routed import CloseClients, Drop, Metadata, Routed
+
+# --- From the backend
+
+_Id = Annotated[ClientId, msgspec.Meta(ge=0, le=2**32 - 1)]
+
+
+class _Fields(msgspec.Struct, gc=False):
+    """What routing reads of a backend's object. msgspec checks all of it, and skips the rest without making objects."""
+
+    to: _Id | frozenset[_Id] | None = msgspec.field(name="_to", default=None)
+    exclude: _Id | frozenset[_Id] | None = msgspec.field(name="_except", default=None)
+    close: Any = msgspec.field(name="_close", default=None)
+    meta: Any = msgspec.field(name="_meta", default=None)
+    cache: Any = msgspec.field(name="_cache", default=None)
+    reason: Any = None
+
+
+class _Address(NamedTuple):
+    """Who gets a message, and whether newcomers do."""
+
+    to: frozenset[ClientId] | None
+    exclude: frozenset[ClientId]
+    cache: bool | None
+
+
+_EVERYONE: Final = _Address(None, NOBODY, None)
+_NIL: Final = frozenset((ClientId(0),))
+_COMMAND: Final = frozenset({"_to", "_except", "_close", "_cache", "reason"})
+
+WRONG_ADDRESS: Final = Drop("_to and _except must be an id or a list of ids: the message was sent to nobody")
+UNREADABLE: Final = Drop("the object cannot be read (nested too deep, or a number too long): the message was sent to nobody")
+WRONG_META: Final = Drop("a _meta object must be JSON: the metadata stays as it was")
+WRONG_CLOSE: Final = Drop("_close must be 1000 or 4000 to 4999: nobody was closed")
+CLOSE_WITHOUT_TO: Final = Drop("_close needs a _to: nobody was closed")
+
+_decode_fields: Final = msgspec.json.Decoder(_Fields).decode
+_decode_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+# The underscore first, and no alternative outside of the brackets: so the search runs at 0.05 us for 100 bytes, where
+# five `in` take 0.3 us, a pattern with `|\\u` 0.6 us and decoding 0.2 us. An escaped letter can spell a key too.
+_find_key: Final = re.compile(rb'_(?:to|except|close|meta|cache)"').search
+_find_escaped_letter: Final = re.compile(rb"\\u00[4-7]").search
+
+
+def address_json(records: Sequence[bytes], text: bytes, opcode: Opcode) -> list[Routed]:
+    """Route records by `_to`, `_except`, `_close`, `_meta` and `_cache`; neighbours for the same clients share a batch.
+
+    `text`: the records in one piece, to be searched at once. A record that is no JSON object is for everyone.
+    """
+    if not (95 in text and _find_key(text)) and not (92 in text and _find_escaped_letter(text)):
+        return [Batch(records, opcode)]
+    routed: list[Routed] = []
+    address = _EVERYONE
+    neighbours: list[bytes] = []
+
+    def close_batch() -> None:
+        nonlocal neighbours
+        if neighbours:
+            routed.append(Batch(neighbours, opcode, to=address.to, exclude=address.exclude, cache=address.cache))
+            neighbours = []
+
+    for record in records:
+        its_address, consequences = _route(record)
+        if its_address is not None:
+            if its_address != address:
+                close_batch()
+                address = its_address
+            neighbours.append(record)
+        if consequences:
+            close_batch()
+            routed += consequences
+    close_batch()
+    return routed
+
+
+def _route(record: bytes) -> tuple[_Address | None, Sequence[Routed]]:
+    """Whom a record is sent to (None: it is not sent at all), and what follows from it after that."""
+    try:
+        fields = _read_fields(record)
+    except msgspec.ValidationError:
+        return None, [WRONG_ADDRESS]
+    except (RecursionError, ValueError):
+        return None, [UNREADABLE]
+    if fields is None:
+        return _EVERYONE, ()
+    if fields.meta is True:
+        return None, [_read_metadata(record)]
+    to, exclude = _ids(fields.to), _ids(fields.exclude) or NOBODY
+    if to is not None:
+        to, exclude = to - exclude, NOBODY
+    address = _Address(to, exclude, fields.cache if isinstance(fields.cache, bool) else None)
+    if fields.close is None:
+        return address, ()
+    code = fields.close
+    if to is None:
+        return address, [CLOSE_WITHOUT_TO]
+    if type(code) is not int or not (code == 1000 or 4000 <= code <= 4999):
+        return address, [WRONG_CLOSE]
+    close = CloseClients(to, code, fields.reason if isinstance(fields.reason, str) else "")
+    return (None if _is_command(record) else address), [close]
+
+
+def _read_fields(record: bytes) -> _Fields | None:
+    """Read what routing needs, or None if the record is no JSON object.
+
+    Raises ValidationError for an object with a wrong address, RecursionError and ValueError for one beyond our limits.
+    """
+    try:
+        return _decode_fields(record)
+    except msgspec.ValidationError:
+        if record.lstrip()[:1] == b"{":
+            raise
+        return None
+    except msgspec.DecodeError:
+        # Python's own json writes NaN, Infinity and half surrogate pairs, which JSON does not have. That must not make
+        # a private message public, so what json reads is an object.
+        try:
+            value = json.loads(str(record, "utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            return None
+        return msgspec.convert(value, _Fields) if isinstance(value, dict) else None
+
+
+def _ids(field: ClientId | frozenset[ClientId] | None) -> frozenset[ClientId] | None:
+    """The clients a field names; 0 is nobody."""
+    if field is None:
+        return None
+    ids = frozenset((field,)) if isinstance(field, int) else field
+    return ids - _NIL
+
+
+def _read_metadata(record: bytes) -> Metadata | Drop:
+    try:
+        members = _decode_members(record)
+    except ValueError:
+        return WRONG_META
+    del members["_meta"]
+    return Metadata(_encode(members))
+
+
+def _is_command(record: bytes) -> bool:
+    """Whether an object says nothing but whom to close and why."""
+    try:
+        return _decode_members(record).keys() <= _COMMAND
+    except ValueError:
+        return False
+
+
+# --- To the backend
+
+
+class _Sender(msgspec.Struct, gc=False):
+    """Whether a client's object claims a sender, however it spells the key."""
+
+    claimed: Raw | UnsetType = msgspec.field(name="_from", default=UNSET)
+
+
+NOT_AN_OBJECT: Final = Drop("a client's message is not a JSON object")
+CUT_BY_DELIMITER: Final = Drop("a client's JSON cannot be written without a delimiter in it")
+
+_decode_sender: Final = msgspec.json.Decoder(_Sender).decode
+
+
+class JsonEncoder:
+    """Makes a record of each client's object, with `_from` set to the client's id."""
+
+    __slots__ = ("_find_delimiter", "_one_line", "_terminator")
+
+    def __init__(self, delimiters: str, terminator: bytes) -> None:
+        """End each record with `terminator`, and let none of the characters in `delimiters` stand within."""
+        self._terminator = terminator
+        self._find_delimiter = _finder(delimiters)
+        self._one_line = OneLine(delimiters)
+
+    def encode(self, sender: ClientId, messages: Sequence[Event]) -> tuple[bytes, Sequence[Drop]]:
+        """Make one write of a client's messages; drop those that are not JSON objects.
+
+        The text is passed on as it is, numbers of any size included, behind a spliced `_from`: 0.4 us for 100 bytes,
+        where decoding and encoding take 1.1 us and change numbers.
+        """
+        head = b'{"_from":%d,' % sender
+        records = []
+        drops: Sequence[Drop] = ()
+        for _, payload in messages:
+            try:
+                claimed = _decode_sender(payload).claimed
+                record = head + payload[1:] if claimed is UNSET and payload[:2] == b'{"' else _set_sender(sender, payload)
+            except (ValueError, RecursionError):  # UnicodeDecodeError too: a binary message is not checked before
+                drops = [*drops, NOT_AN_OBJECT]
+                continue
+            if self._find_delimiter(record):
+                record = self._one_line(record)
+                if self._find_delimiter(record):
+                    drops = [*drops, CUT_BY_DELIMITER]
+                    continue
+            records.append(record)
+        if records:
+            records.append(b"")
+        return self._terminator.join(records), drops
+
+    def encode_text(self, sender: ClientId, text: bytes) -> bytes:
+        """Make a record of a join or leave message, as its template says."""
+        return (self._one_line(text) if self._find_delimiter(text) else text) + self._terminator
+
+
+def _set_sender(sender: ClientId, payload: bytes) -> bytes:
+    """Put `_from` in place of the one a client claimed, and keep every other value as it stands."""
+    members = _decode_members(payload)
+    members.pop("_from", None)
+    return _encode({"_from": sender, **members})
+
+
+_OF_ESCAPES: Final = frozenset(string.ascii_letters + string.digits + '"\\/')
+
+
+class OneLine:
+    """Rewrites JSON so that no delimiter stands in it, and loses nothing.
+
+    Between the tokens of JSON there is only whitespace, which goes; within a string any character can be escaped.
+    """
+
+    __slots__ = ("_escapes", "_pattern")
+
+    def __init__(self, delimiters: str) -> None:
+        """Keep the characters in `delimiters` out, but for letters, digits, quotes and slashes: JSON's own escapes hold them."""
+        self._escapes = {ord(character): _escape(character) for character in delimiters if character not in _OF_ESCAPES}
+        self._pattern = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+', re.DOTALL)
+
+    def __call__(self, text: bytes) -> bytes:
+        """Rewrite one JSON text."""
+        return self._pattern.sub(self._rewrite, str(text, "utf-8")).encode()
+
+    def _rewrite(self, token: re.Match[str]) -> str:
+        return token[1].translate(self._escapes) if token[1] else ""
+
+
+def _escape(character: str) -> str:
+    """Spell a character the way JSON can without it (RFC 8259 7)."""
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def _finder(delimiters: str) -> Callable[[bytes], object]:
+    """Return a search for any of the characters; for a single byte in 0.04 us rather than 0.2."""
+    ends = [character.encode() for character in delimiters]
+    if len(ends) == 1 and len(ends[0]) == 1:
+        return lambda record, byte=ends[0][0]: byte in record  # type: ignore[misc]
+    return re.compile(b"|".join(map(re.escape, ends))).search

@@ -1,0 +1,76 @@
+"""The splitter: chunks of a backend's output in, records out."""
+
+import re
+from typing import Final
+
+from scalesocket.errors import RecordTooLong
+
+NEWLINE: Final = "\n"
+
+
+class Splitter:
+    """Cuts a stream into the records that delimiters end.
+
+    Holds at most one unfinished record, `max_record` bytes and a delimiter. A record that comes in many chunks is
+    searched and copied once, however small they are.
+    """
+
+    __slots__ = ("_held", "_max_record", "_overlap", "_slack", "_split", "_strips_cr")
+
+    def __init__(self, delimiters: str = NEWLINE, *, max_record: int) -> None:
+        """Split at each of the characters in `delimiters`, in UTF-8; a newline takes a carriage return before it along.
+
+        `max_record`: the longest record, in bytes without its delimiter. Raises ValueError without a delimiter.
+        """
+        if not delimiters:
+            raise ValueError("a splitter needs a delimiter")
+        ends = [character.encode() for character in dict.fromkeys(delimiters)]
+        self._held = bytearray()
+        self._max_record = max_record
+        # A pattern of one byte splits at the speed of bytes.split; one of `\r?\n` is 18 times slower (64 KiB of lines in
+        # 1,029 us and 58 us), so that for the usual newline carriage returns are cut off afterwards.
+        self._strips_cr = ends == [b"\n"]
+        pattern = b"\n" if self._strips_cr else b"|".join(rb"\r?\n" if end == b"\n" else re.escape(end) for end in ends)
+        self._split = re.compile(pattern).split
+        # A chunk may end with the first bytes of a delimiter: these are not of the record, and are searched again.
+        self._slack = max(*map(len, ends), len(b"\r\n") if b"\n" in ends else 1) - 1
+        self._overlap = 0 if self._strips_cr else self._slack
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the records that end in this chunk; two delimiters in a row make an empty one.
+
+        Raises RecordTooLong, with the records before it. The splitter is of no use after that.
+        """
+        held = self._held
+        if self._overlap and held:
+            chunk = bytes(held[-self._overlap :]) + chunk
+            del held[-self._overlap :]
+        records = self._split(chunk)
+        rest = records.pop()
+        if records:
+            if held:
+                records[0] = bytes(held + records[0])
+                held.clear()
+            # One scan at the speed of memchr, where a look at each record takes 36 us for 64 KiB of short ones.
+            if self._strips_cr and (13 in chunk or records[0][-1:] == b"\r"):
+                records = [record[:-1] if record[-1:] == b"\r" else record for record in records]
+        if rest:
+            held += rest
+        if len(chunk) + len(held) > self._max_record or (records and len(records[0]) > self._max_record):
+            self._check(records)
+        return records
+
+    def finish(self) -> list[bytes]:
+        """Return the last record if the stream ended without a delimiter. Raises RecordTooLong."""
+        rest = bytes(self._held)
+        self._held.clear()
+        if len(rest) > self._max_record:
+            raise RecordTooLong([])
+        return [rest] if rest else []
+
+    def _check(self, records: list[bytes]) -> None:
+        for index, record in enumerate(records):
+            if len(record) > self._max_record:
+                raise RecordTooLong(records[:index])
+        if len(self._held) > self._max_record + self._slack:
+            raise RecordTooLong(records)
