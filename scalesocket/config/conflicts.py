@@ -1,11 +1,29 @@
-"""Keys of one app that cannot stand together."""
+"""Keys of one app that cannot stand together, and keys that do nothing beside the others."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from scalesocket.config.model import App
 
 TARGETS: Final = ("command", "tcp", "unix")
 """What a room can run or connect to: an app has exactly one of these."""
+
+DISPLACES: Final[Mapping[str, tuple[str, ...]]] = {
+    "command": ("tcp", "unix"),
+    "tcp": ("command", "unix", "port"),
+    "unix": ("command", "tcp", "port"),
+    "binary": ("delimiter",),
+    "delimiter": ("binary",),
+}
+"""The keys that are not inherited from `[defaults]` by an app that sets this one itself."""
+
+OF_CHILDREN: Final = ("cwd", "env", "pass_env", "user", "group", "limits", "stop_signal")
+"""Keys that mean something for a command alone."""
+
+_SHELL_WORD: Final = re.compile(r"\|\|?|&&?|;|\d*[<>]{1,2}(?:&\d)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,20 +32,46 @@ class Conflict:
 
     key: str
     message: str
+    is_about_key: bool = False
+    """The key should not be there at all, whatever its value."""
 
 
 def find_conflicts(name: str, app: Mapping[str, object]) -> list[Conflict]:
     """All conflicts among the keys an app sets, parsed or as they stand in the file; None counts as not set."""
     present = {key for key, value in app.items() if value is not None}
+    targets = [key for key in app if key in TARGETS and key in present]
     found = []
-    targets = [key for key in TARGETS if key in present]
     if not targets:
-        found.append(Conflict("", f"no target (set one of: {', '.join(TARGETS)})"))
-    found += [Conflict(key, f"a second target beside {targets[0]} (keep one of: {', '.join(targets)})") for key in targets[1:]]
+        found.append(Conflict("", f"has no target (set one of: {', '.join(TARGETS)})", is_about_key=True))
+    for key in targets[1:]:
+        found.append(Conflict(key, f"a second target beside {targets[0]} (keep one of them)", is_about_key=True))
     if "port" in present and targets and "command" not in present:
-        found.append(Conflict("port", f"goes with command, not with {targets[0]} (put the port into {targets[0]}, or remove it)"))
+        message = f"goes with command, not with {targets[0]} (the port of a target is part of its address)"
+        found.append(Conflict("port", message, is_about_key=True))
     if app.get("binary") is True and "delimiter" in present:
-        found.append(Conflict("delimiter", "does not go with binary = true, which takes output as it comes (remove one of them)"))
-    if "mount" in present and app["mount"] not in ("/", f"/{name}"):
-        found.append(Conflict("mount", f'unknown value {app["mount"]!r} (write "/" for the root, or leave it out for "/{name}")'))
+        found.append(Conflict("delimiter", "does not go with binary = true, which takes output as it comes", is_about_key=True))
+    if isinstance(app.get("mount"), str) and app["mount"] not in ("/", f"/{name}"):
+        found.append(Conflict("mount", f'unknown value {str(app["mount"])!r} (write "/", or leave it out for "/{name}")'))
     return found
+
+
+def find_doubts(app: "App", own: Mapping[str, object]) -> Iterator[Conflict]:
+    """What is allowed but hardly meant, in a valid app; `own` are its own keys as they stand in the file."""
+    if isinstance(own.get("command"), str):
+        for word in (app.command or ())[1:]:
+            if _SHELL_WORD.fullmatch(word):
+                yield Conflict(
+                    "command", f'no shell runs, so {word!r} is an argument like others (write ["sh", "-c", "…"] for a shell)'
+                )
+                break
+    if app.command is None:
+        for key in OF_CHILDREN:
+            if key in own:
+                yield Conflict(key, "has no effect without command", is_about_key=True)
+    if "byte_order" in own and "gwsocket" not in (app.routing.client, app.routing.server):
+        yield Conflict("byte_order", "has no effect without gwsocket routing", is_about_key=True)
+    if "history" in own and app.history is not None and app.history.keep == "tagged" and app.routing.server != "json":
+        yield Conflict("history", 'keeps nothing: only json routing from the server can tag messages (set routing = "json")')
+    for room in app.rooms or ():
+        if room in (".", "..") or not re.fullmatch(app.room_pattern, room):
+            yield Conflict("rooms", f"no client can join {room!r} (room_pattern does not match it)")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
+from typing import get_args
 
 from pydantic import BaseModel
 
@@ -59,3 +60,15 @@ def keys_of(model: type[BaseModel]) -> Mapping[str, Key]:
 def file_keys_of(model: type[BaseModel]) -> tuple[str, ...]:
     """The names of a model's fields that the site file may set."""
     return tuple(name for name, key in keys_of(model).items() if key.is_in_file)
+
+
+@cache
+def table_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of the table that is the value of a key; None for other keys and for unknown ones."""
+    field = model.model_fields.get(name)
+    if field is None:
+        return None
+    for annotation in (field.annotation, *get_args(field.annotation)):
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return annotation
+    return None

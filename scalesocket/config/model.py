@@ -161,6 +161,12 @@ class Rate(Table):
     bytes: Annotated[PositiveSize | None, live("payload bytes a second")] = None
     burst: Annotated[Count | None, live("messages at once before the rate counts", default="one second's")] = None
 
+    @model_validator(mode="after")
+    def _limits_something(self) -> "Rate":
+        if self.messages is None and self.bytes is None:
+            raise ValueError("limits nothing (set messages, bytes, or both)")
+        return self
+
 
 def _default_join(app: dict[str, Any]) -> str | None:
     return JSON_JOIN if _is_json_both_ways(app) else None
@@ -290,7 +296,7 @@ class App(Table):
     def _agrees(self, info: ValidationInfo) -> "App":
         if info.context is None:  # from a file, all conflicts are reported, at the keys that make them
             for conflict in find_conflicts(self.name, {name: getattr(self, name) for name in self.model_fields_set}):
-                raise ValueError(f"{conflict.key}: {conflict.message}")
+                raise ValueError(f"{conflict.key}: {conflict.message}" if conflict.key else conflict.message)
         return self
 
 

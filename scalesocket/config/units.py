@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 KiB: Final = 1024
 MiB: Final = 1024 * KiB
@@ -90,19 +91,25 @@ def _unit_missing(number: object, unit: str) -> str:
     return f'{number} has no unit (write "{number}{unit}")'
 
 
+def _refuse_in_file(value: object, info: ValidationInfo, unit: str) -> None:
+    if info.context is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PydanticCustomError("string_type", "must be a string")
+    raise ValueError(_unit_missing(value, unit))
+
+
 def _read_duration(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
         return parse_duration(value)
-    if info.context is not None and isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(_unit_missing(value, "s"))
+    _refuse_in_file(value, info, "s")
     return value
 
 
 def _read_size(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
         return parse_size(value)
-    if info.context is not None and isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(_unit_missing(value, "B"))
+    _refuse_in_file(value, info, "B")
     return value
 
 

@@ -9,13 +9,18 @@ from pathlib import Path
 from signal import Signals
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict, ValidationInfo, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 RESERVED_APPS: Final = frozenset({"admin", "api", "health", "metrics", "ready", "static"})
 """URL segments the server keeps for itself, so no app may have them as its name."""
 
 APP_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 ENV_NAME: Final = re.compile(r"[^=\x00]+")
+
+
+FROM_FILE: Final[dict[str, object]] = {"is_from_file": True}
+"""The validation context of what stands in a site file: durations and sizes need their units then."""
 
 
 class FileText(str):
@@ -140,8 +145,12 @@ def parse_pattern(pattern: str) -> str:
 
 
 def _read(parse: Callable[[str], object]) -> BeforeValidator:
-    def read(value: object) -> object:
-        return parse(value) if isinstance(value, str) else value
+    def read(value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str):
+            return parse(value)
+        if info.context is not None:
+            raise PydanticCustomError("string_type", "must be a string")
+        return value
 
     return BeforeValidator(read)
 

@@ -1,0 +1,153 @@
+"""From pydantic's errors to sentences about the site file."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from difflib import get_close_matches
+from typing import Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from scalesocket.config.keys import file_keys_of, table_of
+from scalesocket.config.positions import KeyPath
+
+TYPE_NAMES: Final[Mapping[type, str]] = {
+    bool: "a boolean",
+    str: "a string",
+    int: "an integer",
+    float: "a float",
+    list: "an array",
+    dict: "a table",
+    datetime: "a date and time",
+    date: "a date",
+    time: "a time",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong in a table, at a path seen from there."""
+
+    path: KeyPath
+    message: str
+    is_about_key: bool = False
+    """The key is to blame, not its value."""
+
+
+def explain(model: type[BaseModel], error: ValidationError, *, elsewhere: Mapping[str, Iterable[str]]) -> Iterator[Finding]:
+    """Say what is wrong with a table of `model`, one finding for each of pydantic's errors.
+
+    `elsewhere`: the keys of other sections by the section's name, for hints about keys in the wrong place.
+    """
+    for details in error.errors(include_url=False):
+        kind, path = details["type"], tuple(part for part in details["loc"] if part != "[key]")
+        if kind == "default_factory_not_called":  # its default depends on a key that is reported itself
+            continue
+        if kind == "extra_forbidden":
+            hints = elsewhere if len(path) == 1 else {}
+            message = unknown_key(str(path[-1]), _keys_at(model, path[:-1]), elsewhere=hints)
+            yield Finding(path, message, is_about_key=True)
+        elif kind == "missing":
+            yield Finding(path[:-1], f"{path[-1]} is missing")
+        else:
+            yield Finding(path, _SENTENCES.get(kind, _other)(details))
+
+
+def unknown_key(key: str, keys: Iterable[str], *, elsewhere: Mapping[str, Iterable[str]]) -> str:
+    """`unknown key (did you mean "routing"?)`, or where the key belongs, or which keys there are if they are few."""
+    keys = tuple(keys)
+    for section, others in elsewhere.items():
+        if key in others:
+            return f"unknown key here (it belongs in {section})"
+    if near := nearest(key, keys):
+        return f'unknown key (did you mean "{near}"?)'
+    return f"unknown key (one of: {', '.join(keys)})" if len(keys) <= 8 else "unknown key"
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The word a person may have meant, or None."""
+    words = tuple(words)
+    folded = word.lower().replace("-", "_")
+    squeezed = {candidate.replace("_", ""): candidate for candidate in words}
+    if folded.replace("_", "") in squeezed:
+        return squeezed[folded.replace("_", "")]
+    return next(iter(get_close_matches(folded, words, n=1)), None)
+
+
+def type_name(value: object) -> str:
+    """What a value is called in TOML, with its article."""
+    return next((name for type_, name in TYPE_NAMES.items() if isinstance(value, type_)), type(value).__name__)
+
+
+def _keys_at(model: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
+    for part in path:
+        inner = table_of(model, str(part))
+        if inner is None:
+            return ()
+        model = inner
+    return file_keys_of(model)
+
+
+def _choice(details: ErrorDetails) -> str:
+    choices = re.findall(r"'([^']+)'", str(details["ctx"]["expected"]))
+    value = details["input"]
+    return f"unknown value {_shown(value)} (one of: {', '.join(choices)})"
+
+
+def _string(details: ErrorDetails) -> str:
+    value = details["input"]
+    hint = f' (write "{value}")' if isinstance(value, int | float) and not isinstance(value, bool) else ""
+    return f"must be a string, not {type_name(value)}{hint}"
+
+
+def _flag(details: ErrorDetails) -> str:
+    value = details["input"]
+    hint = f" (write {value} without quotes)" if value in ("true", "false") else ""
+    return f"must be true or false, not {type_name(value)}{hint}"
+
+
+def _whole(details: ErrorDetails) -> str:
+    return f"must be a whole number, not {type_name(details['input'])}{_unquoted(details['input'])}"
+
+
+def _number(details: ErrorDetails) -> str:
+    return f"must be a number, not {type_name(details['input'])}{_unquoted(details['input'])}"
+
+
+def _unquoted(value: object) -> str:
+    return f" (write {value} without quotes)" if isinstance(value, str) and re.fullmatch(r"\d+", value, re.ASCII) else ""
+
+
+def _must_be(form: str) -> Callable[[ErrorDetails], str]:
+    return lambda details: f"must be {form}, not {type_name(details['input'])}"
+
+
+def _other(details: ErrorDetails) -> str:
+    return details["msg"][:1].lower() + details["msg"][1:]
+
+
+_SENTENCES: Final[Mapping[str, Callable[[ErrorDetails], str]]] = {
+    "value_error": lambda details: str(details["ctx"]["error"]),
+    "enum": _choice,
+    "literal_error": _choice,
+    "string_type": _string,
+    "string_unicode": lambda _: "is not valid unicode",
+    "path_type": _string,
+    "bool_type": _flag,
+    "int_type": _whole,
+    "float_type": _number,
+    "tuple_type": _must_be("an array"),
+    "dict_type": _must_be("a table"),
+    "model_type": _must_be("a table"),
+    "model_attributes_type": _must_be("a table"),
+    "too_short": lambda _: "is empty (name at least one)",
+    "greater_than_equal": lambda details: f"must be at least {details['ctx']['ge']}, not {details['input']}",
+    "greater_than": lambda details: f"must be more than {details['ctx']['gt']:g}, not {_shown(details['input'])}",
+    "finite_number": lambda _: "must be a finite number",
+}
+
+
+def _shown(value: object) -> str:
+    return repr(str(value)) if isinstance(value, str) else str(value)

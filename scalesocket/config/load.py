@@ -1,0 +1,115 @@
+"""Reading a site file, the files it includes and those of its secrets from disk."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+
+from scalesocket.config.documents import Document, parse_document
+from scalesocket.config.model import Site
+from scalesocket.config.parse import Origins, include_patterns, parse_documents
+from scalesocket.config.problems import ConfigError, Place, Problem, Severity, sort_problems
+from scalesocket.config.secrets import is_readable_by_others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A site as read from disk."""
+
+    site: Site
+    origins: Origins
+    warnings: Sequence[Problem]
+    files: frozenset[Path]
+    """Absolute paths of all that was read: an edit to one of these may change the site."""
+    folders: frozenset[Path]
+    """Absolute paths of the folders where `include` looks: a new file in one of these may change the site."""
+
+
+def load_site(path: Path, environ: Mapping[str, str] | None = None) -> Site:
+    """Read a site file and what it includes. `environ`: the variables for `${NAME}`, by default those of this process.
+
+    Raises ConfigError with all problems, also when a file cannot be read.
+    """
+    return load_site_with_origins(path, environ).site
+
+
+def load_site_with_origins(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Read a site file as `load_site` does, and tell where each value came from and which files take part."""
+    environ = os.environ if environ is None else environ
+    reader = _Reader()
+    main = reader.document(path)
+    if main is None:
+        raise ConfigError(reader.problems)
+    folders: set[Path] = set()
+    included = []
+    for pattern, place in include_patterns(main, environ):
+        matches = _find(main.folder / pattern, main)
+        folders.add(Path(os.path.dirname(main.folder / pattern)))  # noqa: PTH120 - the pattern's own last part may be empty
+        if not matches and not has_magic(pattern):
+            reader.problems.append(Problem(place=place, key="include", message=f"there is no file {pattern!r}"))
+        included += [_as_named(match, main, path) for match in matches]
+    documents = [document for file in dict.fromkeys(included) if (document := reader.document(file)) is not None]
+    try:
+        parsed = parse_documents(main, documents, environ, read_secret=reader.secret, is_whole=not reader.problems)
+    except ConfigError as error:
+        reader.problems += error.problems
+    order = [path, *dict.fromkeys(included)]
+    problems = sort_problems(reader.problems, order)
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        raise ConfigError(problems)
+    return Loaded(
+        site=parsed.site,
+        origins=parsed.origins,
+        warnings=sort_problems([*problems, *parsed.warnings], order),
+        files=frozenset(reader.files),
+        folders=frozenset(folders),
+    )
+
+
+class _Reader:
+    """Reads files, and keeps what went wrong and which they were."""
+
+    def __init__(self) -> None:
+        self.files: set[Path] = set()
+        self.problems: list[Problem] = []
+
+    def document(self, file: Path) -> Document | None:
+        """The document in a file, or None with its problem noted."""
+        self.files.add(file.absolute())
+        try:
+            return parse_document(file.read_bytes().decode(), file)
+        except OSError as error:
+            message = f"cannot be read: {(error.strerror or str(error)).lower()}"
+            self.problems.append(Problem(place=Place(file=file), message=message))
+        except UnicodeDecodeError as error:
+            self.problems.append(_not_utf8(file, error))
+        except ConfigError as error:
+            self.problems += error.problems
+        return None
+
+    def secret(self, file: Path) -> str:
+        """The text of a secret's file."""
+        self.files.add(file)
+        text = file.read_bytes().decode()
+        if is_readable_by_others(file):
+            message = "holds a secret and can be read by others (chmod o-r)"
+            self.problems.append(Problem(severity=Severity.WARNING, place=Place(file=file), message=message))
+        return text
+
+
+def _find(pattern: Path, main: Document) -> list[Path]:
+    found = (Path(name) for name in sorted(glob(str(pattern))))  # noqa: PTH207 - patterns may be absolute
+    return [file for file in found if file.is_file() and file != main.folder / main.file.name]
+
+
+def _as_named(file: Path, main: Document, path: Path) -> Path:
+    """Name an included file as the site file was named: relative if that was."""
+    return path.parent / file.relative_to(main.folder) if file.is_relative_to(main.folder) else file
+
+
+def _not_utf8(file: Path, error: UnicodeDecodeError) -> Problem:
+    before = error.object[: error.start].decode()
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    place = Place(file=file, line=line, column=column)
+    return Problem(place=place, message=f"not valid toml: byte 0x{error.object[error.start]:02x} is not utf-8")

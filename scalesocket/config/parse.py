@@ -1,0 +1,149 @@
+"""From the text of a site file, and of those it includes, to a `Site`. Pure: all errors at once, nothing is read."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from scalesocket.config.apps import AppTable, check_mounts, collect_apps, parse_app, parse_defaults
+from scalesocket.config.documents import Document, parse_document
+from scalesocket.config.explain import explain, type_name, unknown_key
+from scalesocket.config.keys import file_keys_of
+from scalesocket.config.model import App, Server, Site
+from scalesocket.config.positions import KeyPath
+from scalesocket.config.problems import ConfigError, Place, Problem, Severity, sort_problems
+from scalesocket.config.sources import Source
+from scalesocket.config.twins import SecretReader, read_all_twins
+from scalesocket.config.values import FROM_FILE
+
+Origins = Mapping[KeyPath, Place]
+"""Where each value of a site was written, by its path: `("apps", "chat", "routing")`. Defaults are not in it."""
+
+SECTIONS: Final = ("include", "server", "defaults", "apps")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """A site, where its values came from, and what is suspicious about it."""
+
+    site: Site
+    origins: Origins
+    warnings: Sequence[Problem]
+
+
+def parse_site(text: str, path: Path, environ: Mapping[str, str], *, included: Mapping[Path, str] | None = None) -> Site:
+    """Read the text of a site file.
+
+    `path` names the file in errors, and relative paths start from its folder. `environ` holds the variables for
+    `${NAME}`. `included` are the texts of the files that its `include` names; their relative paths start from their
+    own folders. Raises ConfigError with all problems.
+    """
+    return parse_documents(*parse_texts({path: text, **(included or {})}), environ).site
+
+
+def parse_texts(texts: Mapping[Path, str]) -> tuple[Document, Sequence[Document]]:
+    """Read the TOML of several files, the first of which includes the others; raises ConfigError with all that is not TOML."""
+    problems: list[Problem] = []
+    documents = []
+    for file, text in texts.items():
+        try:
+            documents.append(parse_document(text, file))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return documents[0], documents[1:]
+
+
+def parse_documents(
+    main: Document,
+    included: Sequence[Document],
+    environ: Mapping[str, str],
+    *,
+    read_secret: SecretReader | None = None,
+    is_whole: bool = True,
+) -> Parsed:
+    """Make a site of its documents; raises ConfigError with all problems, warnings among them.
+
+    `is_whole`: no included file is missing, so that a site without apps is an error.
+    """
+    problems: list[Problem] = []
+    sources = [Source(document, environ, problems) for document in (main, *included)]
+    for source in sources:
+        _check_sections(source, sources[0])
+        read_all_twins(source, read_secret or _read_nothing)
+    _include(sources[0])
+    server = _server(sources[0])
+    defaults = parse_defaults(sources[0])
+    tables = collect_apps(sources, sources[0], defaults)
+    apps = [parse_app(table) for table in tables]
+    check_mounts(tables)
+    if is_whole and not any("apps" in source.tables and source.tables["apps"] != {} for source in sources):
+        problems.append(
+            Problem(place=Place(file=main.file), message='no apps (add one, for example [apps.chat] with command = "cat")')
+        )
+    problems = sort_problems(problems, [source.file for source in sources])
+    if server is None or any(problem.severity is Severity.ERROR for problem in problems):
+        raise ConfigError(problems)
+    site = Site(server=server, apps={app.name: app for app in apps if app is not None}, path=main.folder / main.file.name)
+    return Parsed(site=site, origins=_origins(sources[0], tables), warnings=problems)
+
+
+def include_patterns(main: Document, environ: Mapping[str, str]) -> Sequence[tuple[str, Place]]:
+    """The patterns of `include` with their places; those that are wrong are left out, and reported by `parse_documents`."""
+    patterns = _include(Source(main, environ, []))
+    return [(pattern, main.value_place(("include", index))) for index, pattern in patterns.items()]
+
+
+def _read_nothing(path: Path) -> str:
+    raise OSError(f"{path} is not read while parsing")
+
+
+def _check_sections(source: Source, main: Source) -> None:
+    for key in source.tables:
+        if source is main and key not in SECTIONS:
+            elsewhere = {"[server]": file_keys_of(Server), "[apps.NAME] or [defaults]": file_keys_of(App)}
+            source.report((key,), unknown_key(key, SECTIONS, elsewhere=elsewhere), at_key=True)
+        elif key != "apps" and source is not main:
+            message = f"does not belong in an included file, which holds [apps.NAME] alone (move it to {main.file})"
+            source.report((key,), message, at_key=True)
+
+
+def _include(main: Source) -> Mapping[int, str]:
+    """The patterns of `include` by their index; reports what is not a string."""
+    patterns = main.tables.get("include", [])
+    if not isinstance(patterns, list):
+        hint = f' (write ["{patterns}"])' if isinstance(patterns, str) else ""
+        main.report(("include",), f"must be an array, not {type_name(patterns)}{hint}")
+        return {}
+    for index, pattern in enumerate(patterns):
+        if not isinstance(pattern, str):
+            main.report(("include", index), f"must be a string, not {type_name(pattern)}")
+    return {index: pattern for index, pattern in enumerate(patterns) if isinstance(pattern, str)}
+
+
+def _server(main: Source) -> Server | None:
+    try:
+        return Server.model_validate(main.table("server") or {}, context=FROM_FILE)
+    except ValidationError as error:
+        for finding in explain(Server, error, elsewhere={"[apps.NAME] or [defaults]": file_keys_of(App)}):
+            main.report(("server", *finding.path), finding.message, at_key=finding.is_about_key)
+    return None
+
+
+def _origins(main: Source, apps: Sequence[AppTable]) -> Origins:
+    origins: dict[KeyPath, Place] = {}
+
+    def walk(value: Any, path: KeyPath, locate: Callable[[KeyPath], Place], section: KeyPath) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                walk(inner, (*path, key), locate, section)
+        else:
+            origins[(*section, *path)] = locate(path)
+
+    walk(main.tables.get("server", {}), (), lambda path: main.document.value_place(("server", *path)), ("server",))
+    for app in apps:
+        walk(app.merged(), (), app.place, app.path)
+    return origins

@@ -1,0 +1,103 @@
+"""The difference between two sites. Pure: the gateway applies a plan, `diff` shows it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from scalesocket.config.keys import Reload, keys_of
+from scalesocket.config.model import App, Server, Site
+from scalesocket.config.render import render_value
+from scalesocket.config.secrets import MASK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One key that differs."""
+
+    key: str
+    """A key of its table, such as `routing`; tables within, such as `limits`, count as one."""
+    reload: Reload
+    old: object
+    new: object
+    is_secret: bool = False
+
+    def __str__(self) -> str:
+        """`routing: "broadcast" -> "json" (next)`, secrets masked."""
+        old, new = (MASK, MASK) if self.is_secret else (render_value(self.old), render_value(self.new))
+        return f"{self.key}: {old} -> {new} ({self.reload})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppChange:
+    """An app that both sites have, with settings that differ."""
+
+    old: App
+    new: App
+    changes: Sequence[Change]
+
+    @property
+    def name(self) -> str:
+        """The app's name."""
+        return self.new.name
+
+    @property
+    def is_live_only(self) -> bool:
+        """True if every change applies to running rooms; then no room is out of date."""
+        return all(change.reload is Reload.LIVE for change in self.changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What it takes to get from one site to another."""
+
+    added: Sequence[App] = field(default=())
+    removed: Sequence[App] = field(default=())
+    changed: Sequence[AppChange] = field(default=())
+    server: Sequence[Change] = field(default=())
+
+    @property
+    def is_empty(self) -> bool:
+        """True if the sites are equal and nothing is to happen."""
+        return not (self.added or self.removed or self.changed or self.server)
+
+    def __str__(self) -> str:
+        """One line for a log: `added pong; changed chat (max_clients); server: log`."""
+        parts = []
+        if self.added:
+            parts.append("added " + ", ".join(app.name for app in self.added))
+        if self.removed:
+            parts.append("removed " + ", ".join(app.name for app in self.removed))
+        if self.changed:
+            names = (f"{app.name} ({', '.join(change.key for change in app.changes)})" for app in self.changed)
+            parts.append("changed " + ", ".join(names))
+        if self.server:
+            parts.append("server: " + ", ".join(change.key for change in self.server))
+        return "; ".join(parts) or "nothing changed"
+
+
+def make_plan(old: Site, new: Site) -> Plan:
+    """Compare two sites; where the file is does not count. Apps keep the order of the new site, removed ones that of the old."""
+    changed = []
+    for name, app in new.apps.items():
+        if name in old.apps and (changes := find_changes(old.apps[name], app)):
+            changed.append(AppChange(old=old.apps[name], new=app, changes=changes))
+    return Plan(
+        added=tuple(app for name, app in new.apps.items() if name not in old.apps),
+        removed=tuple(app for name, app in old.apps.items() if name not in new.apps),
+        changed=tuple(changed),
+        server=find_changes(old.server, new.server),
+    )
+
+
+def find_changes(old: App | Server, new: App | Server) -> Sequence[Change]:
+    """The keys in which two tables of one kind differ, in the order of the documentation."""
+    changes = []
+    for name, key in keys_of(type(new)).items():
+        before, after = getattr(old, name), getattr(new, name)
+        if before != after:
+            changes.append(Change(key=name, reload=key.reload, old=before, new=after, is_secret=key.is_secret))
+    return tuple(changes)
+
+
+def with_live_changes(old: App, new: App) -> App:
+    """The settings of a running room after an edit: the live keys of the new app, all others as the room was opened with."""
+    return old.model_copy(update={name: getattr(new, name) for name, key in keys_of(App).items() if key.reload is Reload.LIVE})

@@ -1,0 +1,129 @@
+"""What is wrong with a site file, said so that a person and an editor find the place."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypedDict
+
+from scalesocket.errors import ScalesocketError
+
+
+class Severity(StrEnum):
+    """Whether a problem keeps a site from being served."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class ProblemRecord(TypedDict):
+    """A problem as JSON. Lines and columns count from 1 and are null where a whole file is meant."""
+
+    severity: str
+    file: str | None
+    line: int | None
+    column: int | None
+    end_column: int | None
+    key: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A spot in a file, with the text of its line (secrets are starred out)."""
+
+    file: Path | None
+    """As the file was named to us, or as `include` found it."""
+    line: int | None = None
+    """From 1; None for the file as a whole."""
+    column: int | None = None
+    """From 1, in characters."""
+    width: int = 1
+    """Characters to underline; all on this line."""
+    source: str = ""
+
+    def __str__(self) -> str:
+        """`file:line:column`, as far as known."""
+        return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+
+
+NOWHERE = Place(file=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong, or at least suspicious."""
+
+    severity: Severity = Severity.ERROR
+    place: Place
+    key: str = ""
+    """The dotted key, such as `apps.chat.routing`; empty for errors of syntax."""
+    message: str
+
+    def __str__(self) -> str:
+        """One line: `file:line:column: apps.chat.routing: what (hint)`; a warning says so before its key."""
+        warning = "warning" if self.severity is Severity.WARNING else ""
+        return ": ".join(part for part in (str(self.place), warning, self.key, self.message) if part)
+
+    def render(self) -> str:
+        """The one line, and under it the line of the file with the place marked."""
+        if not self.place.source or self.place.column is None:
+            return str(self)
+        before = self.place.source[: self.place.column - 1]
+        margin = "".join(character if character == "\t" else " " for character in before)
+        return f"{self}\n  {self.place.source}\n  {margin}{'^' * max(1, self.place.width)}"
+
+    def to_record(self) -> ProblemRecord:
+        """The problem for `--format json`."""
+        place = self.place
+        return {
+            "severity": self.severity.value,
+            "file": None if place.file is None else str(place.file),
+            "line": place.line,
+            "column": place.column,
+            "end_column": None if place.column is None else place.column + max(1, place.width),
+            "key": self.key,
+            "message": self.message,
+        }
+
+
+class ConfigError(ScalesocketError):
+    """The site file is wrong; carries every problem found, warnings among them, in the order of the files."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems: Sequence[Problem] = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def render(self) -> str:
+        """All problems with their source lines, for a terminal or a log."""
+        return render_problems(self.problems)
+
+
+def render_problems(problems: Iterable[Problem]) -> str:
+    """Problems with their source lines, one after the other."""
+    return "\n".join(problem.render() for problem in problems)
+
+
+def sort_problems(problems: Iterable[Problem], files: Sequence[Path]) -> list[Problem]:
+    """Put problems into the order of the files and lines, and leave out repetitions."""
+    rank = {file: number for number, file in enumerate(files)}
+
+    def order(problem: Problem) -> tuple[int, int, int]:
+        place = problem.place
+        number = rank.get(place.file, len(rank)) if place.file is not None else -1
+        return number, place.line or 0, place.column or 0
+
+    return sorted(dict.fromkeys(problems), key=order)
+
+
+def key_text(path: Iterable[str | int]) -> str:
+    """Spell a path as TOML does: `apps.chat.env."A B"`, `server.bind[1]`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
+        is_bare = part.isascii() and part.replace("-", "").replace("_", "").isalnum()
+        name = part if is_bare or part in ("-", "_") else '"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        text += f".{name}" if text else name
+    return text
