@@ -1,0 +1,153 @@
+"""The site's numbers as OpenMetrics text. Nothing is counted here: every scrape reads one `SiteStatus`.
+
+With `metrics_rooms` the families in `ROOM_SERIES` carry a label `room` and have one sample for each open room; a room
+that ended takes its samples with it, so that their number is bounded by the rooms that are open. There is no sample for
+ended rooms: their counts would rise a second time when a room ends, and `rate()` would count them twice. Totals that
+outlive rooms are therefore read with `metrics_rooms = false`, where the same families are sums over all rooms of an app,
+ended ones included.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from scalesocket import __version__
+from scalesocket.status import AppStatus, Counts, SiteStatus
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the tables below: a family's name (less `_total`), its documentation, and the field it is read from."""
+
+    name: str
+    documentation: str
+    field: str
+
+
+ROOM_SERIES: Final = (
+    Row("scalesocket_websocket_connections", "Websockets that joined a room.", "connections_total"),
+    Row("scalesocket_messages_received", "Messages from clients.", "messages_in"),
+    Row("scalesocket_received_bytes", "Payload bytes from clients.", "bytes_in"),
+    Row("scalesocket_messages_sent", "Messages to clients, counted once for each client.", "messages_out"),
+    Row("scalesocket_sent_bytes", "Payload bytes to clients, counted once for each client.", "bytes_out"),
+    Row("scalesocket_backend_records", "Records read from backends.", "records_out"),
+    Row(
+        "scalesocket_messages_dropped",
+        "Messages nobody got: not valid, or for a backend that no longer reads.",
+        "messages_dropped",
+    ),
+    Row("scalesocket_slow_clients", "Clients closed because they did not read fast enough.", "slow_clients"),
+    Row("scalesocket_slow_client_messages_dropped", "Messages left out for slow clients.", "slow_dropped"),
+)
+"""Counters read from `Counts`: by app, or by open room."""
+
+APP_SERIES: Final = (
+    Row("scalesocket_rooms", "Rooms that were opened.", "rooms_total"),
+    Row("scalesocket_backend_starts", "Backends started or connected.", "backend_starts"),
+    Row("scalesocket_backend_start_failures", "Backends that could not be started or connected.", "backend_failures"),
+)
+"""Counters read from `AppStatus`: always by app."""
+
+
+def expose(status: SiteStatus, *, by_room: bool) -> bytes:
+    """Write everything as OpenMetrics text. Touches nothing but `status`, so it may run in any thread."""
+    registry = CollectorRegistry()
+    registry.register(SiteCollector(lambda: status, lambda: by_room))
+    ProcessCollector(registry=registry)
+    text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+    return text
+
+
+class SiteCollector(Collector):
+    """The site's metric families, read from `source` at each scrape. `by_room` is `server.metrics_rooms` at that moment."""
+
+    def __init__(self, source: Callable[[], SiteStatus], by_room: Callable[[], bool]) -> None:
+        self._source = source
+        self._by_room = by_room
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family; called by the registry."""
+        status = self._source()
+        by_room = self._by_room()
+        yield from counts_of(status.apps, by_room=by_room)
+        yield from apps_of(status.apps)
+        yield from refusals_of(status)
+        yield from config_of(status)
+        yield InfoMetricFamily("scalesocket_build", "The running version.", value={"version": __version__})
+
+
+def counts_of(apps: Sequence[AppStatus], *, by_room: bool) -> Iterator[Metric]:
+    """What rooms counted, and how many websockets are open in them."""
+    labels = ("app", "room") if by_room else ("app",)
+    rows: list[tuple[tuple[str, ...], int, Counts]] = []
+    for app in apps:
+        if by_room:
+            rows.extend(((app.name, room.name), room.connections, room.counts) for room in app.rooms)
+        else:
+            rows.append(((app.name,), app.connections, app.counts))
+    is_open = GaugeMetricFamily("scalesocket_websocket_connections_open", "Websockets that are in a room now.", labels=labels)
+    for values, connections, _ in rows:
+        is_open.add_metric(values, connections)
+    yield is_open
+    for row in ROOM_SERIES:
+        family = CounterMetricFamily(row.name, row.documentation, labels=labels)
+        for values, _, counts in rows:
+            family.add_metric(values, getattr(counts, row.field))
+        yield family
+
+
+def apps_of(apps: Sequence[AppStatus]) -> Iterator[Metric]:
+    """Rooms and backends of each app."""
+    is_open = GaugeMetricFamily("scalesocket_rooms_open", "Rooms that can be joined now, by state.", labels=("app", "state"))
+    exits = CounterMetricFamily(
+        "scalesocket_backend_exits", "Backends that ended, by exit status or signal.", labels=("app", "status")
+    )
+    for app in apps:
+        states = dict.fromkeys(("starting", "open", "lingering"), 0)
+        for room in app.rooms:
+            states[room.state] = states.get(room.state, 0) + 1
+        for state, number in states.items():
+            is_open.add_metric((app.name, state), number)
+        for status, number in app.backend_exits.items():
+            exits.add_metric((app.name, status), number)
+    yield is_open
+    yield exits
+    for row in APP_SERIES:
+        family = CounterMetricFamily(row.name, row.documentation, labels=("app",))
+        for app in apps:
+            family.add_metric((app.name,), getattr(app, row.field))
+        yield family
+
+
+def refusals_of(status: SiteStatus) -> Iterator[Metric]:
+    """Who was turned away, and why; `app` is empty when no app was found."""
+    family = CounterMetricFamily("scalesocket_refusals", "Upgrades and joins turned away, by reason.", labels=("app", "reason"))
+    for name, refusals in (("", status.refusals), *((app.name, app.refusals) for app in status.apps)):
+        for reason, number in refusals.items():
+            family.add_metric((name, reason), number)
+    yield family
+
+
+def config_of(status: SiteStatus) -> Iterator[Metric]:
+    """The site file: which edit is in force, and whether the newest one is."""
+    yield GaugeMetricFamily(
+        "scalesocket_config_generation", "1 for the site as started, plus one for each edit applied.", value=status.generation
+    )
+    yield GaugeMetricFamily(
+        "scalesocket_config_last_reload_successful",
+        "1 when the newest text of the site file is the one that runs, else 0.",
+        value=status.last_error is None,
+    )
+    yield GaugeMetricFamily(
+        "scalesocket_config_last_reload_success_timestamp_seconds",
+        "Unix time of the last edit applied.",
+        value=status.applied_at,
+    )
+    yield GaugeMetricFamily("scalesocket_draining", "1 while the server is shutting down, else 0.", value=status.is_draining)

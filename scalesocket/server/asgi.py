@@ -1,0 +1,156 @@
+"""The general lane: the ASGI app that Hypercorn runs, behind our door or on its own.
+
+HTTP goes to the Quart app, websockets (HTTP/1.1 after a first request on the connection, HTTP/2 by RFC 8441) to their rooms.
+`create_app` makes the same for a stock Hypercorn, where every websocket takes this lane:
+
+    hypercorn 'scalesocket.server.asgi:create_app("site.toml")'
+"""
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from scalesocket.admission import Refusal
+from scalesocket.config.load import load_site
+from scalesocket.errors import ScalesocketError
+from scalesocket.gateway import Gateway, open_gateway
+from scalesocket.server.handover import CUT, PEER
+from scalesocket.server.http.app import create_http_app
+from scalesocket.server.only_worker import claim_only_worker
+from scalesocket.server.session import Receive, Send, Session
+from scalesocket.wire.handshake import Request
+
+log = structlog.get_logger("asgi")
+
+Scope = MutableMapping[str, Any]
+
+DISCARD_TIMEOUT: Final = 60.0
+"""Seconds in which a server must end a websocket after our part of it is over."""
+
+
+def create_app(path: str) -> "SiteApp":
+    """Make the ASGI app of a site file, for a stock Hypercorn with one worker. The file is read when the server starts."""
+    return SiteApp(Path(path))
+
+
+class SiteApp:
+    """A whole site as an ASGI app: its gateway lives from the server's startup to its shutdown."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lane: GeneralLane | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the lifespan, a request or a websocket (ASGI 3.0)."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif self._lane is None:
+            raise ScalesocketError(f"{self._path}: not started (the server must speak ASGI's lifespan protocol)")
+        else:
+            await self._lane(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()  # lifespan.startup
+        is_started = False
+        try:
+            with claim_only_worker(self._path):
+                site = load_site(self._path)
+                async with open_gateway(site) as gateway, anyio.create_task_group() as tasks:
+                    self._lane = GeneralLane(gateway, tasks)
+                    is_started = True
+                    await send({"type": "lifespan.startup.complete"})
+                    await receive()  # lifespan.shutdown
+                    await gateway.drain()
+                    tasks.cancel_scope.cancel()
+        except ScalesocketError as error:
+            phase = "shutdown" if is_started else "startup"
+            await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+
+
+class GeneralLane:
+    """The ASGI app over a running gateway. `tasks` owns what outlives a session for a moment."""
+
+    def __init__(self, gateway: Gateway, tasks: TaskGroup) -> None:
+        self._gateway = gateway
+        self._tasks = tasks
+        self._http = create_http_app(gateway)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or one websocket (ASGI 3.0)."""
+        to_origin_form(scope)
+        if scope["type"] == "websocket":
+            await self._serve_websocket(scope, receive, send)
+        else:
+            await self._http(scope, receive, send)  # type: ignore[arg-type]
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        request = request_of(scope)
+        admission = self._gateway.admit(request)
+        if isinstance(admission, Refusal):
+            await refuse(admission, scope, send)
+            return
+        # Cutting an HTTP/2 connection would take every other stream of it along.
+        cut = scope.get("state", {}).get(CUT) if request.http_version == "1.1" else None
+        session = Session(admission.request, receive, send, cut=cut)
+        if not await session.run(admission):
+            # Hypercorn gives us messages through a bounded queue and waits for room in it even to end the websocket.
+            self._tasks.start_soon(discard, receive, name="discard")
+
+
+def request_of(scope: Scope) -> Request:
+    """The request head as admission and CGI variables need it, from an ASGI scope."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    peer = scope.get("state", {}).get(PEER) or scope.get("client")
+    local = scope.get("server")
+    return Request(
+        method="GET",  # over HTTP/2 it is CONNECT, which says nothing to a backend (RFC 8441 5)
+        target=f"{path}?{query}" if query else path,
+        path=path,
+        query=query,
+        headers=headers,
+        peer=(peer[0], peer[1]) if peer else None,
+        local=(local[0], local[1]) if local else None,
+        is_secure=scope["scheme"] in ("wss", "https"),
+        http_version=scope["http_version"],
+    )
+
+
+def to_origin_form(scope: Scope) -> None:
+    """Make an absolute target (`GET http://host/path`, RFC 9112 3.2.2) the path alone."""
+    for key, slash in (("raw_path", b"/"), ("path", "/")):
+        target = scope.get(key)
+        if target and target[:1] != slash and target[:4].lower() in (b"http", "http"):
+            _, _, after = target.partition(slash * 2)
+            _, _, rest = after.partition(slash)
+            scope[key] = slash + rest
+
+
+async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
+    """Answer with the refusal's status, where the server can (websocket.http.response); else close, which is a 403."""
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close"})
+        return
+    body = f"{refusal.message}\n".encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    if refusal.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % refusal.retry_after))
+    await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+async def discard(receive: Receive) -> None:
+    """Throw away what a peer goes on sending, until the server ends the websocket."""
+    with anyio.move_on_after(DISCARD_TIMEOUT):
+        while (await receive())["type"] != "websocket.disconnect":
+            pass

@@ -1,0 +1,187 @@
+"""Connections for Hypercorn: HTTP/1.1, HTTP/2 and the websockets in them, on transports the door has accepted.
+
+Starts one task for each connection, in a task group it owns, and ends them all when it is closed.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
+from hypercorn.config import Config
+from hypercorn.typing import ASGIFramework
+
+from scalesocket.config.model import Site
+from scalesocket.config.units import KiB
+
+if TYPE_CHECKING:
+    from scalesocket.gateway import Gateway
+
+log = structlog.get_logger("http")
+
+KEEP_ALIVE: Final = 15.0
+"""Seconds an idle connection stays open; also what a client has for the head of its next request."""
+MAX_HEAD: Final = 32 * KiB
+"""Bytes of a request head (HTTP/1.1), or of its headers inflated (HTTP/2)."""
+MAX_STREAMS: Final = 100
+"""Requests and websockets at a time on one HTTP/2 connection."""
+READ_AHEAD: Final = 64 * KiB
+"""Bytes of a connection read before Hypercorn asks for them."""
+DEAD_AFTER: Final = (60, 15, 4)
+"""Seconds of silence before the kernel probes a peer, seconds between its probes, and how many may go unanswered."""
+
+CUT: Final = "scalesocket.cut"
+"""Key in the scope's `state`: drops the connection, without waiting for what is unsent."""
+PEER: Final = "scalesocket.peer"
+"""Key in the scope's `state`: the address a proxy reported, or None."""
+
+
+class Surroundings(WorkerContext):
+    """What Hypercorn asks of the worker it runs in, for one connection."""
+
+    def __init__(self, terminated: EventWrapper) -> None:
+        super().__init__(None)
+        self.terminated = terminated
+        self.lost = asyncio.Event()
+
+    async def sleep(self, wait: float) -> None:  # type: ignore[override]
+        """Wait between two pings of a websocket, but no longer than there is a connection, or its task would stay for it."""
+        with anyio.move_on_after(wait):
+            await self.lost.wait()
+
+
+class Protocol(asyncio.StreamReaderProtocol):
+    """asyncio's streams, which say when the connection is lost."""
+
+    def __init__(self, reader: asyncio.StreamReader, lost: asyncio.Event) -> None:
+        super().__init__(reader)
+        self._lost = lost
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the reading and the writing, and what sleeps for this connection."""
+        super().connection_lost(exc)
+        self._lost.set()
+
+
+class Hypercorn:
+    """Serves transports with an ASGI app. `async with open_hypercorn(…)` makes one."""
+
+    def __init__(self, app: ASGIFramework, gateway: "Gateway", tasks: TaskGroup) -> None:
+        self._app = ASGIWrapper(app)
+        self._gateway = gateway
+        self._tasks = tasks
+        self._terminated = EventWrapper()
+        self._site: Site | None = None
+        self._config = Config()
+        self._idle = asyncio.Event()
+        self.connections = 0
+        """Open connections."""
+
+    def take_over(self, transport: asyncio.Transport, head: bytes, *, peer: tuple[str, int] | None = None) -> None:
+        """Serve a connection from which `head` was already read; the transport's protocol is replaced at once.
+
+        `peer`: the client's address if it isn't the socket's (a proxy reported it). The transport must be reading, and
+        is closed at the end.
+        """
+        # Not to lose a connection in the middle of this: StreamWriter.__del__ closes its transport, so the writer
+        # lives as long as the task that serves it.
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=READ_AHEAD, loop=loop)
+        surroundings = Surroundings(self._terminated)
+        protocol = Protocol(reader, surroundings.lost)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        reader.feed_data(head)
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        probe_when_silent(transport)
+        self.connections += 1
+        self._idle.clear()
+        self._tasks.start_soon(self._serve, reader, writer, surroundings, peer, name="hypercorn")
+
+    async def stop(self, grace: float) -> None:
+        """Close idle connections now, others when their answer is written; return when none is left, or after `grace` seconds."""
+        await self._terminated.set()
+        with anyio.move_on_after(grace):
+            while self.connections:
+                await self._idle.wait()
+
+    async def _serve(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        surroundings: Surroundings,
+        peer: tuple[str, int] | None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        state = {CUT: writer.transport.abort, PEER: peer}
+        try:
+            await TCPServer(self._app, loop, self._configure(), surroundings, state, reader, writer)
+        except Exception as error:  # the border to code that isn't ours: a peer's odd frame may end up here
+            log.warning("connection failed", error=repr(innermost(error)))
+        finally:
+            writer.transport.abort()  # nothing after a proper close; else it must not outlive its task
+            self.connections -= 1
+            if not self.connections:
+                self._idle.set()
+
+    def _configure(self) -> Config:
+        """The settings for a new connection; they follow the site."""
+        if self._site is not self._gateway.site:
+            self._site = self._gateway.site
+            self._config = config_of(self._site)
+        return self._config
+
+
+@asynccontextmanager
+async def open_hypercorn(app: ASGIFramework, gateway: "Gateway", *, grace: float = 1.0) -> AsyncIterator[Hypercorn]:
+    """Serve connections until the block ends; then they have `grace` seconds to finish their answers."""
+    async with anyio.create_task_group() as tasks:
+        hypercorn = Hypercorn(app, gateway, tasks)
+        try:
+            yield hypercorn
+        finally:
+            with anyio.CancelScope(shield=True):
+                await hypercorn.stop(grace)
+            tasks.cancel_scope.cancel()
+
+
+def config_of(site: Site) -> Config:
+    """Hypercorn's settings for a site. One limit serves all apps: each app's own is checked by its sessions."""
+    config = Config()
+    config.keep_alive_timeout = KEEP_ALIVE
+    config.h11_max_incomplete_size = MAX_HEAD
+    config.h2_max_header_list_size = MAX_HEAD
+    config.h2_max_concurrent_streams = MAX_STREAMS
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.loglevel = "INFO"
+    config.websocket_max_message_size = max((app.max_message for app in site.apps.values()), default=0)
+    config.websocket_ping_interval = min((app.ping_interval for app in site.apps.values()), default=None)
+    return config
+
+
+def probe_when_silent(transport: asyncio.Transport) -> None:
+    """Let the kernel find dead peers: Hypercorn pings but does not miss a pong."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in zip(("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"), DEAD_AFTER, strict=True):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The first error inside groups of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

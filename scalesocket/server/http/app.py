@@ -1,0 +1,66 @@
+"""The Quart app: what a browser, a scraper or a probe may ask of a running site.
+
+Routes name what exists on every site; which apps there are is looked up in `gateway.site` at each request, because an edit
+of the site file adds and removes apps while this app runs. No route takes a body.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from quart import Quart, Response, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from scalesocket.server.http.answers import answer_error
+from scalesocket.server.http.apps import apps_blueprint
+from scalesocket.server.http.health import health_blueprint
+from scalesocket.server.http.rooms import rooms_blueprint
+from scalesocket.server.http.scrape import scrape_blueprint
+from scalesocket.server.http.static import static_blueprint
+
+if TYPE_CHECKING:
+    from scalesocket.gateway import Gateway
+
+MAX_BODY: Final = 16 * 1024
+"""Bytes of a request's body that are read and ignored; a longer one is answered with 413."""
+
+log = structlog.get_logger(__name__)
+
+
+def create_http_app(gateway: "Gateway") -> Quart:
+    """Make the Quart app over a running gateway. It owns no tasks and needs no lifespan."""
+    app = Quart("scalesocket.server.http", static_folder=None)
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = False
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    for blueprint in (health_blueprint, scrape_blueprint, apps_blueprint, rooms_blueprint, static_blueprint):
+        app.register_blueprint(blueprint(gateway))
+    app.before_request(refuse_body)
+    app.after_request(harden)
+    app.register_error_handler(HTTPException, answer_http_error)
+    app.register_error_handler(Exception, answer_fault)
+    return app
+
+
+async def refuse_body() -> None:
+    """Refuse a body that is announced as too long."""
+    if (request.content_length or 0) > MAX_BODY:
+        raise RequestEntityTooLarge
+
+
+async def harden(response: Response) -> Response:
+    """Add what every answer carries: the declared content type is final, and nothing but static files may be kept."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+async def answer_http_error(error: HTTPException) -> Response:
+    """Answer with the error's status, the headers it asks for (`Allow`, `Location`, `Content-Range`), and a line of JSON."""
+    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    return answer_error(error.code or 500, error.name.lower(), headers=headers)
+
+
+async def answer_fault(error: Exception) -> Response:
+    """Log a fault of ours, and say no more than that."""
+    log.error("http.fault", path=request.path, exc_info=error)
+    return answer_error(500, "internal server error")

@@ -1,0 +1,68 @@
+"""The rooms API of each app, in the shapes of the original: `/NAME/api/rooms/`, `/NAME/api/ROOM/` and below.
+
+For the app at the root the same without `/NAME`. Rooms that can be joined are there, lingering ones with 0 connections.
+"""
+
+from typing import TYPE_CHECKING
+
+from msgspec import Raw
+from quart import Blueprint, Response
+from werkzeug.exceptions import NotFound
+
+from scalesocket.server.http.answers import answer_json
+from scalesocket.status import AppStatus, RoomStatus
+
+if TYPE_CHECKING:
+    from scalesocket.gateway import Gateway
+
+
+def rooms_blueprint(gateway: "Gateway") -> Blueprint:
+    """The API of one gateway; 404 while `server.api` is false."""
+    blueprint = Blueprint("rooms", __name__)
+
+    def find_app(name: str | None) -> AppStatus:
+        mount = "/" if name is None else f"/{name}"
+        if not gateway.site.server.api:
+            raise NotFound
+        for app in gateway.status().apps:
+            if app.mount == mount:
+                return app
+        raise NotFound
+
+    def find_room(name: str | None, room_name: str) -> RoomStatus:
+        for room in find_app(name).rooms:
+            if room.name == room_name:
+                return room
+        raise NotFound
+
+    @blueprint.get("/api/rooms/", defaults={"name": None})
+    @blueprint.get("/<name>/api/rooms/")
+    async def rooms(name: str | None) -> Response:
+        return answer_json([describe(room) for room in find_app(name).rooms])
+
+    @blueprint.get("/api/<room_name>/", defaults={"name": None})
+    @blueprint.get("/<name>/api/<room_name>/")
+    async def room(name: str | None, room_name: str) -> Response:
+        return answer_json(describe(find_room(name, room_name)))
+
+    @blueprint.get("/api/<room_name>/connections/", defaults={"name": None})
+    @blueprint.get("/<name>/api/<room_name>/connections/")
+    async def connections(name: str | None, room_name: str) -> Response:
+        return answer_json(find_room(name, room_name).connections)
+
+    @blueprint.get("/api/<room_name>/metadata/", defaults={"name": None})
+    @blueprint.get("/<name>/api/<room_name>/metadata/")
+    async def metadata(name: str | None, room_name: str) -> Response:
+        return answer_json(metadata_of(find_room(name, room_name)))
+
+    return blueprint
+
+
+def describe(room: RoomStatus) -> dict[str, object]:
+    """One room in the original's shape."""
+    return {"name": room.name, "connections": room.connections, "metadata": metadata_of(room)}
+
+
+def metadata_of(room: RoomStatus) -> Raw | None:
+    """The metadata as the backend wrote it."""
+    return None if room.metadata is None else Raw(room.metadata)

@@ -1,0 +1,29 @@
+"""`/metrics`: the site's numbers for Prometheus."""
+
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+from quart import Blueprint, Response
+from werkzeug.exceptions import NotFound
+
+from scalesocket.metrics import CONTENT_TYPE, expose
+
+if TYPE_CHECKING:
+    from scalesocket.gateway import Gateway
+
+
+def scrape_blueprint(gateway: "Gateway") -> Blueprint:
+    """The scrape target of one gateway; 404 while `server.metrics` is false."""
+    blueprint = Blueprint("scrape", __name__)
+
+    @blueprint.get("/metrics")
+    async def metrics() -> Response:
+        if not gateway.site.server.metrics:
+            raise NotFound
+        # The snapshot is taken on the loop, the text of possibly thousands of rooms is written off it.
+        status = gateway.status()
+        by_room = gateway.site.server.metrics_rooms
+        text = await anyio.to_thread.run_sync(lambda: expose(status, by_room=by_room))
+        return Response(text, content_type=CONTENT_TYPE)
+
+    return blueprint

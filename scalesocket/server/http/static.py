@@ -1,0 +1,175 @@
+"""Static files of each app, and what answers where nothing else does."""
+
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from mimetypes import MimeTypes
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+import anyio.to_thread
+from quart import Blueprint, Response, request
+from quart.wrappers.response import DataBody, ResponseBody
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+
+from scalesocket.admission import root_app
+from scalesocket.config.units import KiB
+from scalesocket.server.http.answers import answer_error
+from scalesocket.server.http.apps import answer_index
+from scalesocket.server.http.files import FolderWithoutSlash, OpenFile, open_file
+from scalesocket.server.http.mounts import split_mount
+
+if TYPE_CHECKING:
+    from scalesocket.gateway import Gateway
+
+CHUNK: Final = 64 * KiB
+"""Bytes read at a time; with what the transport holds, the memory one download costs."""
+SLOWEST: Final = 8 * KiB
+"""Bytes a second under which a download is given up."""
+GRACE: Final = 60.0
+"""Seconds any download may take."""
+
+TYPES: Final = MimeTypes()
+for _extension, _type in {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".md": "text/markdown",
+    ".mjs": "text/javascript",
+    ".ogg": "audio/ogg",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
+    ".webp": "image/webp",
+    ".woff": "font/woff",
+    ".woff2": "font/woff2",
+}.items():
+    TYPES.add_type(_type, _extension)  # the same on every machine, whatever its own table says
+
+
+def static_blueprint(gateway: "Gateway") -> Blueprint:
+    """Static files of one gateway's apps; the list of apps at `/`; else 404, with a hint where a websocket would do."""
+    blueprint = Blueprint("static", __name__)
+
+    @blueprint.get("/")
+    @blueprint.get("/<path:_>")
+    async def static(_: str = "") -> Response:
+        # What Quart was given is decoded already; `%2f` and `/` are still two things in the raw path.
+        raw_path: bytes = request.scope["raw_path"]
+        if not raw_path.startswith(b"/"):
+            return answer_error(404, "not found")
+        site = gateway.site
+        if raw_path == b"/" and site.server.api and root_app(site) is None:
+            return answer_index(site, gateway.status().apps)
+        found = split_mount(site, raw_path.decode("latin-1"))
+        if found is None:
+            return answer_error(404, "not found")
+        app, rest = found
+        if app.static is not None:
+            answer = await answer_file(app.static, rest.encode("latin-1"))
+            if answer is not None:
+                return answer
+        if rest.count("/") == 1 and rest != "/":
+            return answer_error(404, "not found (a room of this app is joined by a websocket)")
+        return answer_error(404, "not found")
+
+    return blueprint
+
+
+async def answer_file(folder: Path, url_path: bytes) -> Response | None:
+    """Answer with a file of `folder`, in part or not at all as the request's conditions ask; None when there is none."""
+    try:
+        opened = await anyio.to_thread.run_sync(open_file, folder, url_path)
+    except FolderWithoutSlash:
+        return redirect_to_slash()
+    if opened is None:
+        return None
+    response = Response(FileBody(opened), content_type=content_type_of(opened.name))
+    response.content_length = opened.size
+    response.last_modified = datetime.fromtimestamp(opened.modified_at, UTC)
+    response.set_etag(opened.etag)
+    response.headers["Accept-Ranges"] = "bytes"
+    response.headers["Cache-Control"] = "no-cache"
+    await response.make_conditional(request)  # conditions come before ranges (RFC 9110 13.2.2)
+    if response.status_code != 200:
+        opened.file.close()
+        response.set_data(b"")
+        if response.status_code == 304:
+            del response.headers["Content-Length"]
+    elif request.method == "HEAD":
+        opened.file.close()
+        response.response = DataBody(b"")
+    elif is_one_range():
+        try:
+            await response.make_conditional(request, accept_ranges=True, complete_length=opened.size)
+        except RequestedRangeNotSatisfiable:
+            opened.file.close()
+            return answer_error(416, "range not satisfiable", headers={"Content-Range": f"bytes */{opened.size}"})
+    response.timeout = GRACE + (response.content_length or 0) / SLOWEST
+    return response
+
+
+def is_one_range() -> bool:
+    """True when the request asks for one range of bytes; a header that is wrong or asks for many is ignored (RFC 9110 14.2)."""
+    wanted = request.range
+    return wanted is not None and wanted.units == "bytes" and len(wanted.ranges) == 1
+
+
+def redirect_to_slash() -> Response:
+    """Redirect to the same URL with a slash. For now only: an edit of the site may turn a folder into a room."""
+    path: str = request.scope["raw_path"].decode("latin-1")
+    query: str = request.scope["query_string"].decode("latin-1")
+    return Response(b"", 302, {"Location": f"{path}/{'?' if query else ''}{query}"}, content_type="text/plain")
+
+
+def content_type_of(name: str) -> str:
+    """The media type of a file by its name, text in UTF-8. A compressed file is what it is, and is not to be unpacked."""
+    media_type, encoding = TYPES.guess_type(name)
+    if encoding is not None:
+        return "application/gzip" if encoding == "gzip" else "application/octet-stream"
+    if media_type is None:
+        return "application/octet-stream"
+    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
+
+
+class FileBody(ResponseBody):
+    """A file, or a part of it, read in chunks in a worker thread. Closes the file when the answer is over."""
+
+    def __init__(self, opened: OpenFile) -> None:
+        self._opened = opened
+        self.begin = 0
+        self.end = opened.size
+
+    async def make_conditional(self, begin: int, end: int | None) -> int:
+        """Keep the bytes from `begin` (negative: from the end) up to `end` only; the response calls it. Returns the size.
+
+        Raises RequestedRangeNotSatisfiable.
+        """
+        size = self._opened.size
+        self.begin = max(0, size + begin) if begin < 0 else begin
+        self.end = size if end is None else min(end, size)
+        if self.begin >= self.end:
+            raise RequestedRangeNotSatisfiable(size)
+        return size
+
+    async def __aenter__(self) -> AsyncIterator[bytes]:
+        return self._read()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._opened.file.close()
+
+    async def _read(self) -> AsyncIterator[bytes]:
+        descriptor = self._opened.file.fileno()
+        at = self.begin
+        while at < self.end:
+            chunk = await anyio.to_thread.run_sync(os.pread, descriptor, min(CHUNK, self.end - at), at)
+            if not chunk:
+                return
+            at += len(chunk)
+            yield chunk
