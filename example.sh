@@ -1,5 +1,4 @@
 #!/bin/bash
-
 echo '{"message": "hello world"}'
 sleep 1
 echo '{"message": "goodbye"}'
