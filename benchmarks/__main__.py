@@ -1,6 +1,125 @@
+"""Measure, print the table, write the report. `python -m benchmarks drive URL …` puts one load on any server."""
+
+import argparse
+import dataclasses
+import fnmatch
+import resource
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
-from benchmarks.generator import build_generator
+from benchmarks.generator import BenchmarkError, build_generator
+from benchmarks.loads import LOADS, SWEEPS, Load
+from benchmarks.machine import describe_machine
+from benchmarks.measure import Result, measure_ceiling, run_load, say
+from benchmarks.metrics import METRICS, Metric, find_median
+from benchmarks.peers import PEERS, ROOT
+from benchmarks.report import Run, make_target_table, write_report
+from benchmarks.targets import find_losses
 
-sys.exit(subprocess.run([build_generator(), *sys.argv[1:]], check=False).returncode)
+DOCS: Final = ROOT / "docs" / "benchmarks"
+CEILINGS: Final = ("fan-100-1", "fan-100-16", "fan-1000-1", "echo-50", "handshakes")
+HEADLINES: Final = (Metric.THROUGHPUT, Metric.RATE, Metric.MEMORY)
+
+
+def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round of each load, in a minute; writes no report")
+    parser.add_argument("--only", nargs="+", metavar="LOAD", default=["*"], help="loads by name, with * and ?; writes no report")
+    parser.add_argument("--peers", nargs="+", metavar="PEER", default=["*"], help="servers by name")
+    parser.add_argument("--rounds", type=int, help="rounds of each load (default: 5 of what is judged, else 3)")
+    parser.add_argument("--out", type=Path, help=f"where to write the report (default of a full run: {DOCS.relative_to(ROOT)})")
+    parser.add_argument("--list", action="store_true", help="name all loads and servers")
+    return parser.parse_args(words)
+
+
+def is_chosen(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def choose_loads(only: Sequence[str], *, is_quick: bool) -> list[Load]:
+    swept = [load for sweep in SWEEPS for load in sweep.make_loads().values()]
+    return [load for load in (*LOADS, *swept) if is_chosen(load.name, only) and (load.is_quick or not is_quick)]
+
+
+def print_list() -> None:
+    for load in choose_loads(["*"], is_quick=False):
+        print(f"{load.name:20} {load.title}")
+    for peer in PEERS:
+        print(f"{peer.name:20} {peer.find_version() or f'not found: {peer.hint}'}")
+
+
+def say_result(result: Result) -> None:
+    """One line a server."""
+    for name, series in result.series.items():
+        if series.failure is not None:
+            say(f"    {name:10} failed: {series.failure}")
+        medians = {metric: find_median(series.samples, metric) for metric in Metric}
+        figures = [
+            f"{metric} {value:,.{METRICS[metric].digits}f}{METRICS[metric].unit}"
+            for metric, value in medians.items()
+            if value is not None
+        ]
+        say(f"    {name:10} {'  '.join(figures)}")
+
+
+def measure(words: Sequence[str], arguments: argparse.Namespace) -> Run:
+    """The whole run, with its progress on stderr."""
+    started = time.monotonic()
+    machine = describe_machine()
+    versions = {peer.name: peer.find_version() for peer in PEERS if is_chosen(peer.name, arguments.peers)}
+    for peer in PEERS:
+        if peer.name in versions and not versions[peer.name]:
+            say(f"{peer.name} not found, left out ({peer.hint})")
+    peers = [peer for peer in PEERS if versions.get(peer.name)]
+    loads = choose_loads(arguments.only, is_quick=arguments.quick)
+    ceiling = measure_ceiling([load for load in loads if load.name in CEILINGS], is_quick=arguments.quick)
+    results: dict[str, Result] = {}
+    for load in loads:
+        if arguments.rounds:
+            load = dataclasses.replace(load, rounds=arguments.rounds)
+        say(f"{time.monotonic() - started:5.0f} s  {load.name}: {load.title}")
+        results[load.name] = run_load(load, peers, is_quick=arguments.quick)
+        say_result(results[load.name])
+    return Run(
+        command=" ".join(["python -m benchmarks", *words]),
+        seconds=time.monotonic() - started,
+        machine=machine,
+        versions=versions,
+        ceiling=ceiling,
+        results=results,
+    )
+
+
+def main(words: Sequence[str]) -> int:
+    """0 when all loads ran and nothing of ours was lost; times are told, never judged by the exit status."""
+    if words[:1] == ["drive"]:
+        return subprocess.run([build_generator(), *words], check=False).returncode
+    arguments = parse_arguments(words)
+    if arguments.list:
+        print_list()
+        return 0
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for the servers that do not raise it themselves
+    build_generator()
+    run = measure(words, arguments)
+    print(make_target_table(run))
+    is_whole = arguments.only == ["*"] and arguments.peers == ["*"] and not arguments.quick
+    if folder := arguments.out or (DOCS if is_whole else None):
+        write_report(run, folder)
+        say(f"written to {folder}")
+    losses = find_losses(run.results)
+    failures = {name: result.series["ours"].failure for name, result in run.results.items() if "ours" in result.series}
+    for name, count in losses.items():
+        say(f"{name}: {count} messages lost or mixed up")
+    return 1 if losses or any(failures.values()) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BenchmarkError as error:
+        sys.exit(f"benchmarks: {error}")

@@ -251,10 +251,9 @@ static void load_tls(void) {
 /* ---- what a run is ---- */
 
 static struct {
-    const char *url;
-    int rooms, clients, senders, in_flight, size, concurrency, sources, slow, pid, levels, probes;
+    int rooms, clients, senders, in_flight, size, concurrency, sources, slow, pid, levels;
     double seconds, warm, hold, rate;
-    bool is_json, is_deflate, is_tls, is_listening, is_first_echo, is_last_first;
+    bool is_json, is_deflate, is_tls, is_listening, is_first_echo;
     char host[256], port[16], path[1024];
 } run = {.rooms = 1, .clients = 1, .in_flight = 1, .size = 100, .concurrency = 64, .sources = 1, .levels = 1, .seconds = 1, .warm = .3};
 
@@ -293,7 +292,7 @@ static socklen_t address_size;
 static struct histogram arrival, latency, interval;
 static uint64_t received, distinct, duplicated, reordered, corrupt, other, sent, stalls, expected;
 static int64_t moment, last_progress;
-static bool is_counting, is_sending;
+static bool is_counting;
 static uint32_t mask_seed = 0x9e3779b9;
 
 static const signed char HEX[256] = {
@@ -445,7 +444,7 @@ static void take_number(struct client *client, uint32_t number, struct sender *s
         reordered++, distinct++;
     }
     last_progress = moment;
-    if (!is_counting && run.senders) return;
+    if (!is_counting) return;
     received++;
     if (sender && n > sender->next - ring) note(&latency, moment - sender->sent_at[n & (ring - 1)]);
 }
@@ -522,11 +521,10 @@ static void take_frame(struct client *client, int first_byte, char *payload, siz
         put_frame(client, 10, payload, size);
         flush(client);
     } else if (opcode == 10) {
-        if (size == 8) {
+        if (size == 8 && is_counting) {
             int64_t at;
             memcpy(&at, payload, 8);
-            if (is_counting) note(&latency, now() - at);
-            run.probes++;
+            note(&latency, now() - at);
         }
     } else if (first_byte & 0x40) {
         if (client->inflater) inflate_message(client, payload, size);
@@ -750,9 +748,11 @@ static void arrive(void) {
     }
 }
 
+/* Wait for silence: joining may have said much to everyone. */
 static void settle(int64_t quiet) {
+    int64_t deadline = now() + PATIENCE;
     last_progress = now();
-    while (now() - last_progress < quiet) turn(last_progress + quiet);
+    while (now() - last_progress < quiet && now() < deadline) turn(last_progress + quiet);
 }
 
 /* ---- talking ---- */
@@ -871,7 +871,7 @@ static void drive(void) {
     arrive();
     int64_t all_there = now();
     struct usage there = read_usage(run.pid, run.levels);
-    settle(run.hold > 0 ? (int64_t)(run.hold * SECOND) : QUIET);
+    if (!run.is_listening) settle(run.hold > 0 ? (int64_t)(run.hold * SECOND) : QUIET);
     struct usage settled = read_usage(run.pid, run.levels);
     printf("{\"arrival\": {\"clients\": %d, \"seconds\": %.6f, \"deflating\": %d, \"generator_cpu\": %.6f, ", total_clients, (double)(all_there - start) / 1e9,
            deflating, (double)(now_ns(CLOCK_PROCESS_CPUTIME_ID) - self) / 1e9);
@@ -883,7 +883,6 @@ static void drive(void) {
     printf("}");
     if (run.senders || run.is_listening || run.rate > 0) {
         int64_t paced = 0, began = now();
-        is_sending = true;
         talk(began + (int64_t)(run.warm * SECOND), began, &paced);
         if (run.is_listening) hear_the_first();
         struct usage opened = read_usage(run.pid, run.levels);
@@ -895,7 +894,7 @@ static void drive(void) {
         struct usage closed = read_usage(run.pid, run.levels);
         own = now_ns(CLOCK_PROCESS_CPUTIME_ID) - own;
         uint64_t in_window = received, sent_in_window = sent - sent_before;
-        is_counting = is_sending = false;
+        is_counting = false;
         uint64_t lost = 0;
         if (run.senders) {
             for (int at = 0; at < run.rooms * run.senders; at++) expected += (uint64_t)senders[at].next * (uint64_t)(run.clients - run.slow);
@@ -1098,7 +1097,6 @@ static void serve(int port) {
 
 static void parse_url(const char *url) {
     char scheme[8], authority[300] = "";
-    run.url = url;
     strcpy(run.path, "/");
     if (sscanf(url, "%7[a-z]://%299[^/]%1023s", scheme, authority, run.path) < 2) die("not a URL: %s", url);
     run.is_tls = !strcmp(scheme, "wss");

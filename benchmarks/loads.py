@@ -1,0 +1,226 @@
+"""The loads: what is put on the servers, as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from benchmarks.peers import COMPRESSED, JSON, PLAIN, TICK, TLS, Setup
+
+Options = Mapping[str, float | bool]
+"""Options of the load generator, without their dashes."""
+
+
+class Kind(Enum):
+    """What is read from a load, and how it is put."""
+
+    TRAFFIC = auto()
+    LISTENING = auto()
+    """The backend talks by itself."""
+    SLOW = auto()
+    """Some clients do not read."""
+    ARRIVAL = auto()
+    ROOMS = auto()
+    """As ARRIVAL, with pings to one open websocket meanwhile."""
+    MEMORY = auto()
+    """On a fresh server each round: memory once used seldom goes back."""
+    RELOAD = auto()
+    """The site file is edited meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """One load, put on some servers in turn."""
+
+    name: str
+    title: str
+    options: Options
+    setup: Setup = PLAIN
+    kind: Kind = Kind.TRAFFIC
+    peers: tuple[str, ...] = ("ours", "rust")
+    rounds: int = 3
+    quick: Options = field(default_factory=dict)
+    """What is smaller in a quick run."""
+    is_quick: bool = True
+    """Part of a quick run at all."""
+
+
+ALL: Final = ("ours", "rust", "quart", "websocketd", "node", "picows")
+JUDGED: Final = ("ours", "rust", "quart")
+"""Whose figures enter a target, and so get all rounds."""
+ROUNDS_JUDGED: Final = 5
+ROUNDS_OTHERS: Final = 2
+ROUNDS_QUICK: Final = 1
+WINDOW: Final[Options] = {"seconds": 1.0, "warm": 0.3}
+WINDOW_QUICK: Final[Options] = {"seconds": 0.4, "warm": 0.2}
+
+
+def fan_out(clients: int, in_flight: int, size: int = 100, **more: bool) -> Options:
+    """One room; one client talks, all hear."""
+    return {"clients": clients, "senders": 1, "in-flight": in_flight, "size": size, **more}
+
+
+def echo(rooms: int, in_flight: int, **more: bool) -> Options:
+    """Rooms of one client, who talks and hears itself."""
+    return {"rooms": rooms, "senders": 1, "in-flight": in_flight, **more}
+
+
+LOADS: Final = (
+    Load(name="fan-100-16", title="fan-out 100, 16 in flight", options=fan_out(100, 16), rounds=ROUNDS_JUDGED, peers=ALL),
+    Load(
+        name="fan-100-16-json",
+        title="fan-out 100, 16 in flight, json",
+        options=fan_out(100, 16, json=True),
+        setup=JSON,
+        rounds=ROUNDS_JUDGED,
+    ),
+    Load(name="fan-100-1", title="fan-out 100, 1 in flight", options=fan_out(100, 1), rounds=ROUNDS_JUDGED),
+    Load(
+        name="fan-100-1-json",
+        title="fan-out 100, 1 in flight, json",
+        options=fan_out(100, 1, json=True),
+        setup=JSON,
+        rounds=ROUNDS_JUDGED,
+    ),
+    Load(name="fan-1000-1", title="fan-out 1,000, 1 in flight", options=fan_out(1000, 1), rounds=ROUNDS_JUDGED),
+    Load(name="echo-50", title="echo, 50 rooms, 8 in flight", options=echo(50, 8), rounds=ROUNDS_JUDGED, peers=ALL),
+    Load(
+        name="echo-50-json",
+        title="echo, 50 rooms, 8 in flight, json",
+        options=echo(50, 8, json=True),
+        setup=JSON,
+        rounds=ROUNDS_JUDGED,
+    ),
+    Load(name="echo-1", title="echo, 1 client, 1 in flight", options=echo(1, 1), rounds=ROUNDS_JUDGED, peers=ALL),
+    Load(
+        name="handshakes",
+        title="handshakes, 4,000 clients of one room, 64 at a time",
+        options={"clients": 4000, "concurrency": 64, "sources": 8},
+        quick={"clients": 1000},
+        kind=Kind.ARRIVAL,
+        rounds=ROUNDS_JUDGED,
+        peers=("ours", "rust", "quart", "node", "picows"),
+    ),
+    Load(
+        name="rooms",
+        title="rooms opened, 300 on `cat`, dial to first echo, 20 at a time",
+        options={"rooms": 300, "concurrency": 20, "first-echo": True},
+        quick={"rooms": 100},
+        kind=Kind.ROOMS,
+        rounds=ROUNDS_JUDGED,
+        peers=("ours", "rust", "quart", "websocketd", "node"),
+    ),
+    Load(
+        name="idle-9000",
+        title="idle memory, 9,000 clients of one room",
+        options={"clients": 9000, "sources": 8, "hold": 0.5},
+        quick={"clients": 2000},
+        kind=Kind.MEMORY,
+        rounds=ROUNDS_JUDGED,
+    ),
+    Load(
+        name="idle-10000",
+        title="idle memory, 10,000 clients",
+        options={"clients": 10000, "sources": 8, "hold": 0.5},
+        kind=Kind.MEMORY,
+        rounds=1,
+        is_quick=False,
+    ),
+    Load(name="fan-100-8", title="fan-out 100, 8 in flight", options=fan_out(100, 8)),
+    Load(name="fan-100-256", title="fan-out 100, 256 in flight", options=fan_out(100, 256)),
+    Load(name="fan-100-1-4k", title="fan-out 100, 1 in flight, 4 kB", options=fan_out(100, 1, 4000)),
+    Load(name="fan-100-16-4k", title="fan-out 100, 16 in flight, 4 kB", options=fan_out(100, 16, 4000)),
+    Load(name="fan-1000-16", title="fan-out 1,000, 16 in flight", options=fan_out(1000, 16)),
+    Load(
+        name="fan-1000-16-json",
+        title="fan-out 1,000, 16 in flight, json",
+        options=fan_out(1000, 16, json=True),
+        setup=JSON,
+        is_quick=False,
+    ),
+    Load(name="echo-1-16", title="echo, 1 room, 16 in flight", options=echo(1, 16)),
+    Load(
+        name="rooms-1000x4",
+        title="1,000 rooms of 4, one talks in each, 1 in flight",
+        options={"rooms": 1000, "clients": 4, "senders": 1, "concurrency": 32},
+        quick={"rooms": 200},
+    ),
+    Load(
+        name="tick",
+        title="a backend ticking at 60 Hz to 200 clients",
+        options={"clients": 200, "listen": True, "rate": 60, "seconds": 2.0},
+        quick={"seconds": 0.6},
+        setup=TICK,
+        kind=Kind.LISTENING,
+    ),
+    Load(
+        name="slow",
+        title="fan-out 100, 16 in flight, 4 kB, one client does not read",
+        options={**fan_out(100, 16, 4000), "slow": 1},
+        kind=Kind.SLOW,
+    ),
+    Load(
+        name="deflate",
+        title="fan-out 100, 16 in flight, compressed",
+        options=fan_out(100, 16, deflate=True),
+        setup=COMPRESSED,
+        peers=("ours", "quart"),
+    ),
+    Load(name="tls", title="fan-out 100, 16 in flight, TLS", options=fan_out(100, 16), setup=TLS, peers=("ours", "quart")),
+    Load(
+        name="reload",
+        title="200 messages a second in 50 rooms of 2, the site file edited every 0.4 s",
+        options={"rooms": 50, "clients": 2, "senders": 1, "rate": 200, "in-flight": 64, "seconds": 2.0},
+        quick={"seconds": 1.0},
+        kind=Kind.RELOAD,
+        peers=("ours",),
+        rounds=ROUNDS_JUDGED,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """One load at growing sizes, for a plot of how cost grows."""
+
+    name: str
+    title: str
+    axis: str
+    points: Mapping[int, Options]
+
+    def make_loads(self) -> dict[int, Load]:
+        """The loads of all points."""
+        return {
+            x: Load(name=f"{self.name}-{x}", title=f"{self.title}, {x:,} {self.axis}", options=options, rounds=1, is_quick=False)
+            for x, options in self.points.items()
+        }
+
+
+SWEEPS: Final = (
+    Sweep(
+        name="by-clients",
+        title="fan-out, 1 in flight",
+        axis="clients",
+        points={n: fan_out(n, 1) for n in (1, 10, 50, 200, 500, 1000, 2000)},
+    ),
+    Sweep(name="by-rooms", title="echo, 8 in flight", axis="rooms", points={n: echo(n, 8) for n in (1, 10, 50, 200, 500, 1000)}),
+    Sweep(
+        name="by-size",
+        title="fan-out to 100, 1 in flight",
+        axis="bytes",
+        points={n: fan_out(100, 1, n) for n in (32, 100, 1000, 4000, 16000, 64000)},
+    ),
+)
+
+
+def make_arguments(load: Load, *, is_quick: bool) -> list[str]:
+    """The command line of the generator for a load."""
+    window = WINDOW_QUICK if is_quick else WINDOW
+    options = {**window, **load.options, **(load.quick if is_quick else {})}
+    words: list[str] = []
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not False:
+            words += [f"--{name}", f"{value:g}"]
+    return words

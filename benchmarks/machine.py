@@ -1,0 +1,27 @@
+"""What a run was made on."""
+
+import datetime
+import os
+import platform
+from pathlib import Path
+
+
+def describe_machine() -> dict[str, str]:
+    """Processor, memory, kernel and Python, for the report."""
+    return {
+        "processor": f"{read_field('/proc/cpuinfo', 'model name') or platform.machine()}, {os.cpu_count()} cores",
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "load before": f"{os.getloadavg()[0]:.2f}",
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def read_field(path: str, name: str) -> str | None:
+    """The first `name : value` of a file under /proc."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), None)

@@ -1,0 +1,31 @@
+// Rooms on `cat` with Node's `ws`. `node ws_server.cjs PORT`
+const { spawn } = require("node:child_process");
+const readline = require("node:readline");
+const { WebSocketServer } = require("ws");
+
+const rooms = new Map();
+
+function openRoom(name) {
+  const process = spawn("cat", { stdio: ["pipe", "pipe", "inherit"] });
+  const room = { process, clients: new Set() };
+  readline.createInterface({ input: process.stdout, crlfDelay: Infinity }).on("line", (line) => {
+    for (const client of room.clients) client.send(line);
+  });
+  rooms.set(name, room);
+  return room;
+}
+
+const server = new WebSocketServer({ host: "127.0.0.1", port: Number(process.argv[2]), perMessageDeflate: false, backlog: 4096 });
+server.on("connection", (socket, request) => {
+  const room = rooms.get(request.url) ?? openRoom(request.url);
+  room.clients.add(socket);
+  socket.on("message", (message) => room.process.stdin.write(message + "\n"));
+  socket.on("error", () => {});
+  socket.on("close", () => {
+    room.clients.delete(socket);
+    if (room.clients.size === 0 && rooms.get(request.url) === room) {
+      rooms.delete(request.url);
+      room.process.stdin.end();
+    }
+  });
+});

@@ -1,0 +1,135 @@
+"""Running servers: started on a free port, waited for, watched, stopped."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.generator import BenchmarkError
+from benchmarks.peers import Peer, Place, Setup, server_environment
+
+START_TIMEOUT: Final = 20.0
+STOP_TIMEOUT: Final = 15.0
+QUIET_TIMEOUT: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One running server."""
+
+    peer: Peer
+    setup: Setup
+    place: Place
+    pid: int
+
+    @property
+    def url(self) -> str:
+        """Where its rooms are; `{}` stands for the number of a room. Any first path segment will do for most."""
+        path = "/bench/r{}" if self.peer.name == "ours" else "/r{}"
+        return f"{'wss' if self.setup.is_tls else 'ws'}://127.0.0.1:{self.place.port}{path}"
+
+    def wait_quiet(self) -> None:
+        """Wait until the backends of the last load are gone. Gives up after 10 s: some servers keep a few."""
+        deadline = time.monotonic() + QUIET_TIMEOUT
+        while count_backends(self.pid, self.peer.levels) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def count_backends(pid: int, levels: int) -> int:
+    """How many processes lie deeper than `levels` generations in the tree of `pid`."""
+    generation = [pid]
+    for _ in range(levels):
+        generation = [child for parent in generation for child in list_children(parent)]
+    return len(generation)
+
+
+def list_children(pid: int) -> list[int]:
+    """The pids of all children of a process, whichever of its threads started them."""
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            children += map(int, task.read_text().split())
+    return children
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def open_server(peer: Peer, setup: Setup) -> Iterator[Server]:
+    """Start a server, wait until it accepts, stop it in the end.
+
+    Raises BenchmarkError, with the end of its log, when it does not start.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        place = Place(port=find_free_port(), folder=folder)
+        if setup.is_tls:
+            make_certificate(place)
+        command = peer.make_command(setup, place)
+        if command is None:
+            raise BenchmarkError(f"{peer.title} cannot run {setup}")
+        log = stack.enter_context((folder / "log").open("w+"))
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=server_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        stack.callback(stop, process)
+        deadline = time.monotonic() + START_TIMEOUT
+        while not is_listening(place.port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                log.seek(0)
+                raise BenchmarkError(f"{peer.title} did not start: {' '.join(command)}\n{log.read()[-2000:]}")
+            time.sleep(0.02)
+        yield Server(peer=peer, setup=setup, place=place, pid=process.pid)
+
+
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask, then insist; nothing of its session is left behind."""
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def make_certificate(place: Place) -> None:
+    """A certificate for one day, by the openssl command; the load generator verifies none."""
+    if shutil.which("openssl") is None:
+        raise BenchmarkError("no openssl command found to make a certificate with")
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    files = ["-keyout", str(place.key), "-out", str(place.certificate)]
+    subprocess.run(
+        ["openssl", "req", "-x509", *curve, "-nodes", "-days", "1", "-subj", "/CN=localhost", *files],
+        check=True,
+        capture_output=True,
+    )

@@ -1,0 +1,115 @@
+"""What must be reached, and what is aimed at: the one table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from benchmarks.measure import Result
+from benchmarks.metrics import METRICS, Metric, find_median
+
+
+class Verdict(Enum):
+    """How a figure stands to its target."""
+
+    MET = "met"
+    MUST_ONLY = "must only"
+    MISSED = "missed"
+    NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One figure of one load: as a ratio to another server's in the same run, or by itself."""
+
+    load: str
+    metric: Metric
+    must: float
+    aim: float
+    against: str | None = "rust"
+    """Whose figure ours is divided by; None: ours is judged by itself."""
+
+    @property
+    def is_more_better(self) -> bool:
+        return METRICS[self.metric].is_more_better
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A target, and what came of it."""
+
+    target: Target
+    ours: float | None
+    theirs: float | None
+    value: float | None
+    """The ratio, or our figure itself; None when it could not be had."""
+    verdict: Verdict
+    reason: str = ""
+    """Why it is not judged."""
+
+
+THROUGHPUT, CPU, P50 = Metric.THROUGHPUT, Metric.CPU, Metric.P50
+
+TARGETS: Final = (
+    Target(load="fan-100-16", metric=THROUGHPUT, must=1.5, aim=2.0),
+    Target(load="fan-100-16", metric=CPU, must=0.6, aim=0.4),
+    Target(load="fan-100-16-json", metric=THROUGHPUT, must=1.2, aim=1.6),
+    Target(load="fan-100-16-json", metric=CPU, must=0.8, aim=0.5),
+    Target(load="fan-100-1", metric=THROUGHPUT, must=1.1, aim=1.3),
+    Target(load="fan-100-1", metric=CPU, must=0.9, aim=0.75),
+    Target(load="fan-100-1-json", metric=THROUGHPUT, must=1.1, aim=1.3),
+    Target(load="fan-100-1-json", metric=CPU, must=0.9, aim=0.75),
+    Target(load="fan-1000-1", metric=THROUGHPUT, must=0.8, aim=1.1),
+    Target(load="fan-1000-1", metric=CPU, must=0.95, aim=0.8),
+    Target(load="echo-50", metric=THROUGHPUT, must=1.0, aim=1.3),
+    Target(load="echo-50", metric=CPU, must=0.9, aim=0.75),
+    Target(load="echo-50-json", metric=THROUGHPUT, must=1.0, aim=1.3),
+    Target(load="echo-50-json", metric=CPU, must=0.9, aim=0.75),
+    Target(load="echo-1", metric=P50, must=1.3, aim=1.0),
+    Target(load="handshakes", metric=Metric.RATE, must=0.8, aim=1.2),
+    Target(load="rooms", metric=Metric.RATE, must=1.2, aim=2.0),
+    Target(load="rooms", metric=Metric.STALL, must=5.0, aim=5.0, against=None),
+    Target(load="idle-9000", metric=Metric.MEMORY, must=4.0, aim=2.0, against=None),
+    Target(load="fan-100-16", metric=THROUGHPUT, must=20.0, aim=20.0, against="quart"),
+    Target(load="reload", metric=Metric.BUMP, must=2.0, aim=2.0, against=None),
+)
+
+
+def judge(target: Target, results: Mapping[str, Result]) -> Judgement:
+    """Hold one target against what was measured."""
+    result = results.get(target.load)
+    ours = find(result, "ours", target.metric)
+    theirs = find(result, target.against, target.metric) if target.against else None
+    if ours is None or (target.against and not theirs):
+        who = "ours" if ours is None else str(target.against)
+        return Judgement(
+            target=target, ours=ours, theirs=theirs, value=None, verdict=Verdict.NOT_JUDGED, reason=f"no figure of {who}"
+        )
+    value = ours / theirs if theirs else ours
+    return Judgement(target=target, ours=ours, theirs=theirs, value=value, verdict=compare(target, value))
+
+
+def compare(target: Target, value: float) -> Verdict:
+    """Where a value stands."""
+    sign = 1 if target.is_more_better else -1
+    if sign * value >= sign * target.aim:
+        return Verdict.MET
+    return Verdict.MUST_ONLY if sign * value >= sign * target.must else Verdict.MISSED
+
+
+def find(result: Result | None, peer: str, metric: Metric) -> float | None:
+    """The median of a figure; None when it was not measured."""
+    series = result.series.get(peer) if result else None
+    return find_median(series.samples, metric) if series and series.failure is None else None
+
+
+def find_losses(results: Mapping[str, Result], peer: str = "ours") -> dict[str, int]:
+    """The loads in which a server lost messages, mixed them up or failed; how many in all rounds."""
+    losses: dict[str, int] = {}
+    for name, result in results.items():
+        if (series := result.series.get(peer)) is None:
+            continue
+        count = int(sum(sample.get(metric, 0) for sample in series.samples for metric in (Metric.LOST, Metric.DISORDER)))
+        if count:
+            losses[name] = count
+    return losses
