@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from scalesocket.config.keys import Reload, keys_of
 from scalesocket.config.model import App, Server, Site
-from scalesocket.config.render import render_value
-from scalesocket.config.secrets import MASK
+from scalesocket.config.render import table_record, to_toml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +17,13 @@ class Change:
     reload: Reload
     old: object
     new: object
-    is_secret: bool = False
+    old_text: str
+    """As TOML, secrets masked; `none` for what is not set."""
+    new_text: str
 
     def __str__(self) -> str:
-        """`routing: "broadcast" -> "json" (next)`, secrets masked."""
-        old, new = (MASK, MASK) if self.is_secret else (render_value(self.old), render_value(self.new))
-        return f"{self.key}: {old} -> {new} ({self.reload})"
+        """`routing: "broadcast" -> "json" (next)`."""
+        return f"{self.key}: {self.old_text} -> {self.new_text} ({self.reload})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +90,15 @@ def make_plan(old: Site, new: Site) -> Plan:
 
 def find_changes(old: App | Server, new: App | Server) -> Sequence[Change]:
     """The keys in which two tables of one kind differ, in the order of the documentation."""
+    if old == new:
+        return ()
+    texts = [{key: to_toml(value) for key, value in table_record(table).items()} for table in (old, new)]
     changes = []
     for name, key in keys_of(type(new)).items():
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
-            changes.append(Change(key=name, reload=key.reload, old=before, new=after, is_secret=key.is_secret))
+            old_text, new_text = (text.get(name, "none") for text in texts)
+            changes.append(Change(key=name, reload=key.reload, old=before, new=after, old_text=old_text, new_text=new_text))
     return tuple(changes)
 
 

@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from scalesocket.config.keys import file_keys_of
 from scalesocket.config.model import App, Routes, Server, Site
 from scalesocket.config.parse import Origins
@@ -27,10 +25,12 @@ def site_record(site: Site) -> dict[str, Any]:
 def table_record(table: Server | App) -> dict[str, Any]:
     """A table as plain data in the file's own forms, secrets masked; what is not set is left out."""
     model = type(table)
-    record = table.model_dump(mode="json", include=set(file_keys_of(model)), exclude_none=True)
+    record: dict[str, Any] = table.model_dump(mode="json", include=set(file_keys_of(model)))
     if isinstance(table, App):
         record["routing"] = _routing_record(table.routing)
-    return mask_secrets(model, record)
+        record["join_message"] = table.join_message or ""
+        record["leave_message"] = table.leave_message or ""
+    return mask_secrets(model, _without_none(record))
 
 
 def render_site(site: Site, *, origins: Origins | None = None) -> str:
@@ -46,30 +46,15 @@ def render_site(site: Site, *, origins: Origins | None = None) -> str:
 
 
 def render_table(table: Server | App, *, only_changed: bool = False) -> str:
-    """The keys of one table as lines of TOML; `only_changed` leaves out those that have their default."""
+    """The keys of one table as lines of TOML; `only_changed` leaves out those that have their default.
+
+    What a file cannot say (`max_rooms=None`) is left out as well.
+    """
     record = table_record(table)
     if only_changed:
-        default = table_record(
-            Server() if isinstance(table, Server) else App(name=table.name, command=("true",), routing=table.routing)
-        )
-        default.pop("command", None)
-        if isinstance(table, App) and table.routing == Routes():
-            default["routing"] = record["routing"]
-        else:
-            default.pop("routing", None)
-        record = {key: value for key, value in record.items() if default.get(key) != value}
+        defaults = _default_record(table)
+        record = {key: value for key, value in record.items() if key not in defaults or defaults[key] != value}
     return "".join(f"{key_text((key,))} = {to_toml(value)}\n" for key, value in record.items())
-
-
-def render_value(value: object) -> str:
-    """One value of a model for a line of text, in the file's form where the value alone tells it; `none` for None."""
-    if value is None:
-        return "none"
-    if isinstance(value, Routes):
-        return to_toml(_routing_record(value))
-    if isinstance(value, BaseModel):
-        return to_toml(mask_secrets(type(value), value.model_dump(mode="json", exclude_none=True)))
-    return to_toml(value)
 
 
 def to_toml(value: object) -> str:
@@ -86,6 +71,20 @@ def to_toml(value: object) -> str:
             return f"[{', '.join(to_toml(item) for item in value)}]"
     # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped, and for surrogate pairs.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _default_record(table: Server | App) -> dict[str, Any]:
+    if isinstance(table, Server):
+        return table_record(Server())
+    app = App(name=table.name, command=("true",), routing=table.routing)  # the default of join_message depends on it
+    record = table_record(app) | {"routing": _routing_record(Routes())}
+    del record["command"]
+    return record
+
+
+def _without_none(record: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in record.items() if value is not None}
+    return {key: _without_none(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def _routing_record(routing: Routes) -> str | dict[str, str]:

@@ -117,7 +117,7 @@ Duration = Annotated[
     float,
     BeforeValidator(_read_duration),
     PlainSerializer(format_duration, when_used="json"),
-    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "x-form": "duration"}),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "minLength": 2, "x-form": "duration"}),
 ]
 """Seconds. From Python a number; from a site file (validation has a context) only a string with a unit."""
 

@@ -245,8 +245,13 @@ def _check_delimiter(characters: str) -> str:
     return characters
 
 
-def _is_string(form: str, **more: object) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "x-form": form, **more})
+def _is_string(form: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "x-form": form})
+
+
+def _is_one_or_more(form: str) -> WithJsonSchema:
+    """In the file a list, or one string for a list of one."""
+    return WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}], "x-form": form})
 
 
 def _as_text() -> PlainSerializer:
@@ -254,24 +259,33 @@ def _as_text() -> PlainSerializer:
 
 
 Flag = Annotated[bool, BeforeValidator(_read_flag), Strict()]
-Count = Annotated[int, BeforeValidator(_read_number), Strict(), Field(ge=1)]
+Count = Annotated[int, BeforeValidator(_read_number), Strict(), Field(ge=1), WithJsonSchema({"type": "integer", "minimum": 1})]
 """A whole number from 1."""
-Amount = Annotated[float, BeforeValidator(_read_number), Field(gt=0, allow_inf_nan=False, strict=True)]
+Amount = Annotated[
+    float,
+    BeforeValidator(_read_number),
+    Field(gt=0, allow_inf_nan=False, strict=True),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
+]
 """A number above 0."""
 AbsolutePath = Annotated[Path, BeforeValidator(_read_path), _as_text(), _is_string("path")]
 """An absolute path; a relative one is resolved when it is read."""
 AppName = Annotated[str, AfterValidator(parse_name)]
-Argv = Annotated[tuple[str, ...], BeforeValidator(_read_command), AfterValidator(_check_command)]
+Argv = Annotated[
+    tuple[str, ...], BeforeValidator(_read_command), AfterValidator(_check_command), _is_one_or_more("list or string")
+]
 Env = Annotated[dict[str, str], AfterValidator(_check_env)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_read_list)]
-Bind = Annotated[str, BeforeValidator(_read_bind), _is_string("address")]
-Binds = Annotated[tuple[Bind, ...], BeforeValidator(_read_list), Field(min_length=1)]
-Control = Annotated[str, BeforeValidator(_read_control), _is_string('`"auto"`, `"off"` or a path')]
-Delimiter = Annotated[str, AfterValidator(_check_delimiter)]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], BeforeValidator(_read_list)]
-Network = Annotated[IPv4Network | IPv6Network, _read(parse_network), _as_text(), _is_string("network")]
-Networks = Annotated[tuple[Network, ...], BeforeValidator(_read_list)]
-Pattern = Annotated[str, AfterValidator(parse_pattern)]
-Ports = Annotated[PortRange, _read(parse_ports), _as_text(), _is_string('`"auto"` or `"9001-9999"`')]
+Names = Annotated[tuple[str, ...], BeforeValidator(_read_list), _is_one_or_more("string or list")]
+Bind = Annotated[str, BeforeValidator(_read_bind)]
+Binds = Annotated[tuple[Bind, ...], BeforeValidator(_read_list), Field(min_length=1), _is_one_or_more("string or list")]
+Control = Annotated[str, BeforeValidator(_read_control), _is_string("path or word")]
+Delimiter = Annotated[str, AfterValidator(_check_delimiter), _is_string("characters")]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_origin)], ...], BeforeValidator(_read_list), _is_one_or_more("string or list")
+]
+Network = Annotated[IPv4Network | IPv6Network, _read(parse_network), _as_text()]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_read_list), _is_one_or_more("string or list")]
+Pattern = Annotated[str, AfterValidator(parse_pattern), _is_string("regular expression")]
+Ports = Annotated[PortRange, _read(parse_ports), _as_text(), _is_string("ports")]
 Signal = Annotated[int, _read(parse_signal), PlainSerializer(format_signal, when_used="json"), _is_string("signal name")]
-Target = Annotated[Endpoint, _read(parse_endpoint), _as_text(), _is_string('`"host:port"`')]
+Target = Annotated[Endpoint, _read(parse_endpoint), _as_text(), _is_string("address")]

@@ -1,0 +1,159 @@
+"""What a site needs of this machine: programs, folders, certificates, users. Reads, and changes nothing."""
+
+import grp
+import os
+import pwd
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from scalesocket.config.model import App, Server, Site
+from scalesocket.config.parse import Origins
+from scalesocket.config.positions import KeyPath
+from scalesocket.config.problems import Place, Problem, Severity, key_text
+from scalesocket.config.secrets import is_readable_by_others
+
+
+def check_environment(site: Site, origins: Origins | None = None, environ: Mapping[str, str] | None = None) -> list[Problem]:
+    """Find what this machine lacks for a site, in the order of the site.
+
+    `origins` puts each problem at its line; `environ` holds the variables of the server, by default this process's.
+    """
+    environ = os.environ if environ is None else environ
+    findings = [(("server", *path), severity, message) for path, severity, message in _check_server(site.server)]
+    for name, app in site.apps.items():
+        findings += [(("apps", name, *path), severity, message) for path, severity, message in _check_app(app, environ)]
+    return [
+        Problem(severity=severity, place=_place(site, origins or {}, path), key=key_text(path), message=message)
+        for path, severity, message in findings
+    ]
+
+
+def find_program(app: App, environ: Mapping[str, str]) -> Path:
+    """The program of an app's command, found as its children will: on the `PATH` they get, relative to `cwd`.
+
+    Raises FileNotFoundError or PermissionError whose text says where it was looked for.
+    """
+    if app.command is None:
+        raise ValueError(f"apps.{app.name} has no command")
+    program = app.command[0]
+    if "/" in program:
+        _require_executable(app.cwd / program)
+        return app.cwd / program
+    search = app.env.get("PATH", environ.get("PATH") if "PATH" in app.pass_env else None)
+    refused: PermissionError | None = None
+    for folder in (os.defpath if search is None else search).split(os.pathsep):
+        candidate = app.cwd / folder / program
+        try:
+            _require_executable(candidate)
+        except PermissionError as error:
+            refused = refused or error
+        except OSError:
+            continue
+        else:
+            return candidate
+    if refused is not None:
+        raise refused
+    where = "on PATH" if search is not None else f"in {os.defpath} (PATH is not in pass_env)"
+    raise FileNotFoundError(f"{program!r} is not found {where}")
+
+
+_Finding = tuple[KeyPath, Severity, str]
+
+
+def _error(key: str, message: str) -> _Finding:
+    return (key,), Severity.ERROR, message
+
+
+def _warning(key: str, message: str) -> _Finding:
+    return (key,), Severity.WARNING, message
+
+
+def _check_server(server: Server) -> Iterator[_Finding]:
+    for address in server.bind:
+        folder = Path(address.removeprefix("unix:")).parent
+        if address.startswith("unix:") and not folder.is_dir():
+            yield _error("bind", f"there is no folder {str(folder)!r} for the socket")
+    if server.control not in ("auto", "off") and not Path(server.control).parent.is_dir():
+        yield _error("control", f"there is no folder {str(Path(server.control).parent)!r} for the socket")
+    if server.tls is None:
+        return
+    unreadable = False
+    for name, file in (("certificate", server.tls.certificate), ("key", server.tls.key)):
+        try:
+            with file.open("rb"):
+                pass
+            if name == "key" and is_readable_by_others(file):
+                yield ("tls", name), Severity.WARNING, "the file can be read by others (chmod o-r)"
+        except OSError as error:
+            unreadable = True
+            yield ("tls", name), Severity.ERROR, f"cannot be read: {_reason(error)}"
+    if not unreadable:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(server.tls.certificate, server.tls.key, password="")
+        except (OSError, ValueError) as error:
+            yield _error("tls", f"the certificate and the key cannot be used: {_reason(error)}")
+
+
+def _check_app(app: App, environ: Mapping[str, str]) -> Iterator[_Finding]:
+    if app.command is not None:
+        has_cwd = app.cwd.is_dir() and os.access(app.cwd, os.X_OK)
+        if not has_cwd:
+            yield _error("cwd", _no_folder(app.cwd))
+        try:
+            if has_cwd or "/" not in app.command[0] or Path(app.command[0]).is_absolute():
+                find_program(app, environ)
+        except OSError as error:
+            yield _error("command", str(error))
+        yield from _check_identity(app)
+    if app.unix is not None and not app.unix.is_socket():
+        yield _warning("unix", f"there is no socket {str(app.unix)!r} at the moment")
+    if app.static is not None and not (app.static.is_dir() and os.access(app.static, os.R_OK | os.X_OK)):
+        yield _error("static", _no_folder(app.static))
+
+
+def _check_identity(app: App) -> Iterator[_Finding]:
+    uid = gid = None
+    if app.user is not None:
+        try:
+            uid = pwd.getpwnam(app.user).pw_uid
+        except KeyError:
+            yield _error("user", f"there is no user {app.user!r}")
+    if app.group is not None:
+        try:
+            gid = grp.getgrnam(app.group).gr_gid
+        except KeyError:
+            yield _error("group", f"there is no group {app.group!r}")
+    if os.geteuid() == 0:
+        return
+    if uid is not None and uid != os.geteuid():
+        yield _error("user", "only root can run children as another user")
+    if gid is not None and gid != os.getegid():
+        yield _error("group", "only root can run children as another group")
+
+
+def _require_executable(file: Path) -> None:
+    if not file.exists():
+        raise FileNotFoundError(f"there is no file {str(file)!r}")
+    if not file.is_file():
+        raise PermissionError(f"{str(file)!r} is not a file")
+    if not os.access(file, os.X_OK):
+        raise PermissionError(f"{str(file)!r} is not executable (chmod +x)")
+
+
+def _no_folder(path: Path) -> str:
+    if not path.exists():
+        return f"there is no folder {str(path)!r}"
+    return f"{str(path)!r} is not a folder" if not path.is_dir() else f"the folder {str(path)!r} cannot be read"
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].lower() + text[1:]
+
+
+def _place(site: Site, origins: Origins, path: KeyPath) -> Place:
+    for known, place in origins.items():
+        if known[: len(path)] == path:
+            return place
+    return Place(file=site.path)

@@ -1,0 +1,120 @@
+"""The JSON Schema of site files, made from the model, for editors such as those that use Taplo.
+
+It describes what stands in the file, not what the model holds: durations and sizes are strings with units, there is no
+null, and the app's name is the key of its table. Written as draft 7 without references, which every editor understands.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from scalesocket.config.keys import Key, Reload, file_keys_of, keys_of, table_of
+from scalesocket.config.model import App, Routes, Routing, Server
+from scalesocket.config.secrets import twins_of
+from scalesocket.config.values import APP_NAME, RESERVED_APPS
+
+TITLE: Final = "scalesocket site file"
+EFFECTS: Final[Mapping[Reload, str]] = {
+    Reload.LIVE: "An edit applies at once.",
+    Reload.NEXT: "An edit applies to rooms opened from then on.",
+    Reload.LISTENER: "An edit opens new sockets before old ones close.",
+}
+
+NULL: Final = {"type": "null"}
+VARIABLE: Final = r"\$\{"
+"""What a string with a variable in it matches."""
+
+Schema = dict[str, Any]
+
+
+def site_schema() -> Schema:
+    """The whole schema as plain data."""
+    apps = {
+        "type": "object",
+        "description": "The apps by name; NAME is served at /NAME/ROOM.",
+        "propertyNames": {"pattern": f"^{APP_NAME.pattern}$", "not": {"enum": sorted(RESERVED_APPS)}},
+        "additionalProperties": table_schema(App),
+    }
+    defaults = table_schema(App)
+    del defaults["properties"]["mount"]
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": TITLE,
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "include": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "Files with more apps, relative to this one; patterns such as apps/*.toml.",
+            },
+            "server": table_schema(Server),
+            "defaults": defaults | {"description": "What every app inherits."},
+            "apps": apps,
+        },
+    }
+
+
+def render_schema() -> str:
+    """The text of `schemas/site.schema.json`."""
+    return json.dumps(site_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def table_schema(model: type[BaseModel]) -> Schema:
+    """The schema of one table of the file."""
+    properties = {}
+    for name in file_keys_of(model):
+        schema = _or_variable(value_schema(model, name))
+        default = default_of(model, name)
+        if default is not None:
+            schema["default"] = default
+        properties[name] = {"description": _description(keys_of(model)[name])} | schema
+    for twin, name in twins_of(model).items():
+        properties[twin] = {"type": "string", "description": f"Path of a file that holds `{name}`."}
+    required = [name for name in file_keys_of(model) if model.model_fields[name].is_required()]
+    schema = {"type": "object", "additionalProperties": False, "properties": properties}
+    return schema | {"required": required} if required else schema
+
+
+def value_schema(model: type[BaseModel], name: str) -> Schema:
+    """The schema of a key's value, without what `${NAME}` adds to it; `x-form` says in a word what a string holds."""
+    inner = table_of(model, name)
+    if inner is Routes:
+        return {"anyOf": [{"enum": [routing.value for routing in Routing]}, table_schema(Routes)]}
+    if inner is not None:
+        return table_schema(inner)
+    if model is Routes:
+        return {"enum": [routing.value for routing in Routing]}
+    schema: Schema = dict(model.model_json_schema()["properties"][name])
+    options = schema.get("anyOf", [])
+    if NULL in options:  # TOML has no null: a key that is not set is left out
+        schema = next(option for option in options if option != NULL)
+    return {word: value for word, value in schema.items() if word not in ("title", "default")}
+
+
+def default_of(model: type[BaseModel], name: str) -> Any:
+    """The default of a key in the file's form; None if it has none, or one that depends on other keys."""
+    field = model.model_fields[name]
+    if field.is_required() or field.default is None or field.default_factory is not None:
+        return None
+    default = model.model_construct(name="app").model_dump(mode="json", include={name})[name]
+    return "broadcast" if field.default == Routes() else default
+
+
+def _or_variable(schema: Schema) -> Schema:
+    """Let a string with `${NAME}` stand wherever one can."""
+    schema = {word: value for word, value in schema.items() if word != "x-form"}
+    if "pattern" in schema:
+        return schema | {"pattern": f"{schema['pattern']}|{VARIABLE}"}
+    if "enum" in schema or schema.get("type") in ("boolean", "integer", "number"):
+        return {"anyOf": [schema, {"type": "string", "pattern": VARIABLE}]}
+    if "anyOf" in schema and "enum" in schema["anyOf"][0]:
+        return {"anyOf": [*schema["anyOf"], {"type": "string", "pattern": VARIABLE}]}
+    return schema
+
+
+def _description(key: Key) -> str:
+    default = f" Default: {key.default}." if key.default else ""
+    return f"{key.meaning[:1].upper()}{key.meaning[1:]}.{default} {EFFECTS[key.reload]}"
