@@ -21,7 +21,7 @@ import random
 import select
 import sys
 import time
-from urllib.parse import unquote_plus
+from urllib.parse import unquote
 
 TICK = 1 / 30  # seconds
 WIDTH, HEIGHT = 1600, 900
@@ -100,7 +100,7 @@ class Arena:
         player = self.players.get(sender)
         match message.get("t"):
             case "Join":
-                name = unquote_plus(str(message.get("name", "")))[:24] or f"guest {sender}"
+                name = unquote(str(message.get("name") or ""))[:24] or f"guest {sender}"
                 self.players[sender] = Player(name)
                 yield {"t": "Welcome", "_to": sender, "id": sender, "width": WIDTH, "height": HEIGHT, "goal": GOAL}
                 yield self.names()
@@ -139,11 +139,13 @@ class Arena:
             return
         dx, dy = dx / distance, dy / distance
         gap = (2 * RADIUS - distance) / 2
-        one.x, one.y, two.x, two.y = one.x - dx * gap, one.y - dy * gap, two.x + dx * gap, two.y + dy * gap
+        one.x, one.y = one.x - dx * gap, one.y - dy * gap
+        two.x, two.y = two.x + dx * gap, two.y + dy * gap
         closing = (one.vx - two.vx) * dx + (one.vy - two.vy) * dy
         if closing <= 0:
             return
-        one.vx, one.vy, two.vx, two.vy = one.vx - closing * dx, one.vy - closing * dy, two.vx + closing * dx, two.vy + closing * dy
+        one.vx, one.vy = one.vx - closing * dx, one.vy - closing * dy
+        two.vx, two.vy = two.vx + closing * dx, two.vy + closing * dy
         for thief, victim in ((one, two), (two, one)):
             if thief.is_dashing(self.now) and not victim.is_dashing(self.now) and victim.stars:
                 victim.stars -= 1

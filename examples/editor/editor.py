@@ -15,10 +15,14 @@ own edit along and sends it again. So every page applies the same edits in the s
 
 import json
 import sys
-from urllib.parse import unquote_plus
+from urllib.parse import unquote
 
 MAX_TEXT = 200_000  # characters
-WELCOME = "# Write together\n\nEveryone in this room edits this text at the same time.\nOpen the page in a second window and try.\n"
+WELCOME = """# Write together
+
+Everyone in this room edits this text at the same time.
+Open the page in a second window and try.
+"""
 
 
 class Editor:
@@ -33,7 +37,7 @@ class Editor:
         sender = message.get("_from")
         match message:
             case {"t": "Join"}:
-                name = unquote_plus(str(message.get("name", "")))[:24] or f"guest {sender}"
+                name = unquote(str(message.get("name") or ""))[:24] or f"guest {sender}"
                 self.people[sender] = {"name": name, "line": 1}
                 yield {"t": "Text", "_to": sender, "id": sender, "version": self.version, "text": self.text}
                 yield {"t": "People", "people": self.people}

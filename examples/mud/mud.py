@@ -10,7 +10,7 @@ message sends `hero ROOM` first; until a connection has said so, the hero has no
 import asyncio
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 HELP = "look, north, south, east, west, take THING, drop THING, inventory, say WORDS, who, help"
 SHORT = {"l": "look", "n": "north", "s": "south", "e": "east", "w": "west", "i": "inventory", "?": "help"}
@@ -22,17 +22,30 @@ class Place:
     title: str
     text: str
     ways: dict[str, str]
-    things: list[str] = field(default_factory=list)
+    things: list[str]
+
+
+# Name, title, text, ways, things.
+PLACES = (
+    (
+        "gate",
+        "The Gate",
+        "A stone arch, warm from the sun. Wind carries the sound of water.",
+        "north court, east quay",
+        "lantern",
+    ),
+    ("court", "The Court", "Four doors and a dry fountain.", "south gate, north tower, east garden, west cellar", ""),
+    ("tower", "The Tower", "From up here you see every path of this small world.", "south court", "brass key"),
+    ("garden", "The Garden", "Bees, tall grass, and a tree that leans to the wall.", "west court, south quay", "apple"),
+    ("quay", "The Quay", "Planks, ropes, and a boat that goes nowhere today.", "west gate, north garden", "rope"),
+    ("cellar", "The Cellar", "Cool and dark. Something drips, evenly, like a clock.", "east court", "old coin"),
+)
 
 
 def new_world():
     return {
-        "gate": Place("The Gate", "A stone arch, warm from the sun. Wind carries the sound of water.", {"north": "court", "east": "quay"}, ["lantern"]),
-        "court": Place("The Court", "Four doors, a dry fountain, and moss between the stones.", {"south": "gate", "north": "tower", "east": "garden", "west": "cellar"}),
-        "tower": Place("The Tower", "From up here you see every path of this small world.", {"south": "court"}, ["brass key"]),
-        "garden": Place("The Garden", "Bees, tall grass, and an apple tree that leans to the wall.", {"west": "court", "south": "quay"}, ["apple"]),
-        "quay": Place("The Quay", "Planks, ropes, and a boat that goes nowhere today.", {"west": "gate", "north": "garden"}, ["rope"]),
-        "cellar": Place("The Cellar", "Cool and dark. Something drips, evenly, like a clock.", {"east": "court"}, ["old coin"]),
+        name: Place(title, text, dict(way.split() for way in ways.split(", ")), [things] if things else [])
+        for name, title, text, ways, things in PLACES
     }
 
 
@@ -57,7 +70,7 @@ class Hero:
     def obey(self, line):
         word, _, rest = line.strip().partition(" ")
         word = SHORT.get(word.lower(), word.lower())
-        command = self.COMMANDS.get(word)
+        command = COMMANDS.get(word)
         if word in ("north", "south", "east", "west"):
             self.go(word)
         elif command:
@@ -122,7 +135,17 @@ class Hero:
     def help(self, _):
         self.tell(f"You can: {HELP}")
 
-    COMMANDS = {"hero": take_name, "look": look, "take": take, "drop": drop, "inventory": inventory, "say": say, "who": who, "help": help}
+
+COMMANDS = {
+    "hero": Hero.take_name,
+    "look": Hero.look,
+    "take": Hero.take,
+    "drop": Hero.drop,
+    "inventory": Hero.inventory,
+    "say": Hero.say,
+    "who": Hero.who,
+    "help": Hero.help,
+}
 
 
 class World:

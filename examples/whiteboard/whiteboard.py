@@ -6,7 +6,7 @@ board alone (`_to`); a change goes to everyone but the one who made it (`_except
 
 import json
 import sys
-from urllib.parse import unquote_plus
+from urllib.parse import unquote
 
 MAX_NOTES = 200
 MAX_TEXT = 400
@@ -25,7 +25,7 @@ class Whiteboard:
         sender = message.get("_from")
         match message.get("t"):
             case "Join":
-                self.people[sender] = unquote_plus(str(message.get("name", "")))[:24] or f"guest {sender}"
+                self.people[sender] = unquote(str(message.get("name") or ""))[:24] or f"guest {sender}"
                 yield {"t": "Board", "_to": sender, "id": sender, "notes": list(self.notes.values())}
                 yield {"t": "People", "people": self.people}
             case "Leave":
@@ -33,7 +33,8 @@ class Whiteboard:
                 yield {"t": "People", "people": self.people}
             case "Add" if len(self.notes) < MAX_NOTES:
                 # From the server to everyone, its author too: only the server gives ids.
-                note = {"id": self.next_id, "text": "", "colour": COLOURS[self.next_id % len(COLOURS)], "x": 0.4, "y": 0.3, "by": sender}
+                colour = COLOURS[self.next_id % len(COLOURS)]
+                note = {"id": self.next_id, "by": sender, "text": "", "colour": colour, "x": 0.4, "y": 0.3}
                 self.next_id += 1
                 self.notes[note["id"]] = change(note, message)
                 yield {"t": "Note", "note": note}

@@ -110,12 +110,12 @@ export function storeName(name) {
   localStorage.setItem("name", name);
 }
 
-/** What a #QUERY_… value in a join message stands for: it is URL-encoded there. */
+/** What a #QUERY_… value of a join message stands for: it is URL-encoded there, and null when it was not given. */
 export function unquote(value) {
   try {
-    return decodeURIComponent(value.replaceAll("+", " "));
+    return decodeURIComponent(value ?? "");
   } catch {
-    return value;
+    return String(value);
   }
 }
 

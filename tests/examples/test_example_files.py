@@ -1,0 +1,68 @@
+"""The example site files load, and the parts that pages share are the same in all of them."""
+
+import filecmp
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from scalesocket.config.load import load_site
+from scalesocket.config.model import App, Server
+
+EXAMPLES: Final = Path(__file__).parents[2] / "examples"
+FILES: Final = sorted(EXAMPLES.glob("*.toml"))
+PAGES: Final = sorted(EXAMPLES.glob("*/page"))
+SHARED: Final = sorted((EXAMPLES / "shared").iterdir())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_example_loads(file: Path) -> None:
+    site = load_site(file)
+
+    assert site.apps
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_example_is_served_without_a_word_of_warning(file: Path) -> None:
+    checked = subprocess.run(
+        [sys.executable, "-m", "scalesocket", "check", "--strict", str(file)], capture_output=True, text=True, check=False
+    )
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_program_and_folder_of_an_example_is_there(file: Path) -> None:
+    for app in load_site(file).apps.values():
+        scripts = [app.cwd / word for word in app.command or () if word.endswith((".py", ".sh"))]
+        folders = [app.static] if app.static is not None else []
+        for path in (*scripts, *folders):
+            assert path.exists()
+
+
+def test_the_options_example_names_every_key() -> None:
+    text = (EXAMPLES / "options.toml").read_text()
+    keys = [name for table in (Server, App) for name in table.model_fields]
+
+    missing = [key for key in keys if f"{key} =" not in text and key not in ("name", "start_delay")]
+
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_every_page_folder_has_the_shared_files_as_they_are(page: Path) -> None:
+    for shared in SHARED:
+        copy = page / shared.name
+        if copy.exists():
+            assert filecmp.cmp(shared, copy, shallow=False), f"{copy} differs from {shared}: make generate"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_no_page_loads_anything_from_elsewhere(page: Path) -> None:
+    text = (page / "index.html").read_text()
+
+    assert 'src="http' not in text
+    assert 'href="http' not in text
+    assert "url(http" not in text

@@ -1,0 +1,281 @@
+"""The example site in a real browser: pages that play together, with nothing to complain about in their consoles."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+EXAMPLES: Final = Path(__file__).parents[2] / "examples"
+CHROMIUM: Final = shutil.which("chromium")
+FLAGS: Final = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+START: Final = 20.0
+"""Seconds a server may take to say where it listens."""
+PATIENCE: Final = 10_000
+"""Milliseconds a page may take to show what it is told."""
+JOINED: Final = '.status[data-state="open"]'
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt-get install chromium)")
+
+Open = Callable[..., Page]
+
+
+@contextmanager
+def run_until_listening(*command: str, **environ: str) -> Iterator[str]:
+    """Run a server, and give the `host:port` it says it listens on."""
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "NO_COLOR": "1", **environ}
+    )
+    said: list[str] = []
+    addresses: list[str] = []
+    is_settled = threading.Event()
+
+    def listen() -> None:
+        assert server.stdout is not None
+        for line in server.stdout:
+            said.append(line)
+            if match := re.search(r"listening on (?:http://)?([\d.]+:\d+)", line):
+                addresses.append(match[1])
+                is_settled.set()
+        is_settled.set()
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    try:
+        is_settled.wait(START)
+        assert addresses, f"{command} did not listen within {START} s:\n{''.join(said)}"
+        yield addresses[0]
+    finally:
+        server.terminate()
+        try:
+            server.wait(START)
+        except subprocess.TimeoutExpired:
+            server.kill()
+        listener.join()
+        assert server.stdout is not None
+        server.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the examples whose site files ask for any free port."""
+    copy = tmp_path_factory.mktemp("site") / "examples"
+    shutil.copytree(EXAMPLES, copy)
+    for file in copy.glob("*.toml"):
+        text = file.read_text()
+        file.write_text(text.replace('bind = "127.0.0.1:9000"', 'bind = "127.0.0.1:0"'))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def site(examples: Path) -> Iterator[str]:
+    """The URL of the example site, with the TCP server it needs."""
+    with (
+        run_until_listening(sys.executable, str(examples / "mud/mud.py"), "127.0.0.1:0") as mud,
+        run_until_listening(
+            sys.executable, "-m", "scalesocket", "serve", str(examples / "site.toml"), MUD_PORT=mud.rpartition(":")[2]
+        ) as address,
+    ):
+        yield f"http://{address}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Open]:
+    """Open a URL as a new visitor; at the end no page may have written an error into its console."""
+    complaints: list[str] = []
+    contexts = []
+
+    def visit(url: str) -> Page:
+        context = browser.new_context(viewport={"width": 1100, "height": 720})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+
+        def hear(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning"):
+                complaints.append(f"{url}: {message.type}: {message.text}")
+
+        page.on("console", hear)
+        page.on("pageerror", lambda error: complaints.append(f"{url}: {error}"))
+        page.goto(url)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not complaints, "\n".join(complaints)
+
+
+def test_the_start_page_links_every_app_and_counts_who_is_there(site: str, visit: Open) -> None:
+    guest = visit(f"{site}/chat/?room=counted")
+    expect(guest.locator(JOINED)).to_be_visible()
+
+    start = visit(f"{site}/")
+
+    expect(start.locator("[data-app=chat] .count")).to_have_text(re.compile(r"\d+ online"), timeout=PATIENCE)
+    for name in ("chat", "arena", "mud", "whiteboard", "editor"):
+        assert start.request.get(f"{site}/{name}/").ok
+
+
+def test_two_pages_of_chat_hear_each_other(site: str, visit: Open) -> None:
+    ann = visit(f"{site}/chat/?room=two&name=Ann")
+    expect(ann.locator("#people")).to_contain_text("Ann (you)")
+    bob = visit(f"{site}/chat/?room=two&name=Bob%20B.")
+    expect(ann.locator("#people")).to_contain_text("Bob B.")
+    expect(bob.locator("#people")).to_contain_text("Ann")
+
+    for page, words in ((ann, "hello <b>Bob</b>"), (bob, "hello Ann")):
+        page.fill("#text", words)
+        page.press("#text", "Enter")
+
+    for page in (ann, bob):
+        expect(page.locator(".said .text")).to_have_text(["hello <b>Bob</b>", "hello Ann"])
+    expect(ann.locator(".mine .text")).to_have_text("hello <b>Bob</b>")
+
+
+def test_a_newcomer_to_the_chat_reads_what_was_said(site: str, visit: Open) -> None:
+    ann = visit(f"{site}/chat/?room=history&name=Ann")
+    expect(ann.locator("#people")).to_contain_text("Ann (you)")
+    ann.fill("#text", "is anybody here?")
+    ann.press("#text", "Enter")
+    expect(ann.locator(".said .text")).to_have_text("is anybody here?")
+
+    bob = visit(f"{site}/chat/?room=history&name=Bob")
+
+    expect(bob.locator(".said")).to_have_count(1)
+    expect(bob.locator(".said .who b")).to_have_text("Ann")
+    expect(bob.locator(".event")).to_have_text("you joined history")
+
+
+def test_who_leaves_the_chat_is_missed(site: str, visit: Open) -> None:
+    ann = visit(f"{site}/chat/?room=leaving&name=Ann")
+    bob = visit(f"{site}/chat/?room=leaving&name=Bob")
+    expect(ann.locator("#people li")).to_have_count(2)
+
+    bob.close()
+
+    expect(ann.locator(".event").last).to_have_text("Bob left")
+    expect(ann.locator("#people li")).to_have_count(1)
+
+
+def test_two_players_of_the_arena_see_each_other_move(site: str, visit: Open) -> None:
+    ann = visit(f"{site}/arena/?room=duel&name=Ann")
+    bob = visit(f"{site}/arena/?room=duel&name=Bob")
+    for page in (ann, bob):
+        expect(page.locator("#players li")).to_have_count(2)
+        expect(page.locator("#players")).to_contain_text("Ann")
+        expect(page.locator("#players")).to_contain_text("Bob")
+
+    for page, name, key, edge in ((ann, "Ann", "ArrowRight", (1500, 1600)), (bob, "Bob", "a", (0, 100))):
+        page.locator("canvas").focus()
+        page.keyboard.down(key)
+        for watcher in (ann, bob):
+            watcher.wait_for_function(
+                """([name, from, to]) => [...document.querySelectorAll("#players li")].some((player) =>
+                    player.textContent.startsWith(name) && player.dataset.x >= from && player.dataset.x <= to)""",
+                arg=[name, *edge],
+            )
+
+
+def test_a_player_who_leaves_the_arena_is_gone_from_it(site: str, visit: Open) -> None:
+    ann = visit(f"{site}/arena/?room=leaving&name=Ann")
+    bob = visit(f"{site}/arena/?room=leaving&name=Bob")
+    expect(ann.locator("#players li")).to_have_count(2)
+
+    bob.close()
+
+    expect(ann.locator("#players li")).to_have_count(1)
+    expect(ann.locator("#players")).to_contain_text("Ann")
+
+
+def test_heroes_of_two_rooms_meet_in_the_world_of_one_tcp_server(site: str, visit: Open) -> None:
+    red = visit(f"{site}/mud/?room=red")
+    expect(red.locator("#log")).to_contain_text("Welcome, hero of red")
+    blue = visit(f"{site}/mud/?room=blue")
+    expect(red.locator("#log")).to_contain_text("The hero of blue steps out of the mist.")
+
+    blue.fill("#order", "say hello red")
+    blue.press("#order", "Enter")
+    expect(red.locator("#log")).to_contain_text('The hero of blue says: "hello red"')
+    blue.get_by_role("button", name="north").click()
+
+    expect(blue.locator("#log")).to_contain_text("The Court")
+    expect(red.locator("#log")).to_contain_text("The hero of blue goes north.")
+
+
+def test_a_note_on_the_whiteboard_is_written_and_moved_for_everyone(site: str, visit: Open) -> None:
+    ann = visit(f"{site}/whiteboard/?room=notes&name=Ann")
+    bob = visit(f"{site}/whiteboard/?room=notes&name=Bob")
+    expect(bob.locator("#people")).to_contain_text("Ann")
+
+    ann.get_by_role("button", name="Add a note").click()
+    expect(ann.locator(".note textarea")).to_be_focused()
+    ann.keyboard.type("buy milk")
+    expect(bob.locator(".note textarea")).to_have_value("buy milk")
+    grip = bob.locator(".note .grip").bounding_box()
+    assert grip is not None
+    bob.mouse.move(grip["x"] + 20, grip["y"] + 8)
+    bob.mouse.down()
+    bob.mouse.move(420, 400, steps=6)
+    bob.mouse.up()
+
+    place = "[document.querySelector('.note').style.left, document.querySelector('.note').style.top].join()"
+    ann.wait_for_function(f"place => {place} === place", arg=bob.evaluate(place))
+    carl = visit(f"{site}/whiteboard/?room=notes&name=Carl")
+    expect(carl.locator(".note textarea")).to_have_value("buy milk")
+
+
+def test_two_authors_who_type_at_once_end_with_the_same_text(site: str, visit: Open) -> None:
+    ann = visit(f"{site}/editor/?room=text&name=Ann")
+    bob = visit(f"{site}/editor/?room=text&name=Bob")
+    for page, place in ((ann, "0"), (bob, "field.value.length")):
+        expect(page.locator("#text")).to_be_enabled()
+        page.focus("#text")
+        page.eval_on_selector("#text", f"field => field.setSelectionRange({place}, {place})")
+
+    for number in range(20):
+        for page, word in ((ann, f"ann{number} 😀 "), (bob, f"bob{number}\n")):
+            page.keyboard.insert_text(word)
+
+    start = "".join(f"ann{number} 😀 " for number in range(20))
+    end = "".join(f"bob{number}\n" for number in range(20))
+    for page in (ann, bob):
+        expect(page.locator("#text")).to_have_value(re.compile(f"^{re.escape(start)}[^😀]+{re.escape(end)}$"), timeout=PATIENCE)
+    assert ann.input_value("#text") == bob.input_value("#text")
+
+
+def test_the_terminal_shows_what_its_shell_prints(examples: Path, visit: Open) -> None:
+    file = examples / "terminal.toml"
+    file.write_text(re.sub(r"origins = .*\n", "", file.read_text()))  # they name the port of the example, not a free one
+    with run_until_listening(sys.executable, "-m", "scalesocket", "serve", str(file)) as address:
+        page = visit(f"http://{address}/terminal/")
+        expect(page.locator(JOINED)).to_be_visible()
+
+        page.locator(".xterm-helper-textarea").focus()
+        page.keyboard.type("echo $((6 * 7))yes\n")
+
+        expect(page.locator(".xterm-accessibility-tree")).to_contain_text("42yes")
