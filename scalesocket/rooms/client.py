@@ -1,68 +1,104 @@
 """A client: one websocket as its room sees it, whichever lane it came by."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NewType
+from enum import IntFlag
+from typing import TYPE_CHECKING
 
+from scalesocket.config.model import App
 from scalesocket.errors import Close
-from scalesocket.wire.batch import Batch
+from scalesocket.wire.batch import Batch, ClientId
 
 if TYPE_CHECKING:
     from scalesocket.rooms.room import Room
 
-ClientId = NewType("ClientId", int)
-"""u32 from 1, one counter per server; never used twice while the server runs."""
+
+class Hold(IntFlag):
+    """Why nothing is read from a client for now. Reading goes on when no reason is left."""
+
+    BACKEND = 1
+    """The backend is behind, or not there yet."""
+    RATE = 2
+    """The client sent more than its `rate`."""
 
 
 class Client(ABC):
     """One websocket in a room. The lanes implement it; everything here is synchronous and none of it blocks.
 
-    A lane tells the room what happens: `room.from_client(client, messages)`, `room.leave(client)` exactly once when
-    the websocket is gone or closing, `room.congested(client)` / `room.drained(client)` when its unsent bytes pass the
-    high-water mark and fall below the low one.
+    A lane tells the room what happens: `room.from_client(client, messages)`; `room.leave(client)` when the websocket is
+    gone or its closing handshake begins (calls may repeat); `room.congested(client)` and `room.drained(client)` when
+    its unsent bytes pass the high-water mark and fall below the low one.
     """
 
-    __slots__ = ("allowance", "heard_at", "id", "is_congested", "pinged_at", "query", "remote", "room", "said_at")
+    __slots__ = ("allowance", "heard_at", "held", "id", "is_congested", "pinged_at", "query", "remote", "room", "said_at")
 
     id: ClientId
     room: "Room"
     remote: str
-    """`ip:port` of the peer."""
+    """`ip:port` of the peer; empty on a unix socket."""
     query: str
     """The raw query string of the upgrade request."""
     is_congested: bool
-    """True between `room.congested` and `room.drained`; then `unsent` decides whether the client is too slow."""
+    """True from `room.congested` to `room.drained`; then `unsent` decides whether the client is too slow."""
     allowance: int
-    """Bytes unsent that are forgiven on top of `send_buffer`: a long history was just replayed to this client."""
+    """Unsent bytes forgiven on top of `send_buffer`: a long history was replayed and is still on its way."""
     heard_at: float
     """When any byte last came from the peer, in the loop's time."""
     said_at: float
     """When the last message came (control frames do not count), for `client_idle_timeout`."""
     pinged_at: float
-    """When the unanswered ping was sent, or 0.0 when no ping is unanswered."""
+    """When the last ping was sent, in the loop's time."""
+    held: Hold
+    """Why reading is paused; 0 while it is not."""
+
+    def __init__(self, *, remote: str, query: str, now: float) -> None:
+        """Describe the peer; `id` and `room` come with `Admission.join`."""
+        self.remote = remote
+        self.query = query
+        self.is_congested = False
+        self.allowance = 0
+        self.heard_at = self.said_at = self.pinged_at = now
+        self.held = Hold(0)
+
+    def hold(self, reason: Hold) -> None:
+        """Stop reading from the peer for `reason`, so that TCP pushes back. Calls may repeat."""
+        if not self.held:
+            self.pause_reading()
+        self.held |= reason
+
+    def release(self, reason: Hold) -> None:
+        """Take `reason` away, and read again if it was the last. Calls may repeat."""
+        if self.held:
+            self.held &= ~reason
+            if not self.held:
+                self.resume_reading()
 
     @abstractmethod
     def send(self, batch: Batch) -> None:
-        """Queue a batch; order is kept. Silently ignored once the client is closing."""
+        """Queue a batch; order is kept. Ignored once the client is closing."""
 
     @abstractmethod
     def close(self, close: Close) -> None:
-        """Start the closing handshake after what was sent before; `room.leave` has been or will be called by the lane."""
+        """Start the closing handshake, after what was sent before. Calls after the first are ignored."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Cut the connection without a closing handshake: the peer is gone."""
+        """Cut the connection without a closing handshake: the peer is gone, or must not cost more time."""
 
     @abstractmethod
     def ping(self) -> None:
         """Send a ping."""
 
     @abstractmethod
-    def pause(self) -> None:
-        """Stop reading from the peer, so that TCP pushes back. Calls may repeat."""
+    def apply(self, app: App) -> None:
+        """Take on live changes of the app: limits, rate."""
 
     @abstractmethod
-    def resume(self) -> None:
-        """Read from the peer again. Calls may repeat."""
+    def pause_reading(self) -> None:
+        """Read no more from the peer; `hold` calls it."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """Read from the peer again; `release` calls it."""
 
     @property
     @abstractmethod

@@ -1,0 +1,226 @@
+"""The rooms of one app. Owns the map of open rooms and starts one task per room."""
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Final, Protocol
+
+import structlog
+
+from scalesocket.backends.backend import Exit
+from scalesocket.config.model import App
+from scalesocket.config.model import History as HistorySettings
+from scalesocket.config.plan import with_live_changes
+from scalesocket.errors import APP_FULL, BACKEND_ENDED, TOO_MANY_ROOMS, Close
+from scalesocket.rooms.client import Client
+from scalesocket.rooms.history import History
+from scalesocket.rooms.room import OpenBackend, Room, State
+from scalesocket.status import AppStatus, Counts
+from scalesocket.wire.handshake import Request
+
+log = structlog.get_logger("pool")
+
+CHECKS: Final = 4
+"""How often deadlines are looked at in the length of the shortest."""
+
+MAX_HISTORIES: Final = 10_000
+"""Rooms whose history outlives them where `max_rooms` sets no bound."""
+
+Environment = Callable[[App, str, Request], Mapping[str, str]]
+"""The environment of a room's backend, from its first client's request."""
+
+
+class StartTask(Protocol):
+    """Starts a task in the gateway's task group."""
+
+    def __call__(self, function: Callable[[], Coroutine[object, object, None]], /, *, name: str) -> object:
+        """Start `function()` as a task of that name."""
+
+
+class RoomPool:
+    """The rooms of one app, its limits and its sums."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        open_backend: OpenBackend,
+        environment: Environment,
+        start_task: StartTask,
+        on_client_left: Callable[[Client], None],
+        on_room_ended: Callable[["RoomPool"], None],
+    ) -> None:
+        """Keep rooms of `app`; the callbacks hear of every client that joined and is gone, and of every room's end."""
+        self.app = app
+        self.rooms: dict[str, Room] = {}
+        """The rooms that can be joined."""
+        self.connections = 0
+        self.rooms_total = 0
+        self.refusals: Counter[str] = Counter()
+        self._last: dict[str, Room] = {}  # by name, the newest room that has not ended: what a successor waits for
+        self._alive: set[Room] = set()
+        self._histories: dict[str, tuple[HistorySettings, History]] = {}  # with `persist`; the least recently used first
+        self._ended_counts = Counts()
+        self._starts = 0
+        self._failures = 0
+        self._exits: Counter[str] = Counter()
+        self._open_backend = open_backend
+        self._environment = environment
+        self._start_task = start_task
+        self._on_client_left = on_client_left
+        self._on_room_ended = on_room_ended
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no room is left, stopping ones included."""
+        return not self._alive
+
+    @property
+    def all_rooms(self) -> tuple[Room, ...]:
+        """All rooms that have not ended, stopping ones included."""
+        return tuple(self._alive)
+
+    def join(self, client: Client, name: str, request: Request) -> Close | None:
+        """Let a client into the room `name`, opening it if need be; return why not if there is no place."""
+        app = self.app
+        if app.max_connections is not None and self.connections >= app.max_connections:
+            return self._refused("app_full", APP_FULL)
+        room = self.rooms.get(name)
+        if room is None:
+            if app.max_rooms is not None and name not in self._last and len(self._last) >= app.max_rooms:
+                return self._refused("too_many_rooms", TOO_MANY_ROOMS)
+            room = self._open_room(name, request)
+        refusal = room.join(client)
+        if refusal is not None:
+            return self._refused("room_full", refusal)
+        self.connections += 1
+        return None
+
+    def check(self, now: float) -> None:
+        """Look at the deadlines of all rooms and clients."""
+        for room in self.all_rooms:
+            room.check(now)
+
+    @property
+    def check_interval(self) -> float:
+        """Seconds between two checks that find every deadline soon enough."""
+        app = self.app
+        deadlines = (app.ping_interval, app.ping_timeout, app.stall_timeout, app.client_idle_timeout or app.ping_interval)
+        return min(1.0, max(0.01, min(deadlines) / CHECKS))
+
+    def apply(self, app: App) -> None:
+        """Take on an edit: live changes for running rooms too, the rest for rooms opened from now on.
+
+        A lingering room of an app that changed for new rooms is stopped, so that the next client meets the new settings.
+        """
+        old, self.app = self.app, app
+        for room in list(self.rooms.values()):
+            live = with_live_changes(room.app, app)
+            if room.state is State.LINGERING and live != app and old != app:
+                room.stop(BACKEND_ENDED)
+            else:
+                room.apply(live)
+        self._bound_histories()
+
+    def status(self) -> AppStatus:
+        """What can be seen of the app now."""
+        app = self.app
+        counts = Counts()
+        counts.add(self._ended_counts)
+        for room in self._alive:
+            counts.add(room.counts)
+        return AppStatus(
+            name=app.name,
+            mount=app.mount,
+            target=describe_target(app),
+            rooms=tuple(room.status() for room in self.rooms.values()),
+            connections=self.connections,
+            rooms_total=self.rooms_total,
+            counts=counts,
+            backend_starts=self._starts,
+            backend_failures=self._failures,
+            backend_exits=dict(self._exits),
+            refusals=dict(self.refusals),
+        )
+
+    # --- What rooms tell (Keeper)
+
+    def client_left(self, client: Client) -> None:
+        """Count a client that is no longer in a room."""
+        self.connections -= 1
+        self._on_client_left(client)
+
+    def room_opening(self, room: Room) -> None:
+        """Count the start of a backend."""
+        self._starts += 1
+
+    def room_failed(self, room: Room) -> None:
+        """Count a start that failed."""
+        self._failures += 1
+
+    def room_exited(self, room: Room, end: Exit) -> None:
+        """Count how a backend ended."""
+        self._exits[end.label] += 1
+
+    def room_stopping(self, room: Room) -> None:
+        """Take the room out of the map: from now on nobody joins it, and its successor waits for its end."""
+        if self.rooms.get(room.name) is room:
+            del self.rooms[room.name]
+
+    def room_ended(self, room: Room) -> None:
+        """Give its place free, and keep its history if that was asked for."""
+        self._alive.discard(room)
+        self._ended_counts.add(room.counts)
+        if self._last.get(room.name) is room:
+            del self._last[room.name]
+        log.info("room closed", app=room.app.name, room=room.name)
+        self._on_room_ended(self)
+
+    def _open_room(self, name: str, request: Request) -> Room:
+        app = self.app
+        room = Room(
+            name,
+            app,
+            environment=self._environment(app, name, request),
+            history=self._history(name),
+            keeper=self,
+            open_backend=self._open_backend,
+            predecessor=self._last.get(name),
+        )
+        self.rooms[name] = self._last[name] = room
+        self._alive.add(room)
+        self.rooms_total += 1
+        self._start_task(room.run, name=f"room {app.name}/{name}")
+        return room
+
+    def _history(self, name: str) -> History | None:
+        """The history of a new room: the one an earlier room of that name left, or an empty one."""
+        wanted = self.app.history
+        if wanted is None:
+            return None
+        kept = self._histories.pop(name, None) if wanted.persist else None
+        if kept is None or kept[0] != wanted:
+            history = History(size=wanted.size, keep=wanted.keep, max_bytes=wanted.max_bytes)
+            for batch in kept[1].replay() if kept is not None else ():
+                history.remember(batch)
+            kept = (wanted, history)
+        if wanted.persist:
+            self._histories[name] = kept
+            self._bound_histories()
+        return kept[1]
+
+    def _bound_histories(self) -> None:
+        if self.app.history is None or not self.app.history.persist:
+            self._histories.clear()
+        while len(self._histories) > (self.app.max_rooms or MAX_HISTORIES):
+            del self._histories[next(iter(self._histories))]
+
+    def _refused(self, reason: str, close: Close) -> Close:
+        self.refusals[reason] += 1
+        return close
+
+
+def describe_target(app: App) -> str:
+    """What the rooms of an app run or connect to, in words: `python3 pong.py`, `tcp 127.0.0.1:4000`, `unix /run/mud.sock`."""
+    if app.command is not None:
+        return " ".join(app.command) + (f" (tcp, port {app.port})" if app.port is not None else "")
+    return f"tcp {app.tcp}" if app.tcp is not None else f"unix {app.unix}"
