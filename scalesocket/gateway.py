@@ -1,0 +1,279 @@
+"""The running site: names to pools, and who may come in.
+
+Owns the task group of all rooms, and the sweep that looks at their deadlines.
+"""
+
+import asyncio
+import itertools
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from scalesocket import __version__
+from scalesocket.admission import TOO_MANY_FROM_ADDRESS, WRONG_ORIGIN, Refusal, allows_origin, find_room, seen_through_proxies
+from scalesocket.backends.backend import Backend, Receiver
+from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.open import open_backend
+from scalesocket.backends.ports import Ports
+from scalesocket.config.model import App, Site
+from scalesocket.config.plan import Plan, make_plan
+from scalesocket.errors import APP_REMOVED, ROOM_RESTARTED, SERVER_FULL, SHUTTING_DOWN, Close
+from scalesocket.rooms.client import Client
+from scalesocket.rooms.pool import RoomPool
+from scalesocket.rooms.room import OpenBackend, Room
+from scalesocket.status import ReloadState, SiteStatus
+from scalesocket.wire.batch import ClientId
+from scalesocket.wire.cgi import child_environment, environment
+from scalesocket.wire.handshake import Request
+
+log = structlog.get_logger("gateway")
+
+SOFTWARE: Final = f"scalesocket/{__version__}"
+RETRY_AFTER: Final = 5
+"""Seconds a client is asked to wait before it tries again while the server drains."""
+CLOSES: Final = 1000
+"""Websockets closed a second when an app or the server goes; more only where `drain_timeout` demands it."""
+SLICE: Final = 0.02
+"""Seconds between two slices of spread closes."""
+
+DRAINING: Final = Refusal(status=503, reason="draining", message="the server is shutting down", retry_after=RETRY_AFTER)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """An upgrade that may go through. Once it has, `join` finds the client its room."""
+
+    app: App
+    room: str
+    request: Request
+    """As the client sent it: seen through trusted proxies."""
+    gateway: "Gateway"
+
+    def join(self, client: Client) -> Close | None:
+        """Give the client its id and its room, and replay the room's history to it.
+
+        Returns how to close the websocket where there is no place: a browser can't read the status of a failed
+        handshake, so it is accepted first.
+        """
+        return self.gateway.join(self, client)
+
+
+class Gateway:
+    """The running site. `async with open_gateway(…)` makes one."""
+
+    def __init__(self, site: Site, *, open_backend: OpenBackend, tasks: TaskGroup) -> None:
+        """Serve `site`; every backend is opened by `open_backend`, every room's task is started in `tasks`."""
+        self.site = site
+        self.reload_state = ReloadState(applied_at=time.time())
+        self.is_draining = False
+        self.connections = 0
+        """Admitted websockets that are in a room."""
+        self.refusals: Counter[str] = Counter()
+        """Turned away before an app was found, by reason; the lanes count here too."""
+        self.room_ended = anyio.Event()
+        """Set when the first room has ended."""
+        self._open_backend = open_backend
+        self._tasks = tasks
+        self._ids = itertools.count(1)
+        self._by_address: Counter[str] = Counter()
+        self._leaving: dict[str, RoomPool] = {}  # removed apps whose rooms have not all ended
+        self._pools = {name: self._make_pool(app) for name, app in site.apps.items()}
+
+    @property
+    def pools(self) -> Mapping[str, RoomPool]:
+        """The apps by name."""
+        return self._pools
+
+    def admit(self, request: Request) -> Admission | Refusal:
+        """Decide on an upgrade before it is answered."""
+        if self.is_draining:
+            return self._refuse(None, DRAINING)
+        server = self.site.server
+        if server.trusted_proxies:
+            request = seen_through_proxies(request, server.trusted_proxies)
+        app, room = find_room(self.site, request.path)
+        if isinstance(room, Refusal):
+            return self._refuse(app, room)
+        assert app is not None
+        if not allows_origin(app, request):
+            return self._refuse(app, WRONG_ORIGIN)
+        limit = server.max_connections_per_ip
+        if limit is not None and request.peer is not None and self._by_address[request.peer[0]] >= limit:
+            return self._refuse(app, TOO_MANY_FROM_ADDRESS)
+        return Admission(app, room, request, self)
+
+    def join(self, admission: Admission, client: Client) -> Close | None:
+        """Find an admitted client its room; see `Admission.join`."""
+        limit = self.site.server.max_connections
+        if limit is not None and self.connections >= limit:
+            self.refusals["server_full"] += 1
+            return SERVER_FULL
+        pool = self._pools.get(admission.app.name)
+        if pool is None or self.is_draining:  # between admission and here, on the lane that can wait in between
+            return APP_REMOVED if pool is None else SHUTTING_DOWN
+        client.id = ClientId(next(self._ids))
+        refusal = pool.join(client, admission.room, admission.request)
+        if refusal is None:
+            self.connections += 1
+            self._by_address[_address(client)] += 1
+        return refusal
+
+    def apply(self, site: Site) -> Plan:
+        """Replace the running site, at once and whole; return what that changed. Nothing in here can fail or wait."""
+        plan = make_plan(self.site, site)
+        self.site = site
+        for app in plan.removed:
+            pool = self._leaving[app.name] = self._pools.pop(app.name)
+            self._close_spread(pool.all_rooms, APP_REMOVED)
+            self._forget_if_empty(pool)
+        for app in plan.added:
+            pool = self._leaving.pop(app.name) if app.name in self._leaving else self._make_pool(app)
+            pool.apply(app)
+            self._pools[app.name] = pool
+        for change in plan.changed:
+            self._pools[change.name].apply(change.new)
+        return plan
+
+    def restart_app(self, name: str) -> int:
+        """Close the rooms of an app with 1012, spread over time, so that they open anew; return how many."""
+        rooms = tuple(self._pools[name].rooms.values())
+        self._close_spread(rooms, ROOM_RESTARTED)
+        return len(rooms)
+
+    async def drain(self) -> None:
+        """Refuse newcomers, close all clients with 1001, spread over `drain_timeout`, and wait for the backends' ends."""
+        self.is_draining = True
+        rooms = self._all_rooms()
+        for room in rooms:
+            room.retire(SHUTTING_DOWN)
+        await self._stop_spread(rooms, SHUTTING_DOWN)
+        for room in self._all_rooms():
+            await room.wait_ended()
+
+    def cut(self) -> None:
+        """Close everybody now, as a second signal demands; the backends still get their ladder."""
+        self.is_draining = True
+        for room in self._all_rooms():
+            room.stop(SHUTTING_DOWN)
+
+    def status(self) -> SiteStatus:
+        """What can be seen of the site now."""
+        return SiteStatus(
+            apps=tuple(pool.status() for pool in self._pools.values()),
+            connections=self.connections,
+            is_draining=self.is_draining,
+            generation=self.reload_state.generation,
+            applied_at=self.reload_state.applied_at,
+            last_error=self.reload_state.last_error,
+            refusals=dict(self.refusals),
+        )
+
+    async def sweep(self) -> None:
+        """Look at the deadlines of rooms and clients, for ever. Started by `open_gateway`, once."""
+        while True:
+            pools = [*self._pools.values(), *self._leaving.values()]
+            await anyio.sleep(min((pool.check_interval for pool in pools), default=1.0))
+            now = anyio.current_time()
+            for pool in pools:
+                pool.check(now)
+
+    def _all_rooms(self) -> tuple[Room, ...]:
+        return tuple(room for pool in (*self._pools.values(), *self._leaving.values()) for room in pool.all_rooms)
+
+    def _make_pool(self, app: App) -> RoomPool:
+        return RoomPool(
+            app,
+            open_backend=self._open_backend,
+            environment=make_environment,
+            start_task=self._start_task,
+            on_client_left=self._client_left,
+            on_room_ended=self._room_ended,
+        )
+
+    def _start_task(self, function: Callable[[], Coroutine[object, object, None]], /, *, name: str) -> None:
+        self._tasks.start_soon(function, name=name)
+
+    def _client_left(self, client: Client) -> None:
+        self.connections -= 1
+        address = _address(client)
+        if self._by_address[address] <= 1:
+            del self._by_address[address]
+        else:
+            self._by_address[address] -= 1
+
+    def _room_ended(self, pool: RoomPool) -> None:
+        self.room_ended.set()
+        self._forget_if_empty(pool)
+
+    def _forget_if_empty(self, pool: RoomPool) -> None:
+        if pool.is_empty and self._leaving.get(pool.app.name) is pool:
+            del self._leaving[pool.app.name]
+
+    def _refuse(self, app: App | None, refusal: Refusal) -> Refusal:
+        pool = None if app is None else self._pools.get(app.name)
+        (self.refusals if pool is None else pool.refusals)[refusal.reason] += 1
+        return refusal
+
+    def _close_spread(self, rooms: Sequence[Room], close: Close) -> None:
+        """Nobody joins these rooms from now on; their clients are closed over time."""
+        for room in rooms:
+            room.retire(close)
+        if rooms:
+            self._tasks.start_soon(partial(self._stop_spread, rooms, close), name="spread closes")
+
+    async def _stop_spread(self, rooms: Sequence[Room], close: Close) -> None:
+        """Close the clients of retired rooms one by one, then stop the rooms. Two go at once, thousands take their time."""
+        clients = [(room, client) for room in rooms for client in room.clients.values()]
+        over = self.site.server.drain_timeout
+        slice_size = math.ceil(max(CLOSES, len(clients) / over if over else math.inf) * SLICE) if over else len(clients)
+        for start in range(0, len(clients), max(1, slice_size)):
+            if start:
+                await anyio.sleep(SLICE)
+            for room, client in clients[start : start + slice_size]:
+                if client.id in room.clients:
+                    room.expel(client, close)
+        for room in rooms:
+            room.stop(close)
+
+
+@asynccontextmanager
+async def open_gateway(site: Site, *, spawner: Spawner) -> AsyncIterator[Gateway]:
+    """Run a site until the block ends; rooms that are left then are stopped without waiting for their clients.
+
+    `spawner` has been started and is closed by its owner, after the block.
+    """
+    spawner.attach(asyncio.get_running_loop())
+    ports = Ports()
+
+    async def open_room_backend(app: App, env: Mapping[str, str], room: str, receiver: Receiver) -> Backend:
+        return await open_backend(app, env, room=room, receiver=receiver, spawner=spawner, ports=ports)
+
+    async with anyio.create_task_group() as tasks:
+        gateway = Gateway(site, open_backend=open_room_backend, tasks=tasks)
+        tasks.start_soon(gateway.sweep, name="sweep")
+        try:
+            yield gateway
+        finally:
+            gateway.cut()
+            tasks.cancel_scope.cancel()
+
+
+def make_environment(app: App, room: str, request: Request) -> Mapping[str, str]:
+    """The whole environment of a room's backend, from its first client's request."""
+    script_name = "" if app.mount == "/" else app.mount
+    cgi = environment(request, app=app.name, room=room, script_name=script_name, path_info=f"/{room}", software=SOFTWARE)
+    return child_environment(app.env, app.pass_env, os.environ, cgi)
+
+
+def _address(client: Client) -> str:
+    return client.remote.rpartition(":")[0]

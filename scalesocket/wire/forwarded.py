@@ -1,0 +1,140 @@
+"""What proxies say of the client they speak for: Forwarded (RFC 7239), X-Forwarded-For, and the PROXY protocol."""
+
+import re
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Final
+
+_FORWARDED_PAIR: Final = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"\s]*))\s*')
+_V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
+_V2_HEAD: Final = struct.Struct("!12sBBH")
+MAX_V1: Final = 107
+"""Bytes a PROXY line of version 1 may have, with its end."""
+MAX_V2: Final = 16 + 536
+"""Bytes of a version 2 header that are taken: addresses, and room for a few of its TLVs."""
+
+Address = tuple[str, int]
+
+
+def forwarded_for(headers: Mapping[str, str], is_trusted: Callable[[str], bool]) -> Address | None:
+    """The address nearest to us in the chain of proxies that is not itself a trusted proxy; None if nothing says it.
+
+    `Forwarded` wins over `X-Forwarded-For`. The port is 0 where none is told.
+    """
+    forwarded = headers.get("forwarded")
+    if forwarded is not None:
+        hops = [element.get("for") for element in _forwarded_elements(forwarded)]
+    elif (chain := headers.get("x-forwarded-for")) is not None:
+        hops = [hop.strip() for hop in chain.split(",")]
+    else:
+        return None
+    last: Address | None = None
+    for hop in reversed(hops):
+        address = _parse_node(hop) if hop else None
+        if address is None:  # obfuscated or rubbish: who said it knows no better
+            return last
+        last = address
+        if not is_trusted(address[0]):
+            return last
+    return last
+
+
+def forwarded_proto(headers: Mapping[str, str]) -> str | None:
+    """The scheme the client used with the outermost proxy, in lower case; None if nothing says it."""
+    forwarded = headers.get("forwarded")
+    if forwarded is not None:
+        elements = _forwarded_elements(forwarded)
+        proto = elements[0].get("proto") if elements else None
+    else:
+        proto = headers.get("x-forwarded-proto", "").split(",")[0].strip() or None
+    return proto.lower() if proto else None
+
+
+def _forwarded_elements(value: str) -> list[dict[str, str]]:
+    elements: list[dict[str, str]] = [{}]
+    at = 0
+    while at < len(value):
+        match = _FORWARDED_PAIR.match(value, at)
+        if match is not None:
+            text = match[3] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
+            elements[-1].setdefault(match[1].lower(), text)
+            at = match.end()
+        if at < len(value):
+            if value[at] == ",":
+                elements.append({})
+            elif value[at] != ";":
+                return []  # malformed: believe none of it
+            at += 1
+    return elements
+
+
+def _parse_node(node: str) -> Address | None:
+    """`192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]:80`, `2001:db8::1`."""
+    host, port = node, ""
+    if node.startswith("["):
+        host, _, port = node[1:].partition("]")
+        port = port.removeprefix(":")
+    elif node.count(":") == 1:
+        host, _, port = node.partition(":")
+    try:
+        return str(ip_address(host)), int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
+    except ValueError:
+        return None
+
+
+class ProxyHeaderError(Exception):
+    """A PROXY header that is malformed."""
+
+
+def starts_proxy_header(head: bytes) -> bool:
+    """Whether what was read so far is, or may become, a PROXY header of version 1 or 2."""
+    return head[:6] == b"PROXY "[: len(head)] or head[:12] == _V2_SIGNATURE[: len(head)]
+
+
+def parse_proxy_header(head: bytes) -> tuple[int, Address | None] | None:
+    """Read a PROXY header (haproxy.org, proxy-protocol.txt): its length in bytes, and the client's address.
+
+    The address is None for a connection of the proxy's own (LOCAL, UNKNOWN). Returns None while it is incomplete.
+    Raises ProxyHeaderError.
+    """
+    if head[:12] == _V2_SIGNATURE[: len(head)]:
+        return _parse_v2(head)
+    end = head.find(b"\r\n", 0, MAX_V1)
+    if end < 0:
+        if len(head) >= MAX_V1:
+            raise ProxyHeaderError("the PROXY line does not end")
+        return None
+    words = head[:end].decode("latin-1").split(" ")
+    if words[:2] == ["PROXY", "UNKNOWN"]:
+        return end + 2, None
+    try:
+        _, family, source, _, port, _ = words
+        if family not in ("TCP4", "TCP6"):
+            raise ValueError(family)
+        return end + 2, (str(ip_address(source)), int(port))
+    except ValueError as error:
+        raise ProxyHeaderError("the PROXY line is malformed") from error
+
+
+def _parse_v2(head: bytes) -> tuple[int, Address | None] | None:
+    if len(head) < _V2_HEAD.size:
+        return None
+    _, command, family, size = _V2_HEAD.unpack_from(head)
+    end = _V2_HEAD.size + size
+    if command >> 4 != 2 or command & 0x0F > 1 or end > MAX_V2:
+        raise ProxyHeaderError("the PROXY header is malformed")
+    if len(head) < end:
+        return None
+    if command & 0x0F == 0:
+        return end, None
+    match family >> 4:
+        case 1 if size >= 12:
+            return end, (socket.inet_ntop(socket.AF_INET, head[16:20]), int.from_bytes(head[24:26], "big"))
+        case 2 if size >= 36:
+            return end, (socket.inet_ntop(socket.AF_INET6, head[16:32]), int.from_bytes(head[48:50], "big"))
+        case 0 | 3:
+            return end, None
+        case _:
+            raise ProxyHeaderError("the PROXY header is malformed")
