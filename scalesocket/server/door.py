@@ -1,0 +1,245 @@
+"""The door: reads one request head of each connection and sends it down its lane.
+
+A websocket upgrade of HTTP/1.1 is answered here and becomes a `Socket`, in the same synchronous step. Everything else
+goes to Hypercorn, with the bytes that were read.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Final, cast
+
+import structlog
+
+from scalesocket.admission import Refusal, is_trusted
+from scalesocket.config.units import KiB
+from scalesocket.errors import Close
+from scalesocket.gateway import Gateway
+from scalesocket.server.handover import Hypercorn
+from scalesocket.server.socket import CLOSE_TIMEOUT, Socket
+from scalesocket.wire.deflate import RESPONSE, accepts_offer
+from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, starts_proxy_header
+from scalesocket.wire.frames import Opcode, encode_frame
+from scalesocket.wire.handshake import HandshakeError, accept_key, check_upgrade, has_token, parse_request
+
+log = structlog.get_logger("door")
+
+MAX_HEAD: Final = 32 * KiB
+"""Bytes of a request head, its end included."""
+HARD_CAP: Final = 1.5
+"""Connections accepted, as a multiple of `max_connections`: beyond the websockets, so that /health still answers."""
+
+_END: Final = b"\r\n\r\n"
+
+
+class Entrance:
+    """What all doors share: the gateway, the way to the general lane, and how many connections there are."""
+
+    def __init__(self, gateway: Gateway, hypercorn: Hypercorn) -> None:
+        """Let clients in to `gateway`, and everything else to `hypercorn`."""
+        self.gateway = gateway
+        self.hypercorn = hypercorn
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[asyncio.Transport] = set()
+        """Connections at the door, and websockets on the express lane."""
+        self._is_full = False
+
+    def make_door(self) -> "Door":
+        """Make the protocol of a new connection."""
+        return Door(self)
+
+    def has_place(self) -> bool:
+        """Whether one more connection may stay."""
+        limit = self.gateway.site.server.max_connections
+        is_full = limit is not None and len(self.connections) + self.hypercorn.connections >= limit * HARD_CAP
+        if is_full and not self._is_full:
+            log.warning("too many connections, new ones are cut", limit=limit)
+        self._is_full = is_full
+        return not is_full
+
+    def cut_all(self) -> None:
+        """Cut every connection that is left."""
+        for transport in tuple(self.connections):
+            transport.abort()
+
+    def forget(self, transport: asyncio.Transport) -> None:
+        """Note that a connection is gone."""
+        self.connections.discard(transport)
+
+
+class Door(asyncio.Protocol):
+    """One connection until its first request head is complete; `handshake_timeout` bounds the wait, `MAX_HEAD` the size."""
+
+    __slots__ = ("_entrance", "_head", "_peer", "_timer", "_transport", "_was_proxied")
+
+    def __init__(self, entrance: Entrance) -> None:
+        """Wait at `entrance`."""
+        self._entrance = entrance
+        self._head = b""
+        self._peer: tuple[str, int] | None = None
+        self._was_proxied = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the clock."""
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
+        entrance = self._entrance
+        if not entrance.has_place():
+            entrance.gateway.refusals["too_many_connections"] += 1
+            transport.abort()
+        entrance.connections.add(transport)
+        self._peer = _address(transport.get_extra_info("peername"))
+        timeout = entrance.gateway.site.server.handshake_timeout
+        self._timer = entrance.loop.call_later(timeout, self._is_late)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Collect the head."""
+        head = self._head + chunk if self._head else chunk
+        if not self._was_proxied and self._entrance.gateway.site.server.trusted_proxies:
+            rest = self._without_proxy_header(head)
+            if rest is None:
+                return
+            head = rest
+        end = head.find(_END, max(0, len(head) - len(chunk) - 3))
+        if 0 <= end <= MAX_HEAD - len(_END):
+            self._timer.cancel()
+            self._head = b""
+            self._choose_lane(head, end)
+        elif end >= 0 or len(head) > MAX_HEAD:
+            self._refuse(Refusal(status=431, reason="head_too_big", message=f"the request head is longer than {MAX_HEAD} bytes"))
+        else:
+            self._head = head
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection: it came to nothing."""
+        self._timer.cancel()
+        self._entrance.forget(self._transport)
+
+    def _is_late(self) -> None:
+        if self._head:
+            self._refuse(Refusal(status=408, reason="head_timeout", message="the request head took too long"))
+        else:
+            self._transport.close()
+
+    def _without_proxy_header(self, head: bytes) -> bytes | None:
+        """What follows a PROXY header; None while it is incomplete, or when the connection was ended for it."""
+        trusted = self._entrance.gateway.site.server.trusted_proxies
+        if (self._peer is None or is_trusted(self._peer[0], trusted)) and starts_proxy_header(head):
+            try:
+                parsed = parse_proxy_header(head)
+            except ProxyHeaderError as error:
+                self._refuse(Refusal(status=400, reason="proxy_header", message=str(error)))
+                return None
+            if parsed is None:
+                self._head = head
+                return None
+            size, peer = parsed
+            self._peer = peer or self._peer
+            head = head[size:]
+        self._was_proxied = True
+        return head
+
+    def _choose_lane(self, head: bytes, end: int) -> None:
+        """Answer an upgrade; hand everything else to Hypercorn."""
+        if b"websocket" not in head[:end].lower():
+            self._hand_over(head)
+            return
+        transport = self._transport
+        try:
+            request = parse_request(
+                head[:end],
+                peer=self._peer,
+                local=_address(transport.get_extra_info("sockname")),
+                is_secure=transport.get_extra_info("ssl_object") is not None,
+            )
+            if not has_token(request.headers.get("upgrade", ""), "websocket"):
+                self._hand_over(head)
+                return
+            key = check_upgrade(request)
+        except HandshakeError as error:
+            self._entrance.gateway.refusals["bad_handshake"] += 1
+            self._answer(error.status, error.message, extra="Sec-WebSocket-Version: 13\r\n" if error.status == 426 else "")
+            return
+        admission = self._entrance.gateway.admit(request)
+        if isinstance(admission, Refusal):
+            retry = f"Retry-After: {admission.retry_after}\r\n" if admission.retry_after is not None else ""
+            self._answer(admission.status, admission.message, extra=retry)
+            return
+        is_deflated = admission.app.compression and accepts_offer(request.headers.get("sec-websocket-extensions", ""))
+        extensions = f"Sec-WebSocket-Extensions: {RESPONSE}\r\n".encode() if is_deflated else b""
+        transport.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept_key(key) + b"\r\n" + extensions + b"\r\n"
+        )
+        entrance = self._entrance
+        socket = Socket(transport, admission, is_deflated=is_deflated, on_lost=entrance.forget, loop=entrance.loop)
+        refusal = admission.join(socket)
+        if refusal is not None:
+            TurnedAway(transport, refusal, entrance)
+            return
+        transport.set_protocol(socket)
+        rest = head[end + len(_END) :]
+        if rest:
+            socket.data_received(rest)
+
+    def _hand_over(self, head: bytes) -> None:
+        self._entrance.forget(self._transport)
+        self._entrance.hypercorn.take_over(self._transport, head, peer=self._peer)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """End a connection whose head is not worth an application's answer."""
+        self._entrance.gateway.refusals[refusal.reason] += 1
+        self._answer(refusal.status, refusal.message)
+
+    def _answer(self, status: int, message: str, *, extra: str = "") -> None:
+        """Write a whole response and end the connection."""
+        self._timer.cancel()
+        body = f"{message}\n"
+        self._transport.write(
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n{body}".encode()
+        )
+        Ending(self._transport, self._entrance)
+
+
+class Ending(asyncio.Protocol):
+    """A connection that was answered for good: ours is ended, what still comes is dropped, and soon it is cut.
+
+    To close it while something is unread would reset it, and could lose the answer (RFC 9112 9.6).
+    """
+
+    __slots__ = ("_entrance", "_timer", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, entrance: Entrance) -> None:
+        """Take over `transport`."""
+        self._transport = transport
+        self._entrance = entrance
+        self._timer = entrance.loop.call_later(CLOSE_TIMEOUT, transport.abort)
+        transport.set_protocol(self)
+        self.end()
+
+    def end(self) -> None:
+        """End our side, after what was written."""
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._timer.cancel()
+        self._entrance.forget(self._transport)
+
+
+class TurnedAway(Ending):
+    """A websocket there was no place for: accepted and closed, because browsers can't read a refused handshake."""
+
+    __slots__ = ()
+
+    def __init__(self, transport: asyncio.Transport, close: Close, entrance: Entrance) -> None:
+        """Say why, and wait for the peer's close frame like any other."""
+        transport.write(encode_frame(close.payload(), Opcode.CLOSE))
+        super().__init__(transport, entrance)
+
+
+def _address(name: object) -> tuple[str, int] | None:
+    """Address and port of a socket; None for a unix socket."""
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) >= 2 else None

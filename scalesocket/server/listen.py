@@ -1,0 +1,227 @@
+"""Listening sockets: opened for a site, and replaced by those of the next without losing a connection.
+
+An edit opens what is new first, and closes what is no longer wanted only when the whole edit holds. Connections that
+were accepted stay, whatever becomes of their listener.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from scalesocket.config.model import Server, Tls
+from scalesocket.errors import ScalesocketError
+from scalesocket.server.door import Entrance
+from scalesocket.systemd import InheritedSocketError, adopt_listener
+
+BACKLOG: Final = 4096
+"""Connections the kernel may hold for us; it takes the lesser of this and `net.core.somaxconn`."""
+PROTOCOLS: Final = ["h2", "http/1.1"]
+
+
+class ListenError(ScalesocketError):
+    """An address that can't be listened at, or a certificate that can't be used."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listener:
+    """One open address."""
+
+    bind: str
+    """As the site file has it."""
+    sock: socket.socket
+    """Kept beside the server's own, to serve the same address with other settings."""
+    server: asyncio.Server
+    tls: ssl.SSLContext | None
+
+    @property
+    def address(self) -> str:
+        """Where it listens: `127.0.0.1:9000`, `[::1]:9000` or `unix:/run/site.sock`."""
+        name = self.sock.getsockname()
+        if self.sock.family == socket.AF_UNIX:
+            return f"unix:{os.fsdecode(name)}"
+        return f"[{name[0]}]:{name[1]}" if self.sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
+
+    def close(self) -> None:
+        """Accept no more."""
+        self.server.close()
+        if self.sock.family == socket.AF_UNIX and self.bind.startswith("unix:"):
+            with suppress(OSError):
+                Path(os.fsdecode(self.sock.getsockname())).unlink()
+        self.sock.close()
+
+
+class Listeners:
+    """What a server listens at. `prepare` may fail and can be taken back; `commit` can't fail."""
+
+    def __init__(self, entrance: Entrance) -> None:
+        """Let connections in at `entrance`."""
+        self._entrance = entrance
+        self._open: dict[str, Listener] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where connections are accepted, with the ports that were found for port 0."""
+        return [listener.address for listener in self._open.values()]
+
+    async def prepare(self, server: Server) -> "Change":
+        """Open the addresses of `server` that are not open yet, and load its certificate. Raises ListenError."""
+        tls = load_tls(server.tls) if server.tls is not None else None
+        shared = self._tls if self._tls is not None and tls is not None else tls
+        added: list[Listener] = []
+        try:
+            for bind in server.bind:
+                old = self._open.get(bind)
+                if old is None:
+                    sock = open_socket(bind)
+                elif (old.tls is None) != (tls is None):
+                    sock = old.sock.dup()
+                else:
+                    continue
+                added.append(await self._listen(bind, sock, shared))
+        except BaseException:
+            for listener in added:
+                listener.close()
+            raise
+        return Change(self, server, tls is not None, shared, added)
+
+    async def _listen(self, bind: str, sock: socket.socket, tls: ssl.SSLContext | None) -> Listener:
+        loop = asyncio.get_running_loop()
+        options = {"ssl": tls, "ssl_handshake_timeout": 10.0 if tls is not None else None, "backlog": BACKLOG}
+        own = sock.dup()
+        try:
+            if sock.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(self._entrance.make_door, sock=own, **options)
+            else:
+                server = await loop.create_server(self._entrance.make_door, sock=own, **options)  # type: ignore[arg-type,call-overload]
+        except BaseException:
+            own.close()
+            sock.close()
+            raise
+        return Listener(bind, sock, server, tls)
+
+    def commit(self, change: "Change") -> None:
+        """Close what the edit no longer wants, and use its certificate for new connections."""
+        wanted = set(change.server.bind)
+        replaced = {listener.bind for listener in change.added}
+        for bind, listener in list(self._open.items()):
+            if bind not in wanted or bind in replaced:
+                del self._open[bind]
+                if bind in replaced:
+                    listener.server.close()
+                    listener.sock.close()
+                else:
+                    listener.close()
+        self._open.update({listener.bind: listener for listener in change.added})
+        self._tls = change.tls
+        if self._tls is not None and change.server.tls is not None:
+            self._tls.load_cert_chain(change.server.tls.certificate, change.server.tls.key)
+
+    def close(self) -> None:
+        """Accept no more anywhere."""
+        for listener in self._open.values():
+            listener.close()
+        self._open.clear()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """An edit of what is listened at: prepared, to be committed or taken back."""
+
+    listeners: Listeners
+    server: Server
+    is_tls: bool
+    tls: ssl.SSLContext | None
+    added: Iterable[Listener]
+
+    def commit(self) -> None:
+        """Make it so. Does not wait."""
+        self.listeners.commit(self)
+
+    def take_back(self) -> None:
+        """Close what was opened for it."""
+        for listener in self.added:
+            listener.close()
+
+
+@asynccontextmanager
+async def open_listeners(server: Server, entrance: Entrance) -> AsyncIterator[Listeners]:
+    """Listen at the addresses of `server` until the block ends. Raises ListenError."""
+    listeners = Listeners(entrance)
+    (await listeners.prepare(server)).commit()
+    try:
+        yield listeners
+    finally:
+        listeners.close()
+
+
+def load_tls(tls: Tls) -> ssl.SSLContext:
+    """Load a certificate and its key. Raises ListenError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(PROTOCOLS)
+    context.options |= ssl.OP_NO_COMPRESSION
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or str(error)
+        raise ListenError(f"server.tls: can't use {tls.certificate} with its key: {reason.lower()}") from error
+    return context
+
+
+def open_socket(bind: str) -> socket.socket:
+    """Open a listening socket for `host:port`, `[v6]:port`, `unix:path` or `fd://N`. Raises ListenError."""
+    try:
+        if bind.startswith("fd://"):
+            return adopt_listener(int(bind.removeprefix("fd://")))
+        if bind.startswith("unix:"):
+            return _open_unix_socket(Path(bind.removeprefix("unix:")))
+        host, _, port = bind.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host not in ("", "::")))
+            sock.bind(address)
+            sock.listen(BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    except InheritedSocketError as error:
+        raise ListenError(f"server.bind: {error}") from error
+    except OSError as error:
+        hint = " (is another server running? choose another port)" if error.errno == errno.EADDRINUSE else ""
+        raise ListenError(f"server.bind: can't listen at {bind}: {(error.strerror or str(error)).lower()}{hint}") from error
+
+
+def _open_unix_socket(path: Path) -> socket.socket:
+    """Bind a unix socket, in place of one that a dead server left behind."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.connect(str(path))
+                except ConnectionRefusedError:
+                    path.unlink()
+                else:
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        sock.bind(str(path))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,224 @@
+"""The express lane: one websocket on asyncio's own transport, RFC 6455 without a task, a queue or a copy in between."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from scalesocket.config.model import App
+from scalesocket.config.units import KiB
+from scalesocket.errors import TOO_SLOW, Close, CloseCode
+from scalesocket.gateway import Admission
+from scalesocket.rooms.client import Client, Hold
+from scalesocket.rooms.rate import RateMeter
+from scalesocket.wire.batch import Batch
+from scalesocket.wire.deflate import inflate
+from scalesocket.wire.frames import Event, FrameReader, Opcode, encode_frame
+
+HIGH_WATER: Final = 256 * KiB
+"""Unsent bytes from which a client counts as congested; less where its `send_buffer` is less."""
+CLOSE_TIMEOUT: Final = 2.0
+"""Seconds a peer has to answer our close frame, from when it left; then the connection is cut."""
+AT_ONCE: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
+"""Closes that do not wait for the peer's answer: it broke the protocol already."""
+
+_PING: Final = encode_frame(b"", Opcode.PING)
+
+
+class Socket(Client, asyncio.Protocol):
+    """One websocket. The door puts it on a transport in place of itself, when it has written the 101."""
+
+    __slots__ = ("_is_closing", "_is_deflated", "_loop", "_meter", "_on_lost", "_reader", "_timer", "_transport")
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        admission: Admission,
+        *,
+        is_deflated: bool,
+        on_lost: Callable[[asyncio.Transport], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Speak RFC 6455 on `transport`; `on_lost` hears when the connection is gone."""
+        request = admission.request
+        super().__init__(remote=request.remote, query=request.query, now=loop.time())
+        app = admission.app
+        self._transport = transport
+        self._loop = loop
+        self._on_lost = on_lost
+        self._is_closing = False
+        self._is_deflated = is_deflated
+        self._timer: asyncio.TimerHandle | None = None
+        self._reader = FrameReader(
+            max_message=app.max_message,
+            binary_as_text=not (app.binary or app.routing.client == "gwsocket"),
+            inflate=inflate if is_deflated else None,
+        )
+        self._meter = RateMeter(app.rate, self.heard_at) if app.rate is not None else None
+        self._limit_buffer(app)
+
+    # --- The transport speaks (asyncio.Protocol)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Read frames."""
+        now = self._loop.time()
+        self.heard_at = now
+        reader = self._reader
+        if reader.failure is not None:
+            return  # only read on so that our close frame is not lost to a reset
+        events = reader.feed(chunk)
+        if reader.has_control or reader.failure is not None or self._is_closing:
+            self._handle(events, now)
+        elif events:
+            self._said(events, now)
+
+    def pause_writing(self) -> None:
+        """Tell the room that unsent bytes passed the high-water mark."""
+        if not self._is_closing:
+            self.room.congested(self)
+
+    def resume_writing(self) -> None:
+        """Tell the room that they fell below the low-water mark."""
+        if not self._is_closing:
+            self.room.drained(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the room; the peer is gone, or the closing handshake is done."""
+        self._is_closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.room.leave(self)
+        self._on_lost(self._transport)
+
+    # --- The room speaks (Client)
+
+    def send(self, batch: Batch) -> None:
+        """Write a batch: one write, of frames that were encoded once for all."""
+        if not self._is_closing:
+            self._transport.write(batch.deflated_frames if self._is_deflated else batch.frames)
+
+    def close(self, close: Close) -> None:
+        """Send a close frame; the peer has `CLOSE_TIMEOUT` to answer, once it could read it."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        self._transport.write(encode_frame(close.payload(), Opcode.CLOSE))
+        if self.held:
+            self.held = Hold(0)
+            self._transport.resume_reading()  # to see the answer
+        if close.code in AT_ONCE:
+            self._end()
+        self._cut_later()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._is_closing = True
+        self._transport.abort()
+
+    def ping(self) -> None:
+        """Send a ping."""
+        if not self._is_closing:
+            self._transport.write(_PING)
+
+    def apply(self, app: App) -> None:
+        """Take on live changes."""
+        self._reader.max_message = app.max_message
+        if app.rate is None:
+            self._meter = None
+        elif self._meter is None or self._meter.rate != app.rate:
+            self._meter = RateMeter(app.rate, self._loop.time())
+        self._limit_buffer(app)
+
+    def pause_reading(self) -> None:
+        """Read no more, so that TCP pushes back."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes the kernel has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
+    # --- In between
+
+    def _said(self, messages: list[Event], now: float) -> None:
+        self.said_at = now
+        self.room.from_client(self, messages)
+        if self._meter is not None and not self._is_closing:
+            wait = self._meter.spend(len(messages), sum(len(payload) for _, payload in messages), now)
+            if wait:
+                self.hold(Hold.RATE)
+                self._loop.call_later(wait, self._rate_passed)
+
+    def _rate_passed(self) -> None:
+        if not self._is_closing:
+            self.release(Hold.RATE)
+
+    def _handle(self, events: list[Event], now: float) -> None:
+        """Act on events among which are control frames, or after which the protocol was broken."""
+        messages: list[Event] = []
+        for event in events:
+            opcode, payload = event
+            if opcode is Opcode.PING:
+                self._pong(payload)
+            elif opcode is Opcode.CLOSE:
+                self._pass_on(messages, now)
+                self._closed_by_peer(payload)
+                return
+            elif opcode is not Opcode.PONG:
+                messages.append(event)
+        self._pass_on(messages, now)
+        if self._reader.failure is not None:
+            self.close(self._reader.failure)
+            self._end()
+            self.room.leave(self)
+
+    def _pass_on(self, messages: list[Event], now: float) -> None:
+        if messages and not self._is_closing:
+            self._said(messages, now)
+
+    def _pong(self, payload: bytes) -> None:
+        """Answer a ping (RFC 6455 5.5.3), but not for ever to a peer that does not read the answers."""
+        if self._is_closing:
+            return
+        if self.is_congested and self.unsent > self.room.app.send_buffer + self.allowance:
+            self.room.expel(self, TOO_SLOW)
+            return
+        self._transport.write(encode_frame(payload, Opcode.PONG))
+
+    def _closed_by_peer(self, payload: bytes) -> None:
+        """Answer a close frame with its own code (RFC 6455 5.5.1), unless it answers ours, and end the connection."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._transport.write(encode_frame(payload[:2], Opcode.CLOSE))
+            self._cut_later()
+        self.room.leave(self)
+        self._transport.close()
+
+    def _end(self) -> None:
+        """End our side. What the peer still sends is read and dropped: a close now would reset the connection,
+
+        and with it lose the close frame (RFC 9293 3.10.4, RFC 6455 7.1.1).
+        """
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _cut_later(self) -> None:
+        patience = self.room.app.stall_timeout
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._cut, self._loop.time() + patience)
+
+    def _cut(self, deadline: float) -> None:
+        """Cut the connection once the peer had time to answer: it may still be reading what was sent before."""
+        if self.unsent and self._loop.time() < deadline:
+            self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._cut, deadline)
+        else:
+            self._transport.abort()
+
+    def _limit_buffer(self, app: App) -> None:
+        high = min(HIGH_WATER, app.send_buffer)
+        self._transport.set_write_buffer_limits(high=high, low=high // 4)
