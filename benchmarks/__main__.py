@@ -57,6 +57,7 @@ def say_result(result: Result) -> None:
     for name, series in result.series.items():
         if series.failure is not None:
             say(f"    {name:10} failed: {series.failure}")
+            continue
         medians = {metric: find_median(series.samples, metric) for metric in Metric}
         figures = [
             f"{metric} {value:,.{METRICS[metric].digits}f}{METRICS[metric].unit}"

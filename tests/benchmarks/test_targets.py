@@ -1,0 +1,127 @@
+"""What is made of figures: verdicts, tables, plots."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.loads import LOADS, SWEEPS, Load, make_arguments
+from benchmarks.measure import Result, Series
+from benchmarks.metrics import Metric, Sample
+from benchmarks.plots import draw_bars, draw_lines
+from benchmarks.report import Run, make_json, make_markdown, make_plots, make_target_table
+from benchmarks.targets import TARGETS, Target, Verdict, find_losses, judge
+
+
+def result(load: Load, **figures: list[float]) -> Result:
+    """A load's result with one figure (that of its first target) by server, one value a round."""
+    metric = next(target.metric for target in TARGETS if target.load == load.name)
+    return Result(
+        load=load, series={peer: Series(samples=[{metric: value} for value in values]) for peer, values in figures.items()}
+    )
+
+
+def named(name: str) -> Load:
+    return next(load for load in LOADS if load.name == name)
+
+
+def make_run(results: dict[str, Result]) -> Run:
+    return Run(
+        command="python -m benchmarks",
+        seconds=1.0,
+        machine={"processor": "one"},
+        versions={"ours": "1", "rust": None},
+        ceiling={},
+        results=results,
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"), [(250.0, Verdict.MET), (200.0, Verdict.MET), (170.0, Verdict.MUST_ONLY), (140.0, Verdict.MISSED)]
+)
+def test_a_ratio_is_judged_by_must_and_aim(ours: float, verdict: Verdict) -> None:
+    target = Target(load="fan-100-16", metric=Metric.THROUGHPUT, must=1.5, aim=2.0)
+
+    judgement = judge(target, {"fan-100-16": result(named("fan-100-16"), ours=[ours], rust=[100.0])})
+
+    assert judgement.verdict is verdict
+    assert judgement.value == ours / 100
+
+
+def test_less_is_better_where_less_is_better() -> None:
+    target = Target(load="idle-9000", metric=Metric.MEMORY, must=4.0, aim=2.0, against=None)
+
+    verdicts = [judge(target, {"idle-9000": result(named("idle-9000"), ours=[value])}).verdict for value in (1.5, 3.0, 5.0)]
+
+    assert verdicts == [Verdict.MET, Verdict.MUST_ONLY, Verdict.MISSED]
+
+
+def test_the_median_is_judged() -> None:
+    target = Target(load="fan-100-16", metric=Metric.THROUGHPUT, must=1.5, aim=2.0)
+
+    judgement = judge(target, {"fan-100-16": result(named("fan-100-16"), ours=[1.0, 210.0, 999.0], rust=[100.0, 100.0, 7.0])})
+
+    assert judgement.value == 2.1
+
+
+def test_without_the_original_a_row_is_not_judged_and_says_so() -> None:
+    results = {"fan-100-16": result(named("fan-100-16"), ours=[100.0])}
+
+    table = make_target_table(make_run(results))
+
+    assert "not judged (no figure of rust)" in table
+    assert "not judged (no figure of quart)" in table
+
+
+def test_a_server_that_failed_has_no_figure() -> None:
+    failed = result(named("fan-100-16"), ours=[100.0], rust=[50.0])
+    failed.series["rust"].failure = "it fell over"
+
+    assert judge(TARGETS[0], {"fan-100-16": failed}).verdict is Verdict.NOT_JUDGED
+    assert "failed: it fell over" in make_markdown(make_run({"fan-100-16": failed}), [])
+
+
+def test_a_loss_in_any_round_counts() -> None:
+    samples: list[Sample] = [{Metric.LOST: 0}, {Metric.LOST: 3}, {Metric.LOST: 0, Metric.DISORDER: 1}]
+    results = {"fan-100-16": Result(load=named("fan-100-16"), series={"ours": Series(samples=samples)})}
+
+    assert find_losses(results) == {"fan-100-16": 4}
+
+
+def test_every_target_is_of_a_load_that_runs_on_both_servers() -> None:
+    loads = {load.name: load for load in LOADS}
+
+    for target in TARGETS:
+        assert "ours" in loads[target.load].peers
+        assert target.against is None or target.against in loads[target.load].peers
+        assert loads[target.load].rounds >= 5
+
+
+def test_names_of_loads_are_unique() -> None:
+    names = [load.name for load in LOADS] + [load.name for sweep in SWEEPS for load in sweep.make_loads().values()]
+
+    assert len(names) == len(set(names))
+
+
+def test_a_quick_run_is_smaller() -> None:
+    load = named("idle-9000")
+
+    assert "9000" in make_arguments(load, is_quick=False)
+    assert "2000" in make_arguments(load, is_quick=True)
+
+
+def test_plots_are_well_formed() -> None:
+    bars = draw_bars("Bars & <more>", "msg/s", {"a load": {"scalesocket": 2e6, "the Rust original": 1e6}})
+    lines = draw_lines("Lines", "clients", "µs", {"scalesocket": [(1, 2.0), (10, 30.0)], "picows": [(1, 3.0), (10, 31.0)]})
+
+    assert {ElementTree.fromstring(svg).tag for svg in (bars, lines)} == {"{http://www.w3.org/2000/svg}svg"}
+
+
+def test_the_report_holds_every_round() -> None:
+    run = make_run({"fan-100-16": result(named("fan-100-16"), ours=[1.0, 2.0, 3.0], rust=[4.0])})
+
+    report = json.loads(make_json(run))
+
+    assert [sample["throughput"] for sample in report["loads"]["fan-100-16"]["servers"]["ours"]["rounds"]] == [1.0, 2.0, 3.0]
+    assert report["targets"][0]["verdict"] == "missed"
+    assert "throughput.svg" in make_plots(run)
