@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -80,6 +80,9 @@ class Logger(structlog.BoundLoggerBase):
 class Stderr:
     """Where the lines go. A reader that went away must not take the server down, so a failed write is let go."""
 
+    def __init__(self, *_: object) -> None:
+        """Take what `structlog.get_logger("name")` was given; the events say enough without it."""
+
     def write(self, line: str) -> None:
         """Write one line to what `sys.stderr` is now."""
         try:
@@ -96,10 +99,9 @@ class StandardLibrary(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log `record` under the name of its logger."""
-        log = structlog.get_logger()
-        level = next((name for name, number in reversed(LEVELS.items()) if record.levelno >= number), "debug")
+        level = max((name for name in LEVELS if LEVELS[name] <= record.levelno), key=LEVELS.__getitem__, default="debug")
         try:
-            getattr(log, level)(record.getMessage(), logger=record.name, **({"exc_info": record.exc_info} if record.exc_info else {}))
+            getattr(structlog.get_logger(), level)(record.getMessage(), logger=record.name, exc_info=record.exc_info)
         except Exception:
             self.handleError(record)
 
@@ -116,14 +118,14 @@ class Renderer:
         return self.render(datetime.now(UTC), level, str(event.pop("event", "")), event, error)
 
 
-def set_log(*, format: Literal["text", "json"] | str, level: str) -> None:
-    """Log as `format` ("text" or "json") from `level` ("debug", "info", "warning", "error") up; may be called again at any time.
+def set_log(log_format: str, level: str) -> None:
+    """Log as "text" or "json" from `level` (one of LEVELS) up; may be called again at any time.
 
     Text is coloured when stderr is a terminal and NO_COLOR is not set.
     """
     global _threshold
     _threshold = LEVELS[level]
-    _renderer.render = render_json if format == "json" else render_colours if _wants_colours() else render_text
+    _renderer.render = render_json if log_format == "json" else render_colours if _wants_colours() else render_text
     if not structlog.is_configured():
         structlog.configure(
             processors=[_renderer],
@@ -162,10 +164,9 @@ def render_text(time: datetime, level: str, event: str, keys: Mapping[str, objec
 def render_colours(time: datetime, level: str, event: str, keys: Mapping[str, object], error: str) -> str:
     """The same line for a terminal."""
     words = " ".join(f"{DIM}{key}={PLAIN}{_value(value)}" for key, value in keys.items())
-    return (
-        f"{DIM}{time.astimezone():%H:%M:%S.%f}"[:-3]
-        + f"{PLAIN} {COLOURS[level]}{level.upper():<8}{PLAIN} {BOLD}{_printable(event)}{PLAIN}{'  ' if words else ''}{words}{_below(error)}"
-    )
+    clock = f"{time.astimezone():%H:%M:%S.%f}"[:-3]
+    head = f"{DIM}{clock}{PLAIN} {COLOURS[level]}{level.upper():<8}{PLAIN} {BOLD}{_printable(event)}{PLAIN}"
+    return f"{head}{'  ' if words else ''}{words}{_below(error)}"
 
 
 _renderer: Final = Renderer(render_text)

@@ -1,4 +1,4 @@
-"""What systemd and a service tell each other: sd_notify(3) one way, sd_listen_fds(3) the other. Nothing happens without systemd."""
+"""What systemd and a service tell each other: sd_notify(3) one way, sd_listen_fds(3) the other. Without systemd, nothing."""
 
 import os
 import socket

@@ -43,8 +43,8 @@ def site_from_line(line: CommandLine) -> Site:
     try:
         return Site(server=_server(line), apps={APP_NAME: _app(line)})
     except ValidationError as error:
-        path, message = next(iter(explain(App, error, known={})))
-        raise click.UsageError(f"{_FLAG_OF[str(path[0])]}: {message}") from error
+        finding = next(explain(App, error, elsewhere={}))
+        raise click.UsageError(f"{_FLAG_OF[str(finding.path[0])]}: {finding.message}") from error
 
 
 def _server(line: CommandLine) -> Server:

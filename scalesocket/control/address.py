@@ -17,6 +17,10 @@ class ControlError(ScalesocketError):
     """The control socket cannot be opened, or the server behind it does not answer as it should."""
 
 
+class SiteRefusedError(ControlError):
+    """The server answers that the site file is wrong."""
+
+
 def control_paths(control: str, site_file: Path | None) -> tuple[Path, ...]:
     """Where the socket may be: the command line tries each in order, a server takes those in the first one's folder.
 
@@ -33,6 +37,11 @@ def control_paths(control: str, site_file: Path | None) -> tuple[Path, ...]:
     files = dict.fromkeys([site_file.resolve(), site_file.parent.resolve() / site_file.name])
     names = [hashlib.sha256(os.fsencode(file)).hexdigest()[:16] + ".sock" for file in files]
     return tuple(folder / name for folder in _folders() for name in names)
+
+
+def is_own_folder(folder: Path) -> bool:
+    """Whether this is one of the folders that "auto" chooses, which are ours to make."""
+    return folder in _folders()
 
 
 def make_private(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from scalesocket.control.address import ControlError
+from scalesocket.control.address import ControlError, SiteRefusedError
 from scalesocket.control.messages import MAX_LINE, Answer, Request
 
 TIMEOUT: Final = 75.0
@@ -18,7 +18,7 @@ def ask(paths: Sequence[Path], request: Request, timeout: float = TIMEOUT) -> An
     """Ask the server that listens at one of `paths`.
 
     Raises ControlError when none does, it does not answer within `timeout` seconds, or its answer makes no sense; also
-    when it answers with an error.
+    when it answers with an error (SiteRefusedError: the file's).
     """
     with _connect(paths) as connection:
         connection.settimeout(timeout)
@@ -34,7 +34,7 @@ def ask(paths: Sequence[Path], request: Request, timeout: float = TIMEOUT) -> An
     except msgspec.DecodeError as error:
         raise ControlError(f"the server's answer cannot be read ({error})") from error
     if answer.error is not None:
-        raise ControlError(answer.error)
+        raise (SiteRefusedError if answer.is_site_wrong else ControlError)(answer.error)
     return answer
 
 

@@ -36,22 +36,22 @@ class Touched(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """`server.bind`, `apps.chat.routing`, or `apps.chat`."""
     kind: str
-    """`added`, `removed` or `changed`."""
+    """`added`, `removed`, `changed`, or `renewed` for the certificates."""
     reload: str
     """The class of the key: `live`, `next` or `listener`."""
     old: str | None = None
     """As the site file would write it, secrets masked; None for what is not set."""
     new: str | None = None
     rooms: int = 0
-    """Open rooms of the app (of the site, for a key of the server)."""
+    """Rooms that notice: of the app, or of the site for a key of the server."""
     clients: int = 0
-    """Their clients."""
+    """Clients that notice."""
 
 
 class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a reload did, or would do."""
 
-    applied: bool
+    is_applied: bool
     """Whether the running site changed."""
     generation: int
     """Of the site that now runs."""
@@ -65,5 +65,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     error: str | None = None
     """Why it was not done, as the log has it; may have several lines."""
+    is_site_wrong: bool = False
+    """Whether the site file is to blame for the error."""
     report: ReloadReport | None = None
     status: SiteStatus | None = None

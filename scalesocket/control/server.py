@@ -1,4 +1,4 @@
-"""The server's end of the control socket. Owns the socket file and one task per connection, all children of `open_control`."""
+"""The server's end of the control socket. Owns the socket file; its tasks, one per connection, are children of `open_control`."""
 
 import asyncio
 import fcntl
@@ -6,14 +6,18 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import anyio
 import msgspec
 import structlog
+from anyio.abc import TaskGroup
 
-from scalesocket.control.address import ControlError, make_private
+from scalesocket.config.model import Site
+from scalesocket.config.plan import Plan
+from scalesocket.control.address import ControlError, control_paths, is_own_folder, make_private
 from scalesocket.control.messages import Answer, Request
 from scalesocket.errors import ScalesocketError
 
@@ -31,37 +35,95 @@ ANSWER_TIMEOUT: Final = 60.0
 Respond = Callable[[Request], Awaitable[Answer]]
 
 
+class ControlServer:
+    """A control socket that can move. `async with open_control(…)` makes one."""
+
+    def __init__(self, respond: Respond, tasks: TaskGroup) -> None:
+        """Answer with `respond`, one connection a task in `tasks`."""
+        self._respond = respond
+        self._tasks = tasks
+        self._binding: Binding | None = None
+        self._accepting = anyio.CancelScope()
+
+    async def prepare(self, site: Site, plan: Plan) -> "Move":
+        """Open the socket of an edited site beside the old one, if its place changed; nobody is answered there before the commit.
+
+        Raises ControlError when the new place cannot be used.
+        """
+        if not any(change.key == "control" for change in plan.server):
+            return Move(self, self._binding)
+        return Move(self, bind_control(control_paths(site.server.control, site.path)))
+
+    def use(self, binding: "Binding | None") -> None:
+        """Answer at `binding` from now on (nowhere, for None), and let go of the old one."""
+        if binding is self._binding:
+            return
+        self.close()
+        self._binding = binding
+        if binding is not None:
+            self._accepting = anyio.CancelScope()
+            self._tasks.start_soon(self._accept, binding.listener, self._accepting, name="control socket")
+
+    def close(self) -> None:
+        """Answer nobody any more. Requests being answered are not cut off."""
+        self._accepting.cancel()
+        if self._binding is not None:
+            self._binding.close()
+            self._binding = None
+
+    async def _accept(self, listener: socket.socket, scope: anyio.CancelScope) -> None:
+        with scope:
+            await _accept(listener, self._respond, self._tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A control socket prepared for an edited site."""
+
+    server: ControlServer
+    binding: "Binding | None"
+
+    def commit(self) -> None:
+        """Answer there from now on."""
+        self.server.use(self.binding)
+
+    def take_back(self) -> None:
+        """Stay where the server is."""
+        if self.binding is not None and self.binding is not self.server._binding:
+            self.binding.close()
+
+
 @asynccontextmanager
-async def open_control(paths: Sequence[Path], respond: Respond) -> AsyncIterator[None]:
-    """Listen at the first of `paths` (the others, in the same folder, become links to it) and answer with `respond`.
+async def open_control(paths: Sequence[Path], respond: Respond) -> AsyncIterator[ControlServer]:
+    """Listen at the first of `paths` (the others in its folder become links to it) and answer with `respond`.
 
     With no paths nothing is opened. Raises ControlError when a place cannot be used or belongs to a server that lives.
     The files are gone afterwards.
     """
-    if not paths:
-        yield
-        return
-    with _bound(paths) as listener:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_accept, listener, respond, name="control socket")
-            yield
+    binding = bind_control(paths)
+    async with anyio.create_task_group() as tasks:
+        server = ControlServer(respond, tasks)
+        server.use(binding)
+        try:
+            yield server
+        finally:
+            server.close()
             tasks.cancel_scope.cancel()
 
 
-async def _accept(listener: socket.socket, respond: Respond) -> None:
+async def _accept(listener: socket.socket, respond: Respond, tasks: TaskGroup) -> None:
     loop = asyncio.get_running_loop()
     places = anyio.Semaphore(MAX_CONNECTIONS)
-    async with anyio.create_task_group() as tasks:
-        while True:
-            await places.acquire()
-            try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError as error:  # out of descriptors: that passes, and must not end the server
-                places.release()
-                log.warning("the control socket cannot accept", error=str(error))
-                await anyio.sleep(1.0)
-            else:
-                tasks.start_soon(_converse, connection, respond, places, name="control connection")
+    while True:
+        await places.acquire()
+        try:
+            connection, _ = await loop.sock_accept(listener)
+        except OSError as error:  # out of descriptors: that passes, and must not end the server
+            places.release()
+            log.warning("the control socket cannot accept", error=str(error))
+            await anyio.sleep(1.0)
+        else:
+            tasks.start_soon(_converse, connection, respond, places, name="control connection")
 
 
 async def _converse(connection: socket.socket, respond: Respond, places: anyio.Semaphore) -> None:
@@ -102,39 +164,56 @@ async def _answer(reader: asyncio.StreamReader, respond: Respond) -> Answer:
         return Answer(error=f"a fault of the server ({type(error).__name__}); its log says more")
 
 
-@contextmanager
-def _bound(paths: Sequence[Path]) -> Iterator[socket.socket]:
-    """A listening socket at `paths[0]`, mode 0600, with links to it at the other paths."""
-    path, *aliases = paths
-    if aliases or not path.parent.is_dir():
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A listening socket and the files that lead to it."""
+
+    listener: socket.socket
+    places: Sequence[Path]
+    inode: int
+
+    def close(self) -> None:
+        """Close the socket and remove its files, unless they are another's by now."""
+        with suppress(OSError), _claimed(self.places[0].parent):
+            if self.places[0].lstat().st_ino == self.inode:
+                for place in reversed(self.places):
+                    place.unlink(missing_ok=True)
+        self.listener.close()
+
+
+def bind_control(paths: Sequence[Path]) -> Binding | None:
+    """Listen at `paths[0]`, mode 0600, with links to it at those of the other paths that are in its folder; None for no paths.
+
+    Raises ControlError when a place cannot be used or belongs to a server that lives.
+    """
+    if not paths:
+        return None
+    path = paths[0]
+    places = [place for place in paths if place.parent == path.parent]
+    if is_own_folder(path.parent):
         make_private(path.parent)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        try:
-            with _claimed(path.parent):
-                for place in paths:
-                    _clear(place)
-                before = os.umask(0o177)  # from the start, not by a later chmod: nobody may connect in between
-                try:
-                    listener.bind(os.fspath(path))
-                finally:
-                    os.umask(before)
-                inode = path.lstat().st_ino
-                listener.listen()
-                for alias in aliases:
-                    alias.symlink_to(path.name)
-        except OSError as error:
-            raise ControlError(f"{path}: the control socket cannot be opened ({error.strerror or error})") from error
+        with _claimed(path.parent):
+            for place in places:
+                _clear(place)
+            before = os.umask(0o177)  # not by a later chmod: nobody may connect in between
+            try:
+                listener.bind(os.fspath(path))
+            finally:
+                os.umask(before)
+            inode = path.lstat().st_ino
+            listener.listen()
+            for alias in places[1:]:
+                alias.symlink_to(path.name)
         listener.setblocking(False)
-        try:
-            yield listener
-        finally:
-            with suppress(OSError), _claimed(path.parent):
-                if path.lstat().st_ino == inode:
-                    for place in (*aliases, path):
-                        place.unlink(missing_ok=True)
-    finally:
+    except OSError as error:
         listener.close()
+        raise ControlError(f"{path}: the control socket cannot be opened ({error.strerror or error})") from error
+    except ControlError:
+        listener.close()
+        raise
+    return Binding(listener, places, inode)
 
 
 @contextmanager

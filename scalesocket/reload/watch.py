@@ -35,25 +35,25 @@ Fingerprint = Mapping[Path, Mark | None]
 class WatchedFiles:
     """What a running site was made from."""
 
-    files: tuple[Path, ...]
-    """The site file, certificates and keys."""
-    globs: tuple[Path, ...] = ()
-    """Patterns of included files, absolute: a file that starts to match is a change, too."""
-
-    def paths(self) -> list[Path]:
-        """All files there are to look at now, each once."""
-        included = (Path(found) for pattern in self.globs for found in sorted(glob.glob(str(pattern))))  # noqa: PTH207
-        return list(dict.fromkeys([*self.files, *included]))
+    files: frozenset[Path]
+    """The site file, included files, certificates and keys."""
+    folders: frozenset[Path] = frozenset()
+    """Where included files are looked for (may hold `*`): a file that appears there is a change, too."""
 
     def fingerprint(self) -> Fingerprint:
         """Look at every file."""
-        return {path: _mark(path) for path in self.paths()}
+        return {path: _mark(path) for path in sorted(self.files | self._candidates())}
 
-    def folders(self) -> list[Path]:
-        """The existing folders in which a change would show: those of the files, of each link on the way, and of the globs."""
-        homes = [hop.parent for path in self.paths() for hop in _hops(path)]
-        homes += [pattern.parent for pattern in self.globs]
-        return [folder for folder in dict.fromkeys(homes) if folder.is_dir()]
+    def homes(self) -> list[Path]:
+        """The existing folders in which a change would show: those of the files and of each link on the way to them."""
+        homes = [hop.parent for path in self.files for hop in _hops(path)]
+        return [folder for folder in dict.fromkeys([*homes, *self.folders]) if folder.is_dir()]
+
+    def _candidates(self) -> set[Path]:
+        """The files an include may pick up: those called like the files there are (logs and the like may be there, too)."""
+        suffixes = {path.suffix for path in self.files} | {".toml"}
+        found = (Path(name) for folder in self.folders for name in glob.glob(f"{folder}/*"))  # noqa: PTH207 - folders may hold *
+        return {path for path in found if path.suffix in suffixes}
 
 
 async def wait_changed(watched: WatchedFiles, since: Fingerprint) -> Fingerprint:
@@ -84,7 +84,7 @@ async def _wait_different(watched: WatchedFiles, since: Fingerprint) -> None:
         return found
 
     try:
-        await _wait_notified(watched.folders(), look)
+        await _wait_notified(watched.homes(), look)
     except OSError as error:  # a folder went away in this moment, or the system has no watch to spare
         log.debug("file notifications are off, looking instead", error=str(error), every=POLL)
     while not look():  # noqa: ASYNC110 - files set no event

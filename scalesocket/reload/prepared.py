@@ -1,0 +1,39 @@
+"""What has to be opened or loaded before an edit can be applied, and is put in use, or let go, as a whole."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from scalesocket.config.model import Site
+from scalesocket.config.plan import Plan
+
+
+class Prepared(Protocol):
+    """Listeners, a TLS context, a control socket: ready beside the old ones, which still serve."""
+
+    def commit(self) -> None:
+        """Put it in use, and the old out of it. Nothing in here can fail or wait."""
+
+    def take_back(self) -> None:
+        """Let it go; the old ones never noticed. Nothing in here can fail or wait."""
+
+
+Prepare = Callable[[Site, Plan], Awaitable[Prepared]]
+"""Opens what an edited site needs. Raises ScalesocketError or OSError, and then has let go of what it had opened."""
+
+
+async def prepare_all(prepares: Sequence[Prepare], site: Site, plan: Plan) -> list[Prepared]:
+    """Prepare one after the other; if one fails, those before it are taken back and its error is raised."""
+    done: list[Prepared] = []
+    try:
+        for prepare in prepares:
+            done.append(await prepare(site, plan))
+    except BaseException:
+        take_back_all(done)
+        raise
+    return done
+
+
+def take_back_all(prepared: Sequence[Prepared]) -> None:
+    """Let go of all of it, last first."""
+    for one in reversed(prepared):
+        one.take_back()

@@ -1,0 +1,62 @@
+"""What a plan means to those who are connected: each changed key with the rooms and clients it touches. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from scalesocket.config.keys import Reload
+from scalesocket.config.model import Site
+from scalesocket.config.plan import Change, Plan
+from scalesocket.config.render import table_record, to_toml
+from scalesocket.control.messages import Touched
+from scalesocket.status import AppStatus, SiteStatus
+
+LINGERING: Final = "lingering"
+TARGETS: Final = ("command", "tcp", "unix")
+Reach = tuple[int, int]
+"""Rooms and clients."""
+
+
+def find_touched(plan: Plan, old: Site, new: Site, status: SiteStatus) -> tuple[Touched, ...]:
+    """List the changes from `old`, which runs and is in the state of `status`, to `new`: the server's first, then the apps'.
+
+    A live key touches the rooms there are; a *next* key none but those without clients, which are stopped so that they
+    open anew; a listener key nobody.
+    """
+    apps = {app.name: app for app in status.apps}
+    before, after = table_record(old.server), table_record(new.server)
+    found = [_changed("server", change, before, after, _reach(change, status.apps)) for change in plan.server]
+    for app in plan.removed:
+        rooms, clients = _all_of([apps[app.name]])
+        found.append(Touched(path=f"apps.{app.name}", kind="removed", reload=Reload.LIVE, rooms=rooms, clients=clients))
+    for app in plan.added:
+        record = table_record(app)
+        target = next(f"{key} = {to_toml(record[key])}" for key in TARGETS if key in record)
+        found.append(Touched(path=f"apps.{app.name}", kind="added", reload=Reload.NEXT, new=target))
+    for pair in plan.changed:
+        before, after = table_record(pair.old), table_record(pair.new)
+        found += [
+            _changed(f"apps.{pair.name}", change, before, after, _reach(change, [apps[pair.name]])) for change in pair.changes
+        ]
+    return tuple(found)
+
+
+def _changed(table: str, change: Change, before: Mapping[str, Any], after: Mapping[str, Any], reach: Reach) -> Touched:
+    old, new = (to_toml(record[change.key]) if change.key in record else None for record in (before, after))
+    return Touched(
+        path=f"{table}.{change.key}", kind="changed", reload=change.reload, old=old, new=new, rooms=reach[0], clients=reach[1]
+    )
+
+
+def _reach(change: Change, apps: Iterable[AppStatus]) -> Reach:
+    match change.reload:
+        case Reload.LIVE:
+            return _all_of(apps)
+        case Reload.NEXT:
+            return sum(room.state == LINGERING for app in apps for room in app.rooms), 0
+        case Reload.LISTENER:
+            return 0, 0
+
+
+def _all_of(apps: Iterable[AppStatus]) -> Reach:
+    counted = [(len(app.rooms), app.connections) for app in apps]
+    return sum(rooms for rooms, _ in counted), sum(clients for _, clients in counted)

@@ -1,0 +1,214 @@
+"""The control socket: found by both ends, for its user alone, and never in another server's way."""
+
+import asyncio
+import os
+import socket
+import stat
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio import to_thread
+
+from scalesocket.config.model import Server, Site
+from scalesocket.config.plan import make_plan
+from scalesocket.control.address import ControlError, control_paths
+from scalesocket.control.client import ask
+from scalesocket.control.messages import Answer, Diff, Reload, ReloadReport, Request, Status
+from scalesocket.control.server import open_control
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def respond(request: Request) -> Answer:
+    """Say what was asked for."""
+    match request:
+        case Reload(restart="broken"):
+            raise ValueError("no")
+        case Diff():
+            return Answer(error="site.toml:1:1: wrong", is_site_wrong=True)
+        case Reload(dry_run=True):
+            return Answer(report=ReloadReport(is_applied=False, generation=7))
+        case _:
+            return Answer(error=repr(request))
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_a_question_is_answered(tmp_path: Path) -> None:
+    paths = [tmp_path / "control.sock"]
+
+    async with open_control(paths, respond):
+        answer = await to_thread.run_sync(ask, paths, Reload(dry_run=True))
+
+    assert answer.report == ReloadReport(is_applied=False, generation=7)
+
+
+async def test_nobody_else_may_open_it_and_it_goes_with_its_server(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+
+    async with open_control([path], respond):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    assert not path.exists()
+
+
+async def test_an_error_is_raised_where_it_was_asked(tmp_path: Path) -> None:
+    paths = [tmp_path / "control.sock"]
+
+    async with open_control(paths, respond):
+        with pytest.raises(ControlError, match="Status"):
+            await to_thread.run_sync(ask, paths, Status())
+        with pytest.raises(ControlError, match="a fault of the server"):
+            await to_thread.run_sync(ask, paths, Reload(restart="broken"))
+
+
+@pytest.mark.parametrize(
+    "line", [b"\n", b"{}\n", b'{"command":"explode"}\n', b'{"command":"reload","x":1}\n', b"[" * 100_000, b"half"]
+)
+async def test_what_is_no_request_is_answered_with_an_error(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "control.sock"
+
+    async with open_control([path], respond):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(line)
+        writer.write_eof()
+        with anyio.fail_after(5):
+            answer = await reader.read()
+        writer.close()
+
+        assert answer.startswith(b'{"error":"not a request')
+
+
+async def test_idle_connections_do_not_keep_the_server_from_stopping(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+
+    async with open_control([path], respond):
+        idle = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+        for sock in idle:
+            sock.connect(str(path))
+        with anyio.fail_after(2):
+            await anyio.sleep(0.05)
+
+    for sock in idle:
+        sock.close()
+
+
+async def test_the_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+
+    async with open_control([path], respond):
+        await to_thread.run_sync(ask, [path], Reload(dry_run=True))
+
+
+async def test_the_socket_of_a_living_server_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+
+    async with open_control([path], respond):
+        with pytest.raises(ControlError, match="another server"):
+            async with open_control([path], respond):
+                pass
+        await to_thread.run_sync(ask, [path], Reload(dry_run=True))
+
+
+async def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+
+    with pytest.raises(ControlError, match="not a socket"):
+        async with open_control([path], respond):
+            pass
+
+    assert path.read_text() == "mine"
+
+
+async def test_a_path_the_system_refuses_is_an_error(tmp_path: Path) -> None:
+    for path in (tmp_path / ("x" * 200), tmp_path / "missing" / "deeper" / "control.sock"):
+        with pytest.raises(ControlError):
+            async with open_control([path], respond):
+                pass
+
+
+async def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="no server runs this site"):
+        ask([tmp_path / "control.sock"], Status())
+
+
+async def test_a_folder_that_others_may_enter_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "scalesocket").mkdir(mode=0o755)
+
+    with pytest.raises(ControlError, match="this user alone"):
+        async with open_control(control_paths("auto", tmp_path / "site.toml"), respond):
+            pass
+
+
+async def test_the_socket_moves_with_an_edit(tmp_path: Path) -> None:
+    old, new = (
+        Site(apps={}, server=Server(control=str(tmp_path / "a"))),
+        Site(apps={}, server=Server(control=str(tmp_path / "b"))),
+    )
+
+    async with open_control([tmp_path / "a"], respond) as control:
+        move = await control.prepare(new, make_plan(old, new))
+        await to_thread.run_sync(ask, [tmp_path / "a"], Reload(dry_run=True))
+        move.commit()
+        await to_thread.run_sync(ask, [tmp_path / "b"], Reload(dry_run=True))
+        assert names_in(tmp_path) == ["b"]
+
+        (await control.prepare(old, make_plan(new, old))).take_back()
+        (await control.prepare(new, make_plan(new, new))).commit()
+        await to_thread.run_sync(ask, [tmp_path / "b"], Reload(dry_run=True))
+        assert names_in(tmp_path) == ["b"]
+
+        off = Site(apps={}, server=Server(control="off"))
+        (await control.prepare(off, make_plan(new, off))).commit()
+        assert names_in(tmp_path) == []
+
+
+async def test_both_ends_find_the_place_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    file = tmp_path / "site.toml"
+    file.touch()
+    monkeypatch.chdir(tmp_path)
+
+    paths = control_paths("auto", file)
+
+    assert paths == control_paths("auto", Path("site.toml"))
+    assert paths[0].parent == tmp_path / "scalesocket"
+    assert paths[-1].parent == Path(f"/tmp/scalesocket-{os.getuid()}")
+    async with open_control(paths, respond):
+        await to_thread.run_sync(ask, paths, Reload(dry_run=True))
+
+
+async def test_a_server_is_found_after_its_symlink_was_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    for version in ("1.toml", "2.toml"):
+        (tmp_path / version).touch()
+    link = tmp_path / "site.toml"
+    link.symlink_to("1.toml")
+    places = control_paths("auto", link)
+
+    async with open_control(places, respond):
+        link.unlink()
+        link.symlink_to("2.toml")
+
+        await to_thread.run_sync(ask, control_paths("auto", link), Reload(dry_run=True))
+        await to_thread.run_sync(ask, control_paths("auto", tmp_path / "1.toml"), Reload(dry_run=True))
+
+    assert names_in(tmp_path / "scalesocket") == []
+
+
+def test_off_is_nowhere_and_a_path_is_itself(tmp_path: Path) -> None:
+    assert control_paths("off", tmp_path / "site.toml") == ()
+    assert control_paths("auto", None) == ()
+    assert control_paths(str(tmp_path / "x.sock"), tmp_path / "site.toml") == (tmp_path / "x.sock",)

@@ -1,0 +1,134 @@
+"""What the log looks like, and what it never does."""
+
+import json
+import logging
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from scalesocket.logs import is_logged, set_log
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+def test_a_line_of_text_has_time_level_event_and_keys(capfd: pytest.CaptureFixture[str]) -> None:
+    set_log("text", "info")
+
+    structlog.get_logger("room").info("a room opened", app="chat", room="lobby 1", pid=42)
+
+    line = capfd.readouterr().err
+    assert line.endswith('INFO     a room opened  app=chat room="lobby 1" pid=42\n')
+    assert line[:4].isdigit()
+    assert "\x1b" not in line
+
+
+def test_a_line_of_json_is_one_object(capfd: pytest.CaptureFixture[str]) -> None:
+    set_log("json", "info")
+
+    structlog.get_logger().warning("odd", app="chat", pids={7}, raw=b"\xff", path=structlog)
+
+    event = json.loads(capfd.readouterr().err)
+    assert list(event)[:3] == ["timestamp", "level", "event"]
+    assert event["timestamp"].endswith("Z")
+    assert event["level"] == "warning"
+    assert event["pids"] == [7]
+    assert event["raw"] == "\ufffd"
+
+
+def test_a_value_cannot_move_the_cursor_or_forge_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    set_log("text", "info")
+
+    structlog.get_logger().info("said", line="\x1b[2J\nERROR forged")
+
+    assert capfd.readouterr().err.endswith('line="\\x1b[2J\\nERROR forged"\n')
+
+
+def test_a_lone_surrogate_is_no_fault(capfd: pytest.CaptureFixture[str]) -> None:
+    for log_format in ("text", "json"):
+        set_log(log_format, "info")
+        structlog.get_logger().info("odd", name="\udcff")
+
+    assert len(capfd.readouterr().err.splitlines()) == 2
+
+
+def test_level_and_format_change_while_a_logger_is_in_use(capfd: pytest.CaptureFixture[str]) -> None:
+    set_log("text", "info")
+    log = structlog.get_logger()
+    log.debug("not yet")
+
+    set_log("json", "debug")
+    log.debug("now")
+    set_log("json", "error")
+    log.warning("no more")
+
+    assert json.loads(capfd.readouterr().err)["event"] == "now"
+    assert not is_logged("warning")
+    assert is_logged("error")
+
+
+def test_bound_keys_are_on_every_line(capfd: pytest.CaptureFixture[str]) -> None:
+    set_log("text", "info")
+    log = structlog.get_logger().bind(app="chat")
+
+    log.info("one")
+    log.error("two")
+
+    assert capfd.readouterr().err.count("app=chat") == 2
+
+
+def test_a_fault_of_ours_brings_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    for log_format in ("text", "json"):
+        set_log(log_format, "info")
+        try:
+            raise ValueError("broken")
+        except ValueError:
+            structlog.get_logger().exception("it failed", app="chat")
+
+    text = capfd.readouterr().err
+    assert text.count("ValueError: broken") == 2
+    assert "Traceback" in json.loads(text.splitlines()[-1])["exception"]
+
+
+def test_the_standard_library_is_led_here_without_its_chatter(capfd: pytest.CaptureFixture[str]) -> None:
+    set_log("text", "info")
+
+    logging.getLogger("hypercorn.error").error("it %s", "failed")
+    logging.getLogger("asyncio").info("Using selector")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+
+    error, *warned = capfd.readouterr().err.splitlines()
+    assert error.endswith("ERROR    it failed  logger=hypercorn.error")
+    assert len(warned) == 1
+    assert "DeprecationWarning" in warned[0]
+
+
+def test_a_reader_that_went_away_does_not_take_the_server_down() -> None:
+    program = (
+        "import structlog; from scalesocket.logs import set_log\n"
+        "set_log('text', 'info')\n"
+        "for n in range(1000): structlog.get_logger().info('n' * 1000)\n"
+        "print('alive')"
+    )
+
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.stdout is not None
+        said = process.stdout.read()
+
+    assert said == b"alive\n"
