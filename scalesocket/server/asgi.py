@@ -7,6 +7,7 @@ HTTP goes to the Quart app, websockets (HTTP/1.1 after a first request on the co
 """
 
 from collections.abc import MutableMapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from scalesocket.admission import Refusal
+from scalesocket.backends.launcher import Spawner
 from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
@@ -57,9 +59,10 @@ class SiteApp:
         await receive()  # lifespan.startup
         is_started = False
         try:
-            with claim_only_worker(self._path):
+            with claim_only_worker(self._path), closing(Spawner()) as spawner:
                 site = load_site(self._path)
-                async with open_gateway(site) as gateway, anyio.create_task_group() as tasks:
+                spawner.start()
+                async with open_gateway(site, spawner=spawner) as gateway, anyio.create_task_group() as tasks:
                     self._lane = GeneralLane(gateway, tasks)
                     is_started = True
                     await send({"type": "lifespan.startup.complete"})
@@ -98,8 +101,8 @@ class GeneralLane:
             return
         # Cutting an HTTP/2 connection would take every other stream of it along.
         cut = scope.get("state", {}).get(CUT) if request.http_version == "1.1" else None
-        session = Session(admission.request, receive, send, cut=cut)
-        if not await session.run(admission):
+        session = Session(admission, receive, send, cut=cut)
+        if not await session.run():
             # Hypercorn gives us messages through a bounded queue and waits for room in it even to end the websocket.
             self._tasks.start_soon(discard, receive, name="discard")
 

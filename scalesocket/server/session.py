@@ -8,20 +8,18 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 
 from scalesocket.config.model import App, Routing
 from scalesocket.config.units import KiB
 from scalesocket.errors import SHUTTING_DOWN, Close, CloseCode
-from scalesocket.rooms.client import Client
+from scalesocket.gateway import Admission
+from scalesocket.rooms.client import Client, Hold
+from scalesocket.rooms.rate import RateMeter
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.frames import Opcode
-from scalesocket.wire.handshake import Request
-
-if TYPE_CHECKING:
-    from scalesocket.gateway import Admission
 
 AsgiMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[AsgiMessage]]
@@ -31,24 +29,44 @@ HIGH_WATER: Final = 256 * KiB
 """Unsent bytes above which the room is told that this client is congested; less if `send_buffer` is."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds the peer has to answer our close frame."""
-FLUSH_TIMEOUT: Final = 10.0
-"""Seconds to take what was queued before our close frame."""
+FAULT_TIMEOUT: Final = 0.25
+"""The same after a fault of the peer: only so long that what it still sends does not reset the connection before it could
+read why (RFC 9293 3.10.4)."""
 FAREWELL_TIMEOUT: Final = 1.0
 """Seconds to say 1001 when the server around us ends before the gateway did."""
 
 TOO_BIG: Final = Close(CloseCode.TOO_BIG, "a message is longer than max_message")
 NOT_TEXT: Final = Close(CloseCode.INVALID_DATA, "a binary message is not UTF-8, and this app takes text")
 FAULTS: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
-"""After these the connection is cut at once: what a peer sends that breaks the rules is not worth waiting for."""
+"""Closes that hardly wait for the peer's answer: it broke the rules already."""
 
 
 class Session(Client):
-    """One accepted ASGI websocket. `cut` drops its connection without a word, where the server can do that."""
+    """One ASGI websocket that was admitted. `cut` drops its connection without a word, where the server can do that."""
 
-    __slots__ = ("_close", "_cut", "_is_gone", "_queue", "_readable", "_receive", "_scope", "_send", "_unsent", "_wake")
+    __slots__ = (
+        "_admission",
+        "_app",
+        "_close",
+        "_cut",
+        "_is_gone",
+        "_loop",
+        "_meter",
+        "_queue",
+        "_readable",
+        "_receive",
+        "_scope",
+        "_send",
+        "_unsent",
+        "_wake",
+    )
 
-    def __init__(self, request: Request, receive: Receive, send: Send, *, cut: Callable[[], None] | None = None) -> None:
-        super().__init__(remote=request.remote, query=request.query, now=asyncio.get_running_loop().time())
+    def __init__(self, admission: Admission, receive: Receive, send: Send, *, cut: Callable[[], None] | None = None) -> None:
+        """Speak through `receive` and `send`; nothing is sent before `run`."""
+        request = admission.request
+        self._loop = asyncio.get_running_loop()
+        super().__init__(remote=request.remote, query=request.query, now=self._loop.time())
+        self._admission = admission
         self._receive = receive
         self._send = send
         self._cut = cut
@@ -60,11 +78,14 @@ class Session(Client):
         self._scope = anyio.CancelScope()
         self._close: Close | None = None
         self._is_gone = False
+        self._app = admission.app
+        self._meter: RateMeter | None = None
+        self.apply(admission.app)
 
-    async def run(self, admission: "Admission") -> bool:
+    async def run(self) -> bool:
         """Accept the websocket and stay until it is over. True when the server said so by `websocket.disconnect`."""
         await self._send({"type": "websocket.accept"})
-        refusal = admission.join(self)
+        refusal = self._admission.join(self)
         if refusal is not None:
             self.close(refusal)
         try:
@@ -95,13 +116,14 @@ class Session(Client):
             self.room.congested(self)
 
     def close(self, close: Close) -> None:
-        """Close after what is queued, for which the client has FLUSH_TIMEOUT, or at once when it broke the rules."""
+        """Close after what is queued, for which the client has `stall_timeout`, or at once when it broke the rules."""
         if self._close is not None:
             return
         self._close = close
         if close.code in FAULTS:
             self._queue.clear()
-        self._scope.deadline = anyio.current_time() + FLUSH_TIMEOUT
+        self._scope.deadline = anyio.current_time() + self._app.stall_timeout
+        self.held = Hold(0)
         self._readable.set()
         self._wake.set()
 
@@ -112,6 +134,14 @@ class Session(Client):
     def ping(self) -> None:
         """Do nothing but take the pong for granted: ASGI has neither. The server pings by itself (`handover.py`)."""
         self.heard_at = max(self.heard_at, self.pinged_at)
+
+    def apply(self, app: App) -> None:
+        """Take on live changes."""
+        self._app = app
+        if app.rate is None:
+            self._meter = None
+        elif self._meter is None or self._meter.rate != app.rate:
+            self._meter = RateMeter(app.rate, self._loop.time())
 
     def pause_reading(self) -> None:
         """Take no more messages from the server, which then reads no more from the peer."""
@@ -139,13 +169,12 @@ class Session(Client):
             for payload in batch.payloads:
                 await self._send(message_of(payload, batch.opcode))
                 self._took(len(payload))
-        await self._send({"type": "websocket.close", "code": int(self._close.code), "reason": self._close.reason})
-        wait = 0.0 if self._close.code in FAULTS else CLOSE_TIMEOUT
+        await self._send(close_message(self._close))
+        wait = FAULT_TIMEOUT if self._close.code in FAULTS else CLOSE_TIMEOUT
         self._scope.deadline = anyio.current_time() + wait
 
     async def _read(self) -> None:
         """Give messages to the room while it wants them; discard them while closing; end with the connection."""
-        loop = asyncio.get_running_loop()
         while True:
             event = await self._receive()
             if event["type"] == "websocket.disconnect":
@@ -154,23 +183,27 @@ class Session(Client):
                 return
             await self._readable.wait()
             if self._close is None:
-                self.heard_at = self.said_at = loop.time()
                 self._hear(event)
 
     def _hear(self, event: AsgiMessage) -> None:
         """Check one message and pass it on."""
-        app = self.room.app
+        now = self.heard_at = self.said_at = self._loop.time()
         text: str | None = event.get("text")
         opcode, payload = (Opcode.BINARY, event["bytes"]) if text is None else (Opcode.TEXT, text.encode())
-        if len(payload) > app.max_message:
+        if len(payload) > self._app.max_message:
             self.room.expel(self, TOO_BIG)
             return
-        if opcode is Opcode.BINARY and not takes_binary(app):
+        if opcode is Opcode.BINARY and not takes_binary(self._app):
             if not is_utf8(payload):
                 self.room.expel(self, NOT_TEXT)
                 return
             opcode = Opcode.TEXT
         self.room.from_client(self, [(opcode, payload)])
+        if self._meter is not None and self._close is None:
+            wait = self._meter.spend(1, len(payload), now)
+            if wait:
+                self.hold(Hold.RATE)
+                self._loop.call_later(wait, self.release, Hold.RATE)
 
     def _took(self, size: int) -> None:
         """Note that the server took so many bytes of payload."""
@@ -179,14 +212,14 @@ class Session(Client):
             self.room.drained(self)
 
     def _high_water(self) -> int:
-        return min(HIGH_WATER, self.room.app.send_buffer)
+        return min(HIGH_WATER, self._app.send_buffer)
 
     async def _say_farewell(self) -> None:
         """Close with 1001, not with the 1011 a server says for an app that returns: it is ending, and we with it."""
         if self._is_gone or self._close is not None:
             return
         with anyio.move_on_after(FAREWELL_TIMEOUT, shield=True), contextlib.suppress(Exception):
-            await self._send({"type": "websocket.close", "code": int(SHUTTING_DOWN.code), "reason": SHUTTING_DOWN.reason})
+            await self._send(close_message(SHUTTING_DOWN))
 
 
 def message_of(payload: bytes, opcode: Opcode) -> AsgiMessage:
@@ -194,6 +227,11 @@ def message_of(payload: bytes, opcode: Opcode) -> AsgiMessage:
     if opcode is Opcode.TEXT:
         return {"type": "websocket.send", "text": payload.decode()}
     return {"type": "websocket.send", "bytes": payload}
+
+
+def close_message(close: Close) -> AsgiMessage:
+    """A close frame, as ASGI says it."""
+    return {"type": "websocket.close", "code": int(close.code), "reason": close.payload()[2:].decode()}
 
 
 def takes_binary(app: App) -> bool:

@@ -45,7 +45,7 @@ def open_file(folder: Path, url_path: bytes) -> OpenFile | None:
         path = root.joinpath(*names).resolve(strict=True)
         if is_public(path, root) and path.is_dir():
             path = (path / INDEX).resolve(strict=True)
-            if not url_path.endswith(b"/"):
+            if is_public(path, root) and not url_path.endswith(b"/"):
                 raise FolderWithoutSlash
         elif url_path.endswith(b"/"):
             return None
