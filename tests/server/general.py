@@ -1,13 +1,15 @@
 """A gateway behind the general lane alone: a listener that gives every connection to Hypercorn."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import httpx
+from websockets.asyncio.client import ClientConnection, connect
 
 from scalesocket.backends.launcher import Spawner
 from scalesocket.config.model import App, Server, Site
@@ -36,6 +38,11 @@ class General:
             writer.close()
             await writer.wait_closed()
 
+    async def join(self, path: str, **options: Any) -> ClientConnection:
+        """Open a websocket as this lane gets it: a request first, then the upgrade on the same connection."""
+        sock = await open_kept_alive(self.port)
+        return await connect(f"ws://127.0.0.1:{self.port}{path}", sock=sock, **options)
+
     async def wait_no_connections(self) -> None:
         """Wait until Hypercorn has let go of every connection."""
         with anyio.fail_after(5):
@@ -47,6 +54,20 @@ class General:
         answer = await self.ask(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         head, _, body = answer.partition(b"\r\n\r\n")
         return int(head.split(b" ")[1]), body
+
+
+async def open_kept_alive(port: int) -> socket.socket:
+    """Ask for `/health` and keep the connection."""
+    loop = asyncio.get_running_loop()
+    sock = socket.socket()
+    sock.setblocking(False)
+    await loop.sock_connect(sock, ("127.0.0.1", port))
+    await loop.sock_sendall(sock, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = b""
+    with anyio.fail_after(10):
+        while not answer.endswith(b'{"status":"ok"}'):
+            answer += await loop.sock_recv(sock, 4096)
+    return sock
 
 
 class Acceptor(asyncio.Protocol):

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from scalesocket.gateway import Gateway
 
 MAX_BODY: Final = 16 * 1024
-"""Bytes of a request's body that are read and ignored; a longer one is answered with 413."""
+"""Bytes of a request's body that are read and forgotten; a longer one is answered with 413."""
+BODY_TIMEOUT: Final = 5.0
+"""Seconds for such a body to arrive."""
 
 log = structlog.get_logger(__name__)
 
@@ -32,19 +34,22 @@ def create_http_app(gateway: "Gateway") -> Quart:
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
     for blueprint in (health_blueprint, scrape_blueprint, apps_blueprint, rooms_blueprint, static_blueprint):
         app.register_blueprint(blueprint(gateway))
-    app.before_request(refuse_body)
+    app.before_request(skip_body)
     app.after_request(harden)
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(Exception, answer_fault)
     return app
 
 
-async def refuse_body() -> None:
-    """Refuse a body that is announced as too long."""
+async def skip_body() -> None:
+    """Read a body and forget it, so that the connection can go on; refuse one that is too long (413) or too slow (408)."""
     if (request.content_length or 0) > MAX_BODY:
         raise RequestEntityTooLarge
+    if request.content_length or "Transfer-Encoding" in request.headers:
+        await request.get_data(cache=False)
 
 
 async def harden(response: Response) -> Response:

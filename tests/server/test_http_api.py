@@ -1,0 +1,207 @@
+"""Health, readiness, metrics, the rooms API and the list of apps, over a gateway with real rooms."""
+
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+from general import General, make_site, open_general
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from scalesocket.config.model import App
+
+pytestmark = pytest.mark.anyio
+
+CHAT = App(name="chat", command=["cat"], origins=["*"])
+JSON = App(name="json", command=["cat"], routing="json", join_message='{"_meta": true, "bar": 123}')
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def general() -> AsyncIterator[General]:
+    async with open_general(make_site(CHAT, JSON)) as general:
+        yield general
+
+
+async def wait_metadata(general: General, path: str, wanted: object) -> None:
+    with anyio.fail_after(5):
+        while (await general.http.get(path)).json() != wanted:  # noqa: ASYNC110 - it is another process that does it
+            await anyio.sleep(0.01)
+
+
+# --- Probes
+
+
+async def test_health_is_ok(general: General) -> None:
+    answer = await general.http.get("/health")
+
+    assert (answer.status_code, answer.text) == (200, '{"status":"ok"}')
+    assert answer.headers["content-type"] == "application/json"
+
+
+async def test_a_running_site_is_ready(general: General) -> None:
+    answer = await general.http.get("/ready")
+
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ready", "draining": False, "generation": 1, "last_error": None}
+
+
+async def test_a_draining_site_is_healthy_but_not_ready(general: General) -> None:
+    await general.gateway.drain()
+
+    ready, health = await general.http.get("/ready"), await general.http.get("/health")
+
+    assert (ready.status_code, ready.json()["draining"]) == (503, True)
+    assert health.status_code == 200
+
+
+# --- Metrics
+
+
+async def test_metrics_are_openmetrics_text(general: General) -> None:
+    async with await general.join("/chat/lobby"):
+        answer = await general.http.get("/metrics")
+
+    families = list(text_string_to_metric_families(answer.text))
+    samples = {(sample.name, sample.labels.get("app")): sample.value for family in families for sample in family.samples}
+    assert answer.headers["content-type"] == OPENMETRICS
+    assert samples["scalesocket_websocket_connections_total", "chat"] == 1
+    assert samples["scalesocket_websocket_connections_open", "chat"] == 1
+
+
+async def test_metrics_by_room_come_and_go_with_the_room() -> None:
+    async with open_general(make_site(CHAT, metrics_rooms=True)) as general:
+        async with await general.join("/chat/lobby"):
+            during = (await general.http.get("/metrics")).text
+        await wait_metadata(general, "/chat/api/rooms/", [])
+        after = (await general.http.get("/metrics")).text
+
+    assert 'scalesocket_websocket_connections_open{app="chat",room="lobby"} 1.0' in during
+    assert "lobby" not in after
+
+
+async def test_metrics_and_api_can_be_off_and_come_by_an_edit() -> None:
+    paths = ("/metrics", "/api/apps/", "/chat/api/rooms/", "/")
+
+    async with open_general(make_site(CHAT, metrics=False, api=False)) as general:
+        before = [(await general.http.get(path)).status_code for path in paths]
+        general.gateway.apply(make_site(CHAT))
+        after = [(await general.http.get(path)).status_code for path in paths]
+
+    assert before == [404, 404, 404, 404]
+    assert after == [200, 200, 200, 200]
+
+
+# --- Rooms
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_the_rooms_of_an_app_are_listed(general: General, slash: str) -> None:
+    async with await general.join("/json/foo"):
+        await wait_metadata(general, "/json/api/foo/metadata", {"bar": 123})
+
+        answer = await general.http.get(f"/json/api/rooms{slash}")
+
+    assert answer.text == '[{"name":"foo","connections":1,"metadata":{"bar":123}}]'
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_a_room_is_described(general: General, slash: str) -> None:
+    async with await general.join("/chat/foo"), await general.join("/chat/foo"):
+        room = await general.http.get(f"/chat/api/foo{slash}")
+        connections = await general.http.get(f"/chat/api/foo/connections{slash}")
+        metadata = await general.http.get(f"/chat/api/foo/metadata{slash}")
+
+    assert room.json() == {"name": "foo", "connections": 2, "metadata": None}
+    assert connections.text == "2"
+    assert metadata.text == "null"
+
+
+async def test_the_app_at_the_root_has_its_api_there() -> None:
+    async with open_general(make_site(App(name="chat", command=["cat"], mount="/"))) as general, await general.join("/foo"):
+        rooms = await general.http.get("/api/rooms/")
+        connections = await general.http.get("/api/foo/connections")
+
+    assert rooms.json() == [{"name": "foo", "connections": 1, "metadata": None}]
+    assert connections.text == "1"
+
+
+async def test_a_room_that_is_not_open_is_not_found(general: General) -> None:
+    paths = ("/chat/api/nobody", "/chat/api/nobody/connections", "/nobody/api/rooms/", "/api/rooms/", "/chat/api/")
+
+    answers = [await general.http.get(path) for path in paths]
+
+    assert [answer.status_code for answer in answers] == [404] * len(paths)
+    assert answers[0].json() == {"error": "not found"}
+
+
+# --- Apps
+
+
+async def test_the_apps_are_listed(general: General) -> None:
+    async with await general.join("/chat/foo"):
+        answer = (await general.http.get("/api/apps/")).json()
+
+    assert (answer["generation"], answer["last_error"], answer["connections"]) == (1, None, 1)
+    chat, json = answer["apps"]
+    assert (chat["name"], chat["mount"], chat["rooms"], chat["connections"]) == ("chat", "/chat", 1, 1)
+    assert (json["name"], json["rooms"], json["connections"]) == ("json", 0, 0)
+
+
+async def test_the_front_page_lists_the_apps(general: General) -> None:
+    answer = await general.http.get("/")
+
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "/chat/ROOM" in answer.text
+    assert "/json/ROOM" in answer.text
+
+
+# --- What is refused
+
+
+async def test_a_room_asked_for_without_an_upgrade_is_not_found(general: General) -> None:
+    answer = await general.http.get("/chat/lobby")
+
+    assert answer.status_code == 404
+    assert "websocket" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/chat/api/rooms/", "/chat/"])
+async def test_other_methods_are_not_allowed(general: General, path: str) -> None:
+    answer = await general.http.post(path)
+
+    assert (answer.status_code, answer.json()) == (405, {"error": "method not allowed"})
+    assert "GET" in answer.headers["allow"]
+
+
+async def test_a_long_body_is_refused(general: General) -> None:
+    answer = await general.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_short_body_is_read_and_forgotten(general: General) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b"x" * 100
+
+    for content in (b"x" * 1000, chunks()):
+        answer = await general.http.request("GET", "/health", content=content)
+        assert answer.status_code == 200
+    assert general.hypercorn.connections == 1
+
+
+async def test_a_long_head_is_refused(general: General) -> None:
+    answer = await general.ask(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000 + b"\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_head_that_is_none_is_refused(general: General) -> None:
+    answer = await general.ask(b"nonsense\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
