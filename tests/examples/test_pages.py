@@ -1,18 +1,16 @@
 """The example site in a real browser: pages that play together, with nothing to complain about in their consoles."""
 
-import os
 import re
 import shutil
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from tests.examples.listening import run_until_listening
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 CHROMIUM: Final = shutil.which("chromium")
@@ -25,8 +23,6 @@ FLAGS: Final = (
     "--disable-component-update",
     "--disable-sync",
 )
-START: Final = 20.0
-"""Seconds a server may take to say where it listens."""
 PATIENCE: Final = 10_000
 """Milliseconds a page may take to show what it is told."""
 JOINED: Final = '.status[data-state="open"]'
@@ -34,42 +30,6 @@ JOINED: Final = '.status[data-state="open"]'
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt-get install chromium)")
 
 Open = Callable[..., Page]
-
-
-@contextmanager
-def run_until_listening(*command: str, **environ: str) -> Iterator[str]:
-    """Run a server, and give the `host:port` it says it listens on."""
-    server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "NO_COLOR": "1", **environ}
-    )
-    said: list[str] = []
-    addresses: list[str] = []
-    is_settled = threading.Event()
-
-    def listen() -> None:
-        assert server.stdout is not None
-        for line in server.stdout:
-            said.append(line)
-            if match := re.search(r"listening on (?:http://)?([\d.]+:\d+)", line):
-                addresses.append(match[1])
-                is_settled.set()
-        is_settled.set()
-
-    listener = threading.Thread(target=listen)
-    listener.start()
-    try:
-        is_settled.wait(START)
-        assert addresses, f"{command} did not listen within {START} s:\n{''.join(said)}"
-        yield addresses[0]
-    finally:
-        server.terminate()
-        try:
-            server.wait(START)
-        except subprocess.TimeoutExpired:
-            server.kill()
-        listener.join()
-        assert server.stdout is not None
-        server.stdout.close()
 
 
 @pytest.fixture(scope="module")

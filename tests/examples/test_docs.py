@@ -1,0 +1,104 @@
+"""What README and docs say is so: their site files load, their links lead somewhere, their commands run."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from scalesocket.config.parse import parse_site
+from tests.examples.listening import run_until_listening
+
+ROOT: Final = Path(__file__).parents[2]
+README: Final = ROOT / "README.md"
+PAGES: Final = sorted([README, ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SCALESOCKET: Final = (sys.executable, "-m", "scalesocket")
+
+
+def find_blocks(page: Path, language: str) -> Iterator[str]:
+    return (text for name, text in BLOCK.findall(page.read_text()) if name == language)
+
+
+SITES: Final = [
+    pytest.param(text, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, text in enumerate(find_blocks(page, "toml"))
+    if "[apps" in text
+]
+COMMANDS: Final = sorted(
+    {
+        tuple(shlex.split(line, comments=True)[2:])
+        for page in PAGES
+        for block in find_blocks(page, "console")
+        for line in block.splitlines()
+        if re.match(r"\$ scalesocket \w", line)
+    }
+)
+
+
+@pytest.mark.parametrize("text", SITES)
+def test_every_site_file_in_the_docs_is_right(text: str, tmp_path: Path) -> None:
+    site = parse_site(text, tmp_path / "site.toml", {})
+
+    assert site.apps
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+
+    missing = [link for link in links if not (page.parent / link).exists()]
+
+    assert not missing
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_in_the_docs_is_one(words: tuple[str, ...]) -> None:
+    shown = subprocess.run([*SCALESOCKET, words[0], "--help"], capture_output=True, text=True, check=False)
+
+    assert shown.returncode == 0, shown.stderr
+    for flag in (word for word in words if word.startswith("--")):
+        assert flag in shown.stdout
+
+
+def test_the_sixty_seconds_of_the_readme_check_ok(tmp_path: Path) -> None:
+    site = next(find_blocks(README, "toml"))
+    (tmp_path / "site.toml").write_text(site)
+
+    checked = subprocess.run([*SCALESOCKET, "check", "site.toml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "OK" in checked.stdout
+
+
+def test_the_readme_shows_the_example_script_as_it_is() -> None:
+    assert (ROOT / "example.sh").read_text() in find_blocks(README, "bash")
+    assert os.access(ROOT / "example.sh", os.X_OK)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_quick_start_of_the_readme_works_letter_by_letter() -> None:
+    serve, talk = (
+        shlex.split(block.removeprefix("$ "))
+        for block in find_blocks(README, "console")
+        if block.startswith(("$ scalesocket ./example.sh", "$ curl --include"))
+    )
+    with ExitStack() as stack:
+        # The one thing not as written is the port: 9000 may be somebody else's on this machine.
+        address = stack.enter_context(run_until_listening(*SCALESOCKET, "--addr", "127.0.0.1:0", *serve[1:], cwd=ROOT))
+
+        heard = subprocess.run(
+            [word.replace("localhost:9000", address) for word in talk], capture_output=True, timeout=20, check=False
+        ).stdout
+
+    assert heard.startswith(b"HTTP/1.1 101 ")
+    assert b'{"message": "hello world"}' in heard
+    assert b'{"message": "goodbye"}' in heard

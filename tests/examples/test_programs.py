@@ -1,0 +1,96 @@
+"""The programs of the examples, as the server runs them: lines in, lines out."""
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+EXAMPLES: Final = Path(__file__).parents[2] / "examples"
+
+
+def answers(program: str, *messages: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a program prints for these messages, until its input ends."""
+    spoken = "".join(json.dumps(message) + "\n" for message in messages)
+    ran = subprocess.run(
+        [sys.executable, EXAMPLES / program], input=spoken, capture_output=True, text=True, timeout=20, check=True
+    )
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def join(client: int, name: str) -> dict[str, Any]:
+    return {"t": "Join", "_from": client, "name": name}
+
+
+def test_the_editor_takes_an_edit_of_the_newest_text_and_leaves_an_older_one_aside() -> None:
+    first = {"t": "Edit", "_from": 1, "version": 0, "at": 0, "cut": 1, "put": "##"}
+    late = {"t": "Edit", "_from": 2, "version": 0, "at": 0, "cut": 0, "put": "lost"}
+    again = {"t": "Edit", "_from": 2, "version": 1, "at": 0, "cut": 0, "put": "> "}
+
+    said = answers("editor/editor.py", join(1, "Ann"), join(2, "Bob"), first, late, again, join(3, "Carl"))
+
+    assert [message["by"] for message in said if message["t"] == "Edit"] == [1, 2]
+    text = said[-2]
+    assert (text["_to"], text["version"]) == (3, 2)
+    assert text["text"].startswith("> ## Write together\n")
+
+
+def test_the_editor_sends_the_text_to_a_page_whose_edit_cannot_be() -> None:
+    wrong = {"t": "Edit", "_from": 1, "version": 0, "at": 999_999, "cut": 0, "put": "x"}
+
+    said = answers("editor/editor.py", join(1, "Ann"), wrong)
+
+    assert (said[-1]["t"], said[-1]["_to"], said[-1]["version"]) == ("Text", 1, 0)
+
+
+def test_the_whiteboard_tells_a_change_to_all_but_its_author() -> None:
+    add = {"t": "Add", "_from": 1, "x": 0.5, "y": 2}
+    change = {"t": "Change", "_from": 1, "id": 1, "text": "milk"}
+
+    said = answers("whiteboard/whiteboard.py", join(1, "Ann"), add, change, join(2, "Bob%20B."))
+
+    added, changed, board, people = said[-4:]
+    assert (added["note"]["x"], added["note"]["y"]) == (0.5, 1.0)
+    assert (changed["note"]["text"], changed["_except"]) == ("milk", 1)
+    assert (board["_to"], [note["text"] for note in board["notes"]]) == (2, ["milk"])
+    assert people["people"] == {"1": "Ann", "2": "Bob B."}
+
+
+def test_the_arena_moves_a_player_where_it_steers() -> None:
+    game = subprocess.Popen(
+        [sys.executable, EXAMPLES / "arena/arena.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with game:
+        assert game.stdin is not None
+        assert game.stdout is not None
+        for message in (join(7, "Ann"), {"t": "Steer", "_from": 7, "x": 1, "y": 0}):
+            game.stdin.write(json.dumps(message) + "\n")
+        game.stdin.flush()
+
+        welcome, names = (json.loads(game.stdout.readline()) for _ in range(2))
+        states = [json.loads(game.stdout.readline()) for _ in range(40)]
+        game.stdin.close()
+
+    assert (welcome["_to"], names["names"]) == (7, {"7": "Ann"})
+    start, *places = (state["players"][0][1] for state in states)
+    assert max(places) >= min(start + 100, 1600 - 26)  # to the right, until it meets the wall
+    assert game.returncode == 0
+
+
+def test_the_dice_tell_a_roll_to_everyone_and_a_mistake_to_who_made_it() -> None:
+    header = struct.Struct("<3I")
+    spoken = b"".join(header.pack(5, 1, len(words)) + words for words in (b"3d6", b"hello\nthere"))
+
+    ran = subprocess.run(
+        [sys.executable, EXAMPLES / "gwsocket/dice.py"], input=spoken, capture_output=True, timeout=20, check=True
+    ).stdout
+
+    heard = []
+    while ran:
+        client, kind, length = header.unpack(ran[:12])
+        heard.append((client, kind, ran[12 : 12 + length]))
+        ran = ran[12 + length :]
+    assert heard[0][:2] == (0, 1)
+    assert heard[0][2].startswith(b"player 5 rolls 3d6: ")
+    assert heard[-1] == (5, 1, b"roll like this: 2d6")
