@@ -37,9 +37,8 @@ class History:
         if batch.to is not None or batch.cache is False or (self._keep == "tagged" and not batch.cache):
             return
         messages = self._messages
-        for payload in batch.payloads[-self._size :]:
-            if len(payload) > self._max_bytes:
-                continue
+        fitting = [payload for payload in batch.payloads if len(payload) <= self._max_bytes]
+        for payload in fitting[-self._size :]:
             messages.append((batch.opcode, payload))
             self._bytes += len(payload)
             while len(messages) > self._size or self._bytes > self._max_bytes:

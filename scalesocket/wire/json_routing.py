@@ -4,7 +4,7 @@ import json
 import re
 import string
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -29,15 +29,10 @@ class _Fields(msgspec.Struct, gc=False):
     reason: Any = None
 
 
-class _Address(NamedTuple):
-    """Who gets a message, and whether newcomers do."""
+_Address = tuple[frozenset[ClientId] | None, frozenset[ClientId], bool | None]
+"""`to`, `exclude` and `cache` of a batch: who gets a message, and whether newcomers do."""
 
-    to: frozenset[ClientId] | None
-    exclude: frozenset[ClientId]
-    cache: bool | None
-
-
-_EVERYONE: Final = _Address(None, NOBODY, None)
+_EVERYONE: Final[_Address] = (None, NOBODY, None)
 _NIL: Final = frozenset((ClientId(0),))
 _COMMAND: Final = frozenset({"_to", "_except", "_close", "_cache", "reason"})
 
@@ -71,7 +66,8 @@ def address_json(records: Sequence[bytes], text: bytes, opcode: Opcode) -> list[
     def close_batch() -> None:
         nonlocal neighbours
         if neighbours:
-            routed.append(Batch(neighbours, opcode, to=address.to, exclude=address.exclude, cache=address.cache))
+            to, exclude, cache = address
+            routed.append(Batch(neighbours, opcode, to=to, exclude=exclude, cache=cache))
             neighbours = []
 
     for record in records:
@@ -100,13 +96,16 @@ def _route(record: bytes) -> tuple[_Address | None, Sequence[Routed]]:
         return _EVERYONE, ()
     if fields.meta is True:
         return None, [_read_metadata(record)]
-    to, exclude = _ids(fields.to), _ids(fields.exclude) or NOBODY
+    to, exclude, cache, code = fields.to, NOBODY, fields.cache, fields.close
     if to is not None:
-        to, exclude = to - exclude, NOBODY
-    address = _Address(to, exclude, fields.cache if isinstance(fields.cache, bool) else None)
-    if fields.close is None:
+        to = _ids(to)
+    if fields.exclude is not None:
+        exclude = _ids(fields.exclude)
+        if to is not None:
+            to, exclude = to - exclude, NOBODY
+    address = (to, exclude, cache if isinstance(cache, bool) else None)
+    if code is None:
         return address, ()
-    code = fields.close
     if to is None:
         return address, [CLOSE_WITHOUT_TO]
     if type(code) is not int or not (code == 1000 or 4000 <= code <= 4999):
@@ -136,12 +135,11 @@ def _read_fields(record: bytes) -> _Fields | None:
         return msgspec.convert(value, _Fields) if isinstance(value, dict) else None
 
 
-def _ids(field: ClientId | frozenset[ClientId] | None) -> frozenset[ClientId] | None:
+def _ids(field: ClientId | frozenset[ClientId]) -> frozenset[ClientId]:
     """The clients a field names; 0 is nobody."""
-    if field is None:
-        return None
-    ids = frozenset((field,)) if isinstance(field, int) else field
-    return ids - _NIL
+    if isinstance(field, int):
+        return frozenset((field,)) if field else NOBODY
+    return field - _NIL
 
 
 def _read_metadata(record: bytes) -> Metadata | Drop:

@@ -147,11 +147,13 @@ def make_router(
     """Make what reads a backend's output; `routing` is `broadcast`, `json` or `gwsocket`.
 
     `delimiter`: characters, each of which ends a record (None: a newline; none at all for gwsocket). `max_record`: in
-    bytes. `binary` sends each chunk as it comes.
+    bytes. `binary` sends each chunk as it comes. Raises ValueError for another routing.
     """
     if routing == "gwsocket":
         return GwsocketRouter(byte_order, delimiter or "", max_record=max_record)
-    address = ADDRESSES[routing]
+    address = ADDRESSES.get(routing)
+    if address is None:
+        raise ValueError(f"unknown routing {routing!r}")
     if binary:
         return BinaryRouter(address)
     return TextRouter(Splitter(delimiter or NEWLINE, max_record=max_record), address)
@@ -163,14 +165,15 @@ def make_encoder(
     """Make what writes a backend's input; `routing` is `broadcast`, `json` or `gwsocket`.
 
     `delimiter`: as for `make_router`. A newline ends what we write if it is among them, else the first of them does;
-    with `binary` nothing does.
+    with `binary` nothing does. Raises ValueError for another routing.
     """
-    if routing == "gwsocket":
-        return GwsocketEncoder(byte_order, _terminator(delimiter or ""))
-    delimiters = delimiter or NEWLINE
-    terminator = b"" if binary else _terminator(delimiters)
-    return JsonEncoder(delimiters, terminator) if routing == "json" else PlainEncoder(terminator)
-
-
-def _terminator(delimiters: str) -> bytes:
-    return (NEWLINE if NEWLINE in delimiters else delimiters[:1]).encode()
+    delimiters = delimiter or ("" if routing == "gwsocket" else NEWLINE)
+    end = (NEWLINE if NEWLINE in delimiters else delimiters[:1]).encode()
+    match routing:
+        case "broadcast":
+            return PlainEncoder(b"" if binary else end)
+        case "json":
+            return JsonEncoder(delimiters, b"" if binary else end)
+        case "gwsocket":
+            return GwsocketEncoder(byte_order, end)
+    raise ValueError(f"unknown routing {routing!r}")

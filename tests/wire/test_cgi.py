@@ -1,0 +1,130 @@
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from scalesocket.wire.cgi import child_environment, environment
+from scalesocket.wire.handshake import Request
+
+REQUEST = Request(
+    method="GET",
+    target="/chat/lobby?a=1&b=%20",
+    path="/chat/lobby",
+    query="a=1&b=%20",
+    headers={"host": "example.org:8080", "user-agent": "curl/8", "cookie": "a=1; b=2", "origin": "https://example.org"},
+    peer=("192.0.2.1", 5555),
+    local=("198.51.100.1", 9000),
+    is_secure=False,
+    http_version="1.1",
+)
+
+
+def describe(request: Request = REQUEST, room: str = "lobby") -> dict[str, str]:
+    return environment(request, app="chat", room=room, script_name="/chat", path_info=f"/{room}", software="scalesocket/0")
+
+
+def with_headers(**headers: str) -> Request:
+    return replace(REQUEST, headers=REQUEST.headers | {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def test_the_environment_describes_the_request_in_the_words_of_rfc_3875() -> None:
+    assert describe() == {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "SERVER_SOFTWARE": "scalesocket/0",
+        "SERVER_NAME": "example.org",
+        "SERVER_PORT": "9000",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "/chat",
+        "PATH_INFO": "/lobby",
+        "QUERY_STRING": "a=1&b=%20",
+        "REMOTE_ADDR": "192.0.2.1:5555",
+        "REMOTE_HOST": "192.0.2.1",
+        "REMOTE_PORT": "5555",
+        "APP": "chat",
+        "ROOM": "lobby",
+        "HTTP_HOST": "example.org:8080",
+        "HTTP_USER_AGENT": "curl/8",
+        "HTTP_COOKIE": "a=1; b=2",
+        "HTTP_ORIGIN": "https://example.org",
+    }
+
+
+def test_https_is_on_only_when_it_is() -> None:
+    assert describe(replace(REQUEST, is_secure=True))["HTTPS"] == "on"
+    assert "HTTPS" not in describe()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "proxy",
+        "x_forwarded-for",
+        "user_agent",
+        "authorization",
+        "path",
+        "ld-preload",
+        "x-forwarded-for",
+        "app",
+        "remote-addr",
+        "anything",
+    ],
+)
+def test_a_header_that_is_not_on_the_list_leaves_no_trace(name: str) -> None:
+    request = replace(REQUEST, headers=REQUEST.headers | {name: "evil"})
+
+    assert describe(request) == describe()
+
+
+def test_there_is_never_an_http_proxy() -> None:
+    request = replace(REQUEST, headers={"proxy": "http://evil.example", "Proxy": "http://evil.example"})
+
+    assert not [name for name in describe(request) if "PROXY" in name]
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("example.org", "example.org"),
+        ("[2001:db8::1]:80", "[2001:db8::1]"),
+        ("", "198.51.100.1"),
+        ("a b", "198.51.100.1"),
+        ("evil$(reboot)", "198.51.100.1"),
+    ],
+)
+def test_the_servers_name_is_what_the_client_called_it_if_that_is_a_name(host: str, name: str) -> None:
+    assert describe(with_headers(host=host))["SERVER_NAME"] == name
+
+
+def test_on_a_unix_socket_there_are_no_addresses() -> None:
+    on_socket = replace(REQUEST, peer=None, local=None)
+
+    assert [describe(on_socket)[name] for name in ("REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT")] == ["", "", ""]
+    assert describe(on_socket)["SERVER_PORT"] == "8080"
+    assert describe(replace(on_socket, headers={}))["SERVER_NAME"] == "localhost"
+    assert describe(replace(on_socket, headers={}))["SERVER_PORT"] == "80"
+    assert describe(replace(on_socket, headers={}, is_secure=True))["SERVER_PORT"] == "443"
+
+
+def test_a_child_starts_whatever_a_client_puts_into_a_value() -> None:
+    request = replace(with_headers(user_agent="a\0b\nc\x7f\ud800"), query="x=\0")
+
+    given = describe(request, room="ro\0om\n") | {"PATH": "/usr/bin:/bin"}
+    printed = subprocess.run(["env"], env=given, stdout=subprocess.PIPE, check=True, text=True).stdout
+
+    assert dict(line.split("=", 1) for line in printed.splitlines()) == given
+    assert given["HTTP_USER_AGENT"] == "a?b?c??"
+    assert given["ROOM"] == "ro?om?"
+
+
+def test_a_child_gets_what_is_passed_then_the_apps_own_then_the_requests() -> None:
+    environ = {"PATH": "/bin", "LANG": "C", "SECRET": "s", "ROOM": "x"}
+
+    assert child_environment(
+        {"LANG": "de", "APP": "y"}, ["PATH", "LANG", "ROOM", "HOME"], environ, {"APP": "chat", "ROOM": "lobby"}
+    ) == {
+        "PATH": "/bin",
+        "LANG": "de",
+        "APP": "chat",
+        "ROOM": "lobby",
+    }
