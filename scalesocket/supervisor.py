@@ -1,11 +1,8 @@
 """The top of the task tree: spawner, loop, gateway, lanes, listeners, signals, and the way down."""
 
-import asyncio
-import gc
 import resource
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -15,16 +12,10 @@ import structlog
 
 from scalesocket.backends.launcher import Spawner
 from scalesocket.config.model import Site
-from scalesocket.gateway import Gateway, open_gateway
-from scalesocket.server.asgi import GeneralLane
-from scalesocket.server.door import Entrance
-from scalesocket.server.handover import Hypercorn, open_hypercorn
-from scalesocket.server.listen import Listeners, open_listeners
+from scalesocket.server.service import Service, open_service
 
 log = structlog.get_logger("server")
 
-FAREWELL: Final = 3.0
-"""Seconds that closing handshakes have after the last room has ended."""
 OTHER_FILES: Final = 64
 """Open files beside those of connections and backends."""
 
@@ -46,13 +37,16 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = anyio.Event()
-        self.forced = anyio.Event()
+        self.over = anyio.Event()
+        """Set when the server has drained, or is to end without."""
+        self.is_forced = False
 
     def ask(self, why: str) -> None:
         """Stop; if asked before, force it."""
         if self.asked.is_set():
             log.warning("stopping at once", why=why)
-            self.forced.set()
+            self.is_forced = True
+            self.over.set()
         else:
             log.info("stopping", why=why)
             self.asked.set()
@@ -71,49 +65,26 @@ def serve(site: Site, *, announce: Announce, options: Options = Options()) -> in
 
 
 async def _serve(site: Site, spawner: Spawner, announce: Announce, options: Options) -> int:
-    async with AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(open_gateway(site, spawner=spawner))
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        hypercorn = await stack.enter_async_context(open_hypercorn(GeneralLane(gateway, tasks), gateway))
-        entrance = Entrance(gateway, hypercorn)
-        listeners = await stack.enter_async_context(open_listeners(site.server, entrance))
+    async with open_service(site, spawner=spawner) as service, anyio.create_task_group() as tasks:
         stop = Stop()
         tasks.start_soon(_watch_signals, stop, name="signals")
         if options.is_oneshot:
-            tasks.start_soon(_watch_oneshot, gateway, stop, name="oneshot")
-        gc.collect()
-        gc.freeze()  # what lives as long as the server need not be looked at again and again
-        announce(listeners.addresses, site)
+            tasks.start_soon(_watch_oneshot, service, stop, name="oneshot")
+        announce(service.listeners.addresses, site)
         await stop.asked.wait()
-        exit_code = await _shut_down(gateway, entrance, spawner, stop)
+        tasks.start_soon(_drain, service, stop, name="drain")
+        await stop.over.wait()
         tasks.cancel_scope.cancel()
-    return exit_code
+        if stop.is_forced:
+            service.cut()
+            spawner.close()  # which kills every group it knows
+    return int(stop.is_forced)
 
 
-async def _shut_down(gateway: Gateway, entrance: Entrance, spawner: Spawner, stop: Stop) -> int:
-    """Drain, unless it is forced; the listeners answer all the while. Returns the exit code."""
-
-    async def drain() -> None:
-        await gateway.drain()
-        with anyio.move_on_after(FAREWELL):
-            while entrance.connections:
-                await anyio.sleep(0.01)
-        tasks.cancel_scope.cancel()
-
-    async def force() -> None:
-        await stop.forced.wait()
-        tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(drain, name="drain")
-        tasks.start_soon(force, name="force")
-    if stop.forced.is_set():
-        gateway.cut()
-        spawner.close()  # which kills every group it knows
-        entrance.cut_all()
-        return 1
+async def _drain(service: Service, stop: Stop) -> None:
+    await service.drain()
     log.info("stopped")
-    return 0
+    stop.over.set()
 
 
 async def _watch_signals(stop: Stop) -> None:
@@ -122,8 +93,8 @@ async def _watch_signals(stop: Stop) -> None:
             stop.ask(signal.Signals(number).name)
 
 
-async def _watch_oneshot(gateway: Gateway, stop: Stop) -> None:
-    await gateway.room_ended.wait()
+async def _watch_oneshot(service: Service, stop: Stop) -> None:
+    await service.gateway.room_ended.wait()
     stop.ask("oneshot")
 
 

@@ -42,6 +42,7 @@ class Entrance:
         self.connections: set[asyncio.Transport] = set()
         """Connections at the door, and websockets on the express lane."""
         self._is_full = False
+        self._left = asyncio.Event()
 
     def make_door(self) -> "Door":
         """Make the protocol of a new connection."""
@@ -62,8 +63,15 @@ class Entrance:
             transport.abort()
 
     def forget(self, transport: asyncio.Transport) -> None:
-        """Note that a connection is gone."""
+        """Note that a connection is gone, or in other hands."""
         self.connections.discard(transport)
+        self._left.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until the last connection is gone."""
+        while self.connections:
+            self._left.clear()
+            await self._left.wait()
 
 
 class Door(asyncio.Protocol):

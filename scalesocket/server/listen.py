@@ -95,13 +95,10 @@ class Listeners:
 
     async def _listen(self, bind: str, sock: socket.socket, tls: ssl.SSLContext | None) -> Listener:
         loop = asyncio.get_running_loop()
-        options = {"ssl": tls, "ssl_handshake_timeout": 10.0 if tls is not None else None, "backlog": BACKLOG}
         own = sock.dup()
+        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
         try:
-            if sock.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(self._entrance.make_door, sock=own, **options)
-            else:
-                server = await loop.create_server(self._entrance.make_door, sock=own, **options)  # type: ignore[arg-type,call-overload]
+            server = await create(self._entrance.make_door, sock=own, ssl=tls, backlog=BACKLOG)
         except BaseException:
             own.close()
             sock.close()

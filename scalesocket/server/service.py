@@ -1,0 +1,59 @@
+"""The service: the gateway and everything in front of it, without the process around it."""
+
+import gc
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+import anyio
+
+from scalesocket.backends.launcher import Spawner
+from scalesocket.config.model import Site
+from scalesocket.gateway import Gateway, open_gateway
+from scalesocket.server.asgi import GeneralLane
+from scalesocket.server.door import Entrance
+from scalesocket.server.handover import open_hypercorn
+from scalesocket.server.listen import Listeners, open_listeners
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIFramework
+
+FAREWELL: Final = 3.0
+"""Seconds that closing handshakes have after the last room has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A site that is served. `async with open_service(…)` makes one."""
+
+    gateway: Gateway
+    entrance: Entrance
+    listeners: Listeners
+
+    async def drain(self) -> None:
+        """Close all clients with 1001 and end all backends; the listeners answer all the while."""
+        await self.gateway.drain()
+        with anyio.move_on_after(FAREWELL):
+            await self.entrance.wait_empty()
+
+    def cut(self) -> None:
+        """Cut every websocket and stop every room."""
+        self.gateway.cut()
+        self.entrance.cut_all()
+
+
+@asynccontextmanager
+async def open_service(site: Site, *, spawner: Spawner) -> AsyncIterator[Service]:
+    """Listen and serve until the block ends. `spawner` was started, and outlives this. Raises ListenError."""
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(open_gateway(site, spawner=spawner))
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        hypercorn = await stack.enter_async_context(open_hypercorn(cast("ASGIFramework", GeneralLane(gateway, tasks)), gateway))
+        entrance = Entrance(gateway, hypercorn)
+        stack.callback(entrance.cut_all)
+        listeners = await stack.enter_async_context(open_listeners(site.server, entrance))
+        gc.collect()
+        gc.freeze()  # what lives as long as the server need not be looked at again and again
+        yield Service(gateway, entrance, listeners)

@@ -1,0 +1,56 @@
+"""What behaviour tests share: both loops, both lanes, and `serve`.
+
+A behaviour test takes `serve` and runs four times, on each lane and each loop. A test of the wire takes `serve_express`
+and runs twice, on each loop.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any, cast
+
+import pytest
+import structlog
+
+from scalesocket.config.model import App, Server
+from tests.playing import Lane, Playground, open_playground, site_of
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+@pytest.fixture(params=["express", "general"])
+def lane(request: pytest.FixtureRequest) -> Lane:
+    return cast(Lane, request.param)
+
+
+class Serve:
+    """Serves apps: `site = await serve(chat={"command": ["cat"]})`."""
+
+    def __init__(self, stack: AsyncExitStack, lane: Lane, events: list[Any]) -> None:
+        self._stack = stack
+        self._lane = lane
+        self.events = events
+        """What was logged."""
+
+    async def __call__(self, server: Server | None = None, **apps: App | dict[str, Any]) -> Playground:
+        return await self._stack.enter_async_context(open_playground(site_of(apps, server), self._lane))
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The entries of the log with this event."""
+        return [entry for entry in self.events if entry["event"] == event]
+
+
+@pytest.fixture
+async def serve(anyio_backend: object, lane: Lane) -> AsyncIterator[Serve]:
+    with structlog.testing.capture_logs() as events:
+        async with AsyncExitStack() as stack:
+            yield Serve(stack, lane, events)
+
+
+@pytest.fixture
+async def serve_express(anyio_backend: object) -> AsyncIterator[Serve]:
+    with structlog.testing.capture_logs() as events:
+        async with AsyncExitStack() as stack:
+            yield Serve(stack, "express", events)

@@ -1,0 +1,213 @@
+"""Players: real websocket clients, made by a library nobody here wrote, that speak and listen in sentences."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import Close as CloseFrame
+
+from scalesocket.backends.launcher import Spawner
+from scalesocket.config.model import App, Server, Site
+from scalesocket.gateway import Gateway
+from scalesocket.rooms.room import Room
+from scalesocket.server.service import Service, open_service
+
+Lane = Literal["express", "general"]
+
+PROGRAMS: Final = Path(__file__).parent / "programs"
+DEADLINE: Final = 10.0
+"""Seconds that anything a test waits for may take."""
+
+
+def program(name: str, *words: object) -> tuple[str, ...]:
+    """The command of a program under tests/programs."""
+    return sys.executable, "-I", "-S", "-u", str(PROGRAMS / f"{name}.py"), *map(str, words)
+
+
+class Player:
+    """One websocket client."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+
+    async def say(self, message: str | bytes) -> None:
+        await self.connection.send(message)
+
+    async def hear(self, *expected: str | bytes) -> None:
+        """Receive exactly these messages, in order."""
+        for message in expected:
+            heard = await self.listen()
+            assert heard == message, f"heard {heard!r:.200}, expected {message!r:.200}"
+
+    async def listen(self) -> str | bytes:
+        """Receive the next message."""
+        async with asyncio.timeout(DEADLINE):
+            return await self.connection.recv()
+
+    async def hear_until(self, last: str | bytes) -> list[str | bytes]:
+        """Receive messages up to `last`; return them all."""
+        heard = [await self.listen()]
+        while heard[-1] != last:
+            heard.append(await self.listen())
+        return heard
+
+    async def hear_nothing(self, within: float = 0.2) -> None:
+        """Hear nothing for so long. Use it for what must not come; what must come is waited for by `hear`."""
+        try:
+            async with asyncio.timeout(within):
+                message = await self.connection.recv()
+        except TimeoutError:
+            return
+        raise AssertionError(f"heard {message!r:.200}, expected nothing")
+
+    async def wait_closed(self) -> tuple[int, str]:
+        """Wait until the server closes; return its code and reason, 1006 without a close frame. Unread messages are dropped."""
+        try:
+            async with asyncio.timeout(DEADLINE):
+                while True:
+                    await self.connection.recv()
+        except websockets.ConnectionClosed as closed:
+            frame = closed.rcvd or CloseFrame(1006, "")
+            return frame.code, frame.reason
+
+    async def leave(self, code: int = 1000, reason: str = "") -> None:
+        async with asyncio.timeout(DEADLINE):
+            await self.connection.close(code, reason)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.leave()
+
+
+class Playground:
+    """A site that is served, and the ways into it."""
+
+    def __init__(self, service: Service, lane: Lane) -> None:
+        self.service = service
+        self.lane = lane
+        self.players: list[Player] = []
+
+    @property
+    def gateway(self) -> Gateway:
+        return self.service.gateway
+
+    @property
+    def port(self) -> int:
+        return int(self.service.listeners.addresses[0].rpartition(":")[2])
+
+    async def join(self, path: str, **options: Any) -> Player:
+        """Open a websocket on this test's lane; `options` are those of `websockets.connect`."""
+        options.setdefault("max_size", None)
+        options.setdefault("compression", None)
+        options.setdefault("ping_interval", None)
+        sock = None
+        if self.lane == "general":
+            sock = await keep_alive_connection(self.port)
+        async with asyncio.timeout(DEADLINE):
+            player = Player(await connect(f"ws://127.0.0.1:{self.port}{path}", sock=sock, proxy=None, **options))
+        self.players.append(player)
+        return player
+
+    async def refused(self, path: str, **options: Any) -> int:
+        """Try to open a websocket; return the HTTP status it is refused with."""
+        try:
+            player = await self.join(path, **options)
+        except websockets.InvalidStatus as error:
+            return error.response.status_code
+        raise AssertionError(f"{path} was not refused: {await player.wait_closed()}")
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """GET a path; return status and body."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            async with asyncio.timeout(DEADLINE):
+                answer = (await reader.read()).decode()
+        finally:
+            writer.close()
+        head, _, body = answer.partition("\r\n\r\n")
+        return int(head.split(" ")[1]), body
+
+    def room(self, app: str, name: str) -> Room:
+        """A room that can be joined."""
+        return self.gateway.pools[app].rooms[name]
+
+    async def until(self, holds: Callable[[], bool], *, within: float = DEADLINE) -> None:
+        """Look until it is true: for what nobody tells a client."""
+        await until(holds, within=within)
+
+    async def wait_no_rooms(self) -> None:
+        """Wait until every room has ended and its backend is gone."""
+        await self.until(lambda: all(pool.is_empty for pool in self.gateway.pools.values()))
+
+    async def leave_all(self) -> None:
+        for player in self.players:
+            await player.leave()
+
+
+@asynccontextmanager
+async def open_playground(site: Site, lane: Lane = "express") -> AsyncIterator[Playground]:
+    """Serve a site, on a free port, until the block ends; nothing may be left then."""
+    spawner = Spawner()
+    spawner.start()
+    try:
+        async with open_service(site, spawner=spawner) as service:
+            playground = Playground(service, lane)
+            try:
+                yield playground
+            finally:
+                await playground.leave_all()
+        assert spawner.groups == frozenset(), "backends were left behind"
+    finally:
+        spawner.close()
+
+
+def site_of(apps: dict[str, App | dict[str, Any]], server: Server | None = None) -> Site:
+    """A site of these apps, listening on a free port of the loopback."""
+    made = {name: app if isinstance(app, App) else App(name=name, **app) for name, app in apps.items()}
+    settings = {**(server.model_dump(exclude_unset=True) if server else {}), "bind": ("127.0.0.1:0",)}
+    return Site(server=Server(**settings), apps=made)
+
+
+async def keep_alive_connection(port: int) -> Any:
+    """A connection that was used for one plain request already, and so belongs to the general lane."""
+
+    loop = asyncio.get_running_loop()
+    sock = socket.socket()
+    sock.setblocking(False)
+    async with asyncio.timeout(DEADLINE):
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        await loop.sock_sendall(sock, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b'{"status":"ok"}'):
+            chunk = await loop.sock_recv(sock, 4096)
+            assert chunk, answer
+            answer += chunk
+    return sock
+
+
+async def until(holds: Callable[[], bool], *, within: float = DEADLINE) -> None:
+    """Look until it is true, for what nobody tells us of."""
+    try:
+        async with asyncio.timeout(within):
+            while not holds():  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError("it did not become true in time") from None
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
