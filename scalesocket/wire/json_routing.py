@@ -2,7 +2,6 @@
 
 import json
 import re
-import string
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
 
@@ -11,6 +10,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from scalesocket.wire.batch import NOBODY, Batch, ClientId
 from scalesocket.wire.frames import Event, Opcode
+from scalesocket.wire.json_text import OneLine
 from scalesocket.wire.routed import CloseClients, Drop, Metadata, Routed
 
 # --- From the backend
@@ -213,7 +213,7 @@ class JsonEncoder:
 
     def encode_text(self, sender: ClientId, text: bytes) -> bytes:
         """Make a record of a join or leave message, as its template says."""
-        return (self._one_line(text) if self._find_delimiter(text) else text) + self._terminator
+        return text + self._terminator
 
 
 def _set_sender(sender: ClientId, payload: bytes) -> bytes:
@@ -221,36 +221,6 @@ def _set_sender(sender: ClientId, payload: bytes) -> bytes:
     members = _decode_members(payload)
     members.pop("_from", None)
     return _encode({"_from": sender, **members})
-
-
-_OF_ESCAPES: Final = frozenset(string.ascii_letters + string.digits + '"\\/')
-
-
-class OneLine:
-    """Rewrites JSON so that no delimiter stands in it, and loses nothing.
-
-    Between the tokens of JSON there is only whitespace, which goes; within a string any character can be escaped.
-    """
-
-    __slots__ = ("_escapes", "_pattern")
-
-    def __init__(self, delimiters: str) -> None:
-        """Keep the characters in `delimiters` out, but for letters, digits, quotes and slashes: JSON's own escapes hold them."""
-        self._escapes = {ord(character): _escape(character) for character in delimiters if character not in _OF_ESCAPES}
-        self._pattern = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+', re.DOTALL)
-
-    def __call__(self, text: bytes) -> bytes:
-        """Rewrite one JSON text."""
-        return self._pattern.sub(self._rewrite, str(text, "utf-8")).encode()
-
-    def _rewrite(self, token: re.Match[str]) -> str:
-        return token[1].translate(self._escapes) if token[1] else ""
-
-
-def _escape(character: str) -> str:
-    """Spell a character the way JSON can without it (RFC 8259 7)."""
-    units = character.encode("utf-16-be")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def _finder(delimiters: str) -> Callable[[bytes], object]:

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote
 
 from scalesocket.wire.batch import ClientId
+from scalesocket.wire.json_text import OneLine, escape_character
 
 _VARIABLE: Final = re.compile(r"#(ID|ROOM|REMOTE_ADDR|QUERY_STRING|QUERY_[\w.~-]+)")
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -35,7 +36,7 @@ class Template:
         self._text_escapes = str.maketrans({character: quote(character, safe="") for character in forbidden})
         self._text_escapes.update({ord(character): f"%{ord(character):02X}" for character in delimiters if character.isascii()})
         self._json_escapes = str.maketrans(
-            {'"': '\\"', "\\": "\\\\"} | {character: _escape(character) for character in forbidden}
+            {'"': '\\"', "\\": "\\\\"} | {character: escape_character(character) for character in forbidden}
         )
 
     def render(self, client_id: ClientId, room: str, remote_addr: str, query: str) -> bytes:
@@ -80,10 +81,14 @@ class Template:
 def parse_template(text: str, delimiters: str | None = None) -> Template:
     """Find the variables in a template, and whether it is JSON: an object, an array or a string, once they are filled in.
 
+    Line ends around a template are not part of it, and JSON on many lines becomes one line.
+
     `delimiters`: the characters besides control characters that no value may bring in.
     """
     text = text.strip("\r\n")
     is_json = _is_json(_VARIABLE.sub("0", text))
+    if is_json and not set("\r\n").isdisjoint(text):
+        text = OneLine("")(text.encode()).decode()
     parts = []
     at, is_in_string = 0, False
     for match in _VARIABLE.finditer(text):
@@ -105,9 +110,3 @@ def _is_json(text: str) -> bool:
         return isinstance(json.loads(text), (dict, list, str))
     except (ValueError, RecursionError):
         return False
-
-
-def _escape(character: str) -> str:
-    """Spell a character the way JSON can without it (RFC 8259 7)."""
-    units = character.encode("utf-16-be")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

@@ -100,3 +100,7 @@ def test_whatever_a_client_calls_itself_the_message_keeps_its_shape(room: str, r
 
 def test_line_ends_around_a_template_are_not_part_of_it() -> None:
     assert render("\nhello #ID\r\n") == "hello 1"
+
+
+def test_json_on_many_lines_becomes_one_record() -> None:
+    assert render('\n{\n  "t": "has come",\r\n  "id": #ID, "room": #ROOM\n}\n') == '{"t":"has come","id":1,"room":"lobby"}'
