@@ -1,0 +1,572 @@
+"""The gateway's side of the spawner: asks it for children, hears of their ends, and replaces it should it die.
+
+`Spawner.start` runs before the event loop and before the gateway raises its own limit of open files; `attach` gives it
+the loop. It starts no tasks: everything happens in callbacks of the loop.
+
+The gateway is a child subreaper, so when the spawner dies its children become the gateway's own. They run on; the
+gateway then watches and reaps those itself, and the new spawner is told of them only to kill them with the gateway.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from scalesocket.backends.backend import Exit
+from scalesocket.errors import SpawnerError
+
+PROGRAM: Final = Path(__file__).with_name("spawner.py")
+PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
+MAX_PACKET: Final = 1 << 16
+"""Longest report of the spawner, in bytes."""
+SEND_BUFFER: Final = 1 << 20
+"""Bytes the kernel may hold for the spawner, and so the longest request; a system's `net.core.wmem_max` may be lower."""
+MAX_IN_FLIGHT: Final = 16
+"""Starts the spawner is asked for at a time. Descriptors on their way count against a limit of the whole user."""
+MAX_WAITING: Final = 10_000
+"""Starts that may wait for their turn; one more fails."""
+REPORTS_A_TURN: Final = 8
+"""Reports read in one turn of the loop, so that many starts do not delay everyone's messages."""
+SPAWN_TIMEOUT: Final = 10.0
+"""Seconds the spawner has to answer; one that does not is killed and replaced."""
+READY_TIMEOUT: Final = 10.0
+"""Seconds the first spawner has until it says that it is ready."""
+RELEASE_TIMEOUT: Final = 5.0
+"""Seconds killed processes have to be gone. Only one that the kernel can't end takes longer."""
+SHORT_LIFE: Final = 1.0
+"""A spawner that died before this age, in seconds, is replaced only after a pause."""
+PAUSE: Final = 1.0
+"""Seconds until the next attempt to start a spawner; starts asked for meanwhile fail."""
+POLL: Final = 0.01
+"""Seconds between looks at a group that was killed and is the gateway's own to reap."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpawnRequest:
+    """What to start, and as whom."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    """The whole environment of the child."""
+    cwd: str
+    user: str | None = None
+    group: str | None = None
+    """None: the group of `user`."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """By the names of the site file: `memory` and the rest; in bytes, seconds or numbers."""
+
+    def with_env(self, **variables: str) -> "SpawnRequest":
+        """The same with more variables."""
+        return replace(self, env={**self.env, **variables})
+
+    def packet(self, number: int) -> bytes:
+        """The request as the spawner reads it."""
+        return json.dumps(
+            {
+                "do": "spawn",
+                "id": number,
+                "argv": self.argv,
+                "env": dict(self.env),
+                "cwd": self.cwd,
+                "user": self.user,
+                "group": self.group,
+                "limits": dict(self.limits),
+            }
+        ).encode()
+
+
+class Child:
+    """A process that was started, which leads a group of its own, and our ends of its pipes.
+
+    The three descriptors are non-blocking and belong to who asked for the child. It must be released, which kills
+    what is left of its group; until then `pid` is not given to any other process or group.
+    """
+
+    __slots__ = ("_ended", "_released", "_spawner", "exit", "is_released", "pid", "stderr", "stdin", "stdout")
+
+    def __init__(self, spawner: "Spawner", pid: int, stdin: int, stdout: int, stderr: int) -> None:
+        self._spawner = spawner
+        self.pid = pid
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.exit: Exit | None = None
+        """How it ended; None while it runs."""
+        self.is_released = False
+        self._ended = asyncio.Event()
+        self._released = asyncio.Event()
+
+    async def wait_exit(self) -> Exit:
+        """Wait until the process itself has ended; others of its group may live on."""
+        await self._ended.wait()
+        assert self.exit is not None
+        return self.exit
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to every process of the group; without effect once it was released."""
+        if not self.is_released:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # the last may have become another user
+                os.killpg(self.pid, number)
+
+    def release(self) -> None:
+        """Kill what is left of the group and let it be reaped. Calls may repeat."""
+        if not self.is_released:
+            kill_group(self.pid)
+            self.is_released = True
+            self._spawner.release(self)
+
+    async def wait_released(self) -> None:
+        """Wait until nothing of the released group is left, but at most RELEASE_TIMEOUT."""
+        try:
+            async with asyncio.timeout(RELEASE_TIMEOUT):
+                await self._released.wait()
+        except TimeoutError:
+            log.error("killed processes are still there", group=self.pid)
+            self.note_exit(-signal.SIGKILL)
+
+    def discard(self) -> None:
+        """Kill a child nobody wants, and close its pipes, which nobody has taken over."""
+        for fd in (self.stdin, self.stdout, self.stderr):
+            if fd >= 0:
+                os.close(fd)
+        self.release()
+
+    def note_exit(self, status: int) -> None:
+        """Called by the spawner's side: the process ended, with a status as in subprocess."""
+        if self.exit is None:
+            self.exit = Exit(status=status) if status >= 0 else Exit(signal=-status)
+            self._ended.set()
+
+    def note_released(self) -> None:
+        """Called by the spawner's side: nothing of the group is left."""
+        self._released.set()
+
+
+class Start:
+    """A child that was asked for."""
+
+    __slots__ = ("answer", "deadline", "is_second_try", "number", "packet")
+
+    def __init__(self, number: int, packet: bytes) -> None:
+        self.number = number
+        self.packet = packet
+        self.answer: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        self.deadline: asyncio.TimerHandle | None = None
+        self.is_second_try = False
+
+    def fail(self, error: str) -> None:
+        """Nothing was started, or nothing that is left."""
+        if not self.answer.done():
+            self.answer.set_exception(SpawnerError(error))
+
+
+class Spawner:
+    """The process that starts children, whichever process that is at the time."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._soft_limit = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._link: socket.socket | None = None
+        self._started_at = 0.0
+        self._is_closed = False
+        self._number = 0
+        self._starts: dict[int, Start] = {}
+        """In flight, by number, oldest first."""
+        self._waiting: deque[Start] = deque()
+        self._orders: deque[bytes] = deque()
+        """Packets to send before any start; at most a few for each child."""
+        self._is_blocked = False
+        self._children: dict[int, Child] = {}
+        """By pid, from the spawner's answer until nothing is left of the group."""
+        self._adopted: dict[int, int] = {}
+        """Children that are the gateway's own: pid -> pidfd, -1 once the process has ended."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process that starts children; None while there is none."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """The groups of all children that are not yet gone."""
+        return frozenset(self._children)
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready: tens of milliseconds, before the event loop runs.
+
+        Children get the soft limit of open files that is in force now. Raises SpawnerError.
+        """
+        if sys.platform != "linux":
+            raise SpawnerError("programs can be started on Linux only")
+        self._soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise SpawnerError(f"cannot become a child subreaper: {os.strerror(ctypes.get_errno()).lower()}")
+        try:
+            self._launch()
+        except OSError as error:
+            raise SpawnerError(f"cannot start the spawner: {error}") from error
+        assert self._link is not None
+        self._link.settimeout(READY_TIMEOUT)
+        try:
+            if not self._link.recv(MAX_PACKET):
+                raise SpawnerError("the spawner ended before it was ready")
+        except OSError as error:
+            raise SpawnerError(f"the spawner is not ready: {error}") from error
+        finally:
+            self._link.setblocking(False)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve from this loop, to which all further calls belong."""
+        self._loop = loop
+        self._started_at = loop.time()
+        self._watch()
+
+    async def spawn(self, request: SpawnRequest) -> Child:
+        """Start a child. If cancelled, a child that is started nonetheless is killed and reaped.
+
+        Raises SpawnerError, whose text says why and does not name the command.
+        """
+        if self._process is None:
+            raise SpawnerError("the spawner is not running")
+        if len(self._waiting) >= MAX_WAITING:
+            raise SpawnerError("too many starts are waiting")
+        self._number += 1
+        start = Start(self._number, request.packet(self._number))
+        self._waiting.append(start)
+        self._send()
+        try:
+            return await start.answer
+        except asyncio.CancelledError:
+            if start.answer.done() and not start.answer.cancelled() and start.answer.exception() is None:
+                start.answer.result().discard()
+            raise
+
+    def release(self, child: Child) -> None:
+        """Have a group killed and reaped: see `Child.release`."""
+        if child.pid in self._adopted:
+            self._order({"do": "forget", "pid": child.pid})
+            self._reap(child)
+        else:
+            self._order({"do": "release", "pid": child.pid})
+
+    def close(self) -> None:
+        """End the process, which kills and reaps what it still has. Blocks: milliseconds, if everything was released."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._fail_all("the server is shutting down")
+        if self._process is not None:
+            self._unwatch()
+            try:
+                self._process.wait(RELEASE_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                log.error("the spawner does not end", pid=self._process.pid)
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        for pid, child in tuple(self._children.items()):
+            if pid in self._adopted:
+                kill_group(pid)
+                reap_group(pid)
+                self._unwatch_adopted(pid)
+            child.is_released = True
+            child.note_exit(-signal.SIGKILL)
+            self._forget(child)
+
+    def _launch(self) -> None:
+        """Start the process. This is a vfork, so the size of the gateway does not matter."""
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            ours.setblocking(False)
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    f"-Xutf8={sys.flags.utf8_mode}",
+                    str(PROGRAM),
+                    str(its.fileno()),
+                    str(self._soft_limit),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                pass_fds=(its.fileno(),),
+                start_new_session=True,  # the terminal's signals are for the gateway alone
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            its.close()
+        self._link = ours
+        self._pidfd = os.pidfd_open(self._process.pid)
+
+    def _watch(self) -> None:
+        assert self._loop is not None
+        assert self._link is not None
+        self._loop.add_reader(self._link.fileno(), self._read)
+        self._loop.add_reader(self._pidfd, self._died)
+
+    def _unwatch(self) -> None:
+        """Let go of the process: it sees the end of file."""
+        assert self._link is not None
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._link.fileno())
+            self._loop.remove_writer(self._link.fileno())
+            self._loop.remove_reader(self._pidfd)
+        self._is_blocked = False
+        self._link.close()
+        os.close(self._pidfd)
+        self._link, self._pidfd = None, -1
+
+    def _order(self, order: Mapping[str, object]) -> None:
+        self._orders.append(json.dumps(order).encode())
+        self._send()
+
+    def _send(self) -> None:
+        """Send what is queued, as far as the kernel and MAX_IN_FLIGHT allow."""
+        if self._is_blocked or self._link is None:
+            return
+        assert self._loop is not None
+        try:
+            while self._orders:
+                self._link.send(self._orders[0])
+                self._orders.popleft()
+            while self._waiting and len(self._starts) < MAX_IN_FLIGHT:
+                start = self._waiting[0]
+                if not start.answer.done():
+                    try:
+                        self._link.send(start.packet)
+                    except OSError as error:
+                        if error.errno != errno.EMSGSIZE:
+                            raise
+                        start.fail("its arguments and environment are too long")
+                    else:
+                        self._starts[start.number] = start
+                        start.deadline = self._loop.call_later(SPAWN_TIMEOUT, self._late, start)
+                self._waiting.popleft()
+        except BlockingIOError:
+            self._is_blocked = True
+            self._loop.add_writer(self._link.fileno(), self._unblock)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it died: what is queued goes to the next one
+
+    def _unblock(self) -> None:
+        assert self._loop is not None
+        assert self._link is not None
+        self._loop.remove_writer(self._link.fileno())
+        self._is_blocked = False
+        self._send()
+
+    def _late(self, start: Start) -> None:
+        """It does not answer: whatever holds it up holds up everyone, so it is killed, and replaced when it is gone."""
+        log.error("the spawner does not answer", pid=self.pid, after=SPAWN_TIMEOUT)
+        start.fail(f"it did not start within {SPAWN_TIMEOUT:.0f} s")
+        if self._process is not None:
+            self._process.kill()
+
+    def _read(self) -> None:
+        """Read some reports."""
+        for _ in range(REPORTS_A_TURN):
+            if not self._read_one():
+                break
+        self._send()
+
+    def _read_one(self) -> bool:
+        """Read a report; False if there is none."""
+        assert self._link is not None
+        try:
+            packet, fds, flags, _ = socket.recv_fds(self._link, MAX_PACKET, 3, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:  # it died without reading all of ours; its last reports come next
+            return True
+        if not packet:  # it has no reason to close its end and live; `_died` follows
+            assert self._loop is not None
+            assert self._process is not None
+            self._loop.remove_reader(self._link.fileno())
+            self._process.kill()
+            return False
+        report = json.loads(packet)
+        match report:
+            case {"spawned": number, "pid": pid}:
+                self._spawned(number, pid, fds, is_whole=not flags & socket.MSG_CTRUNC)
+            case {"failed": number, "error": error}:
+                if (start := self._answered(number)) is not None:
+                    start.fail(error)
+            case {"exited": pid, "status": status}:
+                if pid in self._children:
+                    self._children[pid].note_exit(status)
+            case {"released": pid, "status": status}:
+                if pid in self._children:
+                    self._children[pid].note_exit(status)
+                    self._forget(self._children[pid])
+        return True
+
+    def _answered(self, number: int) -> Start | None:
+        start = self._starts.pop(number, None)
+        if start is not None and start.deadline is not None:
+            start.deadline.cancel()
+        return start
+
+    def _spawned(self, number: int, pid: int, fds: list[int], *, is_whole: bool) -> None:
+        start = self._answered(number)
+        child = self._children[pid] = Child(self, pid, *fds, *[-1] * (3 - len(fds)))
+        if start is None or start.answer.done():
+            child.discard()
+        elif is_whole:
+            start.answer.set_result(child)
+        else:
+            child.discard()
+            start.fail("the server has too many open files")
+
+    def _died(self) -> None:
+        """The spawner is gone. Its children are ours now; a new one is started."""
+        assert self._loop is not None
+        assert self._process is not None
+        while self._read_one():  # up to the end of file: what it reported is true
+            pass
+        status, old = self._process.wait(), self._process.pid
+        self._unwatch()
+        self._process = None
+        for child in tuple(self._children.values()):
+            if child.pid not in self._adopted:
+                self._adopt(child)
+        for pid in find_strays(old, self._children.keys()):  # started, but it died before it could say so
+            stray = self._children[pid] = Child(self, pid, -1, -1, -1)
+            self._adopt(stray)
+            stray.release()
+        self._orders.clear()
+        again = [start for start in self._starts.values() if not start.answer.done()]
+        for start in tuple(self._starts.values()):
+            self._answered(start.number)
+        for start in again:
+            if start.is_second_try:
+                start.fail("the spawner died twice while it was being started")
+            start.is_second_try = True
+        self._waiting.extendleft(start for start in reversed(again) if not start.answer.done())
+        log.error("the spawner died", pid=old, status=status, adopted=len(self._adopted))
+        if self._loop.time() - self._started_at < SHORT_LIFE:
+            self._fail_all("the spawner is not running")
+            self._loop.call_later(PAUSE, self._relaunch)
+        else:
+            self._relaunch()
+
+    def _relaunch(self) -> None:
+        assert self._loop is not None
+        if self._is_closed:
+            return
+        try:
+            self._launch()
+        except OSError as error:
+            log.error("cannot start the spawner", error=str(error))
+            self._fail_all("the spawner is not running")
+            self._loop.call_later(PAUSE, self._relaunch)
+            return
+        self._started_at = self._loop.time()
+        self._watch()
+        groups = [child.pid for child in self._children.values() if not child.is_released]
+        for first in range(0, len(groups), 1000):
+            self._order({"do": "watch", "pids": groups[first : first + 1000]})
+        self._send()
+
+    def _fail_all(self, error: str) -> None:
+        for start in (*self._starts.values(), *self._waiting):
+            self._answered(start.number)
+            start.fail(error)
+        self._waiting.clear()
+
+    def _adopt(self, child: Child) -> None:
+        """Watch a child of the spawner that died."""
+        assert self._loop is not None
+        self._adopted[child.pid] = -1
+        try:
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # it was reaped, and the spawner died before it could say so
+            child.is_released = True
+            child.note_exit(-signal.SIGKILL)
+            self._forget(child)
+            return
+        self._adopted[child.pid] = pidfd = os.pidfd_open(child.pid)
+        self._loop.add_reader(pidfd, self._adopted_ended, child)
+        if child.is_released:
+            kill_group(child.pid)
+            self._reap(child)
+
+    def _adopted_ended(self, child: Child) -> None:
+        self._unwatch_adopted(child.pid)
+        end = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        assert end is not None
+        child.note_exit(end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
+
+    def _unwatch_adopted(self, pid: int) -> None:
+        pidfd = self._adopted[pid]
+        if pidfd >= 0:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self._adopted[pid] = -1
+
+    def _reap(self, child: Child) -> None:
+        """Reap a killed group that is the gateway's own, now or as soon as it has ended."""
+        assert self._loop is not None
+        if child.pid not in self._children:
+            return
+        if child.exit is not None and reap_group(child.pid):
+            self._forget(child)
+        else:
+            self._loop.call_later(POLL, self._reap, child)
+
+    def _forget(self, child: Child) -> None:
+        del self._children[child.pid]
+        self._adopted.pop(child.pid, None)
+        child.note_released()
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL to a group, and to the child that led it, should it have left."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def reap_group(pid: int) -> bool:
+    """Reap what has ended of a group; False if some of it, or the child that led it, still runs."""
+    for which in (-pid, pid):
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                if os.waitpid(which, os.WNOHANG)[0] == 0:
+                    return False
+    return True
+
+
+def find_strays(session: int, groups: Collection[int]) -> Iterator[int]:
+    """Our own children in this session that belong to none of these groups.
+
+    Every child of a spawner is in the spawner's session, so what it had started is told from children of others.
+    """
+    for path in Path("/proc/self/task").glob("*/children"):
+        for pid in map(int, path.read_text().split()):
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(pid) == session and os.getpgid(pid) not in groups:
+                    yield pid

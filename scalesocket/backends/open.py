@@ -1,0 +1,121 @@
+"""Opens the backend of a room: a process on stdio, a process on a port, or a connection to a target."""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from scalesocket.backends.backend import Backend, Receiver
+from scalesocket.backends.launcher import Spawner, SpawnRequest
+from scalesocket.backends.ports import Ports
+from scalesocket.backends.stdio import StdioBackend
+from scalesocket.backends.tcp import PortBackend, TargetBackend, connect_tcp, connect_unix, describe
+from scalesocket.config.model import App
+from scalesocket.errors import MAX_REASON, BackendError
+
+MAX_STARTS: Final = 3
+"""Starts of a process that ended before it listened: another may have taken the port since it was found free."""
+
+log = structlog.get_logger()
+
+
+async def open_backend(
+    app: App, env: Mapping[str, str], *, room: str, receiver: Receiver, spawner: Spawner, ports: Ports
+) -> Backend:
+    """Start or connect the backend of a room. Nothing of it is left if this fails or is cancelled.
+
+    `env` is the whole environment of the child, but for `PORT`. Raises BackendError, whose text is short enough for the
+    reason of a close; the log says more.
+    """
+    try:
+        if app.command is None:
+            return await _open_target(app, receiver)
+        request = SpawnRequest(
+            argv=app.command,
+            env=env,
+            cwd=str(app.cwd),
+            user=app.user,
+            group=app.group,
+            limits=_limits(app),
+        )
+        if app.port is None:
+            return await _open_stdio(app, request, room, receiver, spawner)
+        return await _open_port(app, request, room, receiver, spawner, ports)
+    except BackendError as error:
+        what = {"command": list(app.command)} if app.command is not None else {"target": _target(app)}
+        log.error("cannot open backend", app=app.name, room=room, **what, error=str(error))
+        verb = "start" if app.command is not None else "connect to"
+        raise BackendError(_reason(verb, app.command[0] if app.command is not None else _target(app), str(error))) from error
+
+
+async def _open_stdio(app: App, request: SpawnRequest, room: str, receiver: Receiver, spawner: Spawner) -> StdioBackend:
+    child = await spawner.spawn(request)
+    if app.start_delay:
+        try:
+            await asyncio.sleep(app.start_delay)
+        except BaseException:
+            child.discard()
+            raise
+    return StdioBackend(child, receiver, app=app.name, room=room)
+
+
+async def _open_port(
+    app: App, request: SpawnRequest, room: str, receiver: Receiver, spawner: Spawner, ports: Ports
+) -> PortBackend:
+    assert app.port is not None
+    for attempt in range(1, MAX_STARTS + 1):
+        port = ports.take(app.port.first, app.port.last)
+        try:
+            child = await spawner.spawn(request.with_env(PORT=str(port)))
+        except BaseException:
+            ports.give_back(port)
+            raise
+        backend = PortBackend(child, receiver, port, ports, app=app.name, room=room)
+        try:
+            await backend.connect(timeout=app.start_timeout, delay=app.start_delay)
+        except BackendError as error:
+            has_failed = backend.exit is not None and not backend.exit.is_success
+            await backend.abandon()
+            if not has_failed or app.port.first == app.port.last != 0 or attempt == MAX_STARTS:
+                raise
+            log.info("starting again on another port", app=app.name, room=room, port=port, error=str(error))
+        except BaseException:
+            backend.kill()
+            raise
+        else:
+            return backend
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _open_target(app: App, receiver: Receiver) -> TargetBackend:
+    try:
+        async with asyncio.timeout(app.start_timeout):
+            if app.unix is not None:
+                connection = await connect_unix(app.unix, receiver)
+            else:
+                assert app.tcp is not None
+                connection = await connect_tcp(app.tcp.host, app.tcp.port, receiver)
+    except TimeoutError:
+        raise BackendError(f"it did not accept within {app.start_timeout:g} s") from None
+    except OSError as error:
+        raise BackendError(describe(error)) from error
+    return TargetBackend(connection)
+
+
+def _limits(app: App) -> dict[str, int]:
+    limits = app.limits.model_dump(exclude_none=True) if app.limits is not None else {}
+    return {name: math.ceil(limit) for name, limit in limits.items()}
+
+
+def _target(app: App) -> str:
+    return str(app.tcp if app.tcp is not None else app.unix)
+
+
+def _reason(verb: str, name: str, error: str) -> str:
+    """`cannot start 'foo': no such file or directory`; a name that is too long is cut at its front."""
+    room = MAX_REASON - len(f"cannot {verb} '…': {error}".encode())
+    if len(name.encode()) > room:
+        name = "…" + name.encode()[-max(room, 16) :].decode(errors="ignore")
+    return f"cannot {verb} '{name}': {error}"

@@ -1,0 +1,203 @@
+"""Our ends of a child's pipes, read and written from the event loop's callbacks.
+
+Plain `add_reader` and `os.read` instead of the loop's pipe transports: to open the three pipes of a room costs half as
+much (17 us against 35 us on uvloop, 20 us against 68 us on asyncio), a read costs the same, and closing never waits
+for input that nobody takes.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+
+from scalesocket.backends.backend import Receiver
+
+HIGH_WATER: Final = 256 * 1024
+"""Bytes of unsent input above which the room is told to give no more."""
+LOW_WATER: Final = 64 * 1024
+"""Bytes of unsent input below which the room may go on."""
+READ_SIZE: Final = 64 * 1024
+"""Bytes of one read: what a pipe holds. Larger pipes would run into `pipe-user-pages-soft` (64 MiB for all of a user's)."""
+MAX_LEFTOVER: Final = 1024 * 1024
+"""Bytes read at most when everyone who could write is gone."""
+MAX_VECTOR: Final = 64
+"""Pieces given to one writev."""
+
+
+class InputPipe:
+    """The write end of a child's standard input.
+
+    Keeps what the child has not taken yet, without a bound of its own: past HIGH_WATER the receiver is told, and stops.
+    What is written in one turn of the loop goes out in one system call.
+    """
+
+    __slots__ = ("_chunks", "_fd", "_is_blocked", "_is_ending", "_is_scheduled", "_is_waiting", "_loop", "_receiver", "unsent")
+
+    def __init__(self, fd: int, receiver: Receiver) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._fd = fd
+        self._receiver = receiver
+        self._chunks: deque[bytes | memoryview] = deque()
+        self.unsent = 0
+        """Bytes the child has not taken."""
+        self._is_scheduled = False
+        self._is_waiting = False
+        """The pipe is full and the loop watches it."""
+        self._is_blocked = False
+        """The receiver was told to stop."""
+        self._is_ending = False
+
+    def write(self, records: bytes) -> bool:
+        """Queue input; False if it was discarded because the child has closed its end or `end` was called."""
+        if self._fd < 0 or self._is_ending:
+            return False
+        if records:
+            self._chunks.append(records)
+            self.unsent += len(records)
+            if not self._is_waiting and not self._is_scheduled:
+                self._is_scheduled = True
+                self._loop.call_soon(self._flush)
+            if self.unsent > HIGH_WATER and not self._is_blocked:
+                self._block()
+        return True
+
+    def end(self) -> None:
+        """Close the pipe once everything queued was taken. Calls may repeat."""
+        self._is_ending = True
+        if not self.unsent:
+            self.close()
+
+    def close(self) -> None:
+        """Close the pipe now; what is still queued is discarded. Calls may repeat."""
+        if self._fd < 0:
+            return
+        if self._is_waiting:
+            self._loop.remove_writer(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        self._chunks.clear()
+        self.unsent = 0
+        self._unblock()
+
+    def _block(self) -> None:
+        if not self._is_waiting:
+            self._send()
+        if self.unsent > HIGH_WATER:
+            self._is_blocked = True
+            self._receiver.backend_blocked()
+
+    def _unblock(self) -> None:
+        if self._is_blocked:
+            self._is_blocked = False
+            self._receiver.backend_unblocked()
+
+    def _flush(self) -> None:
+        self._is_scheduled = False
+        if self._fd >= 0 and not self._is_waiting:
+            self._send()
+
+    def _send(self) -> None:
+        """Write what the pipe takes, and have the loop call again when it takes more."""
+        chunks = self._chunks
+        while chunks:
+            try:
+                if len(chunks) == 1:
+                    taken = os.write(self._fd, chunks[0])
+                else:
+                    taken = os.writev(self._fd, list(islice(chunks, MAX_VECTOR)))
+            except BlockingIOError:
+                break
+            except OSError:  # EPIPE: the child has closed its standard input, or ended; its output still counts
+                self.close()
+                return
+            self._take(taken)
+        if chunks and not self._is_waiting:
+            self._is_waiting = True
+            self._loop.add_writer(self._fd, self._send)
+        elif not chunks and self._is_waiting:
+            self._is_waiting = False
+            self._loop.remove_writer(self._fd)
+        if self.unsent < LOW_WATER:
+            self._unblock()
+        if self._is_ending and not chunks:
+            self.close()
+
+    def _take(self, count: int) -> None:
+        """Drop `count` bytes from the front of the queue."""
+        chunks = self._chunks
+        self.unsent -= count
+        while count:
+            size = len(chunks[0])
+            if count < size:
+                chunks[0] = memoryview(chunks[0])[count:]
+                return
+            chunks.popleft()
+            count -= size
+
+
+class OutputPipe:
+    """The read end of a child's standard output or error."""
+
+    __slots__ = ("_fd", "_is_paused", "_loop", "_on_chunk", "is_drained")
+
+    def __init__(self, fd: int, on_chunk: Callable[[bytes], None]) -> None:
+        """Read from now on: `on_chunk` is called with each chunk."""
+        self._loop = asyncio.get_running_loop()
+        self._fd = fd
+        self._on_chunk = on_chunk
+        self._is_paused = False
+        self.is_drained = asyncio.Event()
+        """Set at the end of file, and when the pipe is closed."""
+        self._loop.add_reader(fd, self._read)
+
+    def pause(self) -> None:
+        """Stop reading. Calls may repeat."""
+        if not self._is_paused:
+            self._is_paused = True
+            if self._fd >= 0:
+                self._loop.remove_reader(self._fd)
+
+    def resume(self) -> None:
+        """Read again. Calls may repeat."""
+        if self._is_paused:
+            self._is_paused = False
+            if self._fd >= 0:
+                self._loop.add_reader(self._fd, self._read)
+
+    def finish(self) -> None:
+        """Read what is left, unless reading is paused, and close the pipe. Calls may repeat.
+
+        For when everyone who should write is gone: then the pipe holds its last 64 KiB at most.
+        """
+        left = MAX_LEFTOVER
+        while self._fd >= 0 and not self._is_paused and left > 0:
+            try:
+                chunk = os.read(self._fd, READ_SIZE)
+            except OSError:
+                break
+            if not chunk:
+                break
+            left -= len(chunk)
+            self._on_chunk(chunk)
+        self.close()
+
+    def close(self) -> None:
+        """Close the pipe, read or not. Calls may repeat."""
+        if self._fd >= 0:
+            if not self._is_paused:
+                self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+        self.is_drained.set()
+
+    def _read(self) -> None:
+        try:
+            chunk = os.read(self._fd, READ_SIZE)
+        except BlockingIOError:
+            return
+        if chunk:
+            self._on_chunk(chunk)
+        else:
+            self.close()

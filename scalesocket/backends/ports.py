@@ -1,0 +1,66 @@
+"""The TCP ports that children are told to listen on. Owns which of them belong to a room."""
+
+import socket
+from itertools import chain
+from typing import Final
+
+from scalesocket.errors import BackendError
+
+LOOPBACK: Final = "127.0.0.1"
+MAX_ATTEMPTS: Final = 64
+"""Free ports the kernel is asked for: it may offer one that a room has, whose process does not listen yet."""
+
+
+class Ports:
+    """The ports in use by the rooms of this server."""
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+        self._latest = 0
+
+    @property
+    def taken(self) -> frozenset[int]:
+        """The ports that rooms have."""
+        return frozenset(self._taken)
+
+    def take(self, first: int, last: int) -> int:
+        """A port that nobody listens on, from `first` to `last`, both included; 0 and 0 for any. To be given back.
+
+        A range is gone round, because a port that was just given back may have connections that linger.
+        Raises BackendError if none is free.
+        """
+        port = self._find_any() if first == 0 else self._find(first, last)
+        self._taken.add(port)
+        return port
+
+    def give_back(self, port: int) -> None:
+        """The room that had the port is done with it."""
+        self._taken.remove(port)
+
+    def _find(self, first: int, last: int) -> int:
+        start = self._latest + 1 if first <= self._latest < last else first
+        for port in chain(range(start, last + 1), range(first, start)):
+            if port not in self._taken and is_free(port):
+                self._latest = port
+                return port
+        raise BackendError(f"no port is free in {first}-{last}" if first != last else f"port {first} is not free")
+
+    def _find_any(self) -> int:
+        for _ in range(MAX_ATTEMPTS):
+            with socket.socket() as probe:
+                probe.bind((LOOPBACK, 0))
+                port: int = probe.getsockname()[1]
+            if port not in self._taken:
+                return port
+        raise BackendError("the kernel has no free port")
+
+
+def is_free(port: int) -> bool:
+    """Whether a child could listen on this port now, if it does not mind old connections that linger."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,158 @@
+"""A process a room started: its stop ladder, and what it says on stderr.
+
+Starts no tasks; the log of stderr is written from the event loop's callbacks.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import Final
+
+import structlog
+
+from scalesocket.backends.backend import Exit
+from scalesocket.backends.launcher import Child
+from scalesocket.backends.pipes import InputPipe, OutputPipe
+
+GRACE: Final = 0.5
+"""Seconds a process has, after its input ended, to go by itself before it is sent the stop signal."""
+MAX_LINE: Final = 4096
+"""Bytes of one line of the log; a longer one is cut in pieces."""
+MAX_LINES: Final = 200
+"""Lines of one stream that are logged in a second; the others are counted."""
+
+log = structlog.get_logger()
+
+
+class LineLog:
+    """Writes what a process says to the log, line by line."""
+
+    __slots__ = ("_count", "_event", "_keys", "_left_out", "_loop", "_rest", "_timer")
+
+    def __init__(self, event: str, **keys: object) -> None:
+        """Log each line as `event` ("stderr" or "stdout") with these keys."""
+        self._loop = asyncio.get_running_loop()
+        self._event = event
+        self._keys = keys
+        self._rest = b""
+        """A line that has no end yet."""
+        self._count = 0
+        """Lines logged in the running second."""
+        self._left_out = 0
+        self._timer: asyncio.TimerHandle | None = None
+        """Runs out with the second in which something was logged or left out."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Log the lines that are complete, and those that are longer than MAX_LINE.
+
+        Lines past MAX_LINES are counted without a look at each, so that a flood does not hold up the loop.
+        """
+        *lines, rest = (self._rest + chunk).split(b"\n", max(0, MAX_LINES - self._count))
+        for line in lines:
+            self._write(line)
+        if skipped := rest.count(b"\n"):
+            self._leave_out(skipped)
+            rest = rest[rest.rindex(b"\n") + 1 :]
+        whole = len(rest) - len(rest) % MAX_LINE
+        self._write(rest[:whole])
+        self._rest = rest[whole:]
+
+    def finish(self) -> None:
+        """Log the last line, if it had no end, and how many were left out. Calls may repeat."""
+        self._write(self._rest)
+        self._rest = b""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._new_second()
+
+    def _write(self, line: bytes) -> None:
+        """Log a line, in pieces if it is long; nothing for an empty one."""
+        text = line.rstrip(b"\r")
+        for start in range(0, len(text), MAX_LINE):
+            if self._count >= MAX_LINES:
+                self._leave_out(1)
+                continue
+            self._count += 1
+            self._start_second()
+            log.info(self._event, **self._keys, line=text[start : start + MAX_LINE].decode(errors="replace"))
+
+    def _leave_out(self, count: int) -> None:
+        self._left_out += count
+        self._start_second()
+
+    def _start_second(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(1.0, self._new_second)
+
+    def _new_second(self) -> None:
+        self._timer = None
+        self._count = 0
+        if self._left_out:
+            log.warning("lines left out of the log", stream=self._event, **self._keys, count=self._left_out)
+            self._left_out = 0
+
+
+class Process:
+    """A child with its three pipes; to be stopped, or killed, exactly once."""
+
+    def __init__(self, child: Child, stdin: InputPipe, stdout: OutputPipe, *, app: str, room: str) -> None:
+        """Take the child over: its pipes and its release. Its stderr goes to the log."""
+        self._child = child
+        self.stdin = stdin
+        self.stdout = stdout
+        self._lines = LineLog("stderr", app=app, room=room, pid=child.pid)
+        self._stderr = OutputPipe(child.stderr, self._lines.feed)
+
+    @property
+    def pid(self) -> int:
+        """The process that was started, and the number of its group."""
+        return self._child.pid
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended; None while it runs."""
+        return self._child.exit
+
+    async def wait_exit(self) -> Exit:
+        """Wait until the process that was started is gone; others of its group may live on."""
+        return await self._child.wait_exit()
+
+    async def stop(self, *, signal: int, timeout: float, drained: asyncio.Event) -> Exit:
+        """Climb the stop ladder: see `Backend.stop`. `drained` is set when all output was delivered."""
+        try:
+            if self._child.exit is None:
+                self.stdin.end()
+                if not await is_over(self._wait_over(drained), GRACE):
+                    self.stdin.close()
+                    self._child.signal_group(signal)
+                    await is_over(self._wait_over(drained), timeout)
+            self._child.release()
+            await self._child.wait_released()
+        finally:
+            self.kill()
+        return await self._child.wait_exit()
+
+    def kill(self) -> None:
+        """Kill and release the group without waiting for it, and close the pipes. Calls may repeat."""
+        self._child.release()
+        self.stdin.close()
+        self.stdout.finish()
+        self._stderr.finish()
+        self._lines.finish()
+
+    async def wait_gone(self) -> None:
+        """Wait until nothing of the killed group is left."""
+        await self._child.wait_released()
+
+    async def _wait_over(self, drained: asyncio.Event) -> None:
+        await self._child.wait_exit()
+        await drained.wait()
+
+
+async def is_over(waited: Awaitable[object], timeout: float) -> bool:
+    """Wait for something for at most `timeout` seconds; False if it did not come."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await waited
+            return True
+    return False

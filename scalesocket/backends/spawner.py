@@ -1,0 +1,367 @@
+"""The spawner: a tiny process beside the gateway that starts every backend, and leaves nothing when the gateway is gone.
+
+Run as a program (`python -I -S spawner.py FD SOFT`), never imported: nothing but the standard library, so that it
+starts in 15 to 40 ms and forks in well under one, however large the gateway is. FD is its end of a SOCK_SEQPACKET pair;
+SOFT is the soft limit of open files its children get. Every packet is one JSON object:
+
+    gateway                                           spawner
+                                                      {"ready": PID}
+    {"do": "spawn", "id": N, "argv": …, "env": …,     {"spawned": N, "pid": PID} and three descriptors: our ends of
+     "cwd": …, "user": …, "group": …, "limits": …}      stdin, stdout and stderr; or {"failed": N, "error": TEXT}
+                                                      {"exited": PID, "status": S}: S as in subprocess, -N for signal N
+    {"do": "release", "pid": PID}                     {"released": PID, "status": S}: the group is killed and reaped
+    {"do": "watch", "pids": […]}                      (groups a former spawner started: killed if the gateway goes)
+    {"do": "forget", "pid": PID}
+
+A child leads its own process group. Once it ended it stays a zombie until it is released, so that the number of its
+group can't be given to anyone else while the gateway may still send a signal to it. The end of file means that the
+gateway is gone: every group is killed and reaped.
+"""
+
+import ctypes
+import errno
+import fcntl
+import grp
+import json
+import os
+import pwd
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+MAX_PACKET = 1 << 20  # bytes; the kernel holds less than that for one socket
+END_TIMEOUT = 3.0  # seconds that killed groups have to go when the gateway is gone
+LIMITS = {
+    "memory": resource.RLIMIT_AS,
+    "cpu": resource.RLIMIT_CPU,
+    "open_files": resource.RLIMIT_NOFILE,
+    "processes": resource.RLIMIT_NPROC,
+}
+
+
+class Refused(Exception):
+    """A child that can't be started as it was asked for; the text says why."""
+
+
+class Leader:
+    """A child, from its start until its group is released and reaped."""
+
+    __slots__ = ("pid", "pidfd", "status")
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        """Readable when it has ended; -1 after that."""
+        self.status: int | None = None
+        """As in subprocess; None while it runs."""
+
+
+class Spawner:
+    """Owns the children and the groups they lead."""
+
+    def __init__(self, link: socket.socket, soft_limit: int) -> None:
+        self.link = link
+        self.soft_limit = soft_limit
+        self.hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        # A start needs a few descriptors below the children's soft limit, so those that stay open lie above it.
+        self.lowest_pidfd = soft_limit if soft_limit < self.hard_limit else 3
+        self.poll = select.epoll()
+        self.buffer = bytearray(MAX_PACKET)
+        self.leaders: dict[int, Leader] = {}  # by pid
+        self.running: dict[int, Leader] = {}  # by pidfd
+        self.releasing: set[Leader] = set()
+        self.watched: set[int] = set()
+
+    def run(self) -> None:
+        """Serve until the gateway is gone."""
+        woken = watch_children()
+        self.poll.register(self.link, select.EPOLLIN)
+        self.poll.register(woken, select.EPOLLIN)
+        self.send({"ready": os.getpid()})
+        while True:
+            for fd, _ in self.poll.poll():
+                if fd == woken:
+                    os.read(woken, 1 << 16)
+                    self.reap_ended()
+                elif fd in self.running:
+                    self.report_exit(self.running[fd])
+                elif fd == self.link.fileno() and not self.serve():
+                    self.end(woken)
+                    return
+
+    def serve(self) -> bool:
+        """Do what one packet asks; False if the gateway is gone."""
+        try:
+            size = self.link.recv_into(self.buffer)
+        except ConnectionResetError:
+            return False
+        if size == 0:
+            return False
+        request = json.loads(self.buffer[:size])
+        match request.pop("do"):
+            case "spawn":
+                self.spawn(**request)
+            case "release":
+                self.release(request["pid"])
+            case "watch":
+                self.watched.update(request["pids"])
+            case "forget":
+                self.watched.discard(request["pid"])
+        return True
+
+    def send(self, report: dict[str, object], fds: tuple[int, ...] = ()) -> None:
+        """Blocks while the gateway is behind; that it is gone is seen by `serve`."""
+        try:
+            socket.send_fds(self.link, [json.dumps(report).encode()], fds)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def spawn(self, id: int, **request: Any) -> None:  # noqa: A002
+        """Start a child, or say why not."""
+        pipes: list[int] = []  # the read and the write end of stdin, stdout and stderr
+        try:
+            for _ in range(3):
+                pipes += os.pipe()
+            pid = self.start(pipes, **request)
+        except Refused as error:
+            self.send({"failed": id, "error": str(error)})
+        except OSError as error:
+            self.send({"failed": id, "error": describe(error, request["cwd"])})
+        except Exception as error:  # the gateway waits for an answer, whatever went wrong
+            sys.excepthook(*sys.exc_info())
+            self.send({"failed": id, "error": f"{type(error).__name__}: {error}"})
+        else:
+            ours = (pipes[1], pipes[2], pipes[4])
+            for fd in ours:
+                os.set_blocking(fd, False)
+            self.send({"spawned": id, "pid": pid}, ours)
+        finally:
+            for fd in pipes:
+                os.close(fd)
+
+    def start(
+        self,
+        pipes: list[int],
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str,
+        user: str | None,
+        group: str | None,
+        limits: dict[str, int],
+    ) -> int:
+        """Start a child on `pipes` and return its pid. Without `user`, `group` and `limits` this is a vfork."""
+        uid, gid, groups = find_ids(user, group)
+        set_limits = limiter(limits) if limits else None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.soft_limit, self.hard_limit))
+        try:
+            child = subprocess.Popen(
+                argv,
+                env=env,
+                cwd=cwd,
+                stdin=pipes[0],
+                stdout=pipes[3],
+                stderr=pipes[5],
+                process_group=0,
+                user=uid,
+                group=gid,
+                extra_groups=groups,
+                preexec_fn=set_limits,
+            )
+        except subprocess.SubprocessError as error:
+            raise Refused("its limits could not be set") from error
+        except ValueError as error:  # a NUL in a word or a variable
+            raise Refused(str(error)) from error
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.hard_limit, self.hard_limit))
+        child.returncode = 0  # Popen must never reap it: that is done here, once the gateway has released it
+        try:
+            pidfd = self.open_pidfd(child.pid)
+        except OSError:
+            kill_group(child.pid)
+            os.waitpid(child.pid, 0)
+            raise
+        self.leaders[child.pid] = self.running[pidfd] = Leader(child.pid, pidfd)
+        self.poll.register(pidfd, select.EPOLLIN)
+        return child.pid
+
+    def open_pidfd(self, pid: int) -> int:
+        """A descriptor that becomes readable when the child has ended."""
+        low = os.pidfd_open(pid)
+        try:
+            return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, self.lowest_pidfd)
+        finally:
+            os.close(low)
+
+    def report_exit(self, leader: Leader) -> None:
+        """Tell the gateway that a child has ended, and keep it as a zombie."""
+        end = os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if end is not None:  # else an event of a descriptor that was closed since, and its number given to this child
+            self.note_exit(leader, end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
+            self.send({"exited": leader.pid, "status": leader.status})
+
+    def note_exit(self, leader: Leader, status: int) -> None:
+        """The child has ended: watch it no longer."""
+        if leader.status is None:
+            leader.status = status
+            del self.running[leader.pidfd]
+            self.poll.unregister(leader.pidfd)
+            os.close(leader.pidfd)
+
+    def release(self, pid: int) -> None:
+        """Kill what is left of a group and reap it; `released` is sent when nothing of it is left."""
+        leader = self.leaders.get(pid)
+        if leader is not None and leader not in self.releasing:
+            self.releasing.add(leader)
+            kill_group(pid)
+            self.reap(leader)
+
+    def reap_ended(self) -> None:
+        """Reap groups that were released, and those that lost their parent and are ours since."""
+        for leader in tuple(self.releasing):
+            self.reap(leader)
+        while (pid := oldest_zombie()) is not None and pid not in self.leaders:
+            os.waitpid(pid, 0)
+
+    def reap(self, leader: Leader) -> None:
+        """Reap what has ended of a group that was killed."""
+        pid = leader.pid
+        if not self.reap_all(-pid) or not self.reap_all(pid):  # a leader may have moved to another group
+            return
+        del self.leaders[pid]
+        self.releasing.discard(leader)
+        self.send({"released": pid, "status": leader.status})
+
+    def reap_all(self, which: int) -> bool:
+        """Reap children as in waitpid; False if some still run."""
+        while True:
+            try:
+                pid, status = os.waitpid(which, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            if pid in self.leaders:
+                self.note_exit(self.leaders[pid], os.waitstatus_to_exitcode(status))
+
+    def end(self, woken: int) -> None:
+        """The gateway is gone: kill every group, and reap what we started."""
+        for pid in self.watched:
+            kill_group(pid)
+        for pid in tuple(self.leaders):
+            self.release(pid)
+        deadline = time.monotonic() + END_TIMEOUT
+        while self.leaders and select.select([woken], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            os.read(woken, 1 << 16)
+            self.reap_ended()
+
+
+def watch_children() -> int:
+    """Let no signal end us but SIGKILL, and return a descriptor that is readable when a child has ended.
+
+    Handlers, not SIG_IGN, which a child would inherit: what has a handler is the default again after exec. What the
+    gateway had ignored or blocked is made the default too.
+    """
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    os.write(wake, b"\0")  # read once before the first wait, so that reading never finds the pipe empty
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return woken
+
+
+def oldest_zombie() -> int | None:
+    """The oldest child that has ended and is not reaped."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return ended.si_pid if ended is not None else None
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL to a group, and to the child that led it, should it have left."""
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def find_ids(user: str | None, group: str | None) -> tuple[int | None, int | None, list[int] | None]:
+    """User, group and further groups to run as; None for what stays as it is.
+
+    Raises Refused if there is no such user or group, or if we may not become it.
+    """
+    if user is None and group is None:
+        return None, None, None
+    entry = find_user(user) if user is not None else None
+    gid = find_group(group) if group is not None else entry.pw_gid if entry is not None else None
+    if os.geteuid() == 0:
+        return (entry.pw_uid, gid, os.getgrouplist(entry.pw_name, gid)) if entry and gid is not None else (None, gid, [])
+    if (entry and entry.pw_uid != os.geteuid()) or gid not in {os.getegid(), *os.getgroups()}:
+        raise Refused(f"only root may run it as {user if user is not None else group!r}")
+    return None, gid, None
+
+
+def find_user(name: str) -> pwd.struct_passwd:
+    """The user of this name or number."""
+    try:
+        return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError:
+        raise Refused(f"there is no user {name!r}") from None
+
+
+def find_group(name: str) -> int:
+    """The number of the group of this name or number."""
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise Refused(f"there is no group {name!r}") from None
+
+
+def limiter(limits: dict[str, int]) -> Callable[[], None]:
+    """What sets `limits` in the child before exec. A `preexec_fn` makes it a fork, which is cheap in so small a process."""
+    for name, limit in limits.items():
+        hard = resource.getrlimit(LIMITS[name])[1]
+        if hard != resource.RLIM_INFINITY and limit > hard:
+            raise Refused(f"limits.{name}: {limit} is above the hard limit of {hard}")
+
+    def set_limits() -> None:
+        for name, limit in limits.items():
+            resource.setrlimit(LIMITS[name], (limit, limit))
+
+    return set_limits
+
+
+def describe(error: OSError, cwd: str) -> str:
+    """The error in words that follow the command's name, or the folder's if that is what is wrong."""
+    if error.errno == errno.E2BIG:
+        return "its arguments and environment are too long"
+    words = os.strerror(error.errno).lower() if error.errno else str(error)
+    return f"its folder {cwd!r}: {words}" if error.filename == cwd and not os.access(cwd, os.X_OK) else words
+
+
+def main() -> None:
+    """Serve the gateway at the other end of the descriptor that was given."""
+    link = socket.socket(fileno=int(sys.argv[1]))
+    link.set_inheritable(False)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    soft = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    Spawner(link, soft).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""A backend that is a process on its standard input and output."""
+
+from scalesocket.backends.backend import Exit, Receiver
+from scalesocket.backends.launcher import Child
+from scalesocket.backends.pipes import InputPipe, OutputPipe
+from scalesocket.backends.process import Process
+
+
+class StdioBackend:
+    """Input goes to the process's standard input; its standard output comes from it."""
+
+    __slots__ = ("_process", "_stdin", "_stdout")
+
+    def __init__(self, child: Child, receiver: Receiver, *, app: str, room: str) -> None:
+        """Take `child` over and read its output from now on."""
+        self._stdin = InputPipe(child.stdin, receiver)
+        self._stdout = OutputPipe(child.stdout, receiver.backend_output)
+        self._process = Process(child, self._stdin, self._stdout, app=app, room=room)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of input the process has not taken yet."""
+        return self._stdin.unsent
+
+    def write(self, records: bytes) -> bool:
+        """Queue input."""
+        return self._stdin.write(records)
+
+    def pause_reading(self) -> None:
+        """Stop reading output, so that the process blocks."""
+        self._stdout.pause()
+
+    def resume_reading(self) -> None:
+        """Read output again."""
+        self._stdout.resume()
+
+    async def wait_exit(self) -> Exit:
+        """Wait until the process is gone."""
+        return await self._process.wait_exit()
+
+    async def wait_drained(self) -> None:
+        """Wait for the end of the output."""
+        await self._stdout.is_drained.wait()
+
+    async def stop(self, *, signal: int, timeout: float) -> Exit:
+        """Climb the stop ladder."""
+        return await self._process.stop(signal=signal, timeout=timeout, drained=self._stdout.is_drained)

@@ -1,0 +1,318 @@
+"""Backends that are a connection: to a target that is there anyway, or to a process that was started and told its port."""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import Final, cast
+
+from scalesocket.backends.backend import Exit, Receiver
+from scalesocket.backends.launcher import Child
+from scalesocket.backends.pipes import HIGH_WATER, LOW_WATER, InputPipe, OutputPipe
+from scalesocket.backends.ports import LOOPBACK, Ports
+from scalesocket.backends.process import GRACE, LineLog, Process, is_over
+from scalesocket.errors import BackendError
+
+FIRST_PAUSE: Final = 0.005
+"""Seconds between the first two attempts to connect to a process; each pause is half as long again as the last."""
+LONGEST_PAUSE: Final = 0.1
+
+
+class Connection(asyncio.Protocol):
+    """A connection whose peer is a backend. Reads nothing until it is told to."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._transport: asyncio.Transport | None = None
+        self._is_blocked = False
+        self._is_paused = True
+        self.exit: Exit | None = None
+        """How it ended; None while it is open."""
+        self.is_ended = asyncio.Event()
+        """Set with `exit`: all output was given to the receiver."""
+        self._is_closed = asyncio.Event()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes the peer has not taken."""
+        assert self._transport is not None
+        return self._transport.get_write_buffer_size() if self.exit is None else 0
+
+    def write(self, records: bytes) -> bool:
+        """Queue input; False if the connection has ended."""
+        assert self._transport is not None
+        if self.exit is not None or self._transport.is_closing():
+            return False
+        self._transport.write(records)
+        return True
+
+    def pause(self) -> None:
+        """Stop reading. Calls may repeat."""
+        assert self._transport is not None
+        if not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read, or read again. Calls may repeat."""
+        assert self._transport is not None
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def end_input(self) -> None:
+        """Tell the peer that no more input comes, after what was queued. Calls may repeat."""
+        if self._transport is not None and self.exit is None and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    async def finish(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds for the rest of the output, unless reading is paused, and close."""
+        try:
+            if not self._is_paused:
+                await is_over(self.is_ended.wait(), timeout)
+        finally:
+            self.abort()
+        if self._transport is not None:
+            await self._is_closed.wait()
+
+    def abort(self) -> None:
+        """Close at once; what is queued is discarded. Calls may repeat."""
+        self._end(None)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
+        self._transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self.exit is None:
+            self._receiver.backend_output(data)
+
+    def eof_received(self) -> None:
+        """Called by the loop: the peer writes no more, which ends the room, so the connection is closed."""
+        self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self._end(exc)
+        self._is_closed.set()
+
+    def pause_writing(self) -> None:
+        """Called by the loop."""
+        self._is_blocked = True
+        self._receiver.backend_blocked()
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        if self._is_blocked:
+            self._is_blocked = False
+            self._receiver.backend_unblocked()
+
+    def _end(self, error: Exception | None) -> None:
+        if self.exit is None:
+            self.exit = Exit(error=None if error is None else describe(error))
+            self.is_ended.set()
+            self.resume_writing()
+
+
+class TargetBackend:
+    """A connection to a target nobody here started."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        """Take the connection over and read from now on."""
+        self._connection = connection
+        connection.resume()
+
+    @property
+    def pid(self) -> None:
+        """None: there is no process."""
+        return
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of input the target has not taken yet."""
+        return self._connection.unsent
+
+    def write(self, records: bytes) -> bool:
+        """Queue input."""
+        return self._connection.write(records)
+
+    def pause_reading(self) -> None:
+        """Stop reading output, so that the target blocks."""
+        self._connection.pause()
+
+    def resume_reading(self) -> None:
+        """Read output again."""
+        self._connection.resume()
+
+    async def wait_exit(self) -> Exit:
+        """Wait until the target has closed the connection, or it broke."""
+        await self._connection.is_ended.wait()
+        assert self._connection.exit is not None
+        return self._connection.exit
+
+    async def wait_drained(self) -> None:
+        """Wait for the end of the output, which is the connection's."""
+        await self._connection.is_ended.wait()
+
+    async def stop(self, *, signal: int, timeout: float) -> Exit:
+        """End input, give the target at most 500 ms for the rest of its output, and close. There is nothing to signal."""
+        self._connection.end_input()
+        await self._connection.finish(min(GRACE, timeout))
+        assert self._connection.exit is not None
+        return self._connection.exit
+
+
+class PortBackend:
+    """A process that was told its port, and the connection to it. Its standard output goes to the log."""
+
+    __slots__ = ("_connection", "_lines", "_port", "_ports", "_process")
+
+    def __init__(self, child: Child, receiver: Receiver, port: int, ports: Ports, *, app: str, room: str) -> None:
+        """Take over the child and the port that was taken for it. `connect` comes next, then all else; or `kill`."""
+        self._lines = LineLog("stdout", app=app, room=room, pid=child.pid)
+        stdin, stdout = InputPipe(child.stdin, receiver), OutputPipe(child.stdout, self._lines.feed)
+        self._process = Process(child, stdin, stdout, app=app, room=room)
+        self._port = port
+        self._ports = ports
+        self._connection = Connection(receiver)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def exit(self) -> Exit | None:
+        """How the process ended; None while it runs."""
+        return self._process.exit
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of input the process has not taken yet."""
+        return self._connection.unsent
+
+    async def connect(self, *, timeout: float, delay: float) -> None:
+        """Connect as soon as the process listens, but not before `delay` seconds have passed.
+
+        The first connection that comes about is it: one to see whether anybody listens would use up the only one that
+        many a program accepts. Raises BackendError if the process ends before, or does not listen for `timeout` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + max(timeout, delay)
+        pause = FIRST_PAUSE
+        await is_over(self._process.wait_exit(), delay)
+        while self._process.exit is None:
+            if (connected := await try_connect(self._port, deadline - loop.time())) is not None:
+                try:
+                    await loop.create_connection(lambda: self._connection, sock=connected)
+                except BaseException:
+                    connected.close()
+                    raise
+                self._connection.resume()
+                return
+            if loop.time() + pause >= deadline:
+                raise BackendError(f"it did not listen on port {self._port} within {timeout:g} s")
+            await is_over(self._process.wait_exit(), pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+        raise BackendError(f"{self._process.exit} before it listened on port {self._port}")
+
+    def write(self, records: bytes) -> bool:
+        """Queue input."""
+        return self._connection.write(records)
+
+    def pause_reading(self) -> None:
+        """Stop reading output, so that the process blocks."""
+        self._connection.pause()
+
+    def resume_reading(self) -> None:
+        """Read output again."""
+        self._connection.resume()
+
+    async def wait_exit(self) -> Exit:
+        """Wait until the process is gone, or has closed the connection and not ended within 500 ms."""
+        exited = asyncio.ensure_future(self._process.wait_exit())
+        ended = asyncio.ensure_future(self._connection.is_ended.wait())
+        try:
+            await asyncio.wait((exited, ended), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((exited,), timeout=GRACE)
+        finally:
+            exited.cancel()
+            ended.cancel()
+        end = self._process.exit or self._connection.exit
+        assert end is not None
+        return end
+
+    async def wait_drained(self) -> None:
+        """Wait for the end of the output, which is the connection's."""
+        await self._connection.is_ended.wait()
+
+    async def stop(self, *, signal: int, timeout: float) -> Exit:
+        """End input, climb the stop ladder, deliver what the process had still sent, and give the port back."""
+        try:
+            self._connection.end_input()
+            end = await self._process.stop(signal=signal, timeout=timeout, drained=self._connection.is_ended)
+            await self._connection.finish(GRACE)
+        finally:
+            self.kill()
+        return end
+
+    async def abandon(self) -> None:
+        """Kill the process's group, and wait until it is gone."""
+        self.kill()
+        await self._process.wait_gone()
+
+    def kill(self) -> None:
+        """Kill the process's group without waiting for it, close everything, and give the port back. Calls may repeat."""
+        self._process.kill()
+        self._lines.finish()
+        self._connection.abort()
+        if self._port:
+            self._ports.give_back(self._port)
+            self._port = 0
+
+
+async def connect_tcp(host: str, port: int, receiver: Receiver) -> Connection:
+    """Connect to a target; raises OSError."""
+    _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(receiver), host, port)
+    return connection
+
+
+async def connect_unix(path: Path, receiver: Receiver) -> Connection:
+    """Connect to a target's unix socket; raises OSError."""
+    _, connection = await asyncio.get_running_loop().create_unix_connection(lambda: Connection(receiver), str(path))
+    return connection
+
+
+async def try_connect(port: int, timeout: float) -> socket.socket | None:
+    """A connection to a port of this machine; None if nobody listens there, or nobody accepts within `timeout` seconds."""
+    connected = socket.socket()
+    try:
+        connected.setblocking(False)
+        async with asyncio.timeout(timeout):
+            await asyncio.get_running_loop().sock_connect(connected, (LOOPBACK, port))
+        if connected.getsockname() != connected.getpeername():
+            return connected
+    except (OSError, TimeoutError):
+        connected.close()
+        return None
+    except BaseException:
+        connected.close()
+        raise
+    connected.close()  # the kernel gave us the very port, and TCP connects such a socket to itself (RFC 9293 3.5)
+    return None
+
+
+def describe(error: Exception) -> str:
+    """An error of a connection in a few words."""
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror).lower()
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error).lower() or type(error).__name__

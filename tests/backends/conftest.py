@@ -1,0 +1,54 @@
+"""A spawner, and rooms that write down what their backend says. Every test runs on both loops and must leave nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import structlog
+
+from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.ports import Ports
+from tests.backends.lobby import Opener, children, open_fds
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[dict[str, object]]]:
+    with structlog.testing.capture_logs() as events:
+        yield events
+
+
+@pytest.fixture
+async def loop(anyio_backend: object) -> asyncio.AbstractEventLoop:
+    """The loop, which by the next fixture has opened what it needs for itself."""
+    return asyncio.get_running_loop()
+
+
+@pytest.fixture
+async def spawner(loop: asyncio.AbstractEventLoop) -> AsyncIterator[Spawner]:
+    before = open_fds()
+    spawner = Spawner()
+    spawner.start()
+    spawner.attach(loop)
+    yield spawner
+    left = spawner.groups
+    spawner.close()
+    assert left == frozenset()
+    assert children() == []
+    assert open_fds() == before
+
+
+@pytest.fixture
+def ports() -> Iterator[Ports]:
+    ports = Ports()
+    yield ports
+    assert ports.taken == frozenset()
+
+
+@pytest.fixture
+async def open_room(spawner: Spawner, ports: Ports) -> Opener:
+    return Opener(spawner, ports)

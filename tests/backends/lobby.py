@@ -1,0 +1,142 @@
+"""Rooms that write down what their backend says, and what is left of processes when they are gone."""
+
+import asyncio
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from scalesocket.backends.backend import Backend, Exit
+from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.open import open_backend
+from scalesocket.backends.ports import Ports
+from scalesocket.config.model import App
+
+PROGRAMS = Path(__file__).parent.parent / "programs"
+DEADLINE = 10.0
+
+
+class Room:
+    """A receiver that keeps what it hears, and the backend it belongs to."""
+
+    backend: Backend
+
+    def __init__(self) -> None:
+        self.heard = bytearray()
+        self.is_blocked = False
+        self.pauses = 0
+        self._changed = asyncio.Event()
+
+    def backend_output(self, chunk: bytes) -> None:
+        assert chunk
+        self.heard += chunk
+        self._changed.set()
+
+    def backend_blocked(self) -> None:
+        assert not self.is_blocked
+        self.is_blocked = True
+        self.pauses += 1
+        self._changed.set()
+
+    def backend_unblocked(self) -> None:
+        assert self.is_blocked
+        self.is_blocked = False
+        self._changed.set()
+
+    async def until(self, holds: Callable[[], bool], *, within: float = DEADLINE) -> None:
+        """Wait until something heard, or a block, makes this true."""
+        try:
+            async with asyncio.timeout(within):
+                while not holds():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"heard {len(self.heard)} bytes, the last {bytes(self.heard[-200:])!r}") from None
+
+    async def hear(self, text: bytes) -> None:
+        await self.until(lambda: text in self.heard)
+
+    async def hear_line(self) -> str:
+        await self.until(lambda: b"\n" in self.heard)
+        return bytes(self.heard).split(b"\n", 1)[0].decode()
+
+    async def end(self) -> Exit:
+        """Wait for the end as a room does, and stop the backend."""
+        async with asyncio.timeout(DEADLINE):
+            outcome = await self.backend.wait_exit()
+            await self.backend.wait_drained()
+            assert await self.backend.stop(signal=15, timeout=1.0) is not None
+        return outcome
+
+    async def stop(self, *, signal: int = 15, timeout: float = 5.0) -> Exit:
+        async with asyncio.timeout(DEADLINE):
+            return await self.backend.stop(signal=signal, timeout=timeout)
+
+
+class Opener:
+    """Opens rooms of apps that are given by their keys."""
+
+    def __init__(self, spawner: Spawner, ports: Ports) -> None:
+        self.spawner = spawner
+        self.ports = ports
+
+    async def __call__(self, *command: str, env: dict[str, str] | None = None, **keys: object) -> Room:
+        room = Room()
+        if command:
+            keys["command"] = command
+        app = App(name="app", **keys)  # type: ignore[arg-type]
+        room.backend = await open_backend(
+            app,
+            {"PATH": os.environ["PATH"]} if env is None else env,
+            room="lobby",
+            receiver=room,
+            spawner=self.spawner,
+            ports=self.ports,
+        )
+        return room
+
+
+def program(name: str, *words: object) -> tuple[str, ...]:
+    """The command of a program under tests/programs."""
+    return sys.executable, "-I", "-S", "-u", str(PROGRAMS / f"{name}.py"), *map(str, words)
+
+
+def open_fds() -> Counter[str]:
+    """How many of each kind of descriptor are open. (uvloop's own socket pair is another one in each run of the loop.)"""
+    kinds: Counter[str] = Counter()
+    for path in Path("/proc/self/fd").iterdir():
+        try:
+            kinds[str(path.readlink()).partition(":[")[0]] += 1
+        except FileNotFoundError:  # the listing's own
+            continue
+    return kinds
+
+
+def children() -> list[int]:
+    return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+
+
+def exists(pid: int) -> bool:
+    """Whether a process exists, be it as a zombie."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def until(holds: Callable[[], bool], *, within: float = DEADLINE) -> None:
+    """Look until it is true: for what nobody tells us of, such as the end of somebody else's process."""
+    async with asyncio.timeout(within):
+        while not holds():  # noqa: ASYNC110 there is no event of it
+            await asyncio.sleep(0.01)
+
+
+def parse_state(line: str) -> dict[str, object]:
+    return dict(json.loads(line))

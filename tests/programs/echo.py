@@ -1,0 +1,7 @@
+"""Writes every line back at once."""
+
+import sys
+
+for line in sys.stdin.buffer:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
