@@ -18,6 +18,7 @@ from benchmarks.measure import Result, measure_ceiling, run_load, say
 from benchmarks.metrics import METRICS, Metric, find_median
 from benchmarks.peers import PEERS, ROOT
 from benchmarks.report import Run, make_target_table, write_report
+from benchmarks.servers import Servers
 from benchmarks.targets import find_losses
 
 DOCS: Final = ROOT / "docs" / "benchmarks"
@@ -79,12 +80,17 @@ def measure(words: Sequence[str], arguments: argparse.Namespace) -> Run:
     loads = choose_loads(arguments.only, is_quick=arguments.quick)
     ceiling = measure_ceiling([load for load in loads if load.name in CEILINGS], is_quick=arguments.quick)
     results: dict[str, Result] = {}
-    for load in loads:
-        if arguments.rounds:
-            load = dataclasses.replace(load, rounds=arguments.rounds)
-        say(f"{time.monotonic() - started:5.0f} s  {load.name}: {load.title}")
-        results[load.name] = run_load(load, peers, is_quick=arguments.quick)
-        say_result(results[load.name])
+    with Servers() as shared:
+        for load in loads:
+            if arguments.rounds:
+                load = dataclasses.replace(load, rounds=arguments.rounds)
+            say(f"{time.monotonic() - started:5.0f} s  {load.name}: {load.title}")
+            if arguments.quick:
+                results[load.name] = run_load(load, peers, shared, is_quick=True)
+            else:
+                with Servers() as servers:  # no load meets a server on which another has left its marks
+                    results[load.name] = run_load(load, peers, servers, is_quick=False)
+            say_result(results[load.name])
     return Run(
         command=" ".join(["python -m benchmarks", *words]),
         seconds=time.monotonic() - started,

@@ -253,7 +253,7 @@ static void load_tls(void) {
 static struct {
     int rooms, clients, senders, in_flight, size, concurrency, sources, slow, pid, levels;
     double seconds, warm, hold, rate;
-    bool is_json, is_deflate, is_tls, is_listening, is_first_echo;
+    bool is_json, is_deflate, is_tls, is_listening, is_first_echo, is_waiting;
     char host[256], port[16], path[1024];
 } run = {.rooms = 1, .clients = 1, .in_flight = 1, .size = 100, .concurrency = 64, .sources = 1, .levels = 1, .seconds = 1, .warm = .3};
 
@@ -520,16 +520,10 @@ static void take_frame(struct client *client, int first_byte, char *payload, siz
     } else if (opcode == 9) {
         put_frame(client, 10, payload, size);
         flush(client);
-    } else if (opcode == 10) {
-        if (size == 8 && is_counting) {
-            int64_t at;
-            memcpy(&at, payload, 8);
-            note(&latency, now() - at);
-        }
     } else if (first_byte & 0x40) {
         if (client->inflater) inflate_message(client, payload, size);
         else corrupt++;
-    } else if (opcode) { /* a continuation belongs to a message already counted by its first frame */
+    } else if (opcode == 1 || opcode == 2) { /* a continuation belongs to a message already counted by its first frame */
         take_message(client, payload, size);
     }
 }
@@ -782,22 +776,12 @@ static int64_t send_what_is_due(int64_t started, int64_t *done) {
     return started + *done * period;
 }
 
-static void probe(void) { /* a ping that carries the time of its sending */
-    int64_t at = now();
-    put_frame(&clients[0], 9, (char *)&at, 8);
-    flush(&clients[0]);
-}
-
 static void talk(int64_t until, int64_t started, int64_t *paced) {
-    bool is_paced = run.rate > 0 && run.senders, is_probing = run.rate > 0 && !run.senders && !run.is_listening;
     last_progress = moment = now();
     while (moment < until) {
         int64_t next = until;
-        if (is_paced) next = send_what_is_due(started, paced);
-        else if (is_probing) {
-            for (; started + *paced * (int64_t)(SECOND / run.rate) <= moment; ++*paced) probe();
-            next = started + *paced * (int64_t)(SECOND / run.rate);
-        } else if (run.senders) send_what_fits();
+        if (run.senders && run.rate > 0) next = send_what_is_due(started, paced);
+        else if (run.senders) send_what_fits();
         turn(next < until ? next : until);
         if (closed_early == total_clients) die("every client was closed (code %d)", last_code);
         if (run.senders && moment - last_progress > STALL) {
@@ -881,7 +865,7 @@ static void drive(void) {
     printf(", ");
     print_usage("settled", before, settled);
     printf("}");
-    if (run.senders || run.is_listening || run.rate > 0) {
+    if (run.senders || run.is_listening) {
         int64_t paced = 0, began = now();
         talk(began + (int64_t)(run.warm * SECOND), began, &paced);
         if (run.is_listening) hear_the_first();
@@ -921,6 +905,7 @@ static void drive(void) {
     }
     printf("}\n");
     fflush(stdout);
+    if (run.is_waiting) (void)!read(STDIN_FILENO, read_buffer, 1);
     for (int at = 0; at < total_clients; at++) { /* leave politely, so that no server has to guess */
         if (clients[at].state != OPEN) continue;
         put_frame(&clients[at], 8, "\x03\xe8", 2);
@@ -1112,15 +1097,16 @@ int main(int count, char **words) {
         {"rooms", 1, 0, 'r'},    {"clients", 1, 0, 'n'}, {"senders", 1, 0, 's'}, {"in-flight", 1, 0, 'w'}, {"size", 1, 0, 'b'}, {"concurrency", 1, 0, 'c'},
         {"sources", 1, 0, 'a'},  {"slow", 1, 0, 'l'},    {"pid", 1, 0, 'p'},     {"levels", 1, 0, 'v'},    {"seconds", 1, 0, 't'}, {"warm", 1, 0, 'u'},
         {"hold", 1, 0, 'h'},     {"rate", 1, 0, 'f'},    {"json", 0, 0, 'j'},    {"deflate", 0, 0, 'z'},   {"listen", 0, 0, 'i'}, {"first-echo", 0, 0, 'e'},
+        {"wait", 0, 0, 'x'},
         {0},
     };
     if (count >= 2 && !strcmp(words[1], "serve")) serve(count > 2 ? atoi(words[2]) : 0);
     if (count < 3 || strcmp(words[1], "drive")) {
         fputs("usage: load drive URL [--rooms R] [--clients N] [--senders S] [--in-flight W] [--size B] [--json] [--rate HZ]\n"
               "                      [--seconds S] [--warm S] [--hold S] [--concurrency C] [--sources A] [--slow K] [--first-echo]\n"
-              "                      [--listen] [--deflate] [--pid PID] [--levels L]\n"
+              "                      [--listen] [--deflate] [--wait] [--pid PID] [--levels L]\n"
               "       load serve [PORT]\n"
-              "clients and senders are per room; `{}` in URL becomes the number of the room\n",
+              "clients and senders are per room; `{}` in URL becomes the number of the room; --wait leaves at the end of stdin\n",
               stderr);
         return 2;
     }
@@ -1144,6 +1130,7 @@ int main(int count, char **words) {
         case 'z': run.is_deflate = true; break;
         case 'i': run.is_listening = true; break;
         case 'e': run.is_first_echo = true; break;
+        case 'x': run.is_waiting = true; break;
         default: return 2;
     }
     if (run.senders > run.clients) die("--senders is at most --clients");

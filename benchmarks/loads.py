@@ -20,8 +20,8 @@ class Kind(Enum):
     SLOW = auto()
     """Some clients do not read."""
     ARRIVAL = auto()
-    ROOMS = auto()
-    """As ARRIVAL, with pings to one open websocket meanwhile."""
+    STALLS = auto()
+    """How long our loop was away meanwhile; on a server that watches itself."""
     MEMORY = auto()
     """On a fresh server each round: memory once used seldom goes back."""
     RELOAD = auto()
@@ -40,7 +40,8 @@ class Load:
     peers: tuple[str, ...] = ("ours", "rust")
     rounds: int = 3
     quick: Options = field(default_factory=dict)
-    """What is smaller in a quick run."""
+    """What is different in a quick run, mostly smaller."""
+    quick_peers: tuple[str, ...] = ("ours", "rust")
     is_quick: bool = True
     """Part of a quick run at all."""
 
@@ -65,8 +66,17 @@ def echo(rooms: int, in_flight: int, **more: bool) -> Options:
     return {"rooms": rooms, "senders": 1, "in-flight": in_flight, **more}
 
 
+OPENING: Final[Options] = {"rooms": 300, "concurrency": 20, "first-echo": True}
+
 LOADS: Final = (
-    Load(name="fan-100-16", title="fan-out 100, 16 in flight", options=fan_out(100, 16), rounds=ROUNDS_JUDGED, peers=ALL),
+    Load(
+        name="fan-100-16",
+        title="fan-out 100, 16 in flight",
+        options=fan_out(100, 16),
+        rounds=ROUNDS_JUDGED,
+        peers=ALL,
+        quick_peers=JUDGED,
+    ),
     Load(
         name="fan-100-16-json",
         title="fan-out 100, 16 in flight, json",
@@ -104,11 +114,20 @@ LOADS: Final = (
     Load(
         name="rooms",
         title="rooms opened, 300 on `cat`, dial to first echo, 20 at a time",
-        options={"rooms": 300, "concurrency": 20, "first-echo": True},
+        options=OPENING,
         quick={"rooms": 100},
-        kind=Kind.ROOMS,
+        kind=Kind.ARRIVAL,
         rounds=ROUNDS_JUDGED,
         peers=("ours", "rust", "quart", "websocketd", "node"),
+    ),
+    Load(
+        name="rooms-stalls",
+        title="the same, with the loop watched",
+        options=OPENING,
+        quick={"rooms": 100},
+        kind=Kind.STALLS,
+        rounds=ROUNDS_JUDGED,
+        peers=("ours",),
     ),
     Load(
         name="idle-9000",
@@ -126,10 +145,10 @@ LOADS: Final = (
         rounds=1,
         is_quick=False,
     ),
-    Load(name="fan-100-8", title="fan-out 100, 8 in flight", options=fan_out(100, 8)),
+    Load(name="fan-100-8", title="fan-out 100, 8 in flight", options=fan_out(100, 8), is_quick=False),
     Load(name="fan-100-256", title="fan-out 100, 256 in flight", options=fan_out(100, 256)),
     Load(name="fan-100-1-4k", title="fan-out 100, 1 in flight, 4 kB", options=fan_out(100, 1, 4000)),
-    Load(name="fan-100-16-4k", title="fan-out 100, 16 in flight, 4 kB", options=fan_out(100, 16, 4000)),
+    Load(name="fan-100-16-4k", title="fan-out 100, 16 in flight, 4 kB", options=fan_out(100, 16, 4000), is_quick=False),
     Load(name="fan-1000-16", title="fan-out 1,000, 16 in flight", options=fan_out(1000, 16)),
     Load(
         name="fan-1000-16-json",
@@ -138,7 +157,7 @@ LOADS: Final = (
         setup=JSON,
         is_quick=False,
     ),
-    Load(name="echo-1-16", title="echo, 1 room, 16 in flight", options=echo(1, 16)),
+    Load(name="echo-1-16", title="echo, 1 room, 16 in flight", options=echo(1, 16), is_quick=False),
     Load(
         name="rooms-1000x4",
         title="1,000 rooms of 4, one talks in each, 1 in flight",
@@ -157,6 +176,7 @@ LOADS: Final = (
         name="slow",
         title="fan-out 100, 16 in flight, 4 kB, one client does not read",
         options={**fan_out(100, 16, 4000), "slow": 1},
+        quick={"seconds": 1.0},
         kind=Kind.SLOW,
     ),
     Load(

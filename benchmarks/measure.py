@@ -1,11 +1,14 @@
 """Putting loads on servers: side by side, round by round, each round in another order."""
 
+import dataclasses
+import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -14,11 +17,13 @@ from typing import Final
 from benchmarks.generator import BenchmarkError, build_generator, open_mirror, parse_drive, run_drive
 from benchmarks.loads import JUDGED, ROUNDS_OTHERS, ROUNDS_QUICK, Kind, Load, make_arguments
 from benchmarks.metrics import Metric, Sample, read_arrival, read_listening, read_memory, read_slow, read_traffic
-from benchmarks.peers import Peer
-from benchmarks.servers import Server, open_server
+from benchmarks.peers import Peer, ours_watched
+from benchmarks.servers import Server, Servers, open_server
 
 EDIT_PERIOD: Final = 0.4
-PROBE_SECONDS: Final = 1.2
+ANSWER_TIMEOUT: Final = 5.0
+ON_FRESH: Final = {Kind.MEMORY, Kind.STALLS}
+"""Loads that get a server of their own each round."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,41 +44,49 @@ class Result:
     """By the peer's name."""
 
 
-def run_load(load: Load, peers: Sequence[Peer], *, is_quick: bool) -> Result:
+def run_load(load: Load, peers: Sequence[Peer], servers: Servers, *, is_quick: bool) -> Result:
     """Put a load on every server that can take it, interleaved: A B C, C B A, A B C …"""
-    taking = [peer for peer in peers if is_able(peer, load)]
+    taking = [peer for peer in peers if is_able(peer, load, is_quick=is_quick)]
     result = Result(load=load, series={peer.name: Series() for peer in taking})
-    with ExitStack() as stack:
-        servers: dict[str, Server] = {}
-        if load.kind is not Kind.MEMORY:
-            for peer in taking:
-                try:
-                    servers[peer.name] = stack.enter_context(open_server(peer, load.setup))
-                except BenchmarkError as error:
-                    result.series[peer.name].failure = str(error)
-        for number in range(ROUNDS_QUICK if is_quick else load.rounds):
-            for peer in taking if number % 2 == 0 else reversed(taking):
-                series = result.series[peer.name]
-                if series.failure is None and (number < ROUNDS_OTHERS or peer.name in JUDGED):
-                    try:
-                        series.samples.append(run_round(load, peer, servers.get(peer.name), is_quick=is_quick))
-                    except BenchmarkError as error:
-                        series.failure = str(error)
+    if load.kind not in ON_FRESH:
+        for peer in taking:  # all are up before the first round
+            with noting_failure(result.series[peer.name]):
+                servers.get(peer, load.setup)
+    for number in range(ROUNDS_QUICK if is_quick else load.rounds):
+        for peer in taking if number % 2 == 0 else reversed(taking):
+            series = result.series[peer.name]
+            if series.failure is None and (number < ROUNDS_OTHERS or peer.name in JUDGED):
+                with noting_failure(series):
+                    series.samples.append(run_round(load, peer, servers, is_quick=is_quick))
     return result
 
 
-def is_able(peer: Peer, load: Load) -> bool:
-    """Whether a server can take a load at all: by its setup, and by what it calls a room."""
-    return peer.name in load.peers and (peer.has_rooms or load.options.get("clients", 1) == 1)
+def is_able(peer: Peer, load: Load, *, is_quick: bool) -> bool:
+    """Whether a server is to take a load: by the load's list, and by what the server calls a room."""
+    is_listed = peer.name in load.peers and (not is_quick or peer.name in load.quick_peers)
+    return is_listed and (peer.has_rooms or load.options.get("clients", 1) == 1)
 
 
-def run_round(load: Load, peer: Peer, server: Server | None, *, is_quick: bool) -> Sample:
-    """One round of a load on one server; on a fresh one when none is given."""
-    if server is None:
+@contextmanager
+def noting_failure(series: Series) -> Iterator[None]:
+    """A load that cannot be put on one server is that server's result; the others go on."""
+    try:
+        yield
+    except BenchmarkError as error:
+        series.failure = str(error)
+
+
+def run_round(load: Load, peer: Peer, servers: Servers, *, is_quick: bool) -> Sample:
+    """One round of a load on one server."""
+    put_on = RUNNERS[load.kind]
+    if load.kind in ON_FRESH:
+        if load.kind is Kind.STALLS:
+            peer = dataclasses.replace(peer, make_command=ours_watched)
         with open_server(peer, load.setup) as fresh:
             warm_up(fresh)
-            return RUNNERS[load.kind](load, fresh, is_quick)
-    sample = RUNNERS[load.kind](load, server, is_quick)
+            return put_on(load, fresh, is_quick)
+    server = servers.get(peer, load.setup)
+    sample = put_on(load, server, is_quick)
     server.wait_quiet()
     return sample
 
@@ -92,18 +105,31 @@ def put(load: Load, server: Server, is_quick: bool) -> Sample:
     return READERS[load.kind](drive)
 
 
-def put_with_pings(load: Load, server: Server, is_quick: bool) -> Sample:
-    """As `put`, while another process pings one open websocket a thousand times a second."""
-    program = [str(build_generator()), "drive", server.url.replace("{}", "pinged"), "--rate", "1000", "--warm", "0.1"]
-    with subprocess.Popen([*program, "--seconds", str(PROBE_SECONDS)], stdout=subprocess.PIPE, text=True) as pinging:
-        time.sleep(0.3)  # it has dialled and settled by then; what is opened before its window goes unseen, no more
-        sample = put(load, server, is_quick)
-        text, _ = pinging.communicate()
-    if pinging.returncode:
-        raise BenchmarkError("the pinging websocket was closed")
-    pings = parse_drive(text).traffic
-    assert pings is not None
-    return {**sample, Metric.STALL: pings.latency_us.max / 1000}
+def put_watched(load: Load, server: Server, is_quick: bool) -> Sample:
+    """As `put`; before the clients leave, the server is asked for the worst stall it has seen since they came."""
+    report = server.place.folder / "stalls"
+    ask_stalls(server, report)  # what starting took does not count
+    words = [str(build_generator()), "drive", server.url, *make_arguments(load, is_quick=is_quick), "--wait"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as generator:
+        assert generator.stdout is not None
+        text = generator.stdout.readline()
+        stall = ask_stalls(server, report) if text else 0.0
+        generator.communicate()
+    if not text:
+        raise BenchmarkError(f"the generator ended with {generator.returncode}")
+    return {Metric.STALL: stall, Metric.RATE: read_arrival(parse_drive(text))[Metric.RATE]}
+
+
+def ask_stalls(server: Server, report: Path) -> float:
+    """The worst stall since it was last asked, in milliseconds, from a server that watches itself."""
+    report.unlink(missing_ok=True)
+    os.kill(server.pid, signal.SIGUSR1)
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    while not report.exists():
+        if time.monotonic() > deadline:
+            raise BenchmarkError("the watched server does not answer")
+        time.sleep(0.01)
+    return float(report.read_text())
 
 
 def put_with_edits(load: Load, server: Server, is_quick: bool) -> Sample:
@@ -157,14 +183,14 @@ READERS: Final = {
     Kind.LISTENING: read_listening,
     Kind.SLOW: read_slow,
     Kind.ARRIVAL: read_arrival,
-    Kind.ROOMS: read_arrival,
+    Kind.STALLS: read_arrival,
     Kind.MEMORY: read_memory,
     Kind.RELOAD: read_traffic,
 }
 
 RUNNERS: Final[Mapping[Kind, Callable[[Load, Server, bool], Sample]]] = {
     **dict.fromkeys(Kind, put),
-    Kind.ROOMS: put_with_pings,
+    Kind.STALLS: put_watched,
     Kind.RELOAD: put_with_edits,
 }
 

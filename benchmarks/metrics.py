@@ -55,7 +55,7 @@ METRICS: Final[Mapping[Metric, Meaning]] = {
     Metric.BACKEND_CPU: Meaning(title="backends' CPU", unit="cores", digits=2),
     Metric.JITTER_P50: Meaning(title="p50 jitter", unit="µs", digits=0),
     Metric.JITTER_P99: Meaning(title="p99 jitter", unit="µs", digits=0),
-    Metric.STALL: Meaning(title="worst ping meanwhile", unit="ms", digits=1),
+    Metric.STALL: Meaning(title="worst stall of the loop", unit="ms", digits=1),
     Metric.BUMP: Meaning(title="p99 with edits, to p99 without", unit="×", digits=2),
     Metric.SLOW_CLOSED: Meaning(title="slow clients closed", unit="", digits=0),
     Metric.GENERATOR: Meaning(title="generator's share of a core", unit="", digits=2),

@@ -107,10 +107,16 @@ def write_site(setup: Setup, place: Place) -> str:
     return "\n".join([*lines, ""])
 
 
-def ours(setup: Setup, place: Place) -> list[str] | None:
+def ours(setup: Setup, place: Place) -> list[str]:
     site = place.folder / "site.toml"
     site.write_text(write_site(setup, place))
     return [sys.executable, "-m", "scalesocket", "serve", str(site)]
+
+
+def ours_watched(setup: Setup, place: Place) -> list[str] | None:
+    """The same site, served by a program that watches the loop."""
+    *_, site = ours(setup, place)
+    return [sys.executable, str(PROGRAMS / "stalls.py"), site, str(place.folder / "stalls")]
 
 
 def rust(setup: Setup, place: Place) -> list[str] | None:

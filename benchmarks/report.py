@@ -30,7 +30,7 @@ COLUMNS: Final[Mapping[Kind, tuple[Metric, ...]]] = {
     Kind.LISTENING: (Metric.JITTER_P50, Metric.JITTER_P99, Metric.P50, Metric.P99, Metric.CPU, Metric.LOST, Metric.DISORDER),
     Kind.SLOW: (Metric.THROUGHPUT, Metric.CPU, Metric.P50, Metric.P99, Metric.LOST, Metric.DISORDER, Metric.SLOW_CLOSED),
     Kind.ARRIVAL: (Metric.RATE, Metric.CPU_ARRIVAL, Metric.P50, Metric.P99, Metric.RSS, Metric.GENERATOR),
-    Kind.ROOMS: (Metric.RATE, Metric.CPU_ARRIVAL, Metric.P50, Metric.P99, Metric.RSS, Metric.STALL),
+    Kind.STALLS: (Metric.STALL, Metric.RATE),
     Kind.MEMORY: (Metric.MEMORY, Metric.RSS),
     Kind.RELOAD: (Metric.BUMP, Metric.P50, Metric.P99, Metric.LOST, Metric.DISORDER),
 }
@@ -38,8 +38,8 @@ HEADINGS: Final[Mapping[Kind, str]] = {
     Kind.TRAFFIC: "Messages",
     Kind.LISTENING: "A backend that ticks",
     Kind.SLOW: "A client that does not read",
-    Kind.ARRIVAL: "Handshakes",
-    Kind.ROOMS: "Rooms opened",
+    Kind.ARRIVAL: "Handshakes and rooms opened",
+    Kind.STALLS: "Stalls of the loop",
     Kind.MEMORY: "Memory of idle clients",
     Kind.RELOAD: "Edits under load",
 }

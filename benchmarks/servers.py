@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from benchmarks.generator import BenchmarkError
 from benchmarks.peers import Peer, Place, Setup, server_environment
@@ -42,6 +42,27 @@ class Server:
         deadline = time.monotonic() + QUIET_TIMEOUT
         while count_backends(self.pid, self.peer.levels) and time.monotonic() < deadline:
             time.sleep(0.02)
+
+
+class Servers:
+    """The servers that are running now, one for each peer and setup, started when first asked for. Used in a `with`."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._running: dict[tuple[str, Setup], Server] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def get(self, peer: Peer, setup: Setup) -> Server:
+        """The running server; raises BenchmarkError when it does not start."""
+        key = (peer.name, setup)
+        if key not in self._running:
+            self._running[key] = self._stack.enter_context(open_server(peer, setup))
+        return self._running[key]
 
 
 def count_backends(pid: int, levels: int) -> int:

@@ -68,7 +68,7 @@ TARGETS: Final = (
     Target(load="echo-1", metric=P50, must=1.3, aim=1.0),
     Target(load="handshakes", metric=Metric.RATE, must=0.8, aim=1.2),
     Target(load="rooms", metric=Metric.RATE, must=1.2, aim=2.0),
-    Target(load="rooms", metric=Metric.STALL, must=5.0, aim=5.0, against=None),
+    Target(load="rooms-stalls", metric=Metric.STALL, must=5.0, aim=5.0, against=None),
     Target(load="idle-9000", metric=Metric.MEMORY, must=4.0, aim=2.0, against=None),
     Target(load="fan-100-16", metric=THROUGHPUT, must=20.0, aim=20.0, against="quart"),
     Target(load="reload", metric=Metric.BUMP, must=2.0, aim=2.0, against=None),
