@@ -12,7 +12,13 @@ import structlog
 
 from scalesocket.backends.launcher import Spawner
 from scalesocket.config.model import Site
+from scalesocket.config.plan import Plan
+from scalesocket.reload.open import open_reloader
+from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
+from scalesocket.reload.prepared import Prepared
+from scalesocket.reload.reloader import Reloader
 from scalesocket.server.service import Service, open_service
+from scalesocket.systemd import notify_ready, notify_stopping, take_listen_fds
 
 log = structlog.get_logger("server")
 
@@ -30,6 +36,10 @@ class Options:
     loop: Literal["uvloop", "asyncio"] = "uvloop"
     is_oneshot: bool = False
     """End, with 0, when the first room has ended: the bare command line's `--oneshot`."""
+    is_watching: bool = True
+    """Apply edits of the site file when they are made; else on SIGHUP and `scalesocket reload` alone."""
+    overrides: Overrides = NO_OVERRIDES
+    """What the command line says over the site file; in force in `site` already."""
 
 
 class Stop:
@@ -54,6 +64,7 @@ class Stop:
 
 def serve(site: Site, *, announce: Announce, options: Options = Options()) -> int:
     """Run a site until a signal ends it; return the exit code: 0, or 1 when it was forced or failed."""
+    take_listen_fds()  # before there are children, who must not inherit the sockets nor their variables
     spawner = Spawner()
     spawner.start()  # before the limit is raised, which children must not inherit, and before the loop and its threads
     raise_open_files(site)
@@ -65,13 +76,24 @@ def serve(site: Site, *, announce: Announce, options: Options = Options()) -> in
 
 
 async def _serve(site: Site, spawner: Spawner, announce: Announce, options: Options) -> int:
-    async with open_service(site, spawner=spawner) as service, anyio.create_task_group() as tasks:
+    async with (
+        open_service(site, spawner=spawner) as service,
+        open_reloader(
+            service.gateway,
+            prepare=[partial(_prepare_listeners, service)],
+            overrides=options.overrides,
+            is_watching=options.is_watching,
+        ) as reloader,
+        anyio.create_task_group() as tasks,
+    ):
         stop = Stop()
-        tasks.start_soon(_watch_signals, stop, name="signals")
+        tasks.start_soon(_watch_signals, stop, reloader, name="signals")
         if options.is_oneshot:
             tasks.start_soon(_watch_oneshot, service, stop, name="oneshot")
         announce(service.listeners.addresses, site)
+        notify_ready()
         await stop.asked.wait()
+        notify_stopping()
         tasks.start_soon(_drain, service, stop, name="drain")
         await stop.over.wait()
         tasks.cancel_scope.cancel()
@@ -87,10 +109,19 @@ async def _drain(service: Service, stop: Stop) -> None:
     stop.over.set()
 
 
-async def _watch_signals(stop: Stop) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+async def _prepare_listeners(service: Service, site: Site, _: Plan) -> Prepared:
+    return await service.listeners.prepare(site.server)
+
+
+async def _watch_signals(stop: Stop, reloader: Reloader | None) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async for number in signals:
-            stop.ask(signal.Signals(number).name)
+            if number != signal.SIGHUP:
+                stop.ask(signal.Signals(number).name)
+            elif reloader is not None:
+                reloader.request("SIGHUP")
+            else:
+                log.info("nothing to reload: there is no site file", trigger="SIGHUP")
 
 
 async def _watch_oneshot(service: Service, stop: Stop) -> None:

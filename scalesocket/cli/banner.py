@@ -1,4 +1,4 @@
-"""What a server says when it is ready: where it listens, and which apps are at which URLs. Pure."""
+"""What a server says when it is ready: where it listens, and which apps are at which URLs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -7,9 +7,15 @@ import click
 
 from scalesocket import __version__
 from scalesocket.config.model import App, Site
+from scalesocket.rooms.pool import describe_target
 
 ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 """What to type into a browser on this machine for a listener on every interface."""
+
+
+def announce(addresses: Sequence[str], site: Site) -> None:
+    """Print the banner, on standard output: the log has the other."""
+    click.echo(format_banner(addresses, site))
 
 
 def format_banner(addresses: Sequence[str], site: Site) -> str:
@@ -36,13 +42,6 @@ def _app_lines(app: App, base: str, width: int) -> Iterable[str]:
         yield f"  {name}  {root}/"
         name = " " * width
     yield f"  {name}  {_websocket(root)}/ROOM  " + click.style(describe_target(app), dim=True)
-
-
-def describe_target(app: App) -> str:
-    """What the rooms of an app run or connect to, in words: `python3 pong.py`, `tcp 127.0.0.1:4000`, `unix /run/mud.sock`."""
-    if app.command is not None:
-        return " ".join(app.command) + (f" (tcp, port {app.port})" if app.port is not None else "")
-    return f"tcp {app.tcp}" if app.tcp is not None else f"unix {app.unix}"
 
 
 def _server_paths(site: Site) -> Iterable[str]:

@@ -23,12 +23,12 @@ from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway
 from scalesocket.logs import set_log
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
-from scalesocket.reload.prepared import Prepare, Prepared, take_back_all, prepare_all
+from scalesocket.reload.prepared import Prepare, Prepared, prepare_all, take_back_all
 from scalesocket.reload.reading import SiteReader, digest_certificates, find_lacks
 from scalesocket.reload.touched import find_touched
 from scalesocket.systemd import notify_ready, notify_reloading
 
-log = structlog.get_logger()
+log = structlog.get_logger("reload")
 
 PREPARE_TIMEOUT: Final = 30.0
 """Seconds for everything that can fail: an edit must not hang between two sites."""
@@ -62,11 +62,11 @@ class Reloader:
         self._trigger = ""
         self._requested = anyio.Event()
 
-    async def run(self, *, watch: bool = True) -> None:
-        """Apply every request and, with `watch`, every edit, for ever; first an edit made since the site was read."""
+    async def run(self, *, is_watching: bool = True) -> None:
+        """Apply every request and, with `is_watching`, every edit, for ever; first an edit made since the site was read."""
         async with anyio.create_task_group() as tasks:
             await self._try("start")
-            if watch:
+            if is_watching:
                 tasks.start_soon(self._watch, name="watch the site file")
             while True:
                 await self._requested.wait()
@@ -114,6 +114,8 @@ class Reloader:
             await self.reload(trigger)
 
     async def _reload(self, trigger: str, *, is_dry: bool, restart: str | None) -> ReloadReport:
+        if self._gateway.is_draining:
+            raise ReloadError("the server is shutting down")
         try:
             loaded = await self._reader.read()
             site, plan = loaded.site, make_plan(self._gateway.site, loaded.site)

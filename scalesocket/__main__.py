@@ -1,0 +1,5 @@
+"""`python -m scalesocket` is `scalesocket`."""
+
+from scalesocket.cli.main import main
+
+main()

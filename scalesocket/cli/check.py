@@ -1,0 +1,52 @@
+"""`scalesocket check SITE`."""
+
+import json
+from pathlib import Path
+from typing import Final
+
+import click
+
+from scalesocket.cli.serve import SITE
+from scalesocket.config.environment import check_environment
+from scalesocket.config.load import load_site_with_origins
+from scalesocket.config.problems import ConfigError, Problem, Severity, render_problems
+
+SITE_WRONG: Final = 78
+"""The exit code for a site file that is wrong or unreadable (EX_CONFIG of sysexits.h)."""
+
+
+@click.command
+@SITE
+@click.option("--no-env", is_flag=True, help="Leave out what depends on this machine: commands, folders, certificates, users.")
+@click.option("--strict", is_flag=True, help="Fail on warnings, too.")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For people or for editors."
+)
+@click.pass_context
+def check(ctx: click.Context, site_file: Path, no_env: bool, strict: bool, form: str) -> None:
+    """Say OK, or all that is wrong with a site file; exit with 78 then."""
+    problems = find_problems(site_file, is_machine_meant=not no_env)
+    is_wrong = any(problem.severity is Severity.ERROR or strict for problem in problems)
+    if form == "json":
+        click.echo(json.dumps([problem.to_record() for problem in problems], indent=2))
+    else:
+        if problems:
+            click.echo(render_problems(problems))
+        click.echo(_verdict(problems) if is_wrong else "OK")
+    ctx.exit(SITE_WRONG if is_wrong else 0)
+
+
+def find_problems(site_file: Path, *, is_machine_meant: bool) -> list[Problem]:
+    """All problems of a site file, warnings among them."""
+    try:
+        loaded = load_site_with_origins(site_file)
+    except ConfigError as error:
+        return list(error.problems)
+    return [*loaded.warnings, *(check_environment(loaded.site, loaded.origins) if is_machine_meant else ())]
+
+
+def _verdict(problems: list[Problem]) -> str:
+    errors = sum(problem.severity is Severity.ERROR for problem in problems)
+    warnings = len(problems) - errors
+    counts = [(errors, "error"), (warnings, "warning")]
+    return ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts if count)

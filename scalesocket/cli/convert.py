@@ -1,0 +1,39 @@
+"""The original's command line as a site file. Pure."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from scalesocket.config.model import App, Server, Site
+from scalesocket.config.render import render_table, to_toml
+
+
+def site_to_toml(site: Site, line: str, *, cwd: Path | None = None) -> str:
+    """Write the site of a command line as a site file that behaves the same; what it cannot say is in comments.
+
+    `line` is shown at its head. `cwd`: the folder where the program runs, if the file is to be in another one.
+    """
+    (app,) = site.apps.values()
+    defaults = Server()
+    server = site.server.model_copy(update={"control": defaults.control, "max_connections": defaults.max_connections})
+    lines = [f"# What this line says, as a site file: {' '.join(line.splitlines())}", "", "[server]"]
+    lines += _server_lines(server)
+    lines += ["", f"[apps.{app.name}]"]
+    lines += _app_lines(app, cwd)
+    return "\n".join(lines) + "\n"
+
+
+def _server_lines(server: Server) -> Iterator[str]:
+    yield from render_table(server, only_changed=True).splitlines()
+    yield f"# max_connections is {server.max_connections} here; the command line has no limit"
+
+
+def _app_lines(app: App, cwd: Path | None) -> Iterator[str]:
+    if cwd is not None:
+        yield f"cwd = {to_toml(cwd)}"
+    yield from render_table(app, only_changed=True).splitlines()
+    if app.max_rooms is None:
+        yield "# max_rooms is 1000 here; the command line has no limit"
+    if app.start_delay:
+        yield "# --delay is not needed: the port is polled until the program listens"
+    if app.oneshot:
+        yield "# a site goes on serving after its rooms have ended; --oneshot alone ends the server, too"

@@ -1,0 +1,83 @@
+"""`scalesocket init [TEMPLATE] [DIR]`, and `init --from-cli` for a command line that has grown too long."""
+
+import shlex
+from collections.abc import Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final
+
+import click
+
+from scalesocket.cli.convert import site_to_toml
+from scalesocket.cli.original import site_from_args
+
+TEMPLATES: Final = ("minimal", "chat", "game", "tcp")
+SITE_FILE: Final = "site.toml"
+
+
+@click.command
+@click.argument("template", required=False)
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--from-cli", "line", metavar="LINE", help="Turn this command line, such as 'scalesocket --json cat', into a site file."
+)
+def init(template: str | None, folder: Path | None, line: str | None) -> None:
+    """Write a commented site file with its program and page into DIR (here, if none is given).
+
+    TEMPLATE is one of minimal (the default), chat, game, tcp. With --from-cli the site file is printed, or written into
+    DIR if one is given. Nothing is ever overwritten.
+    """
+    if line is not None:
+        _convert(line, Path(template) if template is not None else None, folder)
+        return
+    template = template or TEMPLATES[0]
+    if template not in TEMPLATES:
+        raise click.UsageError(f"unknown template {template!r} (one of: {', '.join(TEMPLATES)})")
+    folder = folder or Path()
+    contents = dict(_walk(files("scalesocket.cli") / "templates" / template, folder))
+    write_new(contents)
+    for path in contents:
+        click.echo(f"wrote {path}")
+    click.echo(f"next: scalesocket serve {shlex.quote(str(folder / SITE_FILE))}")
+
+
+def write_new(contents: dict[Path, str]) -> None:
+    """Write files that are not there yet, and the folders they need. If one of them is there, nothing is written."""
+    taken = [str(path) for path in contents if path.exists() or path.is_symlink()]
+    if taken:
+        raise click.ClickException(f"there already: {', '.join(taken)} (nothing was written)")
+    for path, text in contents.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise click.ClickException(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _convert(line: str, folder: Path | None, excess: Path | None) -> None:
+    if excess is not None:
+        raise click.UsageError("--from-cli takes no template, only DIR")
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise click.UsageError(f"--from-cli: cannot split the line into words: {str(error).lower()}") from error
+    if words and Path(words[0]).name == "scalesocket":
+        words = words[2:] if words[1:2] == ["run"] else words[1:]
+    site = site_from_args(words)
+    if folder is None:
+        click.echo(site_to_toml(site, line), nl=False)
+        return
+    is_elsewhere = folder.resolve() != Path.cwd()
+    write_new({folder / SITE_FILE: site_to_toml(site, line, cwd=Path.cwd() if is_elsewhere else None)})
+    click.echo(f"wrote {folder / SITE_FILE}")
+
+
+def _walk(source: Traversable, target: Path) -> Iterator[tuple[Path, str]]:
+    for entry in sorted(source.iterdir(), key=lambda entry: (entry.is_dir(), entry.name != SITE_FILE, entry.name)):
+        if entry.is_dir():
+            if entry.name != "__pycache__":
+                yield from _walk(entry, target / entry.name)
+        else:
+            yield target / entry.name, entry.read_text(encoding="utf-8")

@@ -1,0 +1,78 @@
+"""`scalesocket`: the subcommands, and the original's command line for everything else."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+import click
+
+from scalesocket import __version__
+from scalesocket.cli.check import SITE_WRONG, check
+from scalesocket.cli.diff import diff
+from scalesocket.cli.init import init
+from scalesocket.cli.reload import reload
+from scalesocket.cli.run import run
+from scalesocket.cli.schema import schema
+from scalesocket.cli.serve import serve
+from scalesocket.cli.show import show
+from scalesocket.cli.status import status
+from scalesocket.config.problems import ConfigError
+from scalesocket.control.address import SiteRefusedError
+from scalesocket.errors import ScalesocketError
+
+NAME: Final = "scalesocket"
+
+HELP: Final = """\
+Turn any program into a multiplayer websocket server, and host many of them on one endpoint.
+
+\b
+  scalesocket serve site.toml           many apps, from a site file
+  scalesocket [FLAGS] CMD [-- ARGS...]  one program; `scalesocket run --help` lists the flags
+
+A subcommand counts only as the very first word. `scalesocket run -- serve` wraps a program called serve.
+"""
+
+
+class Commands(click.Group):
+    """The subcommands, which turn our errors into words and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a subcommand."""
+        try:
+            return super().invoke(ctx)
+        except ScalesocketError as error:
+            _fail(ctx, error)
+        except ExceptionGroup as group:  # from below a task group
+            ours, others = group.split(ScalesocketError)
+            if ours is None or others is not None:
+                raise
+            _fail(ctx, _first(ours))
+
+
+def _first(group: ExceptionGroup[ScalesocketError]) -> ScalesocketError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
+
+
+def _fail(ctx: click.Context, error: ScalesocketError) -> NoReturn:
+    if isinstance(error, ConfigError | SiteRefusedError):
+        click.echo(error.render() if isinstance(error, ConfigError) else str(error), err=True)
+        ctx.exit(SITE_WRONG)
+    raise click.ClickException(str(error)) from error
+
+
+@click.group(NAME, cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, "-V", "--version", prog_name=NAME, message="%(prog)s %(version)s")
+def commands() -> None:
+    """Hold the subcommands together."""
+
+
+for command in (serve, run, check, show, diff, reload, status, init, schema):
+    commands.add_command(command)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Do what the command line says, and exit with 0, 1 (it failed), 2 (wrong usage) or 78 (the site file is wrong)."""
+    words = sys.argv[1:] if words is None else words
+    is_ours = words[:1] and (words[0] in commands.commands or words[0] in ("-h", "--help", "-V", "--version"))
+    commands.main(list(words) if is_ours else [run.name or "", *words], prog_name=NAME)

@@ -1,0 +1,59 @@
+"""`scalesocket [FLAGS] CMD [-- ARGS...]`, also as `scalesocket run`: wrap one program."""
+
+import sys
+from typing import Final
+
+import click
+
+from scalesocket import __version__
+from scalesocket.cli.banner import announce
+from scalesocket.cli.flags import FLAGS, parse_command_line
+from scalesocket.cli.original import APP_NAME, site_from_line
+from scalesocket.config.model import Site
+from scalesocket.logs import set_log
+from scalesocket.supervisor import Options
+from scalesocket.supervisor import serve as serve_site
+
+HELP: Final = """\
+Wrap one program: each room, ws://HOST:PORT/ROOM, is one process of CMD.
+
+What its clients send comes to its standard input, what it prints goes to all of them. Flags are read until --, after
+CMD too.
+"""
+EPILOG: Final = "A line that has grown too long becomes a site file with: scalesocket init --from-cli 'scalesocket [FLAGS] CMD'"
+
+
+class OriginalCommand(click.Command):
+    """A command whose line is read by the original's grammar instead of click's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the line; help and version end here."""
+        try:
+            line = parse_command_line(args)
+            if line.has("--help"):
+                click.echo(ctx.get_help())
+                ctx.exit()
+            if line.has("--version"):
+                click.echo(f"scalesocket {__version__}")
+                ctx.exit()
+            ctx.params["site"] = site_from_line(line)
+        except click.UsageError as error:
+            error.ctx = ctx
+            raise
+        return []
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """What follows the name in the usage line."""
+        return ["[FLAGS] CMD [-- ARGS...]"]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the flags from their table."""
+        with formatter.section("Flags"):
+            formatter.write_dl([(flag.usage, flag.meaning) for flag in FLAGS])
+
+
+@click.command("run", cls=OriginalCommand, add_help_option=False, short_help="Wrap one program.", help=HELP, epilog=EPILOG)
+def run(site: Site) -> None:
+    """Serve the site that the line describes."""
+    set_log(site.server.log.format, site.server.log.level)
+    sys.exit(serve_site(site, announce=announce, options=Options(is_oneshot=site.apps[APP_NAME].oneshot)))

@@ -1,0 +1,61 @@
+"""`scalesocket status SITE`."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from scalesocket.cli.asking import CONTROL, JSON, ask_server, to_json
+from scalesocket.cli.serve import SITE
+from scalesocket.control.messages import Status
+from scalesocket.status import AppStatus, SiteStatus
+
+
+@click.command
+@SITE
+@click.option("--rooms", is_flag=True, help="List every room.")
+@CONTROL
+@JSON
+def status(site_file: Path, rooms: bool, control: Path | None, form: str) -> None:
+    """Show the apps of the running server, their rooms and clients, and how the last reload went."""
+    found = ask_server(site_file, control, Status()).status
+    assert found is not None
+    click.echo(to_json(found) if form == "json" else "\n".join(format_status(found, with_rooms=rooms)))
+
+
+def format_status(site: SiteStatus, *, with_rooms: bool) -> Iterable[str]:
+    """A few lines and a table for a terminal."""
+    state = "draining" if site.is_draining else "serving"
+    applied = datetime.fromtimestamp(site.applied_at).astimezone().isoformat(sep=" ", timespec="seconds")
+    yield f"{state}, generation {site.generation} since {applied}, {site.connections} clients"
+    if site.last_error is not None:
+        yield click.style("the newest text of the site file was not applied:", fg="red")
+        yield from (f"  {line}" for line in site.last_error.splitlines())
+    yield ""
+    yield from _table(["APP", "ROOMS", "CLIENTS", "STARTS", "FAILED", "TARGET"], [_app_row(app) for app in site.apps])
+    if with_rooms:
+        yield ""
+        rows = [
+            [app.name, room.name, room.state, str(room.connections), "" if room.pid is None else str(room.pid)]
+            for app in site.apps
+            for room in app.rooms
+        ]
+        yield from _table(["APP", "ROOM", "STATE", "CLIENTS", "PID"], rows)
+
+
+def _app_row(app: AppStatus) -> list[str]:
+    return [
+        app.name,
+        str(len(app.rooms)),
+        str(app.connections),
+        str(app.backend_starts),
+        str(app.backend_failures),
+        app.target,
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
