@@ -76,8 +76,8 @@ def _syntax_problem(text: str, file: Path, error: tomli.TOMLDecodeError) -> Prob
     lines = Lines(star_assignments(text, secret_names(Server, App)))
     place = _place(file, lines, Span(error.pos, error.pos + 1))
     message = error.msg[:1].lower() + error.msg[1:]
-    if error.pos >= len(text):
-        message += " before the end of the file" if message.startswith("expected") else " at the end of the file"
+    if error.pos >= len(text) and message.startswith("expected"):
+        message += " before the end of the file"
     return Problem(place=place, message=f"not valid toml: {message}")
 
 

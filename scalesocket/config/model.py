@@ -130,7 +130,11 @@ class Routes(Table):
     @model_validator(mode="before")
     @classmethod
     def _both_alike(cls, value: object) -> object:
-        return {"client": value, "server": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"client": value, "server": value}
+        if not isinstance(value, dict | Routes):
+            raise ValueError(f"unknown value {value} (one of: {', '.join(Routing)})")  # noqa: TRY004 - pydantic takes no TypeError
+        return value
 
 
 class Limits(Table):

@@ -1,10 +1,12 @@
 """What is wrong with a site file, said so that a person and an editor find the place."""
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from scalesocket.errors import ScalesocketError
 
@@ -47,7 +49,7 @@ class Place:
         return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
 
 
-NOWHERE = Place(file=None)
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +124,12 @@ def key_text(path: Iterable[str | int]) -> str:
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
-            continue
-        is_bare = part.isascii() and part.replace("-", "").replace("_", "").isalnum()
-        name = part if is_bare or part in ("-", "_") else '"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        text += f".{name}" if text else name
+        else:
+            name = part if _BARE.fullmatch(part) else quote(part)
+            text += f".{name}" if text else name
     return text
+
+
+def quote(text: str) -> str:
+    """A TOML basic string: as a JSON string, but for DEL, which TOML wants escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,6 +1,5 @@
 """A site written back as TOML: the effective configuration, secrets masked."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -8,7 +7,7 @@ from scalesocket.config.keys import file_keys_of
 from scalesocket.config.model import App, Routes, Server, Site
 from scalesocket.config.parse import Origins
 from scalesocket.config.positions import KeyPath
-from scalesocket.config.problems import Place, key_text
+from scalesocket.config.problems import Place, key_text, quote
 from scalesocket.config.secrets import mask_secrets
 
 FROM_DEFAULT: Final = "default"
@@ -69,8 +68,7 @@ def to_toml(value: object) -> str:
             return f"{{ {inner} }}" if inner else "{}"
         case list() | tuple():
             return f"[{', '.join(to_toml(item) for item in value)}]"
-    # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped, and for surrogate pairs.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return quote(str(value))
 
 
 def _default_record(table: Server | App) -> dict[str, Any]:

@@ -55,9 +55,16 @@ class Source:
 
     def report_at(self, place: Place, path: KeyPath, message: str, *, severity: Severity = Severity.ERROR) -> None:
         """Add a problem at a place that was found otherwise; not a second one about a broken value."""
-        if not any(path[:end] in self.broken for end in range(1, len(path) + 1)):
-            message = self._without_secret(path, message)
-            self.problems.append(Problem(severity=severity, place=place, key=key_text(path), message=message))
+        if self._is_broken(path) or (severity is Severity.WARNING and self._holds_broken(path)):
+            return
+        message = self._without_secret(path, message)
+        self.problems.append(Problem(severity=severity, place=place, key=key_text(path), message=message))
+
+    def _is_broken(self, path: KeyPath) -> bool:
+        return any(path[:end] in self.broken for end in range(1, len(path) + 1))
+
+    def _holds_broken(self, path: KeyPath) -> bool:
+        return any(broken[: len(path)] == path for broken in self.broken)
 
     def _interpolated(self, value: Any, path: KeyPath) -> Any:
         if isinstance(value, Mapping):

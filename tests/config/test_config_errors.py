@@ -1,0 +1,305 @@
+"""Each thing that can be wrong with a site file, with the words that say so."""
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from scalesocket.config.parse import parse_site
+from scalesocket.config.problems import ConfigError, Severity
+
+SITE = Path("site.toml")
+ENVIRON = {"PORT": "9001", "MANY": "many"}
+
+
+def problems_of(text: str, **included: str) -> list[str]:
+    """The problems of a site file, each as its one line."""
+    files = {Path(f"apps/{name}.toml"): dedent(inner) for name, inner in included.items()}
+    with pytest.raises(ConfigError) as caught:
+        parse_site(dedent(text), SITE, ENVIRON, included=files)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def app(*lines: str) -> str:
+    """A site file with one valid app, and these lines in its table from line 3 on."""
+    return "\n".join(["[apps.chat]", 'command = "cat"', *lines])
+
+
+def server(*lines: str) -> str:
+    """A site file with one valid app, and these lines in its server table from line 3 on."""
+    return "\n".join(['apps.chat.command = "cat"', "[server]", *lines])
+
+
+WRONG_VALUES = {
+    'routing = "jsn"': "11: apps.chat.routing: unknown value 'jsn' (one of: broadcast, json, gwsocket)",
+    "routing = 5": "11: apps.chat.routing: unknown value 5 (one of: broadcast, json, gwsocket)",
+    'routing = { client = "jsn" }': "22: apps.chat.routing.client: unknown value 'jsn' (one of: broadcast, json, gwsocket)",
+    'slow_client = "wait"': "15: apps.chat.slow_client: unknown value 'wait' (one of: close, block, drop)",
+    "idle_timeout = 30": '16: apps.chat.idle_timeout: 30 has no unit (write "30s")',
+    "idle_timeout = 1.5": '16: apps.chat.idle_timeout: 1.5 has no unit (write "1.5s")',
+    'idle_timeout = "30"': '16: apps.chat.idle_timeout: 30 has no unit (write "30s")',
+    "idle_timeout = true": "16: apps.chat.idle_timeout: must be a string, not a boolean",
+    "idle_timeout = 07:32:00": "16: apps.chat.idle_timeout: must be a string, not a time",
+    'idle_timeout = "soon"': (
+        '16: apps.chat.idle_timeout: cannot read \'soon\' as a duration (write for example "30s", "250ms" or "1h30m")'
+    ),
+    'max_lifetime = "0s"': "16: apps.chat.max_lifetime: must be more than 0, not '0s'",
+    "max_message = 1024": '15: apps.chat.max_message: 1024 has no unit (write "1024B")',
+    'max_message = "1 meg"': ('15: apps.chat.max_message: cannot read \'1 meg\' as a size (write for example "64kB" or "1MiB")'),
+    "max_rooms = 0": "13: apps.chat.max_rooms: must be at least 1, not 0",
+    "max_rooms = 1.5": "13: apps.chat.max_rooms: must be a whole number, not a float",
+    'max_rooms = "5"': "13: apps.chat.max_rooms: must be a whole number, not a string (write 5 without quotes)",
+    'max_rooms = "${MANY}"': "13: apps.chat.max_rooms: must be a whole number, not a string",
+    'oneshot = "true"': "11: apps.chat.oneshot: must be true or false, not a string (write true without quotes)",
+    "oneshot = 1": "11: apps.chat.oneshot: must be true or false, not an integer",
+    "user = 5": '8: apps.chat.user: must be a string, not an integer (write "5")',
+    "static = 2024-01-01": "10: apps.chat.static: must be a string, not a date",
+    "port = 9001": '8: apps.chat.port: must be a string, not an integer (write "9001")',
+    'port = "any"': '8: apps.chat.port: cannot read \'any\' as ports (write "auto" or "9001-9999")',
+    'port = "9999-9001"': "8: apps.chat.port: ports '9999-9001' are not a range within 1-65535",
+    'stop_signal = "TURM"': (
+        '15: apps.chat.stop_signal: unknown signal \'TURM\' (write for example "SIGTERM", "SIGINT" or "SIGKILL")'
+    ),
+    "stop_signal = 15": '15: apps.chat.stop_signal: must be a string, not an integer (write "15")',
+    'room_pattern = "[a"': ("16: apps.chat.room_pattern: bad regular expression: unterminated character set at character 1"),
+    'delimiter = ""': "13: apps.chat.delimiter: names no character (binary = true takes output as it comes)",
+    'delimiter = "§"': "13: apps.chat.delimiter: '§' has characters that are not ascii",
+    'origins = ["example.com"]': (
+        "12: apps.chat.origins[0]: 'example.com' is not an origin "
+        '(write "https://example.com", with its port if it has one, or "*")'
+    ),
+    "rooms = [1]": '10: apps.chat.rooms[0]: must be a string, not an integer (write "1")',
+    "rooms = true": "9: apps.chat.rooms: must be an array, not a boolean",
+    "env = 5": "7: apps.chat.env: must be a table, not an integer",
+    "env = { A = 5 }": '13: apps.chat.env.A: must be a string, not an integer (write "5")',
+    'env = { "A=B" = "5" }': "7: apps.chat.env: bad name 'A=B' (not empty, without '=' and NUL)",
+    'env = { A = "\\u0000" }': "7: apps.chat.env: the value of A holds a NUL character, which no program can be given",
+    "rate = {}": "8: apps.chat.rate: limits nothing (set messages, bytes, or both)",
+    "rate = { messages = 0 }": "21: apps.chat.rate.messages: must be more than 0, not 0",
+    "rate = { messages = inf }": "21: apps.chat.rate.messages: must be a finite number",
+    'rate = { messages = "5" }': "21: apps.chat.rate.messages: must be a number, not a string (write 5 without quotes)",
+    "history = 64": "11: apps.chat.history: must be a table, not an integer",
+    "history = { size = 0 }": "20: apps.chat.history.size: must be at least 1, not 0",
+    'history = { keep = "some" }': "20: apps.chat.history.keep: unknown value 'some' (one of: all, tagged)",
+    'limits = { memory = "1x" }': (
+        '21: apps.chat.limits.memory: cannot read \'1x\' as a size (write for example "64kB" or "1MiB")'
+    ),
+    'mount = "/games"': '9: apps.chat.mount: unknown value \'/games\' (write "/", or leave it out for "/chat")',
+    'cwd = "${NOPE}"': '7: apps.chat.cwd: the variable NOPE is not set (set it, or give a default: "${NOPE:-…}")',
+    'cwd = "${NOPE:?where}"': "7: apps.chat.cwd: the variable NOPE is not set: where",
+    'rooms = ["a", "${NOPE"]': '15: apps.chat.rooms[1]: cannot read "${NOPE" (write "${NAME}", or "$${" for a literal "${")',
+}
+
+
+@pytest.mark.parametrize("line", WRONG_VALUES)
+def test_a_wrong_value_is_named_with_its_place_and_a_hint(line: str) -> None:
+    assert problems_of(app(line)) == [f"site.toml:3:{WRONG_VALUES[line]}"]
+
+
+WRONG_IN_SERVER = {
+    'bind = "9000"': '8: server.bind: \'9000\' is not an address (write "host:port" or "[v6]:port")',
+    'bind = ":9000"': ('8: server.bind: \':9000\' names no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)'),
+    'bind = ["a:1", "::1:80"]': ("16: server.bind[1]: '::1:80' is not an address (write IPv6 in brackets: \"[::1]:80\")"),
+    'bind = "host:99999"': "8: server.bind: port 99999 of 'host:99999' is not in 0-65535",
+    'bind = "unix:"': '8: server.bind: "unix:" names no path (write for example "unix:/run/scalesocket.sock")',
+    'bind = "fd://stdin"': "8: server.bind: cannot read 'fd://stdin' as a file descriptor (write for example \"fd://3\")",
+    "bind = []": "8: server.bind: is empty (name at least one)",
+    'trusted_proxies = ["10.0.0.1/8"]': (
+        "20: server.trusted_proxies[0]: '10.0.0.1/8' has bits set beyond its prefix (write \"10.0.0.0/8\")"
+    ),
+    'trusted_proxies = ["proxy"]': (
+        '20: server.trusted_proxies[0]: \'proxy\' is not a network (write for example "10.0.0.0/8" or "::1")'
+    ),
+    'log = { level = "loud" }': "17: server.log.level: unknown value 'loud' (one of: debug, info, warning, error)",
+    'tls = { key = "k.pem" }': "7: server.tls: certificate is missing",
+}
+
+
+@pytest.mark.parametrize("line", WRONG_IN_SERVER)
+def test_a_wrong_value_of_the_server_is_named_with_its_place_and_a_hint(line: str) -> None:
+    assert problems_of(server(line)) == [f"site.toml:3:{WRONG_IN_SERVER[line]}"]
+
+
+UNKNOWN_KEYS = {
+    app("routng = 5"): '3:1: apps.chat.routng: unknown key (did you mean "routing"?)',
+    app('passenv = ["A"]'): '3:1: apps.chat.passenv: unknown key (did you mean "pass_env"?)',
+    app("Max-Rooms = 5"): '3:1: apps.chat.Max-Rooms: unknown key (did you mean "max_rooms"?)',
+    app("wibble = 5"): "3:1: apps.chat.wibble: unknown key",
+    app("history = { sise = 5 }"): '3:13: apps.chat.history.sise: unknown key (did you mean "size"?)',
+    app("history = { wibble = 5 }"): "3:13: apps.chat.history.wibble: unknown key (one of: size, keep, persist, max_bytes)",
+    app("drain_timeout = 5"): "3:1: apps.chat.drain_timeout: unknown key here (it belongs in [server])",
+    app('name = "chat"'): "3:1: apps.chat.name: unknown key",
+    app('start_delay = "1s"'): "3:1: apps.chat.start_delay: unknown key",
+    app('auth = "secret"'): "3:1: apps.chat.auth: unknown key",
+    server("routing = 5"): "3:1: server.routing: unknown key here (it belongs in [apps.NAME] or [defaults])",
+    server('admin = "me"'): "3:1: server.admin: unknown key",
+    server('tls = { certificate = "c", key_file = "k" }'): (
+        "3:28: server.tls.key_file: unknown key (one of: certificate, key)\nsite.toml:3:7: server.tls: key is missing"
+    ),
+    'apps.chat.command = "cat"\n[app.pong]': '2:2: app: unknown key (did you mean "apps"?)',
+    'apps.chat.command = "cat"\nbind = "a:1"': "2:1: bind: unknown key here (it belongs in [server])",
+    'apps.chat.command = "cat"\nwibble = 1': "2:1: wibble: unknown key (one of: include, server, defaults, apps)",
+}
+
+
+@pytest.mark.parametrize("text", UNKNOWN_KEYS)
+def test_an_unknown_key_is_an_error_that_says_what_was_meant(text: str) -> None:
+    assert sorted(problems_of(text)) == sorted(f"site.toml:{UNKNOWN_KEYS[text]}".split("\n"))
+
+
+CONFLICTS = {
+    "[apps.chat]": "1:7: apps.chat: has no target (set one of: command, tcp, unix)",
+    app('tcp = "127.0.0.1:1"'): "3:1: apps.chat.tcp: a second target beside command (keep one of them)",
+    app('binary = true\ndelimiter = ","'): (
+        "4:1: apps.chat.delimiter: does not go with binary = true, which takes output as it comes"
+    ),
+    '[apps.chat]\ntcp = "a:1"\nport = "auto"': (
+        "3:1: apps.chat.port: goes with command, not with tcp (the port of a target is part of its address)"
+    ),
+    '[apps.api]\ncommand = "cat"': (
+        "1:7: apps.api: the name 'api' is reserved (choose another; reserved: admin, api, health, metrics, ready, static)"
+    ),
+    '[apps."My Chat"]\ncommand = "cat"': (
+        "1:7: apps.\"My Chat\": bad app name 'My Chat' (lower-case letters, digits, '-' and '_', first a letter or digit)"
+    ),
+    '[apps.a]\ncommand = "cat"\nmount = "/"\n[apps.b]\ncommand = "cat"\nmount = "/"': (
+        '6:9: apps.b.mount: "/" is taken by apps.a (site.toml:3:9; one app can be at the root)'
+    ),
+    "[apps.chat]\ncommand = []": "2:11: apps.chat.command: names no program",
+    '[apps.chat]\ncommand = ""': "2:11: apps.chat.command: names no program",
+    '[apps.chat]\ncommand = "echo \'a"': '2:11: apps.chat.command: cannot split "echo \'a" into words: no closing quotation',
+    "[apps.chat]\ncommand = 5": "2:11: apps.chat.command: must be an array, not an integer",
+    '[apps.chat]\ncommand = ["a", "\\u0000"]': (
+        "2:11: apps.chat.command: an argument holds a NUL character, which no program can be given"
+    ),
+    "[apps]\nchat = 5": "2:8: apps.chat: must be a table, not an integer",
+    "apps = 5": "1:8: apps: must be a table, not an integer",
+    app("[server]\n[defaults]\nmount = '/'"): "5:1: defaults.mount: belongs in an app (one app can be at the root)",
+    'include = "apps/*.toml"\n' + app(): '1:11: include: must be an array, not a string (write ["apps/*.toml"])',
+    "include = [5]\n" + app(): "1:12: include[0]: must be a string, not an integer",
+    "server = 5\n" + app(): "1:10: server: must be a table, not an integer",
+}
+
+
+@pytest.mark.parametrize("text", CONFLICTS)
+def test_what_cannot_stand_together_is_an_error_at_the_key_to_change(text: str) -> None:
+    assert problems_of(text) == [f"site.toml:{CONFLICTS[text]}"]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet", "[server]", "[apps]"])
+def test_a_file_without_apps_is_an_error(text: str) -> None:
+    assert problems_of(text) == ['site.toml: no apps (add one, for example [apps.chat] with command = "cat")']
+
+
+SYNTAX = {
+    "a = = 1": "1:5: not valid toml: invalid value",
+    "[apps.chat]\ncommand = 'cat": '2:15: not valid toml: expected "\'" before the end of the file',
+    "[a]\n[a]": "2:3: not valid toml: cannot declare ('a',) twice",
+    "a = 1\r\nb = 2\r\na = 3": "3:6: not valid toml: cannot overwrite a value",
+    "a = [": "1:6: not valid toml: invalid value",
+}
+
+
+@pytest.mark.parametrize("text", SYNTAX)
+def test_an_error_of_syntax_has_the_same_shape(text: str) -> None:
+    assert problems_of(text)[0].startswith(f"site.toml:{SYNTAX[text]}")
+
+
+def test_tables_nested_without_end_are_an_error_and_no_crash() -> None:
+    assert problems_of("a = " + "[" * 100_000) == ["site.toml: arrays or tables are nested too deeply"]
+
+
+def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:
+    text = """\
+        [server]
+        bind = 5
+        [defaults]
+        idle_timeout = 5
+        [apps.chat]
+        routing = "jsn"
+        [apps.pong]
+        command = "cat"
+        tcp = "a"
+        max_roms = 5
+    """
+
+    assert [line.split(": ")[:2] for line in problems_of(text)] == [
+        ["site.toml:2:8", "server.bind"],
+        ["site.toml:4:16", "defaults.idle_timeout"],
+        ["site.toml:5:7", "apps.chat"],
+        ["site.toml:6:11", "apps.chat.routing"],
+        ["site.toml:9:1", "apps.pong.tcp"],
+        ["site.toml:9:7", "apps.pong.tcp"],
+        ["site.toml:10:1", "apps.pong.max_roms"],
+    ]
+
+
+def test_an_error_in_defaults_is_reported_once_however_many_apps_inherit_it() -> None:
+    text = """\
+        [defaults]
+        routing = "jsn"
+        [apps.a]
+        command = "cat"
+        [apps.b]
+        command = "cat"
+    """
+
+    assert problems_of(text) == ["site.toml:2:11: defaults.routing: unknown value 'jsn' (one of: broadcast, json, gwsocket)"]
+
+
+def test_an_app_that_two_files_define_is_an_error_that_names_both_places() -> None:
+    text = 'include = ["apps/*.toml"]\n[apps.chat]\ncommand = "cat"'
+
+    found = problems_of(text, chat='\n\n[apps.chat]\ncommand = "cat"')
+
+    assert found == ["apps/chat.toml:3:7: apps.chat: a second app of this name (the first: site.toml:2:7)"]
+
+
+def test_an_included_file_holds_apps_alone() -> None:
+    found = problems_of(app(), other='include = []\n[defaults]\n[apps.pong]\ncommand = "cat"')
+
+    reason = "does not belong in an included file, which holds [apps.NAME] alone (move it to site.toml)"
+    assert found == [f"apps/other.toml:1:1: include: {reason}", f"apps/other.toml:2:2: defaults: {reason}"]
+
+
+def test_errors_of_syntax_in_several_files_come_at_once() -> None:
+    found = problems_of("a = =", one="b = =", two=app())
+
+    assert [line.split(": ")[0] for line in found] == ["site.toml:1:5", "apps/one.toml:1:5"]
+
+
+def test_the_line_is_shown_with_a_caret_under_the_place() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_site(app('\trouting = "jsn"  # ü', "max_rooms = 0"), SITE, {})
+
+    assert caught.value.render() == dedent("""\
+        site.toml:3:12: apps.chat.routing: unknown value 'jsn' (one of: broadcast, json, gwsocket)
+          \trouting = "jsn"  # ü
+          \t          ^^^^^
+        site.toml:4:13: apps.chat.max_rooms: must be at least 1, not 0
+          max_rooms = 0
+                      ^""")
+
+
+def test_a_value_of_several_lines_is_underlined_on_its_first() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_site(app("rooms = [", "  1,", "]", 'routing = """', 'jsn"""'), SITE, {})
+
+    assert caught.value.render().splitlines()[-2:] == ['  routing = """', "            ^^^"]
+
+
+def test_a_problem_is_a_record_for_editors() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_site(app('routing = "jsn"'), SITE, {})
+
+    [problem] = caught.value.problems
+    assert problem.severity is Severity.ERROR
+    assert problem.to_record() == {
+        "severity": "error",
+        "file": "site.toml",
+        "line": 3,
+        "column": 11,
+        "end_column": 16,
+        "key": "apps.chat.routing",
+        "message": "unknown value 'jsn' (one of: broadcast, json, gwsocket)",
+    }

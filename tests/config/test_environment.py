@@ -1,0 +1,129 @@
+"""What a site needs of this machine."""
+
+import os
+import pwd
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scalesocket.config.environment import check_environment, find_program
+from scalesocket.config.load import load_site_with_origins
+from scalesocket.config.model import App, Server, Site, Tls
+
+
+def problems_of(site: Site) -> list[str]:
+    return [str(problem) for problem in check_environment(site, environ={"PATH": os.defpath})]
+
+
+def of_app(**keys: object) -> list[str]:
+    return problems_of(Site(apps={"chat": App(name="chat", **keys)}))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Tls:
+    """A certificate and its key, which nobody else may read."""
+    tls = Tls(certificate=tmp_path / "site.pem", key=tmp_path / "site.key")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=x"]
+    subprocess.run([*command, "-out", tls.certificate, "-keyout", tls.key], check=True, capture_output=True)
+    tls.key.chmod(0o600)
+    return tls
+
+
+def test_a_site_that_finds_all_it_needs_has_no_problems(tmp_path: Path, pair: Tls) -> None:
+    apps = {"chat": App(name="chat", command=["cat"], static=tmp_path, user=pwd.getpwuid(os.geteuid()).pw_name)}
+
+    assert problems_of(Site(server=Server(tls=pair), apps=apps)) == []
+
+
+def test_a_program_that_is_not_on_the_path_is_an_error_at_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text('[apps.chat]\ncommand = "no-such-program"')
+    loaded = load_site_with_origins(path)
+
+    [problem] = check_environment(loaded.site, loaded.origins, {"PATH": "/bin"})
+
+    assert str(problem) == f"{path}:2:11: apps.chat.command: 'no-such-program' is not found on PATH"
+    assert problem.render().endswith("\n            ^^^^^^^^^^^^^^^^^")
+
+
+def test_a_program_is_looked_for_on_the_path_its_children_get(tmp_path: Path) -> None:
+    program = tmp_path / "game"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+
+    own = App(name="chat", command=["game"], env={"PATH": str(tmp_path)})
+    passed = App(name="chat", command=["game"])
+    neither = App(name="chat", command=["game"], pass_env=())
+
+    assert find_program(own, {"PATH": "/bin"}) == program
+    assert find_program(passed, {"PATH": f"/bin:{tmp_path}"}) == program
+    with pytest.raises(FileNotFoundError, match=r"'game' is not found in /bin:/usr/bin \(PATH is not in pass_env\)"):
+        find_program(neither, {"PATH": str(tmp_path)})
+
+
+def test_a_program_with_a_slash_is_relative_to_the_working_directory(tmp_path: Path) -> None:
+    program = tmp_path / "game"
+
+    assert of_app(command=["./game"], cwd=tmp_path) == [f"apps.chat.command: there is no file '{program}'"]
+    program.write_text("#!/bin/sh\n")
+    assert of_app(command=["./game"], cwd=tmp_path) == [f"apps.chat.command: '{program}' is not executable (chmod +x)"]
+    program.chmod(0o755)
+    assert of_app(command=["./game"], cwd=tmp_path) == []
+
+
+def test_a_program_on_the_path_that_is_not_executable_is_named(tmp_path: Path) -> None:
+    (tmp_path / "game").write_text("")
+
+    assert of_app(command=["game"], env={"PATH": str(tmp_path)}) == [
+        f"apps.chat.command: '{tmp_path}/game' is not executable (chmod +x)"
+    ]
+
+
+def test_folders_that_are_missing_or_none_are_errors(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    assert of_app(command=["cat"], cwd=tmp_path / "none") == [f"apps.chat.cwd: there is no folder '{tmp_path}/none'"]
+    assert of_app(command=["cat"], static=file) == [f"apps.chat.static: '{file}' is not a folder"]
+
+
+def test_users_and_groups_must_exist() -> None:
+    found = of_app(command=["cat"], user="no-such-user", group="no-such-group")
+
+    assert found == ["apps.chat.user: there is no user 'no-such-user'", "apps.chat.group: there is no group 'no-such-group'"]
+
+
+def test_a_target_socket_that_is_not_there_yet_is_a_warning(tmp_path: Path) -> None:
+    socket = tmp_path / "game.sock"
+
+    assert of_app(unix=socket) == [f"warning: apps.chat.unix: there is no socket '{socket}' at the moment"]
+
+
+def test_certificates_must_be_readable_and_belong_together(tmp_path: Path, pair: Tls) -> None:
+    def of_tls(tls: Tls) -> list[str]:
+        return problems_of(Site(server=Server(tls=tls), apps={"chat": App(name="chat", command=["cat"])}))
+
+    missing = Tls(certificate=tmp_path / "none.pem", key=pair.key)
+    swapped = Tls(certificate=pair.certificate, key=pair.certificate)
+
+    assert of_tls(missing) == ["server.tls.certificate: cannot be read: no such file or directory"]
+    [problem] = [line for line in of_tls(swapped) if "warning" not in line]
+    assert problem.startswith("server.tls: the certificate and the key cannot be used: ")
+
+
+def test_a_key_that_others_may_read_is_a_warning_that_does_not_say_where_it_is(pair: Tls) -> None:
+    pair.key.chmod(0o644)
+
+    found = problems_of(Site(server=Server(tls=pair), apps={"chat": App(name="chat", command=["cat"])}))
+
+    assert found == ["warning: server.tls.key: the file can be read by others (chmod o-r)"]
+
+
+def test_sockets_need_their_folders(tmp_path: Path) -> None:
+    server = Server(bind=f"unix:{tmp_path}/none/site.sock", control=f"{tmp_path}/none/control.sock")
+
+    assert problems_of(Site(server=server, apps={"chat": App(name="chat", command=["cat"])})) == [
+        f"server.bind: there is no folder '{tmp_path}/none' for the socket",
+        f"server.control: there is no folder '{tmp_path}/none' for the socket",
+    ]

@@ -1,0 +1,128 @@
+"""Reading site files from disk."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from scalesocket.config.load import load_site, load_site_with_origins
+from scalesocket.config.problems import ConfigError
+
+APP = '[apps.{name}]\ncommand = "cat"\n'
+
+
+def write(folder: Path, **files: str) -> Path:
+    """Write `site` as site.toml and every other text as apps/NAME.toml."""
+    (folder / "apps").mkdir()
+    for name, text in files.items():
+        path = folder / "site.toml" if name == "site" else folder / "apps" / f"{name}.toml"
+        path.write_text(text)
+    return folder / "site.toml"
+
+
+def problems_of(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_site(path, {})
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_included_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        site='include = ["apps/*.toml"]\n' + APP.format(name="home"),
+        b=APP.format(name="bee"),
+        a=APP.format(name="ant"),
+    )
+
+    site = load_site(path)
+
+    assert list(site.apps) == ["home", "ant", "bee"]
+    assert site.apps["ant"].cwd == tmp_path / "apps"
+    assert site.path == path
+
+
+def test_all_files_that_take_part_are_named_for_the_watcher(tmp_path: Path) -> None:
+    path = write(tmp_path, site='include = ["apps/*.toml"]\n', a=APP.format(name="ant"))
+
+    loaded = load_site_with_origins(path)
+
+    assert loaded.files == {path, tmp_path / "apps/a.toml"}
+    assert loaded.folders == {tmp_path / "apps"}
+
+
+def test_a_pattern_that_matches_nothing_is_fine_but_a_name_is_not(tmp_path: Path) -> None:
+    path = write(tmp_path, site='include = ["more/*.toml", "apps/none.toml"]\n' + APP.format(name="home"))
+
+    assert problems_of(path) == [f"{path}:1:27: include: there is no file 'apps/none.toml'"]
+
+
+def test_a_pattern_never_includes_the_site_file_itself(tmp_path: Path) -> None:
+    path = write(tmp_path, site='include = ["*.toml", "apps/*.toml"]\n', a=APP.format(name="ant"))
+
+    assert list(load_site(path).apps) == ["ant"]
+
+
+def test_errors_of_several_files_come_at_once_in_their_order(tmp_path: Path) -> None:
+    site = 'include = ["apps/*.toml"]\n' + APP.format(name="home") + "routing = 5"
+    path = write(tmp_path, site=site, a="a = =", b=APP.format(name="bee") + "max_rooms = 0")
+
+    places = [line.removeprefix(f"{tmp_path}/").split(": ")[0] for line in problems_of(path)]
+
+    assert places == ["site.toml:4:11", "apps/a.toml:1:5", "apps/b.toml:3:13"]
+
+
+def test_a_broken_included_file_does_not_make_its_apps_missing(tmp_path: Path) -> None:
+    path = write(tmp_path, site='include = ["apps/*.toml"]\n', a="a = =")
+
+    assert problems_of(path) == [f"{tmp_path}/apps/a.toml:1:5: not valid toml: invalid value"]
+
+
+def test_a_file_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
+    assert problems_of(tmp_path / "none.toml") == [f"{tmp_path}/none.toml: cannot be read: no such file or directory"]
+
+
+def test_bytes_that_are_not_utf8_are_an_error_with_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_bytes("# ü\n# ü ".encode() + b"\xff\n")
+
+    assert problems_of(path) == [f"{path}:2:5: not valid toml: byte 0xff is not utf-8"]
+
+
+def test_a_relative_name_stays_relative_in_errors_and_paths_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, site='include = ["apps/*.toml"]\n', a=APP.format(name="ant"))
+    monkeypatch.chdir(tmp_path)
+    site = load_site(Path("site.toml"))
+    (tmp_path / "apps/a.toml").write_text("routing = 5")
+
+    assert site.path == tmp_path / "site.toml"
+    assert site.apps["ant"].cwd == tmp_path / "apps"
+    assert problems_of(Path("site.toml"))[-1].startswith("apps/a.toml:1:1: routing: ")
+
+
+def test_variables_come_from_the_environment_of_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "PROGRAM", "cat")
+    path = write(tmp_path, site='[apps.chat]\ncommand = "${PROGRAM}"')
+
+    assert load_site(path).apps["chat"].command == ("cat",)
+
+
+def test_the_origin_of_each_value_is_known(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        site='include = ["apps/*.toml"]\nserver.log.level = "debug"\n[defaults]\nrestart = "always"\nenv = { A = "1" }\n',
+        a=APP.format(name="ant") + 'env = { B = "2" }',
+    )
+
+    loaded = load_site_with_origins(path)
+
+    origins = {".".join(map(str, key)): str(place) for key, place in loaded.origins.items()}
+    included = tmp_path / "apps/a.toml"
+    assert origins == {
+        "server.log.level": f"{path}:2:20",
+        "apps.ant.restart": f"{path}:4:11",
+        "apps.ant.env.A": f"{path}:5:13",
+        "apps.ant.env.B": f"{included}:3:13",
+        "apps.ant.command": f"{included}:2:11",
+    }

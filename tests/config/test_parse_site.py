@@ -1,0 +1,264 @@
+"""What a site file means."""
+
+from ipaddress import ip_network
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from scalesocket.config.load import load_site_with_origins
+from scalesocket.config.model import App, Endpoint, History, Limits, PortRange, Rate, Routes, Routing, Site
+from scalesocket.config.parse import parse_documents, parse_site, parse_texts
+from scalesocket.config.units import KiB, MiB
+
+SITE = Path("/srv/site.toml")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def site(text: str, environ: dict[str, str] | None = None, **included: str) -> Site:
+    files = {Path(f"/srv/apps/{name}.toml"): dedent(inner) for name, inner in included.items()}
+    return parse_site(dedent(text), SITE, environ or {}, included=files)
+
+
+def app(*lines: str, environ: dict[str, str] | None = None) -> App:
+    return site("\n".join(["[apps.chat]", 'command = "cat"', *lines]), environ).apps["chat"]
+
+
+def warnings(text: str) -> list[str]:
+    main, included = parse_texts({SITE: dedent(text)})
+    return [str(problem) for problem in parse_documents(main, included, {}).warnings]
+
+
+def test_the_smallest_app_has_all_defaults() -> None:
+    assert app() == App(name="chat", command=("cat",), cwd=Path("/srv"))
+
+
+def test_an_app_written_in_full_is_read_in_full() -> None:
+    chat = app(
+        'port = "9001-9999"',
+        'env = { A = "1" }',
+        'limits = { memory = "256MiB", cpu = "60s", open_files = 256 }',
+        'routing = { client = "json" }',
+        'history = { size = 8, keep = "tagged", persist = true, max_bytes = "1MiB" }',
+        'rate = { messages = 100, bytes = "256KiB", burst = 200 }',
+        'idle_timeout = "1m30s"',
+        'stop_signal = "INT"',
+        'static = "www"',
+        'origins = ["https://Example.com"]',
+        'rooms = "lobby"',
+    )
+
+    assert chat == App(
+        name="chat",
+        command=("cat",),
+        cwd=Path("/srv"),
+        port=PortRange(9001, 9999),
+        env={"A": "1"},
+        limits=Limits(memory=256 * MiB, cpu=60.0, open_files=256),
+        routing=Routes(client=Routing.JSON),
+        history=History(size=8, keep="tagged", persist=True, max_bytes=1 * MiB),
+        rate=Rate(messages=100.0, bytes=256 * KiB, burst=200),
+        idle_timeout=90.0,
+        stop_signal=2,
+        static=Path("/srv/www"),
+        origins=("https://example.com",),
+        rooms=("lobby",),
+    )
+
+
+def test_the_server_is_read_in_full() -> None:
+    server = site("""
+        apps.chat.command = "cat"
+        [server]
+        bind = ["127.0.0.1:0", "[::1]:9000", "unix:run/site.sock", "fd://3"]
+        tls = { certificate = "site.pem", key = "/etc/site.key" }
+        control = "run/control.sock"
+        trusted_proxies = ["10.0.0.0/8", "::1"]
+        max_connections = 5
+        drain_timeout = "0s"
+        log = { format = "json" }
+    """).server
+
+    assert server.bind == ("127.0.0.1:0", "[::1]:9000", "unix:/srv/run/site.sock", "fd://3")
+    assert server.tls is not None
+    assert (server.tls.certificate, server.tls.key) == (Path("/srv/site.pem"), Path("/etc/site.key"))
+    assert server.control == "/srv/run/control.sock"
+    assert server.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+    assert (server.max_connections, server.drain_timeout) == (5, 0.0)
+    assert (server.log.format, server.log.level) == ("json", "info")
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [
+        ('"python3 pong.py"', ("python3", "pong.py")),
+        ("\"sh -c 'a b'\"", ("sh", "-c", "a b")),
+        ('["cat", "a b", ""]', ("cat", "a b", "")),
+    ],
+)
+def test_a_command_is_a_list_or_a_string_split_like_a_shell_would(command: str, argv: tuple[str, ...]) -> None:
+    assert site(f"apps.chat.command = {command}").apps["chat"].command == argv
+
+
+def test_targets_that_are_no_commands() -> None:
+    apps = site("""
+        apps.mud.tcp = "127.0.0.1:4000"
+        apps.six.tcp = "[::1]:4000"
+        apps.local.unix = "run/app.sock"
+    """).apps
+
+    assert (apps["mud"].tcp, apps["six"].tcp) == (Endpoint("127.0.0.1", 4000), Endpoint("::1", 4000))
+    assert apps["local"].unix == Path("/srv/run/app.sock")
+
+
+def test_ports_may_be_left_to_the_kernel() -> None:
+    port = app('port = "auto"').port
+
+    assert port == PortRange(0, 0)
+    assert port.is_auto
+
+
+@pytest.mark.parametrize(
+    ("lines", "join", "leave"),
+    [
+        ([], None, None),
+        (['routing = "json"'], '{"t":"Join","_from":#ID}', '{"t":"Leave","_from":#ID}'),
+        (['routing = "json"', 'join_message = ""'], None, '{"t":"Leave","_from":#ID}'),
+        (['routing = { client = "json" }'], None, None),
+        (['join_message = "hi #ID"'], "hi #ID", None),
+    ],
+)
+def test_join_and_leave_messages_default_to_the_originals_with_json_alone(
+    lines: list[str], join: str | None, leave: str | None
+) -> None:
+    chat = app(*lines)
+
+    assert (chat.join_message, chat.leave_message) == (join, leave)
+
+
+def test_an_app_is_served_at_its_name_or_at_the_root() -> None:
+    assert app().mount == "/chat"
+    assert app('mount = "/"').mount == "/"
+    assert app('mount = "/chat"').mount == "/chat"
+
+
+def test_defaults_are_inherited_by_every_app_and_env_key_by_key() -> None:
+    apps = site("""
+        [defaults]
+        idle_timeout = "5s"
+        env = { A = "default", B = "default" }
+        [apps.one]
+        command = "cat"
+        idle_timeout = "1s"
+        [apps.one.env]
+        B = "own"
+        C = "own"
+        [apps.two]
+        command = "cat"
+    """).apps
+
+    assert (apps["one"].idle_timeout, apps["two"].idle_timeout) == (1.0, 5.0)
+    assert apps["one"].env == {"A": "default", "B": "own", "C": "own"}
+    assert apps["two"].env == {"A": "default", "B": "default"}
+
+
+def test_an_apps_own_target_displaces_an_inherited_one() -> None:
+    apps = site("""
+        [defaults]
+        command = "cat"
+        port = "auto"
+        delimiter = ";"
+        [apps.one]
+        [apps.two]
+        tcp = "127.0.0.1:1"
+        [apps.three]
+        binary = true
+    """).apps
+
+    assert (apps["one"].command, apps["one"].port) == (("cat",), PortRange(0, 0))
+    assert (apps["two"].command, apps["two"].port, apps["two"].tcp) == (None, None, Endpoint("127.0.0.1", 1))
+    assert (apps["three"].binary, apps["three"].delimiter) == (True, None)
+
+
+def test_variables_are_replaced_inside_values_after_parsing() -> None:
+    chat = app(
+        'env = { WHO = "${WHO}", "${WHO}" = "key" }',
+        'rooms = ["${WHO:-x}", "$${WHO}"]',
+        'idle_timeout = "${IDLE:-30s}"',
+        'max_rooms = "${MANY}"',
+        'oneshot = "${ONCE}"',
+        'routing = "${ROUTING:-json}"',
+        'static = "${FOLDER}/www"',
+        "room_pattern = '.*'",
+        environ={"WHO": 'a"]\nroutes = "x', "MANY": "7", "ONCE": "true", "FOLDER": "pages"},
+    )
+
+    assert chat.env == {"WHO": 'a"]\nroutes = "x', "${WHO}": "key"}
+    assert chat.rooms == ('a"]\nroutes = "x', "${WHO}")
+    assert (chat.idle_timeout, chat.max_rooms, chat.oneshot) == (30.0, 7, True)
+    assert chat.routing.client is Routing.JSON
+    assert chat.static == Path("/srv/pages/www")
+
+
+def test_included_apps_inherit_defaults_and_keep_paths_relative_to_their_own_file() -> None:
+    text = 'include = ["apps/*.toml"]\n[defaults]\nidle_timeout = "5s"\nstatic = "www"\n[apps.chat]\ncommand = "cat"'
+
+    apps = site(text, pong='[apps.pong]\ncommand = "cat"').apps
+
+    assert list(apps) == ["chat", "pong"]
+    assert apps["pong"].idle_timeout == 5.0
+    assert apps["pong"].cwd == Path("/srv/apps")
+    assert apps["pong"].static == Path("/srv/www")
+
+
+def test_a_byte_order_mark_and_carriage_returns_are_no_matter() -> None:
+    assert "chat" in parse_site('\ufeff[apps.chat]\r\ncommand = "cat"\r\n', SITE, {}).apps
+
+
+def test_the_site_knows_its_file() -> None:
+    assert site('apps.chat.command = "cat"').path == SITE
+
+
+def test_numbers_may_be_given_from_python() -> None:
+    chat = App(name="chat", command=["cat"], idle_timeout=0.2, max_message=5, max_rooms=None, start_delay=1, stop_signal=9)
+
+    assert (chat.idle_timeout, chat.max_message, chat.max_rooms, chat.start_delay, chat.stop_signal) == (0.2, 5, None, 1.0, 9)
+
+
+def test_conflicts_are_found_from_python_too() -> None:
+    with pytest.raises(ValueError, match="has no target"):
+        App(name="chat")
+    with pytest.raises(ValueError, match="tcp: a second target beside command"):
+        App(name="chat", command=["cat"], tcp="127.0.0.1:1")
+
+
+WARNINGS = {
+    'command = "cat | grep x"': (
+        "2:11: warning: apps.chat.command: no shell runs, so '|' is an argument like others "
+        '(write ["sh", "-c", "…"] for a shell)'
+    ),
+    'command = "cat"\nbyte_order = "big"': "3:1: warning: apps.chat.byte_order: has no effect without gwsocket routing",
+    'tcp = "a:1"\nenv = { A = "" }': "3:1: warning: apps.chat.env: has no effect without command",
+    'command = "cat"\nrooms = ["a b"]': (
+        "3:9: warning: apps.chat.rooms: no client can join 'a b' (room_pattern does not match it)"
+    ),
+    'command = "cat"\nhistory = { keep = "tagged" }': (
+        "3:11: warning: apps.chat.history: keeps nothing: only json routing from the server can tag messages "
+        '(set routing = "json")'
+    ),
+}
+
+
+@pytest.mark.parametrize("lines", WARNINGS)
+def test_what_is_hardly_meant_is_a_warning(lines: str) -> None:
+    assert warnings(f"[apps.chat]\n{lines}") == [f"/srv/site.toml:{WARNINGS[lines]}"]
+
+
+@pytest.mark.parametrize("lines", ['command = ["grep", "|"]', 'command = "cat"\nhistory = { keep = "tagged" }\nrouting = "json"'])
+def test_what_may_be_meant_is_no_warning(lines: str) -> None:
+    assert warnings(f"[apps.chat]\n{lines}") == []
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
+def test_every_example_is_read_without_a_warning(path: Path) -> None:
+    assert load_site_with_origins(path, {}).warnings == []

@@ -1,0 +1,112 @@
+"""Secret keys are masked wherever configuration is shown, and may come from files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from pydantic import BaseModel
+
+from scalesocket.config.documents import parse_document
+from scalesocket.config.keys import live
+from scalesocket.config.model import App, Server, Site, Tls
+from scalesocket.config.parse import parse_site
+from scalesocket.config.problems import ConfigError, Problem
+from scalesocket.config.render import render_site, site_record
+from scalesocket.config.schema import table_schema
+from scalesocket.config.secrets import is_secret, mask_secrets, secret_names, star_assignments
+from scalesocket.config.sources import Source
+from scalesocket.config.twins import read_twins
+
+
+class Login(BaseModel):
+    """A table as later work may bring it."""
+
+    token: Annotated[str | None, live("what clients show", secret=True)] = None
+    key: Annotated[Path | None, live("a file", secret=True)] = None
+    user: Annotated[str, live("who")] = "ann"
+
+
+class Door(BaseModel):
+    """A table that holds it."""
+
+    login: Annotated[Login, live("who may enter")] = Login()
+
+
+def read(text: str, folder: Path) -> tuple[dict[str, object], list[str]]:
+    """Resolve the twins in a `[door]` table; the table and the problems."""
+    problems: list[Problem] = []
+    source = Source(parse_document(text, folder / "site.toml"), {}, problems)
+    read_twins(source, ("door",), Door, Path.read_text)
+    return source.tables["door"], [f"{problem.key}: {problem.message}" for problem in problems]
+
+
+def test_secrets_are_known_by_their_declaration() -> None:
+    assert is_secret(Server, ("tls", "key"))
+    assert not is_secret(Server, ("tls", "certificate"))
+    assert secret_names(Server, App) == {"key"}
+    assert mask_secrets(Door, {"login": {"token": "abc", "user": "bob"}}) == {"login": {"token": "***", "user": "bob"}}
+
+
+def test_a_site_is_shown_without_its_secrets() -> None:
+    site = Site(
+        server=Server(tls=Tls(certificate=Path("/pub.pem"), key=Path("/hidden.key"))),
+        apps={"chat": App(name="chat", command=["cat"])},
+    )
+
+    assert site_record(site)["server"]["tls"] == {"certificate": "/pub.pem", "key": "***"}
+    assert "/pub.pem" in render_site(site)
+    assert "hidden" not in render_site(site)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'tls = { certificate = 5, key = "hidden" }',
+        'tls = { key = "hidden", "certificate" = 5 }',
+        'tls = { certificate = "c", key = ["hidden"] }',
+        'tls = { certificate = "c", key = "hidden${NOPE}" }',
+        'tls = { certificate = "c", key = "hidden" ',
+        'tls = { certificate = "c", "key" = "hidden", = }',
+    ],
+)
+def test_errors_beside_a_secret_do_not_show_it(line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_site(f'apps.chat.command = "cat"\n[server]\n{line}', Path("site.toml"), {})
+
+    rendered = caught.value.render()
+    assert "hidden" not in rendered
+    assert "*****" in rendered
+
+
+def test_stars_keep_columns_where_they_were() -> None:
+    assert star_assignments('a = 1\n key="x" # no\nmonkey = "y"', frozenset({"key"})) == 'a = 1\n key=********\nmonkey = "y"'
+
+
+def test_a_secret_is_read_from_its_file_twin(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("abc\n")
+
+    table, problems = read('[door.login]\ntoken_file = "token"', tmp_path)
+
+    assert table == {"login": {"token": "abc"}}
+    assert problems == []
+
+
+def test_only_declared_secret_strings_have_twins(tmp_path: Path) -> None:
+    table, _ = read('[door.login]\nuser_file = "x"\nkey_file = "x"', tmp_path)
+
+    assert table == {"login": {"user_file": "x", "key_file": "x"}}
+    assert "token_file" in table_schema(Login)["properties"]
+    assert "user_file" not in table_schema(Login)["properties"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ('token_file = "none"', "door.login.token_file: cannot be read: no such file or directory"),
+        ('token_file = "."', "door.login.token_file: cannot be read: is a directory"),
+        ("token_file = 5", "door.login.token_file: must be a string, not an integer"),
+        ('token = "a"\ntoken_file = "b"', "door.login.token_file: token is set as well (keep one of them)"),
+    ],
+)
+def test_a_twin_that_cannot_be_used_is_an_error(tmp_path: Path, lines: str, problem: str) -> None:
+    assert read(f"[door.login]\n{lines}", tmp_path)[1] == [problem]
