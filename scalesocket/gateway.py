@@ -276,4 +276,4 @@ def make_environment(app: App, room: str, request: Request) -> Mapping[str, str]
 
 
 def _address(client: Client) -> str:
-    return client.remote.rpartition(":")[0]
+    return client.remote.rpartition(":")[0].strip("[]")

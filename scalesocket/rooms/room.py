@@ -227,7 +227,7 @@ class Room:
             case Metadata():
                 self.metadata = routed.value
             case CloseClients():
-                for client in [self.clients[id] for id in sorted(routed.to) if id in self.clients]:
+                for client in [self.clients[one] for one in sorted(routed.to) if one in self.clients]:
                     self.expel(client, Close(routed.code, routed.reason))
             case Drop():
                 self._drop(routed)
@@ -240,7 +240,7 @@ class Room:
         """Give a batch to whom it is for: the frames are encoded once, and each client costs one write."""
         clients: Iterable[Client] = self.clients.values()
         if batch.to is not None:
-            clients = [self.clients[id] for id in batch.to if id in self.clients]
+            clients = [self.clients[one] for one in batch.to if one in self.clients]
         if batch.exclude:
             clients = [client for client in clients if client.id not in batch.exclude]
         sent, messages, may_send = 0, len(batch.payloads), self._flow.may_send
@@ -505,8 +505,8 @@ class Room:
         self.state = State.STARTING
         self.metadata = None
         self._input = None
-        for id in sorted(self.clients):
-            self._write(self._conversation.join_record(self.clients[id]))
+        for _, client in sorted(self.clients.items()):
+            self._write(self._conversation.join_record(client))
 
     def _leave_map(self) -> None:
         if self.state is not State.STOPPING:

@@ -10,11 +10,12 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import AsyncIterator, Iterable
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from scalesocket.config.model import Server, Tls
 from scalesocket.errors import ScalesocketError
@@ -49,10 +50,10 @@ class Listener:
             return f"unix:{os.fsdecode(name)}"
         return f"[{name[0]}]:{name[1]}" if self.sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
 
-    def close(self) -> None:
-        """Accept no more."""
+    def close(self, *, is_replaced: bool = False) -> None:
+        """Accept no more. `is_replaced`: another listener serves the same address, so a unix socket's file stays."""
         self.server.close()
-        if self.sock.family == socket.AF_UNIX and self.bind.startswith("unix:"):
+        if self.sock.family == socket.AF_UNIX and self.bind.startswith("unix:") and not is_replaced:
             with suppress(OSError):
                 Path(os.fsdecode(self.sock.getsockname())).unlink()
         self.sock.close()
@@ -65,7 +66,6 @@ class Listeners:
         """Let connections in at `entrance`."""
         self._entrance = entrance
         self._open: dict[str, Listener] = {}
-        self._tls: ssl.SSLContext | None = None
 
     @property
     def addresses(self) -> list[str]:
@@ -73,32 +73,34 @@ class Listeners:
         return [listener.address for listener in self._open.values()]
 
     async def prepare(self, server: Server) -> "Change":
-        """Open the addresses of `server` that are not open yet, and load its certificate. Raises ListenError."""
+        """Open the addresses of `server` that are not open yet, and load its certificate. Raises ListenError.
+
+        With TLS every address gets another listener on the same socket, which has the certificate as it is now.
+        """
         tls = load_tls(server.tls) if server.tls is not None else None
-        shared = self._tls if self._tls is not None and tls is not None else tls
-        added: list[Listener] = []
+        change = Change(self, server.bind, {})
         try:
             for bind in server.bind:
                 old = self._open.get(bind)
                 if old is None:
-                    sock = open_socket(bind)
-                elif (old.tls is None) != (tls is None):
-                    sock = old.sock.dup()
-                else:
-                    continue
-                added.append(await self._listen(bind, sock, shared))
+                    change.added[bind] = await self._listen(bind, open_socket(bind), tls)
+                elif tls is not None or old.tls is not None:
+                    change.added[bind] = await self._listen(bind, old.sock.dup(), tls)
         except BaseException:
-            for listener in added:
-                listener.close()
+            change.take_back()
             raise
-        return Change(self, server, tls is not None, shared, added)
+        return change
 
     async def _listen(self, bind: str, sock: socket.socket, tls: ssl.SSLContext | None) -> Listener:
         loop = asyncio.get_running_loop()
         own = sock.dup()
-        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
         try:
-            server = await create(self._entrance.make_door, sock=own, ssl=tls, backlog=BACKLOG)
+            if sock.family == socket.AF_UNIX:
+                # The file is ours to remove: asyncio would do it with a listener that has been replaced.
+                keep: dict[str, Any] = {"cleanup_socket": False} if _removes_files(loop) else {}
+                server = await loop.create_unix_server(self._entrance.make_door, sock=own, ssl=tls, backlog=BACKLOG, **keep)
+            else:
+                server = await loop.create_server(self._entrance.make_door, sock=own, ssl=tls, backlog=BACKLOG)
         except BaseException:
             own.close()
             sock.close()
@@ -106,21 +108,11 @@ class Listeners:
         return Listener(bind, sock, server, tls)
 
     def commit(self, change: "Change") -> None:
-        """Close what the edit no longer wants, and use its certificate for new connections."""
-        wanted = set(change.server.bind)
-        replaced = {listener.bind for listener in change.added}
-        for bind, listener in list(self._open.items()):
-            if bind not in wanted or bind in replaced:
-                del self._open[bind]
-                if bind in replaced:
-                    listener.server.close()
-                    listener.sock.close()
-                else:
-                    listener.close()
-        self._open.update({listener.bind: listener for listener in change.added})
-        self._tls = change.tls
-        if self._tls is not None and change.server.tls is not None:
-            self._tls.load_cert_chain(change.server.tls.certificate, change.server.tls.key)
+        """Close what the edit no longer wants, or has replaced."""
+        for bind, listener in self._open.items():
+            if bind in change.added or bind not in change.binds:
+                listener.close(is_replaced=bind in change.added)
+        self._open = {bind: change.added.get(bind) or self._open[bind] for bind in change.binds}
 
     def close(self) -> None:
         """Accept no more anywhere."""
@@ -128,16 +120,18 @@ class Listeners:
             listener.close()
         self._open.clear()
 
+    def is_open(self, bind: str) -> bool:
+        """Whether this address is listened at."""
+        return bind in self._open
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
     """An edit of what is listened at: prepared, to be committed or taken back."""
 
     listeners: Listeners
-    server: Server
-    is_tls: bool
-    tls: ssl.SSLContext | None
-    added: Iterable[Listener]
+    binds: Sequence[str]
+    added: dict[str, Listener]
 
     def commit(self) -> None:
         """Make it so. Does not wait."""
@@ -145,8 +139,8 @@ class Change:
 
     def take_back(self) -> None:
         """Close what was opened for it."""
-        for listener in self.added:
-            listener.close()
+        for bind, listener in self.added.items():
+            listener.close(is_replaced=self.listeners.is_open(bind))
 
 
 @asynccontextmanager
@@ -158,6 +152,11 @@ async def open_listeners(server: Server, entrance: Entrance) -> AsyncIterator[Li
         yield listeners
     finally:
         listeners.close()
+
+
+def _removes_files(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this loop's servers remove the files of their unix sockets (asyncio's do since Python 3.13)."""
+    return sys.version_info >= (3, 13) and isinstance(loop, asyncio.BaseEventLoop)
 
 
 def load_tls(tls: Tls) -> ssl.SSLContext:

@@ -47,8 +47,11 @@ class Request:
 
     @property
     def remote(self) -> str:
-        """`ip:port` of the client, or an empty string."""
-        return f"{self.peer[0]}:{self.peer[1]}" if self.peer else ""
+        """`ip:port` of the client, `[ip]:port` for IPv6; empty on a unix socket."""
+        if self.peer is None:
+            return ""
+        host, port = self.peer
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 _names: dict[str, str] = {}  # field names seen -> lower case: checked once each, not once a request
@@ -65,9 +68,7 @@ def _field_name(name: str) -> str:
     return lower
 
 
-def parse_request(
-    head: bytes, *, peer: tuple[str, int] | None, local: tuple[str, int] | None, is_secure: bool
-) -> Request:
+def parse_request(head: bytes, *, peer: tuple[str, int] | None, local: tuple[str, int] | None, is_secure: bool) -> Request:
     """Read a request head of HTTP/1.1 (RFC 9112 3 and 5), without the empty line that ends it.
 
     Raises HandshakeError (400) when it is malformed.
