@@ -38,6 +38,9 @@ READ_AHEAD: Final = 64 * KiB
 DEAD_AFTER: Final = (60, 15, 4)
 """Seconds of silence before the kernel probes a peer, seconds between its probes, and how many may go unanswered."""
 
+SECOND_LOOK: Final = 0.5
+"""Seconds until it is seen again whether a websocket of a lost connection has ended."""
+
 CUT: Final = "scalesocket.cut"
 """Key in the scope's `state`: drops the connection, without waiting for what is unsent."""
 PEER: Final = "scalesocket.peer"
@@ -53,13 +56,16 @@ class Surroundings(WorkerContext):
         self.lost = asyncio.Event()
 
     async def sleep(self, wait: float) -> None:  # type: ignore[override]
-        """Wait between two pings of a websocket, but no longer than there is a connection, or its task would stay for it."""
+        """Wait between two pings of a websocket: no longer than its peer is there, or Hypercorn would wait for the next one."""
+        if self.lost.is_set():  # woken once, and still not closed: the rest of the peer's messages waits to be read
+            await asyncio.sleep(min(wait, SECOND_LOOK))
+            return
         with anyio.move_on_after(wait):
             await self.lost.wait()
 
 
 class Protocol(asyncio.StreamReaderProtocol):
-    """asyncio's streams, which say when the connection is lost."""
+    """asyncio's streams, which say when the peer is gone."""
 
     def __init__(self, reader: asyncio.StreamReader, lost: asyncio.Event) -> None:
         super().__init__(reader)
@@ -69,6 +75,12 @@ class Protocol(asyncio.StreamReaderProtocol):
         """End the reading and the writing, and what sleeps for this connection."""
         super().connection_lost(exc)
         self._lost.set()
+
+    def eof_received(self) -> bool | None:
+        """The peer says nothing more: the same, in the usual order."""
+        keep_open = super().eof_received()
+        self._lost.set()
+        return keep_open
 
 
 class Hypercorn:
@@ -125,7 +137,7 @@ class Hypercorn:
         try:
             await TCPServer(self._app, loop, self._configure(), surroundings, state, reader, writer)
         except Exception as error:  # the border to code that isn't ours: a peer's odd frame may end up here
-            log.warning("connection failed", error=repr(innermost(error)))
+            log.info("connection failed", error=repr(innermost(error)))
         finally:
             writer.transport.abort()  # nothing after a proper close; else it must not outlive its task
             self.connections -= 1

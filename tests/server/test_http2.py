@@ -1,0 +1,156 @@
+"""HTTP/2: requests, and websockets in streams of one connection (RFC 8441)."""
+
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalesocket.config.model import App
+from tests.playing import Playground, open_playground
+from tests.server.general import make_site
+from tests.server.http2 import Http2Client, open_http2
+
+pytestmark = pytest.mark.anyio
+
+CHAT = App(name="chat", command=["cat"])
+FULL = App(name="full", command=["cat"], max_clients=1)
+
+
+@pytest.fixture
+async def playground(anyio_backend: Any) -> AsyncIterator[Playground]:
+    async with open_playground(make_site(CHAT, FULL)) as playground:
+        yield playground
+
+
+@pytest.fixture
+async def http2(playground: Playground) -> AsyncIterator[Http2Client]:
+    async with open_http2(playground.port) as client:
+        yield client
+
+
+async def test_requests_are_answered(http2: Http2Client) -> None:
+    (status, headers), body = await http2.get("/health")
+
+    assert (status, body) == (200, b'{"status":"ok"}')
+    assert headers["content-type"] == "application/json"
+
+
+async def test_a_websocket_joins_its_room(http2: Http2Client, playground: Playground) -> None:
+    ann = await http2.join("/chat/lobby")
+    bob = await playground.join("/chat/lobby")
+
+    await ann.say("hello")
+
+    assert await ann.listen() == "hello"
+    await bob.hear("hello")
+
+
+async def test_websockets_share_a_connection_and_stay_apart(http2: Http2Client) -> None:
+    ann, bob = await http2.join("/chat/one"), await http2.join("/chat/two")
+
+    await ann.say("for one")
+    await bob.say("for two")
+
+    assert await ann.listen() == "for one"
+    assert await bob.listen() == "for two"
+
+
+async def test_a_message_longer_than_every_window_comes_back(http2: Http2Client) -> None:
+    ann = await http2.join("/chat/lobby")
+    message = "0123456789abcdef" * 16_000
+
+    await ann.say(message)
+
+    assert await ann.listen() == message
+
+
+async def test_a_binary_message_to_a_text_app_is_text(http2: Http2Client) -> None:
+    ann = await http2.join("/chat/lobby")
+
+    await ann.say("grüße".encode())
+
+    assert await ann.listen() == "grüße"
+
+
+async def test_requests_are_answered_beside_a_websocket(http2: Http2Client) -> None:
+    ann = await http2.join("/chat/lobby")
+
+    (status, _), body = await http2.get("/chat/api/lobby/connections")
+
+    assert (status, body) == (200, b"1")
+    await ann.say("still here")
+    assert await ann.listen() == "still here"
+
+
+async def test_a_refusal_is_an_http_status(http2: Http2Client) -> None:
+    (unknown, _), _ = await http2.open_websocket("/nobody/lobby")
+    (foreign, _), _ = await http2.open_websocket("/chat/lobby", ("origin", "https://elsewhere.example"))
+
+    assert (unknown, foreign) == (404, 403)
+
+
+async def test_a_full_room_closes_with_1013(http2: Http2Client) -> None:
+    await http2.join("/full/lobby")
+
+    late = await http2.join("/full/lobby")
+
+    assert await late.wait_closed() == (1013, "the room is full")
+
+
+async def test_a_stream_that_is_reset_leaves_its_room(http2: Http2Client, playground: Playground) -> None:
+    ann, bob = await http2.join("/chat/lobby"), await http2.join("/chat/lobby")
+
+    ann.reset()
+
+    await playground.until(lambda: playground.gateway.connections == 1)
+    await bob.say("alone")
+    assert await bob.listen() == "alone"
+
+
+async def test_a_connection_that_is_lost_leaves_every_room(playground: Playground) -> None:
+    async with open_http2(playground.port) as http2:
+        await http2.join("/chat/one")
+        await http2.join("/chat/two")
+
+    await playground.until(lambda: playground.gateway.connections == 0)
+    await playground.wait_no_rooms()
+
+
+async def test_shutdown_closes_with_1001_and_refuses_with_503(http2: Http2Client, playground: Playground) -> None:
+    ann = await http2.join("/chat/lobby")
+
+    await playground.gateway.drain()
+
+    assert await ann.wait_closed() == (1001, "the server is shutting down")
+    (status, headers), _ = await http2.open_websocket("/chat/lobby")
+    assert (status, int(headers["retry-after"]) > 0) == (503, True)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+async def test_tls_offers_it_by_alpn(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    trust = ssl.create_default_context(cafile=str(certificate))
+    trust.set_alpn_protocols(["h2", "http/1.1"])
+
+    async with (
+        open_playground(make_site(CHAT, tls={"certificate": str(certificate), "key": str(key)})) as playground,
+        open_http2(playground.port, tls=trust) as http2,
+    ):
+        assert http2.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
+        ann = await http2.join("/chat/lobby")
+        await ann.say("hello")
+        assert await ann.listen() == "hello"
+        assert (await http2.get("/health"))[0][0] == 200
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost, and its key."""
+    certificate, key = folder / "site.pem", folder / "site.key"
+    wanted = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
+    words = [*wanted.split(), "-addext", "subjectAltName=DNS:localhost", "-out", str(certificate), "-keyout", str(key)]
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
+    return certificate, key
