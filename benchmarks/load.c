@@ -292,7 +292,7 @@ static socklen_t address_size;
 static struct histogram arrival, latency, interval;
 static uint64_t received, distinct, duplicated, reordered, corrupt, other, sent, stalls, expected;
 static int64_t moment, last_progress;
-static bool is_counting;
+static bool is_counting, is_awake; /* within the window; after it, when slow clients read */
 static uint32_t mask_seed = 0x9e3779b9;
 
 static const signed char HEX[256] = {
@@ -331,8 +331,10 @@ static void make_template(void) {
 
 /* ---- bytes out ---- */
 
+static bool is_asleep(const struct client *client) { return client->is_slow && client->state == OPEN && !is_awake; }
+
 static void watch(struct client *client, bool wants_write) {
-    struct epoll_event event = {.events = (client->is_slow && client->state == OPEN ? EPOLLRDHUP : EPOLLIN) | (wants_write ? EPOLLOUT : 0), .data.ptr = client};
+    struct epoll_event event = {.events = (is_asleep(client) ? 0u : (uint32_t)EPOLLIN) | (wants_write ? EPOLLOUT : 0), .data.ptr = client};
     client->wants_write = wants_write;
     epoll_ctl(poller, EPOLL_CTL_MOD, client->fd, &event);
 }
@@ -704,16 +706,8 @@ static void happened(struct client *client, uint32_t events) {
     }
     if (events & EPOLLOUT) flush(client);
     if (client->state == CLOSED) return;
-    if (client->is_slow && client->state == OPEN) {
-        if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) { /* given up on: read what is left, to hear the close code */
-            while (client->state == OPEN) {
-                size_t before = client->rest_size;
-                int64_t start = now();
-                readable(client);
-                if (client->state == OPEN && client->rest_size == before && now() - start < 1000 && errno == EAGAIN) break;
-            }
-            lose(client);
-        }
+    if (is_asleep(client)) {
+        if (events & (EPOLLHUP | EPOLLERR)) lose(client);
         return;
     }
     if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(client);
@@ -798,6 +792,17 @@ static void drain(void) {
 }
 
 /* ---- the report ---- */
+
+/* Let those that did not read read what is left, until silence; how many find that they were closed. */
+static int wake_slow(void) {
+    int closed = 0;
+    is_awake = true;
+    for (int at = 0; at < total_clients; at++)
+        if (clients[at].is_slow && clients[at].state == OPEN) watch(&clients[at], false);
+    if (run.slow) settle(2 * QUIET);
+    for (int at = 0; at < total_clients; at++) closed += clients[at].is_slow && clients[at].state == CLOSED;
+    return closed;
+}
 
 static void print_usage(const char *name, struct usage from, struct usage to) {
     printf("\"%s\": {\"server_cpu\": %.6f, \"backend_cpu\": %.6f, \"server_rss\": %" PRId64 ", \"main_rss\": %" PRId64 ", \"backend_rss\": %" PRId64
@@ -889,8 +894,7 @@ static void drive(void) {
                 if (clients[at].seen[0].highest >= 0) expected += (uint64_t)(clients[at].seen[0].highest - clients[at].seen[0].first + 1);
             lost = expected - distinct;
         }
-        int slow_closed = 0;
-        for (int at = 0; at < total_clients; at++) slow_closed += clients[at].is_slow && clients[at].state == CLOSED;
+        int slow_closed = wake_slow();
         printf(", \"traffic\": {\"seconds\": %.6f, \"sent\": %" PRIu64 ", \"received\": %" PRIu64 ", \"expected_in_all\": %" PRIu64 ", \"lost\": %" PRIu64
                ", \"reordered\": %" PRIu64 ", \"duplicated\": %" PRIu64 ", \"corrupt\": %" PRIu64 ", \"other\": %" PRIu64 ", \"stalls\": %" PRIu64
                ", \"closed\": %d, \"last_code\": %d, \"slow_closed\": %d, \"generator_cpu\": %.6f, ",

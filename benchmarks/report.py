@@ -1,11 +1,10 @@
 """What is made of a run: JSON with every sample, tables in Markdown, plots."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from benchmarks.loads import SWEEPS, Kind, Sweep
 from benchmarks.measure import Result, Series
@@ -102,7 +101,7 @@ def make_json(run: Run) -> str:
             for name, result in run.results.items()
         },
     }
-    return msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"
+    return json.dumps(report, indent=1, ensure_ascii=False, default=dict) + "\n"
 
 
 def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

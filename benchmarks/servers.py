@@ -20,6 +20,8 @@ from benchmarks.peers import Peer, Place, Setup, server_environment
 START_TIMEOUT: Final = 20.0
 STOP_TIMEOUT: Final = 15.0
 QUIET_TIMEOUT: Final = 10.0
+LAST_WORDS: Final = 3
+"""Lines of its log that are quoted when a server does not start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,7 @@ def open_server(peer: Peer, setup: Setup) -> Iterator[Server]:
         while not is_listening(place.port):
             if process.poll() is not None or time.monotonic() > deadline:
                 log.seek(0)
-                raise BenchmarkError(f"{peer.title} did not start: {' '.join(command)}\n{log.read()[-2000:]}")
+                raise BenchmarkError(f"{peer.title} did not start: {' '.join(log.read().splitlines()[-LAST_WORDS:])}")
             time.sleep(0.02)
         yield Server(peer=peer, setup=setup, place=place, pid=process.pid)
 
