@@ -37,7 +37,7 @@ def load_site(path: Path, environ: Mapping[str, str] | None = None) -> Site:
 def load_site_with_origins(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
     """Read a site file as `load_site` does, and tell where each value came from and which files take part."""
     environ = os.environ if environ is None else environ
-    reader = _Reader()
+    reader = Reader()
     main = reader.document(path)
     if main is None:
         raise ConfigError(reader.problems)
@@ -67,7 +67,7 @@ def load_site_with_origins(path: Path, environ: Mapping[str, str] | None = None)
     )
 
 
-class _Reader:
+class Reader:
     """Reads files, and keeps what went wrong and which they were."""
 
     def __init__(self) -> None:

@@ -240,8 +240,6 @@ def _check_origin(origin: str) -> str:
 def _check_delimiter(characters: str) -> str:
     if not characters:
         raise ValueError("names no character (binary = true takes output as it comes)")
-    if not characters.isascii():
-        raise ValueError(f"{characters!r} has characters that are not ascii")
     return characters
 
 

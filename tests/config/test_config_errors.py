@@ -63,7 +63,6 @@ WRONG_VALUES = {
     "stop_signal = 15": '15: apps.chat.stop_signal: must be a string, not an integer (write "15")',
     'room_pattern = "[a"': ("16: apps.chat.room_pattern: bad regular expression: unterminated character set at character 1"),
     'delimiter = ""': "13: apps.chat.delimiter: names no character (binary = true takes output as it comes)",
-    'delimiter = "§"': "13: apps.chat.delimiter: '§' has characters that are not ascii",
     'origins = ["example.com"]': (
         "12: apps.chat.origins[0]: 'example.com' is not an origin "
         '(write "https://example.com", with its port if it has one, or "*")'

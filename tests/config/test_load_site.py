@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scalesocket.config.load import load_site, load_site_with_origins
+from scalesocket.config.load import Reader, load_site, load_site_with_origins
 from scalesocket.config.problems import ConfigError
 
 APP = '[apps.{name}]\ncommand = "cat"\n'
@@ -126,3 +126,17 @@ def test_the_origin_of_each_value_is_known(tmp_path: Path) -> None:
         "apps.ant.env.B": f"{included}:3:13",
         "apps.ant.command": f"{included}:2:11",
     }
+
+
+def test_the_file_of_a_secret_takes_part_and_brings_a_warning_if_others_may_read_it(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("abc")
+    file.chmod(0o644)
+    reader = Reader()
+
+    assert reader.secret(file) == "abc"
+
+    assert reader.files == {file}
+    assert [str(problem) for problem in reader.problems] == [
+        f"{file}: warning: holds a secret and can be read by others (chmod o-r)"
+    ]

@@ -5,10 +5,16 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from scalesocket.config.keys import keys_of
 from scalesocket.config.load import load_site_with_origins
-from scalesocket.config.model import App, Endpoint, History, Limits, PortRange, Rate, Routes, Routing, Site
+from scalesocket.config.model import App, Endpoint, History, Limits, PortRange, Rate, Routes, Routing, Server, Site
 from scalesocket.config.parse import parse_documents, parse_site, parse_texts
+from scalesocket.config.problems import ConfigError
+from scalesocket.config.render import to_toml
 from scalesocket.config.units import KiB, MiB
 
 SITE = Path("/srv/site.toml")
@@ -262,3 +268,56 @@ def test_what_may_be_meant_is_no_warning(lines: str) -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
 def test_every_example_is_read_without_a_warning(path: Path) -> None:
     assert load_site_with_origins(path, {}).warnings == []
+
+
+WORDS = [
+    "",
+    "json",
+    "30s",
+    "1MiB",
+    "auto",
+    "a:1",
+    "/",
+    "${X}",
+    "${X",
+    "cat | x",
+    "unix:y",
+    "[",
+    "\0",
+    "SIGTERM",
+    "*",
+    "true",
+    "5",
+]
+VALUES = st.recursive(
+    st.sampled_from(WORDS) | st.text(max_size=3) | st.integers(-1, 2) | st.floats() | st.booleans(),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["client", "size", "key", "A", ""]), inner, max_size=2)
+    ),
+    max_leaves=3,
+)
+
+
+def tables(model: type[BaseModel]) -> st.SearchStrategy[dict[str, object]]:
+    return st.dictionaries(st.sampled_from([*keys_of(model), "wibble"]), VALUES, max_size=4)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"apps": st.dictionaries(st.sampled_from(["a", "b", "api", "A B"]), tables(App) | VALUES, max_size=3) | VALUES},
+        optional={"server": tables(Server) | VALUES, "defaults": tables(App) | VALUES, "include": VALUES, "wibble": VALUES},
+    )
+)
+def test_any_toml_is_a_site_or_an_error_with_places(sections: dict[str, object]) -> None:
+    text = "\n".join(f"{key} = {to_toml(value)}" for key, value in sections.items())
+
+    try:
+        parsed = parse_site(text, SITE, {"X": "x"})
+    except ConfigError as error:
+        found = error
+    else:
+        assert parsed.apps
+        return
+    assert found.problems
+    assert all(problem.place.line or problem.message.startswith("no apps") for problem in found.problems)
+    assert found.render()
