@@ -28,7 +28,7 @@ def find_blocks(page: Path, language: str) -> Iterator[str]:
 
 
 SITES: Final = [
-    pytest.param(text, id=f"{page.name}-{number}")
+    pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
     for number, text in enumerate(find_blocks(page, "toml"))
     if "[apps" in text
@@ -51,7 +51,7 @@ def test_every_site_file_in_the_docs_is_right(text: str, tmp_path: Path) -> None
     assert site.apps
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
 
@@ -71,9 +71,10 @@ def test_every_command_in_the_docs_is_one(words: tuple[str, ...]) -> None:
 
 def test_the_sixty_seconds_of_the_readme_check_ok(tmp_path: Path) -> None:
     site = next(find_blocks(README, "toml"))
-    (tmp_path / "site.toml").write_text(site)
+    file = tmp_path / "site.toml"
+    file.write_text(site)
 
-    checked = subprocess.run([*SCALESOCKET, "check", "site.toml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    checked = subprocess.run([*SCALESOCKET, "check", str(file)], capture_output=True, text=True, check=False)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "OK" in checked.stdout

@@ -23,6 +23,7 @@ FLAGS: Final = (
     "--disable-component-update",
     "--disable-sync",
 )
+SERVE: Final = (sys.executable, "-m", "scalesocket", "serve", "--bind", "127.0.0.1:0")
 PATIENCE: Final = 10_000
 """Milliseconds a page may take to show what it is told."""
 JOINED: Final = '.status[data-state="open"]'
@@ -33,24 +34,11 @@ Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the examples whose site files ask for any free port."""
-    copy = tmp_path_factory.mktemp("site") / "examples"
-    shutil.copytree(EXAMPLES, copy)
-    for file in copy.glob("*.toml"):
-        text = file.read_text()
-        file.write_text(text.replace('bind = "127.0.0.1:9000"', 'bind = "127.0.0.1:0"'))
-    return copy
-
-
-@pytest.fixture(scope="module")
-def site(examples: Path) -> Iterator[str]:
+def site() -> Iterator[str]:
     """The URL of the example site, with the TCP server it needs."""
     with (
-        run_until_listening(sys.executable, str(examples / "mud/mud.py"), "127.0.0.1:0") as mud,
-        run_until_listening(
-            sys.executable, "-m", "scalesocket", "serve", str(examples / "site.toml"), MUD_PORT=mud.rpartition(":")[2]
-        ) as address,
+        run_until_listening(sys.executable, str(EXAMPLES / "mud/mud.py"), "127.0.0.1:0") as mud,
+        run_until_listening(*SERVE, str(EXAMPLES / "site.toml"), MUD_PORT=mud.rpartition(":")[2]) as address,
     ):
         yield f"http://{address}"
 
@@ -228,10 +216,12 @@ def test_two_authors_who_type_at_once_end_with_the_same_text(site: str, visit: O
     assert ann.input_value("#text") == bob.input_value("#text")
 
 
-def test_the_terminal_shows_what_its_shell_prints(examples: Path, visit: Open) -> None:
-    file = examples / "terminal.toml"
-    file.write_text(re.sub(r"origins = .*\n", "", file.read_text()))  # they name the port of the example, not a free one
-    with run_until_listening(sys.executable, "-m", "scalesocket", "serve", str(file)) as address:
+def test_the_terminal_shows_what_its_shell_prints(visit: Open, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / "terminal", tmp_path / "terminal")
+    text = (EXAMPLES / "terminal.toml").read_text()
+    # Its origins name the port of the example, and the test has another.
+    (tmp_path / "terminal.toml").write_text(re.sub(r"^origins = .*$", "", text, flags=re.MULTILINE))
+    with run_until_listening(*SERVE, str(tmp_path / "terminal.toml")) as address:
         page = visit(f"http://{address}/terminal/")
         expect(page.locator(JOINED)).to_be_visible()
 
