@@ -380,8 +380,12 @@ class Spawner:
 
     def _late(self, start: Start) -> None:
         """It does not answer: whatever holds it up holds up everyone, so it is killed, and replaced when it is gone."""
+        while self._read_one():  # it may have answered while the loop was held up
+            pass
+        if start.answer.done() or start.number not in self._starts:
+            return
         log.error("the spawner does not answer", pid=self.pid, after=SPAWN_TIMEOUT)
-        start.fail(f"it did not start within {SPAWN_TIMEOUT:.0f} s")
+        start.fail(f"it did not start within {SPAWN_TIMEOUT:g} s")
         if self._process is not None:
             self._process.kill()
 

@@ -285,8 +285,23 @@ async def connect_tcp(host: str, port: int, receiver: Receiver) -> Connection:
 
 
 async def connect_unix(path: Path, receiver: Receiver) -> Connection:
-    """Connect to a target's unix socket; raises OSError."""
-    _, connection = await asyncio.get_running_loop().create_unix_connection(lambda: Connection(receiver), str(path))
+    """Connect to a target's unix socket, as soon as its backlog has a place; raises OSError."""
+    pause = FIRST_PAUSE
+    connected = socket.socket(socket.AF_UNIX)
+    try:
+        connected.setblocking(False)
+        while True:
+            try:
+                connected.connect(str(path))  # never waits: a full backlog is EAGAIN, which asyncio takes for success
+            except BlockingIOError:
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, LONGEST_PAUSE)
+            else:
+                break
+        _, connection = await asyncio.get_running_loop().create_unix_connection(lambda: Connection(receiver), sock=connected)
+    except BaseException:
+        connected.close()
+        raise
     return connection
 
 

@@ -19,7 +19,7 @@ print(
             "pipes": [os.readlink(f"/proc/self/fd/{fd}").split(":")[0] for fd in range(3)],  # noqa: PTH115
             "is_blocking": [os.get_blocking(fd) for fd in range(3)],
             "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
-            "status": [line.strip() for line in open("/proc/self/status") if line.startswith("Sig")],  # noqa: SIM115, PTH123
+            "ignored": [each.name for each in sorted(signal.valid_signals()) if signal.getsignal(each) is signal.SIG_IGN],
             "files": resource.getrlimit(resource.RLIMIT_NOFILE),
             "memory": resource.getrlimit(resource.RLIMIT_AS),
             "cpu": resource.getrlimit(resource.RLIMIT_CPU),

@@ -1,0 +1,426 @@
+"""What becomes of processes when the gateway or the spawner goes, and starts in great number."""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from scalesocket.backends import launcher
+from scalesocket.backends.launcher import Child, Spawner, SpawnRequest
+from scalesocket.errors import BackendError, SpawnerError
+from tests.backends.lobby import PROGRAMS, Opener, children, exists, is_alive, open_fds, parse_state, program, until
+
+pytestmark = pytest.mark.anyio
+
+CAT = SpawnRequest(argv=("cat",), env={"PATH": os.environ["PATH"]}, cwd="/")
+
+
+class Gateway:
+    """A gateway in a process of its own."""
+
+    def __init__(self, process: Process, spawner: int) -> None:
+        self.process = process
+        self.spawner = spawner
+
+    async def ask(self, line: str) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        async with asyncio.timeout(10):
+            return (await self.process.stdout.readline()).decode()
+
+    async def open(self, *command: str) -> set[int]:
+        """The pids of a room's processes."""
+        return set(json.loads(await self.ask(json.dumps(command))))
+
+    async def kill_spawner(self) -> None:
+        self.spawner = int(await self.ask("kill"))
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.communicate()
+
+
+@pytest.fixture
+async def gateway(loop: asyncio.AbstractEventLoop) -> AsyncIterator[Gateway]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(PROGRAMS / "gateway.py"),
+        stdin=PIPE,
+        stdout=PIPE,
+        env={**os.environ, "PYTHONPATH": str(PROGRAMS.parent.parent)},
+    )
+    assert process.stdout is not None
+    gateway = Gateway(process, int(await process.stdout.readline()))
+    yield gateway
+    if process.returncode is None:
+        await gateway.kill()
+    await until(lambda: not is_alive(gateway.spawner))
+    reap()
+
+
+def reap() -> None:
+    """Reap what lost its parents to a kill: since an earlier test this process may be a child subreaper, and so theirs."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+async def open_all_kinds(gateway: Gateway) -> set[int]:
+    return {
+        *await gateway.open(*program("nest")),
+        *await gateway.open("sh", "-c", "trap '' TERM HUP INT; echo $$; while :; do sleep 60; done"),
+        *await gateway.open("sh", "-c", "sleep 60 & echo $!"),
+        *await gateway.open("sh", "-c", "(sleep 60 & echo $!); exec cat"),
+        *await gateway.open(*program("grandchild", 60, "quiet")),
+    }
+
+
+async def test_a_killed_gateway_leaves_nothing(gateway: Gateway) -> None:
+    pids = await open_all_kinds(gateway)
+    assert len(pids) == 3 + 1 + 2 + 2 + 2
+    await until(lambda: sum(map(is_alive, pids)) == 8)  # two leaders have ended, and left somebody behind
+
+    await gateway.kill()
+
+    await until(lambda: not any(map(is_alive, {*pids, gateway.spawner})))
+
+
+async def test_a_gateway_that_is_killed_after_its_spawner_leaves_nothing(gateway: Gateway) -> None:
+    pids = await open_all_kinds(gateway)
+    await gateway.kill_spawner()
+    pids |= await gateway.open(*program("nest"))
+    await gateway.kill_spawner()
+    pids |= await gateway.open(*program("nest"))
+    await until(lambda: sum(map(is_alive, pids)) == 8 + 3 + 3)
+
+    await gateway.kill()
+
+    await until(lambda: not any(map(is_alive, {*pids, gateway.spawner})))
+
+
+async def test_a_gateway_that_ends_by_itself_leaves_nothing(gateway: Gateway) -> None:
+    pids = await open_all_kinds(gateway)
+
+    assert gateway.process.stdin is not None
+    gateway.process.stdin.close()
+
+    await gateway.process.wait()
+    await until(lambda: not any(map(is_alive, {*pids, gateway.spawner})))
+
+
+async def kill_spawner(spawner: Spawner) -> None:
+    """Kill it with SIGKILL, and wait for the next."""
+    old = spawner.pid
+    assert old is not None
+    spawner._started_at -= launcher.SHORT_LIFE  # as if it had lived long enough to be replaced at once
+    os.kill(old, signal.SIGKILL)
+    await until(lambda: spawner.pid not in {old, None})
+
+
+async def test_rooms_go_on_when_the_spawner_is_killed(open_room: Opener, spawner: Spawner) -> None:
+    rooms = [await open_room("cat") for _ in range(5)]
+
+    await kill_spawner(spawner)
+
+    for room in rooms:
+        room.backend.write(b"still here\n")
+        await room.hear(b"still here\n")
+    later = await open_room("cat")
+    assert (await later.stop()).status == 0
+    for room in rooms:
+        assert (await room.stop()).status == 0
+        assert not exists(room.backend.pid or 0)
+
+
+async def test_the_end_of_an_adopted_process_is_reported(open_room: Opener, spawner: Spawner) -> None:
+    calm = await open_room("sh", "-c", "read line; exit 3")
+    wild = await open_room("sh", "-c", "read line; kill -ABRT $$")
+    await kill_spawner(spawner)
+
+    calm.backend.write(b"\n")
+    wild.backend.write(b"\n")
+
+    assert (await calm.end()).status == 3
+    assert (await wild.end()).signal == signal.SIGABRT
+
+
+async def test_the_whole_group_of_an_adopted_process_is_killed_and_reaped(open_room: Opener, spawner: Spawner) -> None:
+    room = await open_room(*program("nest"))
+    pids = [int(word) for word in (await room.hear_line()).split()]
+    await kill_spawner(spawner)
+
+    outcome = await room.stop(timeout=0.5)
+
+    assert outcome.signal == signal.SIGTERM
+    assert not any(map(exists, pids))
+
+
+async def test_a_process_that_ended_before_the_spawner_was_killed_is_released(open_room: Opener, spawner: Spawner) -> None:
+    room = await open_room(*program("grandchild", 60, "quiet"))
+    pid = int(await room.hear_line())
+    assert (await room.backend.wait_exit()).status == 0
+
+    await kill_spawner(spawner)
+
+    await room.end()
+    assert not exists(pid)
+
+
+async def test_a_stop_that_runs_when_the_spawner_is_killed_ends_well(open_room: Opener, spawner: Spawner) -> None:
+    rooms = [await open_room(*program("stubborn")) for _ in range(5)]
+    for room in rooms:
+        await room.hear(b"stubborn\n")
+    stops = [asyncio.ensure_future(room.stop(timeout=0.05 * number)) for number, room in enumerate(rooms)]
+    await rooms[-1].hear(b"SIGTERM\n")
+
+    await kill_spawner(spawner)
+
+    assert {(await stop).signal for stop in stops} == {signal.SIGKILL}
+    assert not any(exists(room.backend.pid or 0) for room in rooms)
+
+
+async def test_starts_in_flight_when_the_spawner_is_killed_are_done_by_the_next(spawner: Spawner) -> None:
+    marker = f"7{time.monotonic_ns() % 10**9}"
+    request = SpawnRequest(argv=("sleep", marker), env={"PATH": os.environ["PATH"]}, cwd="/")
+    starts = [asyncio.ensure_future(spawner.spawn(request)) for _ in range(200)]
+
+    for _ in range(3):
+        before = sum(start.done() for start in starts)
+        await until(lambda before=before: sum(start.done() for start in starts) > before + 20)
+        await kill_spawner(spawner)
+
+    started: list[Child] = []
+    for outcome in await asyncio.gather(*starts, return_exceptions=True):
+        assert isinstance(outcome, Child | SpawnerError)
+        if isinstance(outcome, Child):
+            started.append(outcome)
+    assert len(started) > 150
+    await until(lambda: len(running(marker)) == len(started))  # those that were started and never answered are gone
+    for child in started:
+        child.discard()
+    await until(lambda: not spawner.groups)
+    assert running(marker) == []
+
+
+def running(marker: str) -> list[int]:
+    """Processes with this word in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if marker.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
+
+
+async def test_a_spawner_that_hangs_is_replaced(
+    spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
+) -> None:
+    room = await open_room("cat")
+    monkeypatch.setattr(launcher, "SPAWN_TIMEOUT", 0.3)
+    old = spawner.pid
+    assert old is not None
+    spawner._started_at -= launcher.SHORT_LIFE
+    os.kill(old, signal.SIGSTOP)
+
+    with pytest.raises(BackendError, match=r"cannot start 'cat': it did not start within 0.3 s"):
+        await open_room("cat")
+
+    await until(lambda: spawner.pid not in {old, None})
+    assert [event["event"] for event in logged if event["log_level"] == "error"][:1] == ["the spawner does not answer"]
+    room.backend.write(b"still here\n")
+    await room.hear(b"still here\n")
+    await room.stop()
+    await (await open_room("cat")).stop()
+
+
+async def test_a_stop_does_not_need_a_spawner_that_answers(
+    spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "RELEASE_TIMEOUT", 0.3)
+    room = await open_room(*program("nest"))
+    pids = [int(word) for word in (await room.hear_line()).split()]
+    assert spawner.pid is not None
+    os.kill(spawner.pid, signal.SIGSTOP)
+
+    outcome = await room.stop(timeout=0.1)
+
+    assert outcome.signal == signal.SIGKILL
+    assert not any(map(is_alive, pids))
+    os.kill(spawner.pid, signal.SIGCONT)
+    await until(lambda: not spawner.groups)
+
+
+async def test_starts_fail_while_there_is_no_spawner(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "PAUSE", 0.2)
+    assert spawner.pid is not None
+    os.kill(spawner.pid, signal.SIGKILL)
+    await until(lambda: spawner.pid is None)
+
+    with pytest.raises(SpawnerError, match="the spawner is not running"):
+        await spawner.spawn(CAT)
+
+    await until(lambda: spawner.pid is not None)
+    (await spawner.spawn(CAT)).discard()
+    await until(lambda: not spawner.groups)
+
+
+async def test_the_signals_of_a_terminal_do_not_end_the_spawner(spawner: Spawner, open_room: Opener) -> None:
+    old = spawner.pid
+    assert old is not None
+    assert os.getsid(old) == old != os.getsid(0)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(old, number)
+
+    room = await open_room("sh", "-c", "kill -INT $$")
+    assert (await room.end()).signal == signal.SIGINT
+    assert spawner.pid == old
+
+
+async def test_a_thousand_starts(spawner: Spawner) -> None:
+    started = await asyncio.gather(*(spawner.spawn(CAT) for _ in range(1000)))
+
+    assert len({child.pid for child in started}) == 1000
+    assert len(spawner.groups) == 1000
+    for number, child in enumerate(started):
+        os.write(child.stdin, b"%d" % number)
+    for child in started:
+        os.close(child.stdin)
+    assert {(await child.wait_exit()).status for child in started} == {0}
+    assert sorted(int(os.read(child.stdout, 99)) for child in started) == list(range(1000))
+    for child in started:
+        os.close(child.stdout)
+        os.close(child.stderr)
+        child.release()
+    for child in started:
+        await child.wait_released()
+
+
+async def test_one_start_too_many_fails(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "MAX_WAITING", 10)
+
+    outcomes = await asyncio.gather(*(spawner.spawn(CAT) for _ in range(100)), return_exceptions=True)
+
+    started = [outcome for outcome in outcomes if isinstance(outcome, Child)]
+    assert len(started) == launcher.MAX_IN_FLIGHT + 10
+    assert {str(outcome) for outcome in outcomes if not isinstance(outcome, Child)} == {"too many starts are waiting"}
+    for child in started:
+        child.discard()
+    for child in started:
+        await child.wait_released()
+
+
+async def test_a_process_that_ended_keeps_its_number_until_it_is_released(spawner: Spawner) -> None:
+    child = await spawner.spawn(CAT)
+    os.close(child.stdin)
+    child.stdin = -1
+    await child.wait_exit()
+    assert exists(child.pid)
+    assert not is_alive(child.pid)
+
+    child.discard()
+
+    await child.wait_released()
+    assert not exists(child.pid)
+
+
+@contextmanager
+def open_file_limit(soft: int) -> Iterator[None]:
+    old, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (old, hard))
+
+
+async def test_a_start_that_finds_no_descriptor_left_fails_and_leaves_nothing(spawner: Spawner) -> None:
+    before = open_fds()
+    lowest = os.dup(0)
+    os.close(lowest)
+
+    for free in range(3):
+        with open_file_limit(lowest + free), pytest.raises(SpawnerError, match="too many open files"):
+            await spawner.spawn(CAT)
+
+    await until(lambda: not spawner.groups)
+    assert open_fds() == before
+
+
+async def test_children_get_the_limit_of_open_files_from_before_it_was_raised(
+    loop: asyncio.AbstractEventLoop, open_room: Opener, spawner: Spawner
+) -> None:
+    other = Spawner()
+    with open_file_limit(300):
+        other.start()
+    other.attach(loop)
+    request = SpawnRequest(argv=("sh", "-c", "ulimit -n"), env={"PATH": os.environ["PATH"]}, cwd="/")
+
+    for _ in range(2):
+        child = await other.spawn(request)
+        await child.wait_exit()
+        assert os.read(child.stdout, 99) == b"300\n"
+        child.discard()
+        await child.wait_released()
+        await kill_spawner(other)
+
+    cats = await asyncio.gather(*(other.spawn(CAT) for _ in range(400)))  # more than the limit of each
+    for cat in cats:
+        cat.discard()
+    for cat in cats:
+        await cat.wait_released()
+    other.close()
+
+
+async def test_what_the_gateway_ignores_its_children_do_not(loop: asyncio.AbstractEventLoop) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    spawner = Spawner()
+    try:
+        spawner.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    spawner.attach(loop)
+
+    child = await spawner.spawn(SpawnRequest(argv=program("state"), env={}, cwd="/"))
+    await child.wait_exit()
+
+    state = parse_state(os.read(child.stdout, 65536).decode())
+    assert state["blocked"] == []
+    assert state["ignored"] == ["SIGPIPE", "SIGXFSZ"]  # Python's own doing
+    child.discard()
+    await child.wait_released()
+    spawner.close()
+
+
+async def test_closing_kills_what_is_left(loop: asyncio.AbstractEventLoop) -> None:
+    spawner = Spawner()
+    spawner.start()
+    spawner.attach(loop)
+    child = await spawner.spawn(SpawnRequest(argv=("sleep", "60"), env={"PATH": os.environ["PATH"]}, cwd="/"))
+    adopted = await spawner.spawn(SpawnRequest(argv=("sleep", "60"), env={"PATH": os.environ["PATH"]}, cwd="/"))
+    await kill_spawner(spawner)
+    later = await spawner.spawn(SpawnRequest(argv=("sleep", "60"), env={"PATH": os.environ["PATH"]}, cwd="/"))
+
+    spawner.close()
+    spawner.close()
+
+    assert not any(is_alive(each.pid) for each in (child, adopted, later))
+    assert (await adopted.wait_exit()).signal == signal.SIGKILL
+    assert (await later.wait_exit()).signal == signal.SIGKILL
+    for each in (child, adopted, later):
+        each.discard()
+    with pytest.raises(SpawnerError, match="the spawner is not running"):
+        await spawner.spawn(CAT)
+    assert children() == []

@@ -1,0 +1,300 @@
+"""Connections to targets, and processes that listen on a port they were told."""
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.ports import Ports
+from scalesocket.config.values import Endpoint, PortRange
+from scalesocket.errors import BackendError
+from tests.backends.lobby import Opener, children, program, until
+
+pytestmark = pytest.mark.anyio
+AUTO = PortRange(0, 0)
+
+Listen = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+async def listen(spawner: Spawner) -> AsyncIterator[Listen]:
+    """Starts `listen.py`, a target nobody in the server started, and tells where it listens."""
+    async with AsyncExitStack() as servers:
+
+        async def start(*words: str) -> str:
+            server = await asyncio.create_subprocess_exec(*program("listen", *words), stdout=PIPE)
+            servers.push_async_callback(end, server)
+            assert server.stdout is not None
+            return (await server.stdout.readline()).decode().strip()
+
+        yield start
+
+
+async def end(server: Process) -> None:
+    server.kill()
+    await server.communicate()
+
+
+def target(port: str) -> Endpoint:
+    return Endpoint("127.0.0.1", int(port))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_a_target_is_spoken_to(listen: Listen, open_room: Opener) -> None:
+    room = await open_room(tcp=target(await listen()))
+
+    await room.hear(b"hello\n")
+    assert room.backend.write(b"one\n")
+    await room.hear(b"one\n")
+
+    assert room.backend.pid is None
+    outcome = await room.stop()
+    assert outcome.is_success
+    assert room.heard.endswith(b"bye\n")
+    assert not room.backend.write(b"two\n")
+
+
+async def test_a_target_on_a_unix_socket_is_spoken_to(listen: Listen, open_room: Opener, tmp_path: Path) -> None:
+    path = await listen(f"unix:{tmp_path / 'target'}")
+    room = await open_room(unix=Path(path))
+
+    room.backend.write(b"x" * 900_000)
+
+    await room.until(lambda: len(room.heard) == len(b"hello\n") + 900_000)
+    await room.stop()
+
+
+async def test_a_target_that_hangs_up_ends_the_backend(listen: Listen, open_room: Opener) -> None:
+    room = await open_room(tcp=target(await listen("hangup")))
+    room.backend.write(b"one\n")
+
+    outcome = await room.end()
+
+    assert (outcome.label, str(outcome)) == ("closed", "the target closed the connection")
+    assert bytes(room.heard) == b"hello\none\n"
+    assert room.backend.unsent == 0
+
+
+async def test_a_connection_that_breaks_is_told_from_one_that_ends(listen: Listen, open_room: Opener) -> None:
+    room = await open_room(tcp=target(await listen("reset")))
+    await room.hear(b"hello\n")
+    room.backend.write(b"one\n")
+
+    outcome = await room.end()
+
+    assert (outcome.label, outcome.error) == ("lost", "connection reset by peer")
+
+
+async def test_a_target_that_does_not_read_blocks_its_room_and_is_closed_in_time(listen: Listen, open_room: Opener) -> None:
+    room = await open_room(tcp=target(await listen("deaf")))
+    for _ in range(100):
+        room.backend.write(b"x" * 100_000)
+    assert room.is_blocked
+    assert room.backend.unsent > 0
+    started = time.monotonic()
+
+    await room.stop(timeout=5)
+
+    assert time.monotonic() - started < 2
+    assert not room.is_blocked
+    assert room.backend.unsent == 0
+
+
+async def test_a_target_stands_still_while_reading_is_paused(listen: Listen, open_room: Opener) -> None:
+    room = await open_room(tcp=target(await listen()))
+    await room.hear(b"hello\n")
+
+    room.backend.pause_reading()
+    room.backend.write(b"one\n")
+    await asyncio.sleep(0.1)
+    assert bytes(room.heard) == b"hello\n"
+    room.backend.resume_reading()
+
+    await room.hear(b"one\n")
+    await room.stop()
+
+
+async def test_a_target_that_refuses_is_named(open_room: Opener, logged: list[dict[str, object]]) -> None:
+    port = free_port()
+
+    with pytest.raises(BackendError, match=rf"^cannot connect to '127.0.0.1:{port}': connection refused$"):
+        await open_room(tcp=target(str(port)))
+
+    assert logged[0]["event"] == "cannot open backend"
+    assert logged[0]["target"] == f"127.0.0.1:{port}"
+
+
+async def test_a_unix_socket_that_is_not_there_is_named(open_room: Opener, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"/target': no such file or directory$"):
+        await open_room(unix=tmp_path / "target")
+
+
+async def test_a_target_that_never_accepts_is_given_up(open_room: Opener, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as full:
+        full.bind(str(tmp_path / "t"))
+        full.listen(0)
+        _, first = await asyncio.open_unix_connection(str(tmp_path / "t"))
+
+        with pytest.raises(BackendError, match=r"': it did not accept within 0\.2 s$"):
+            await open_room(unix=tmp_path / "t", start_timeout=0.2)
+
+        first.close()
+        await first.wait_closed()
+
+
+@pytest.mark.parametrize("options", [(), ("slow",), ("loud",)], ids=str)
+async def test_a_process_is_told_its_port(open_room: Opener, options: tuple[str, ...]) -> None:
+    room = await open_room(*program("tcp", *options), port=AUTO)
+    assert len(open_room.ports.taken) == 1
+
+    room.backend.write(b"one\n")
+
+    await room.hear(b"hello\none\n")
+    assert room.backend.pid in children_of(open_room.spawner.pid)
+    outcome = await room.stop()
+    assert outcome.status == 0
+    assert room.heard.endswith(b"bye\n")
+
+
+def children_of(pid: int | None) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+async def test_what_a_process_on_a_port_prints_goes_to_the_log(open_room: Opener, logged: list[dict[str, object]]) -> None:
+    room = await open_room(*program("tcp"), port=AUTO)
+    await room.hear(b"hello\n")
+
+    await room.stop()
+
+    (event,) = (event for event in logged if event["event"] == "stdout")
+    assert (event["line"], event["pid"], event["room"]) == ("before listening", room.backend.pid, "lobby")
+
+
+async def test_the_only_accept_of_a_process_is_for_the_room(open_room: Opener) -> None:
+    room = await open_room(*program("tcp", "slow"), port=AUTO, start_delay=0.2)
+
+    await room.hear(b"hello\n")
+
+    await room.stop()
+
+
+async def test_the_exit_of_a_process_counts_more_than_the_end_of_its_connection(open_room: Opener) -> None:
+    room = await open_room(*program("tcp", "exit"), port=AUTO)
+    room.backend.write(b"one\n")
+
+    outcome = await room.end()
+
+    assert outcome.status == 4
+    assert bytes(room.heard) == b"hello\none\n"
+
+
+async def test_a_process_that_hangs_up_and_lives_on_has_ended(open_room: Opener) -> None:
+    room = await open_room(*program("tcp", "hangup"), port=AUTO)
+    room.backend.write(b"one\n")
+
+    outcome = await room.end()
+
+    assert outcome.label == "closed"
+
+
+async def test_a_process_that_never_listens_is_given_up(open_room: Opener) -> None:
+    started = time.monotonic()
+
+    with pytest.raises(BackendError, match=r"': it did not listen on port \d+ within 0.3 s$"):
+        await open_room(*program("tcp", "never"), port=AUTO, start_timeout=0.3)
+
+    assert time.monotonic() - started < 2
+    assert open_room.ports.taken == frozenset()
+    assert children() == [open_room.spawner.pid]
+
+
+async def test_a_process_that_ends_before_it_listens_is_tried_on_other_ports(
+    open_room: Opener, logged: list[dict[str, object]]
+) -> None:
+    with pytest.raises(BackendError, match=r"': the program ended with exit status 3 before it listened on port \d+$"):
+        await open_room(*program("crash", 3), port=AUTO)
+
+    assert [event["event"] for event in logged].count("starting again on another port") == 2
+
+
+async def test_a_process_whose_port_was_taken_gets_another(open_room: Opener, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    script = f"if mkdir {flag}; then echo in use >&2; exit 1; fi; exec {sys.executable} {program('tcp')[-1]}"
+
+    room = await open_room("sh", "-c", script, port=AUTO)
+
+    await room.hear(b"hello\n")
+    await room.stop()
+
+
+async def test_the_ports_of_a_range_run_out_and_come_back(open_room: Opener) -> None:
+    first = next(port for port in range(20000, 30000) if all(Ports()._find(n, n) for n in (port, port + 1)))
+    pair = PortRange(first, first + 1)
+    one = await open_room(*program("tcp"), port=pair)
+    two = await open_room(*program("tcp"), port=pair)
+    assert open_room.ports.taken == {first, first + 1}
+
+    with pytest.raises(BackendError, match=f"': no port is free in {first}-{first + 1}$"):
+        await open_room(*program("tcp"), port=pair)
+
+    await one.stop()
+    three = await open_room(*program("tcp"), port=pair)
+    await three.hear(b"hello\n")
+    await two.stop()
+    await three.stop()
+
+
+async def test_a_port_somebody_else_listens_on_is_passed_over(open_room: Opener) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        with pytest.raises(BackendError, match=f"': port {port} is not free$"):
+            await open_room(*program("tcp"), port=PortRange(port, port))
+
+
+async def test_a_start_on_a_port_that_is_cancelled_leaves_nothing(open_room: Opener) -> None:
+    opening = asyncio.ensure_future(open_room(*program("tcp", "never"), port=AUTO))
+    await until(lambda: bool(open_room.spawner.groups))
+    await asyncio.sleep(0.05)
+
+    opening.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert open_room.ports.taken == frozenset()
+    await until(lambda: not open_room.spawner.groups)
+
+
+async def test_a_stubborn_process_on_a_port_is_killed(open_room: Opener) -> None:
+    script = f"trap '' TERM; {sys.executable} {program('tcp')[-1]}; sleep 60"
+    room = await open_room("sh", "-c", script, port=AUTO)
+    await room.hear(b"hello\n")
+
+    outcome = await room.stop(timeout=0.2)
+
+    assert outcome.signal == signal.SIGKILL
+
+
+@pytest.mark.parametrize("first", [0, 20000])
+def test_ports_are_never_given_twice(first: int) -> None:
+    ports = Ports()
+
+    taken = [ports.take(first, first and first + 500) for _ in range(200)]
+
+    assert len(set(taken)) == 200
+    assert ports.taken == set(taken)
+    for port in taken:
+        ports.give_back(port)

@@ -1,0 +1,63 @@
+"""A gateway and nothing else, to be killed: opens a room for each line of standard input, a JSON list of words.
+
+Prints the pid of its spawner, then a JSON list of pids for each room: its leader, and what the program printed as its
+first line. `kill` as a line kills the spawner, and prints the pid of the next one.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import structlog
+
+from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.open import open_backend
+from scalesocket.backends.ports import Ports
+from scalesocket.config.model import App
+
+
+class Room:
+    def __init__(self) -> None:
+        self.heard = b""
+        self.has_spoken = asyncio.Event()
+
+    def backend_output(self, chunk: bytes) -> None:
+        self.heard += chunk
+        if b"\n" in self.heard:
+            self.has_spoken.set()
+
+    def backend_blocked(self) -> None: ...
+
+    def backend_unblocked(self) -> None: ...
+
+
+async def main(spawner: Spawner) -> None:
+    loop = asyncio.get_running_loop()
+    spawner.attach(loop)
+    print(spawner.pid, flush=True)
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    while line := await lines.readline():
+        if line == b"kill\n":
+            old = spawner.pid
+            assert old is not None
+            os.kill(old, signal.SIGKILL)
+            while spawner.pid in {old, None}:  # noqa: ASYNC110 there is no event of it
+                await asyncio.sleep(0.01)
+            print(spawner.pid, flush=True)
+            continue
+        room = Room()
+        app = App(name="app", command=tuple(json.loads(line)), cwd=Path("/"))
+        backend = await open_backend(app, dict(os.environ), room="lobby", receiver=room, spawner=spawner, ports=Ports())
+        await room.has_spoken.wait()
+        print(json.dumps([backend.pid, *map(int, room.heard.split())]), flush=True)
+
+
+if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    first = Spawner()
+    first.start()
+    asyncio.run(main(first))
