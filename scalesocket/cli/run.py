@@ -11,8 +11,6 @@ from scalesocket.cli.flags import FLAGS, parse_command_line
 from scalesocket.cli.original import APP_NAME, site_from_line
 from scalesocket.config.model import Site
 from scalesocket.logs import set_log
-from scalesocket.supervisor import Options
-from scalesocket.supervisor import serve as serve_site
 
 HELP: Final = """\
 Wrap one program: each room, ws://HOST:PORT/ROOM, is one process of CMD.
@@ -55,5 +53,8 @@ class OriginalCommand(click.Command):
 @click.command("run", cls=OriginalCommand, add_help_option=False, short_help="Wrap one program.", help=HELP, epilog=EPILOG)
 def run(site: Site) -> None:
     """Serve the site that the line describes."""
+    from scalesocket.supervisor import Options  # here, because it takes longer to load than `check` takes to run
+    from scalesocket.supervisor import serve as serve_site
+
     set_log(site.server.log.format, site.server.log.level)
     sys.exit(serve_site(site, announce=announce, options=Options(is_oneshot=site.apps[APP_NAME].oneshot)))

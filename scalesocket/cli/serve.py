@@ -15,8 +15,6 @@ from scalesocket.config.problems import ConfigError, Severity, render_problems
 from scalesocket.config.values import Binds
 from scalesocket.logs import set_log
 from scalesocket.reload.overrides import Overrides
-from scalesocket.supervisor import Options
-from scalesocket.supervisor import serve as serve_site
 
 SITE = click.argument("site_file", metavar="SITE", type=click.Path(path_type=Path))
 """The site file, as every subcommand takes it."""
@@ -54,6 +52,9 @@ def serve(
         raise ConfigError([*loaded.warnings, *lacks])
     if warnings := [*loaded.warnings, *lacks]:
         click.echo(render_problems(warnings), err=True)
+    from scalesocket.supervisor import Options  # here, because it takes longer to load than `check` takes to run
+    from scalesocket.supervisor import serve as serve_site
+
     set_log(site.server.log.format, site.server.log.level)
     options = Options(loop=loop, is_watching=not no_watch, overrides=overrides)
     sys.exit(serve_site(site, announce=announce, options=options))

@@ -42,6 +42,10 @@ class ReloadError(ScalesocketError):
     """An edit was understood and could not be applied; the site runs as before."""
 
 
+class NoSuchAppError(ScalesocketError):
+    """The app whose rooms shall be restarted is not in the site; nothing was done."""
+
+
 class Reloader:
     """Keeps the running site in step with its file."""
 
@@ -63,9 +67,9 @@ class Reloader:
         self._requested = anyio.Event()
 
     async def run(self, *, is_watching: bool = True) -> None:
-        """Apply every request and, with `is_watching`, every edit, for ever; first an edit made since the site was read."""
+        """Apply every request and, with `is_watching`, every edit, for ever; also one made since the site was read."""
+        self._certificates = await digest_certificates(self._gateway.site)
         async with anyio.create_task_group() as tasks:
-            await self._try("start")
             if is_watching:
                 tasks.start_soon(self._watch, name="watch the site file")
             while True:
@@ -82,7 +86,8 @@ class Reloader:
         """Apply the site file, then restart the rooms of the app `restart`; with `dry_run` all but these last steps.
 
         Raises ConfigError when the file is wrong and ReloadError when it cannot be applied. Both leave the site as it
-        runs; but for a dry run they are in the log and in the state that `/ready` shows.
+        runs; but for a dry run they are in the log and in the state that `/ready` shows. Raises NoSuchAppError for
+        `restart`.
         """
         async with self._lock:
             if dry_run:
@@ -105,6 +110,7 @@ class Reloader:
             return self._report(loaded.site, make_plan(self._gateway.site, loaded.site), is_renewed=False)
 
     async def _watch(self) -> None:
+        await self._try("start")
         while True:
             await self._reader.wait_changed()
             await self._try("edit")
@@ -120,7 +126,7 @@ class Reloader:
             loaded = await self._reader.read()
             site, plan = loaded.site, make_plan(self._gateway.site, loaded.site)
             if restart is not None and restart not in site.apps:
-                raise ReloadError(f"there is no app {restart!r} to restart (one of: {', '.join(site.apps)})")
+                raise NoSuchAppError(f"there is no app {restart!r} to restart (one of: {', '.join(site.apps)})")
             certificates = await digest_certificates(site)
             is_renewed = self._certificates is not None and certificates != self._certificates and "tls" not in _keys(plan)
             report = self._report(site, plan, is_renewed=is_renewed)

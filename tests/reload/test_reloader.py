@@ -1,0 +1,407 @@
+"""An edit becomes the running site as a whole, or leaves it as it was."""
+
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from scalesocket.config.model import Site
+from scalesocket.config.plan import Plan
+from scalesocket.config.problems import ConfigError
+from scalesocket.errors import ScalesocketError
+from scalesocket.reload import reloader as reloader_module
+from scalesocket.reload.overrides import Overrides
+from scalesocket.reload.prepared import Prepared
+from scalesocket.reload.reloader import NoSuchAppError, ReloadError
+from tests.playing import until
+from tests.reload.editing import CHAT, OTHER, SERVER, WITHIN, Edited, open_edited
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "site.toml"
+
+
+def rewrite(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def count_fds() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def rename_over(file: Path, text: str) -> None:
+    other = file.with_suffix(".new")
+    other.write_text(text)
+    other.rename(file)
+
+
+# -- edits that hold
+
+
+async def test_an_edit_adds_an_app_and_nobody_else_notices(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT) as edited:
+        ann = await edited.playground.join("/chat/lobby")
+        await ann.say("before")
+        await ann.hear("before")
+        room = edited.playground.room("chat", "lobby")
+        pid = room.status().pid
+
+        edited.write(SERVER + CHAT + OTHER)
+        await edited.wait_applied()
+
+        bob = await edited.playground.join("/other/lobby")
+        await bob.say("hi")
+        await bob.hear("hi")
+        await ann.say("after")
+        await ann.hear("after")
+        assert edited.playground.room("chat", "lobby") is room
+        assert room.status().pid == pid
+
+
+async def test_a_removed_app_takes_leave_of_its_clients(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT + OTHER) as edited:
+        ann = await edited.playground.join("/chat/lobby")
+        bob = await edited.playground.join("/other/lobby")
+
+        edited.write(SERVER + CHAT)
+
+        assert await bob.wait_closed() == (1001, "the app was removed")
+        assert await edited.playground.refused("/other/lobby") == 404
+        await ann.say("still here")
+        await ann.hear("still here")
+
+
+async def test_a_renamed_over_file_is_read(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT) as edited:
+        rename_over(file, SERVER + CHAT + OTHER)
+        await edited.wait_applied()
+
+
+async def test_a_file_that_was_away_is_read_when_it_is_back(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT) as edited:
+        remove(file)
+        assert "cannot be read" in await edited.wait_refused()
+
+        edited.write(SERVER + CHAT + OTHER)
+        await until(lambda: edited.generation == 2, within=WITHIN)
+        assert edited.last_error is None
+
+
+async def test_the_swap_of_a_symlinked_folder_is_applied(tmp_path: Path) -> None:
+    for version, text in (("..1", SERVER + CHAT), ("..2", SERVER + CHAT + OTHER)):
+        (tmp_path / version).mkdir()
+        rewrite(tmp_path / version / "site.toml", text)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "site.toml").symlink_to("..data/site.toml")
+
+    async with open_edited(tmp_path / "site.toml") as edited:
+        (tmp_path / "..data_tmp").symlink_to("..2")
+        (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+        shutil.rmtree(tmp_path / "..1")
+
+        await edited.wait_applied()
+
+
+async def test_a_file_written_in_pieces_is_applied_once(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT) as edited:
+        text = SERVER + CHAT + OTHER
+        for cut in range(0, len(text), 8):
+            rewrite(file, text[: cut + 8])
+            await anyio.sleep(0.02)
+
+        await edited.wait_applied()
+        assert edited.last_error is None
+
+
+async def test_an_included_file_is_read_when_it_appears_changes_and_goes(tmp_path: Path, file: Path) -> None:
+    apps = tmp_path / "apps"
+    apps.mkdir()
+    async with open_edited(file, 'include = ["apps/*.toml"]\n' + SERVER + CHAT) as edited:
+        rewrite(apps / "other.toml", OTHER)
+        await edited.wait_applied(2)
+        assert set(edited.gateway.pools) == {"chat", "other"}
+
+        rewrite(apps / "other.toml", OTHER + "max_clients = 3\n")
+        await edited.wait_applied(3)
+        assert edited.gateway.site.apps["other"].max_clients == 3
+
+        remove(apps / "other.toml")
+        await edited.wait_applied(4)
+        assert set(edited.gateway.pools) == {"chat"}
+
+
+async def test_a_broken_included_file_is_read_again_when_it_is_mended(tmp_path: Path, file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT) as edited:
+        rewrite(tmp_path / "other.toml", "[apps.other\n")
+        edited.write('include = ["other.toml"]\n' + SERVER + CHAT)
+        assert "other.toml:1" in await edited.wait_refused()
+
+        rewrite(tmp_path / "other.toml", OTHER)
+        await until(lambda: edited.generation == 2, within=WITHIN)
+        assert edited.last_error is None
+
+
+async def test_an_edit_before_the_first_look_is_not_missed(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT, is_watching=False) as edited:
+        edited.write(SERVER + CHAT + OTHER)
+        edited.reloader.request("SIGHUP")
+
+        await edited.wait_applied()
+
+
+async def test_without_watching_an_edit_waits_for_a_request(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT, is_watching=False) as edited:
+        edited.write(SERVER + CHAT + OTHER)
+        await anyio.sleep(1.0)  # for what must not come
+        assert edited.generation == 1
+
+        edited.reloader.request("SIGHUP")
+        await edited.wait_applied()
+
+
+async def test_what_the_command_line_says_stays_said(file: Path) -> None:
+    overrides = Overrides(log_level="error")
+    async with open_edited(file, SERVER + CHAT, overrides=overrides, is_watching=False) as edited:
+        edited.write(SERVER + 'log = { level = "warning" }\n' + CHAT + OTHER)
+        await edited.reloader.reload("test")
+
+        assert edited.gateway.site.server.log.level == "error"
+
+
+# -- edits that change nothing
+
+
+async def test_the_same_content_and_a_new_comment_change_nothing(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT) as edited:
+        site = edited.gateway.site
+        for text in (SERVER + CHAT, "# a comment\n" + SERVER + CHAT):
+            edited.write(text)
+            report = await edited.reloader.reload("test")
+
+            assert report.changes == ()
+            assert not report.is_applied
+            assert edited.gateway.site is site
+            assert edited.generation == 1
+
+
+# -- edits that do not hold
+
+
+BROKEN: dict[str, tuple[str, str]] = {
+    "syntax": (SERVER + CHAT + "x =", "site.toml:6:"),
+    "meaning": (SERVER + CHAT + 'routing = "jsn"', "apps.chat.routing: unknown value 'jsn'"),
+    "truncated": ("", "no apps"),
+    "command": (SERVER + CHAT + '[apps.other]\ncommand = ["no-such-program"]', "no-such-program"),
+    "folder": (SERVER + CHAT + 'static = "no-such-folder"', "apps.chat.static"),
+    "certificate": (
+        SERVER + 'tls = { certificate = "no.pem", key = "no.key" }\n' + CHAT,
+        "server.tls.certificate: cannot be read",
+    ),
+    "variable": (SERVER + CHAT + 'env = { A = "${NO_SUCH_VARIABLE_HERE}" }', "NO_SUCH_VARIABLE_HERE"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+async def test_a_broken_edit_is_refused_and_forgotten_when_it_is_taken_back(file: Path, kind: str) -> None:
+    text, told = BROKEN[kind]
+    async with open_edited(file, SERVER + CHAT) as edited:
+        ann = await edited.playground.join("/chat/lobby")
+        site = edited.gateway.site
+
+        edited.write(text)
+        assert told in await edited.wait_refused()
+        assert edited.gateway.site is site
+        assert edited.generation == 1
+        await ann.say("still here")
+        await ann.hear("still here")
+
+        edited.write(SERVER + CHAT)
+        await until(lambda: edited.last_error is None, within=WITHIN)
+        assert edited.generation == 1
+
+
+async def test_a_port_that_is_taken_leaves_the_old_one_open(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT) as edited:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            edited.write(SERVER.replace(':0"', f':{port}"') + CHAT + OTHER)
+
+            assert f"can't listen at 127.0.0.1:{port}" in await edited.wait_refused()
+        assert set(edited.gateway.pools) == {"chat"}
+        await edited.playground.join("/chat/lobby")
+
+
+async def test_a_new_address_is_open_before_the_old_one_closes_and_connections_stay(file: Path, tmp_path: Path) -> None:
+    async with open_edited(file, SERVER + CHAT) as edited:
+        ann = await edited.playground.join("/chat/lobby")
+        old = edited.playground.port
+
+        edited.write(SERVER.replace('"127.0.0.1:0"', '"localhost:0"') + CHAT)
+        await edited.wait_applied()
+
+        assert edited.playground.port != old
+        bob = await edited.playground.join("/chat/lobby")
+        await ann.say("hi")
+        await ann.hear("hi")
+        await bob.hear("hi")
+        with pytest.raises(OSError):
+            await anyio.connect_tcp("127.0.0.1", old)
+
+
+class Fault(Exception):
+    """Injected."""
+
+
+def raise_fault(*_: object, **__: object) -> None:
+    raise Fault("injected")
+
+
+async def raise_fault_later(*_: object, **__: object) -> None:
+    await anyio.lowlevel.checkpoint()
+    raise Fault("injected")
+
+
+FAULTS: dict[str, Callable[[pytest.MonkeyPatch, Edited], None]] = {
+    "read": lambda patch, edited: patch.setattr("scalesocket.reload.reading.load_site_with_origins", raise_fault),
+    "plan": lambda patch, edited: patch.setattr(reloader_module, "make_plan", raise_fault),
+    "report": lambda patch, edited: patch.setattr(reloader_module, "find_touched", raise_fault),
+    "check": lambda patch, edited: patch.setattr("scalesocket.reload.reading.check_environment", raise_fault),
+    "certificates": lambda patch, edited: patch.setattr(reloader_module, "digest_certificates", raise_fault_later),
+    "prepare": lambda patch, edited: patch.setattr(edited.playground.service.listeners.__class__, "prepare", raise_fault_later),
+    "apply": lambda patch, edited: patch.setattr(edited.gateway.__class__, "apply", raise_fault),
+}
+
+
+@pytest.mark.parametrize("step", FAULTS)
+async def test_a_fault_of_ours_at_any_step_leaves_the_old_site_whole(
+    file: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_edited(file, SERVER + CHAT, is_watching=False) as edited:
+        ann = await edited.playground.join("/chat/lobby")
+        await ann.say("before")
+        await ann.hear("before")
+        site, fds = edited.gateway.site, count_fds()
+        edited.write(SERVER.replace('"127.0.0.1:0"', '["127.0.0.1:0", "localhost:0"]') + CHAT + OTHER)
+
+        with monkeypatch.context() as patch:
+            FAULTS[step](patch, edited)
+            with pytest.raises(ReloadError, match="injected"):
+                await edited.reloader.reload("test")
+
+        assert edited.last_error is not None
+        assert edited.gateway.site is site
+        assert set(edited.gateway.pools) == {"chat"}
+        assert len(edited.playground.service.listeners.addresses) == 1
+        await until(lambda: count_fds() == fds)
+        await ann.say("still here")
+        await ann.hear("still here")
+        await edited.reloader.reload("once more")
+        assert edited.generation == 2
+
+
+async def test_what_was_prepared_is_taken_back_when_something_later_fails(file: Path) -> None:
+    calls: list[str] = []
+
+    class Watched:
+        def commit(self) -> None:
+            calls.append("commit")
+
+        def take_back(self) -> None:
+            calls.append("take back")
+
+    async def prepare(site: Site, plan: Plan) -> Prepared:
+        calls.append("prepare")
+        return Watched()
+
+    async def fail(site: Site, plan: Plan) -> Prepared:
+        raise ScalesocketError("no place")
+
+    async with open_edited(file, SERVER + CHAT, prepare=[prepare, fail], is_watching=False) as edited:
+        edited.write(SERVER + CHAT + OTHER)
+        with pytest.raises(ReloadError, match="no place"):
+            await edited.reloader.reload("test")
+
+    assert calls == ["prepare", "take back"]
+
+
+# -- what an operator asks for
+
+
+async def test_a_dry_run_says_what_would_change_and_changes_nothing(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT, is_watching=False) as edited:
+        edited.write(SERVER + CHAT + OTHER)
+        report = await edited.reloader.reload("test", dry_run=True)
+
+        assert [(change.kind, change.path) for change in report.changes] == [("added", "apps.other")]
+        assert not report.is_applied
+        assert edited.generation == 1
+        edited.write("x =")
+        with pytest.raises(ConfigError):
+            await edited.reloader.reload("test", dry_run=True)
+        assert edited.last_error is None
+
+
+async def test_a_difference_counts_who_notices(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT + OTHER, is_watching=False) as edited:
+        for path in ("/chat/a", "/chat/a", "/chat/b", "/other/c"):
+            await edited.playground.join(path)
+
+        edited.write(SERVER + "api = false\n" + CHAT + 'max_clients = 9\nenv = { A = "1" }\n[apps.new]\ntcp = "127.0.0.1:1"\n')
+        report = await edited.reloader.diff()
+
+        assert [(change.path, change.kind, change.reload, change.rooms, change.clients) for change in report.changes] == [
+            ("server.api", "changed", "live", 3, 4),
+            ("apps.other", "removed", "live", 1, 1),
+            ("apps.new", "added", "next", 0, 0),
+            ("apps.chat.env", "changed", "next", 0, 0),
+            ("apps.chat.max_clients", "changed", "live", 2, 3),
+        ]
+        assert report.changes[-1].old is None
+        assert report.changes[-1].new == "9"
+
+
+async def test_a_restart_closes_rooms_with_1012_and_the_next_ones_are_new(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT + OTHER, is_watching=False) as edited:
+        ann = await edited.playground.join("/chat/lobby")
+        bob = await edited.playground.join("/other/lobby")
+
+        edited.write(SERVER + CHAT + 'env = { A = "1" }\n' + OTHER)
+        report = await edited.reloader.reload("test", restart="chat")
+
+        assert report.restarted == 1
+        assert (await ann.wait_closed())[0] == 1012
+        await edited.playground.join("/chat/lobby")
+        assert edited.playground.room("chat", "lobby").app.env == {"A": "1"}
+        await bob.say("not me")
+        await bob.hear("not me")
+
+
+async def test_a_restart_of_an_app_that_is_not_there_does_nothing(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT, is_watching=False) as edited:
+        edited.write(SERVER + CHAT + OTHER)
+        with pytest.raises(NoSuchAppError, match="one of: chat, other"):
+            await edited.reloader.reload("test", restart="caht")
+
+        assert edited.generation == 1
+        assert edited.last_error is None
+
+
+async def test_reloads_asked_for_at_once_are_done_one_after_the_other(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT) as edited:
+        edited.write(SERVER + CHAT + OTHER)
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(edited.reloader.reload, f"test {number}")
+
+        assert edited.generation == 2
