@@ -101,7 +101,8 @@ def parse_app(app: AppTable) -> App | None:
     except ValueError as error:
         app.source.report(app.path, str(error), at_key=True)
     merged = app.merged()
-    for conflict in find_conflicts(app.name, merged):
+    conflicts = find_conflicts(app.name, merged)
+    for conflict in conflicts:
         path = (conflict.key,) if conflict.key else ()
         app.source.report_at(app.place(path, at_key=conflict.is_about_key), (*app.path, *path), conflict.message)
     try:
@@ -117,7 +118,7 @@ def parse_app(app: AppTable) -> App | None:
     for doubt in find_doubts(parsed, app.own):
         place = app.place((doubt.key,), at_key=doubt.is_about_key)
         app.source.report_at(place, (*app.path, doubt.key), doubt.message, severity=Severity.WARNING)
-    return parsed
+    return None if conflicts else parsed
 
 
 def check_mounts(apps: Iterable[AppTable]) -> None:

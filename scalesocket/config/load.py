@@ -7,9 +7,10 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from scalesocket.config.documents import Document, parse_document
+from scalesocket.config.environment import check_environment
 from scalesocket.config.model import Site
 from scalesocket.config.parse import Origins, include_patterns, parse_documents
-from scalesocket.config.problems import ConfigError, Place, Problem, Severity, sort_problems
+from scalesocket.config.problems import ConfigError, Place, Problem, Severity, raise_errors, sort_problems
 from scalesocket.config.secrets import is_readable_by_others
 
 
@@ -36,7 +37,26 @@ def load_site(path: Path, environ: Mapping[str, str] | None = None) -> Site:
 
 def load_site_with_origins(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
     """Read a site file as `load_site` does, and tell where each value came from and which files take part."""
+    loaded, problems = _read(path, os.environ if environ is None else environ)
+    raise_errors(problems)
+    return loaded
+
+
+def find_problems(path: Path, environ: Mapping[str, str] | None = None, *, is_machine_meant: bool = True) -> Sequence[Problem]:
+    """All that is wrong with a site file, warnings among it; of what is valid also what this machine lacks, if asked."""
     environ = os.environ if environ is None else environ
+    try:
+        loaded, problems = _read(path, environ)
+    except ConfigError as error:
+        return error.problems
+    if is_machine_meant:
+        problems = [*problems, *check_environment(loaded.site, loaded.origins, environ)]
+    files = [path, *(problem.place.file for problem in problems if problem.place.file is not None)]
+    return sort_problems(problems, list(dict.fromkeys(files)))
+
+
+def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Sequence[Problem]]:
+    """What of a site is valid, and all problems; raises ConfigError if nothing is known but that."""
     reader = Reader()
     main = reader.document(path)
     if main is None:
@@ -45,26 +65,22 @@ def load_site_with_origins(path: Path, environ: Mapping[str, str] | None = None)
     included = []
     for pattern, place in include_patterns(main, environ):
         matches = _find(main.folder / pattern, main)
-        folders.add(Path(os.path.dirname(main.folder / pattern)))  # noqa: PTH120 - the pattern's own last part may be empty
+        folders.add((main.folder / pattern).parent)
         if not matches and not has_magic(pattern):
             reader.problems.append(Problem(place=place, key="include", message=f"there is no file {pattern!r}"))
         included += [_as_named(match, main, path) for match in matches]
-    documents = [document for file in dict.fromkeys(included) if (document := reader.document(file)) is not None]
-    try:
-        parsed = parse_documents(main, documents, environ, read_secret=reader.secret, is_whole=not reader.problems)
-    except ConfigError as error:
-        reader.problems += error.problems
-    order = [path, *dict.fromkeys(included)]
-    problems = sort_problems(reader.problems, order)
-    if any(problem.severity is Severity.ERROR for problem in problems):
-        raise ConfigError(problems)
-    return Loaded(
+    included = list(dict.fromkeys(included))
+    documents = [document for file in included if (document := reader.document(file)) is not None]
+    parsed = parse_documents(main, documents, environ, read_secret=reader.secret, is_whole=not reader.problems)
+    problems = sort_problems([*reader.problems, *parsed.problems], [path, *included])
+    loaded = Loaded(
         site=parsed.site,
         origins=parsed.origins,
-        warnings=sort_problems([*problems, *parsed.warnings], order),
+        warnings=[problem for problem in problems if problem.severity is Severity.WARNING],
         files=frozenset(reader.files),
         folders=frozenset(folders),
     )
+    return loaded, problems
 
 
 class Reader:

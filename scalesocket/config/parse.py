@@ -13,7 +13,7 @@ from scalesocket.config.explain import explain, type_name, unknown_key
 from scalesocket.config.keys import file_keys_of
 from scalesocket.config.model import App, Server, Site
 from scalesocket.config.positions import KeyPath
-from scalesocket.config.problems import ConfigError, Place, Problem, Severity, sort_problems
+from scalesocket.config.problems import ConfigError, Place, Problem, raise_errors, sort_problems
 from scalesocket.config.sources import Source
 from scalesocket.config.twins import SecretReader, read_all_twins
 from scalesocket.config.values import FROM_FILE
@@ -26,11 +26,13 @@ SECTIONS: Final = ("include", "server", "defaults", "apps")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """A site, where its values came from, and what is suspicious about it."""
+    """What a site file means, and what is wrong with it."""
 
     site: Site
+    """As far as it is valid: apps with errors are left out, and a server with errors is the default one."""
     origins: Origins
-    warnings: Sequence[Problem]
+    problems: Sequence[Problem]
+    """Errors and warnings, in the order of the files."""
 
 
 def parse_site(text: str, path: Path, environ: Mapping[str, str], *, included: Mapping[Path, str] | None = None) -> Site:
@@ -40,7 +42,9 @@ def parse_site(text: str, path: Path, environ: Mapping[str, str], *, included: M
     `${NAME}`. `included` are the texts of the files that its `include` names; their relative paths start from their
     own folders. Raises ConfigError with all problems.
     """
-    return parse_documents(*parse_texts({path: text, **(included or {})}), environ).site
+    parsed = parse_documents(*parse_texts({path: text, **(included or {})}), environ)
+    raise_errors(parsed.problems)
+    return parsed.site
 
 
 def parse_texts(texts: Mapping[Path, str]) -> tuple[Document, Sequence[Document]]:
@@ -65,7 +69,7 @@ def parse_documents(
     read_secret: SecretReader | None = None,
     is_whole: bool = True,
 ) -> Parsed:
-    """Make a site of its documents; raises ConfigError with all problems, warnings among them.
+    """Make a site of its documents.
 
     `is_whole`: no included file is missing, so that a site without apps is an error.
     """
@@ -85,10 +89,10 @@ def parse_documents(
             Problem(place=Place(file=main.file), message='no apps (add one, for example [apps.chat] with command = "cat")')
         )
     problems = sort_problems(problems, [source.file for source in sources])
-    if server is None or any(problem.severity is Severity.ERROR for problem in problems):
-        raise ConfigError(problems)
-    site = Site(server=server, apps={app.name: app for app in apps if app is not None}, path=main.folder / main.file.name)
-    return Parsed(site=site, origins=_origins(sources[0], tables), warnings=problems)
+    site = Site(
+        server=server or Server(), apps={app.name: app for app in apps if app is not None}, path=main.folder / main.file.name
+    )
+    return Parsed(site=site, origins=_origins(sources[0], tables), problems=problems)
 
 
 def include_patterns(main: Document, environ: Mapping[str, str]) -> Sequence[tuple[str, Place]]:

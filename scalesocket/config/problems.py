@@ -101,6 +101,12 @@ class ConfigError(ScalesocketError):
         return render_problems(self.problems)
 
 
+def raise_errors(problems: Sequence[Problem]) -> None:
+    """Raise ConfigError with all of these, warnings among them, if one is an error."""
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        raise ConfigError(problems)
+
+
 def render_problems(problems: Iterable[Problem]) -> str:
     """Problems with their source lines, one after the other."""
     return "\n".join(problem.render() for problem in problems)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scalesocket.config.load import Reader, load_site, load_site_with_origins
+from scalesocket.config.load import Reader, find_problems, load_site, load_site_with_origins
 from scalesocket.config.problems import ConfigError
 
 APP = '[apps.{name}]\ncommand = "cat"\n'
@@ -139,4 +139,18 @@ def test_the_file_of_a_secret_takes_part_and_brings_a_warning_if_others_may_read
     assert reader.files == {file}
     assert [str(problem) for problem in reader.problems] == [
         f"{file}: warning: holds a secret and can be read by others (chmod o-r)"
+    ]
+
+
+def test_what_the_machine_lacks_is_found_together_with_what_is_wrong_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text('[apps.chat]\ncommand = "no-such-program"\n[apps.pong]\ncommand = "cat"\nrouting = "jsn"\n')
+
+    def keys(*, is_machine_meant: bool) -> list[str]:
+        return [problem.key for problem in find_problems(path, is_machine_meant=is_machine_meant)]
+
+    assert keys(is_machine_meant=True) == ["apps.chat.command", "apps.pong.routing"]
+    assert keys(is_machine_meant=False) == ["apps.pong.routing"]
+    assert [str(problem) for problem in find_problems(tmp_path / "none.toml")] == [
+        f"{tmp_path}/none.toml: cannot be read: no such file or directory"
     ]

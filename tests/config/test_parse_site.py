@@ -32,7 +32,7 @@ def app(*lines: str, environ: dict[str, str] | None = None) -> App:
 
 def warnings(text: str) -> list[str]:
     main, included = parse_texts({SITE: dedent(text)})
-    return [str(problem) for problem in parse_documents(main, included, {}).warnings]
+    return [str(problem) for problem in parse_documents(main, included, {}).problems]
 
 
 def test_the_smallest_app_has_all_defaults() -> None:
