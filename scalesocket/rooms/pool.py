@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -189,8 +190,15 @@ class RoomPool:
         self.rooms[name] = self._last[name] = room
         self._alive.add(room)
         self.rooms_total += 1
-        self._start_task(room.run, name=f"room {app.name}/{name}")
+        self._start_task(partial(self._run, room), name=f"room {app.name}/{name}")
         return room
+
+    async def _run(self, room: Room) -> None:
+        """Run a room. A mistake of ours in it ends that room, and no other."""
+        try:
+            await room.run()
+        except Exception:
+            log.exception("room failed", app=room.app.name, room=room.name)
 
     def _history(self, name: str) -> History | None:
         """The history of a new room: the one an earlier room of that name left, or an empty one."""

@@ -1,0 +1,478 @@
+"""The life of a room: starting, open, lingering, stopping, ended, and every race between them."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Final, NoReturn
+
+import pytest
+
+from tests.conftest import Serve
+from tests.playing import Player, is_alive, program
+
+FAST: Final = {"stop_timeout": 0.2}
+"""For programs that do not end by themselves."""
+PLAYERS: Final = 50
+CYCLES: Final = 200
+
+
+async def pid_of(player: Player) -> int:
+    """What `alone.py` says first."""
+    said = await player.listen()
+    assert said != "not alone"
+    return int(said)
+
+
+# --- Coming and going
+
+
+async def test_the_backend_starts_with_the_first_client(serve: Serve) -> None:
+    site = await serve(game={"command": ["cat"]})
+    assert site.gateway.pools["game"].status().backend_starts == 0
+
+    ann = await site.join("/game/one")
+    await ann.say("hello")
+    await ann.hear("hello")
+
+    assert site.gateway.pools["game"].status().backend_starts == 1
+
+
+async def test_the_room_stops_when_its_last_client_leaves(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("alone", tmp_path / "lock")})
+    ann, bob = await site.join("/game/one"), await site.join("/game/one")
+    pid = await pid_of(ann)
+
+    await ann.leave()
+    await bob.say("still here")
+    assert is_alive(pid)
+    await bob.leave()
+
+    await site.wait_no_rooms()
+    assert not is_alive(pid)
+
+
+async def test_a_room_lingers_for_idle_timeout_and_keeps_its_process(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("alone", tmp_path / "lock"), "idle_timeout": 30.0})
+    ann = await site.join("/game/one")
+    pid = await pid_of(ann)
+    await ann.leave()
+    await site.until(lambda: site.room("game", "one").status().state == "lingering")
+
+    bob = await site.join("/game/one")
+    await bob.say("hello again")
+
+    await bob.hear("hello again")
+    assert site.room("game", "one").status().pid == pid
+    assert site.room("game", "one").status().state == "open"
+
+
+async def test_a_room_that_lingered_for_idle_timeout_stops(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("alone", tmp_path / "lock"), "idle_timeout": 0.1})
+    ann = await site.join("/game/one")
+    pid = await pid_of(ann)
+
+    await ann.leave()
+
+    await site.wait_no_rooms()
+    assert not is_alive(pid)
+
+
+async def test_a_client_that_is_only_gone_for_a_moment_stops_the_clock(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("alone", tmp_path / "lock"), "idle_timeout": 0.3})
+    ann = await site.join("/game/one")
+    await pid_of(ann)
+    await ann.leave()
+    bob = await site.join("/game/one")
+
+    await bob.hear_nothing(within=0.6)
+
+    await bob.say("still the same")
+    await bob.hear("still the same")
+    assert site.gateway.pools["game"].status().backend_starts == 1
+
+
+async def test_who_joins_while_the_room_stops_waits_for_the_end_of_its_process(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("alone", tmp_path / "lock", 0.3)})
+    ann = await site.join("/game/one")
+    first = await pid_of(ann)
+    await ann.leave()
+    await site.until(lambda: "one" not in site.gateway.pools["game"].rooms)
+
+    bob = await site.join("/game/one")
+    second = await pid_of(bob)
+
+    assert second != first
+    assert not is_alive(first)
+
+
+async def test_what_was_said_to_a_room_that_waits_is_not_lost(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("alone", tmp_path / "lock", 0.3)})
+    ann = await site.join("/game/one")
+    await pid_of(ann)
+    await ann.leave()
+    await site.until(lambda: "one" not in site.gateway.pools["game"].rooms)
+    bob = await site.join("/game/one")
+
+    for number in range(100):
+        await bob.say(f"line {number}")
+
+    await pid_of(bob)
+    await bob.hear(*(f"line {number}" for number in range(100)))
+
+
+async def test_rooms_that_come_and_go_while_one_stops_share_one_successor(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("alone", tmp_path / "lock", 0.5)})
+    ann = await site.join("/game/one")
+    await pid_of(ann)
+    await ann.leave()
+    await site.until(lambda: "one" not in site.gateway.pools["game"].rooms)
+
+    for _ in range(5):
+        await (await site.join("/game/one")).leave()
+    bob = await site.join("/game/one")
+
+    await pid_of(bob)
+    assert site.gateway.pools["game"].status().backend_starts == 2
+
+
+async def test_what_the_last_client_said_before_the_process_ran_reaches_it(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("notes", tmp_path / "notes")})
+
+    async with await site.join("/game/one") as ann:
+        await ann.say("do not forget me")
+
+    await site.wait_no_rooms()
+    assert (tmp_path / "notes").read_text() == "do not forget me\n"
+
+
+async def test_a_room_whose_only_client_left_before_the_process_ran_stops(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("stubborn"), **FAST})
+
+    await (await site.join("/game/one")).leave()
+
+    await site.wait_no_rooms()
+
+
+async def test_ten_thousand_times_in_and_out_never_meet_two_processes_or_a_dying_one(
+    serve: Serve, tmp_path: Path, anyio_backend: tuple[str, dict[str, bool]]
+) -> None:
+    # All ten thousand where they are fast enough; the other combinations of lane and loop do fewer.
+    # A process that finds another one of its room ends with status 1, before it echoes anything.
+    alone = ["sh", "-c", 'exec flock --nonblock "$0.$ROOM" cat', str(tmp_path / "lock")]
+    site = await serve(game={"command": alone, "max_rooms": 10})
+    is_fastest = site.lane == "express" and anyio_backend[1]["use_uvloop"]
+    cycles = CYCLES if is_fastest else CYCLES // 10
+
+    async def come_and_go(number: int) -> None:
+        for cycle in range(cycles):
+            async with await site.join(f"/game/{number % 10}") as player:
+                if cycle % 10 == 0:
+                    await player.say(f"{number} {cycle}")
+                    await player.hear_until(f"{number} {cycle}")
+
+    async with asyncio.timeout(100):
+        await asyncio.gather(*map(come_and_go, range(PLAYERS)))
+
+    await site.wait_no_rooms()
+    status = site.gateway.pools["game"].status()
+    assert status.counts.connections_total == PLAYERS * cycles
+    assert "1" not in status.backend_exits
+    assert sum(status.backend_exits.values()) == status.backend_starts
+    assert status.refusals == {}
+    assert site.gateway.connections == 0
+
+
+# --- The end of the backend
+
+
+async def test_a_program_that_ends_with_status_0_closes_its_clients_with_1000(serve: Serve) -> None:
+    site = await serve(game={"command": ["head", "-n", "1"]})
+    ann, bob = await site.join("/game/one"), await site.join("/game/one")
+
+    await ann.say("last words")
+
+    await bob.hear("last words")
+    assert await ann.wait_closed() == (1000, "the program ended")
+    assert await bob.wait_closed() == (1000, "the program ended")
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [("3", "the program ended with exit status 3"), ("SIGSEGV", "the program was killed by SIGSEGV")],
+)
+async def test_a_program_that_crashes_closes_its_clients_with_1011_and_how(serve: Serve, end: str, reason: str) -> None:
+    site = await serve(game={"command": program("crash", end)})
+
+    ann = await site.join("/game/one")
+
+    await ann.hear("so far so good")
+    assert await ann.wait_closed() == (1011, reason)
+    await site.wait_no_rooms()
+    assert site.gateway.pools["game"].status().backend_exits == {end: 1}
+
+
+async def test_what_a_program_said_before_it_ended_is_complete(serve: Serve) -> None:
+    site = await serve(game={"command": program("flood", 20_000)})
+
+    ann = await site.join("/game/one")
+
+    await ann.hear(*map(str, range(20_000)))
+    assert await ann.wait_closed() == (1000, "the program ended")
+
+
+async def test_a_last_line_without_an_end_is_said_too(serve: Serve) -> None:
+    site = await serve(game={"command": ["printf", "one\\ntwo"]})
+
+    ann = await site.join("/game/one")
+
+    await ann.hear("one", "two")
+
+
+async def test_what_a_process_left_behind_says_is_heard_for_stop_timeout(serve: Serve) -> None:
+    site = await serve(game={"command": program("grandchild", 0.3, "hold"), "stop_timeout": 5.0})
+
+    ann = await site.join("/game/one")
+
+    pid = int(await ann.listen())
+    await ann.hear("bye")
+    assert await ann.wait_closed() == (1000, "the program ended")
+    await site.wait_no_rooms()
+    assert not is_alive(pid)
+
+
+async def test_a_process_left_behind_is_killed_after_stop_timeout(serve: Serve) -> None:
+    site = await serve(game={"command": program("grandchild", 60, "hold"), **FAST})
+
+    ann = await site.join("/game/one")
+
+    pid = int(await ann.listen())
+    assert await ann.wait_closed() == (1000, "the program ended")
+    await site.wait_no_rooms()
+    assert not is_alive(pid)
+
+
+async def test_a_command_that_cannot_start_closes_its_clients_with_1011_and_why(serve: Serve) -> None:
+    site = await serve(game={"command": ["/no/such/program"]}, other={"command": ["cat"]})
+
+    ann = await site.join("/game/one")
+
+    code, reason = await ann.wait_closed()
+    assert (code, reason) == (1011, "cannot start '/no/such/program': no such file or directory")
+    await site.wait_no_rooms()
+    assert site.gateway.pools["game"].status().backend_failures == 1
+    bob = await site.join("/other/one")
+    await bob.say("the site goes on")
+    await bob.hear("the site goes on")
+
+
+async def test_a_mistake_of_ours_in_one_room_ends_that_room_alone(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = await serve(game={"command": ["cat"]}, other={"command": ["cat"]})
+    bob = await site.join("/other/one")
+
+    async def fail(*arguments: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(site.gateway.pools["game"], "_open_backend", fail)
+    ann = await site.join("/game/one")
+
+    assert await ann.wait_closed() == (1011, "internal error")
+    assert serve.logged("room failed")
+    await bob.say("the site goes on")
+    await bob.hear("the site goes on")
+
+
+async def test_who_comes_after_the_end_of_a_program_meets_a_new_one(serve: Serve) -> None:
+    site = await serve(game={"command": ["head", "-n", "1"]})
+    ann = await site.join("/game/one")
+    await ann.say("first")
+    assert (await ann.wait_closed())[0] == 1000
+
+    bob = await site.join("/game/one")
+
+    await bob.say("second")
+    await bob.hear("second")
+
+
+async def test_a_process_that_ignores_every_sign_is_killed(serve: Serve) -> None:
+    site = await serve(game={"command": program("stubborn"), **FAST})
+    ann = await site.join("/game/one")
+    await ann.hear("stubborn")
+    pid = site.room("game", "one").status().pid
+    assert pid is not None
+
+    await ann.leave()
+
+    await site.wait_no_rooms()
+    assert not is_alive(pid)
+    assert site.gateway.pools["game"].status().backend_exits == {"SIGKILL": 1}
+
+
+async def test_the_stop_signal_is_the_app_s_own(serve: Serve) -> None:
+    site = await serve(game={"command": program("nest"), "stop_signal": int(signal.SIGUSR1)})
+    ann = await site.join("/game/one")
+    pids = [int(word) for word in str(await ann.listen()).split()]
+
+    await ann.leave()
+
+    await site.wait_no_rooms()
+    assert site.gateway.pools["game"].status().backend_exits == {"SIGUSR1": 1}
+    assert not any(map(is_alive, pids))
+
+
+# --- Deadlines
+
+
+async def test_a_room_that_reaches_max_lifetime_closes_its_clients_with_1000(serve: Serve) -> None:
+    site = await serve(game={"command": ["cat"], "max_lifetime": 0.2})
+
+    ann = await site.join("/game/one")
+
+    assert await ann.wait_closed() == (1000, "the room reached its max_lifetime")
+    await site.wait_no_rooms()
+
+
+async def test_a_client_that_says_nothing_for_client_idle_timeout_is_closed_with_1008(serve: Serve) -> None:
+    site = await serve(game={"command": ["cat"], "client_idle_timeout": 0.4})
+    ann, bob = await site.join("/game/one"), await site.join("/game/one")
+
+    async def keep_talking() -> None:
+        while True:
+            await bob.say("still here")
+            await asyncio.sleep(0.05)
+
+    talking = asyncio.create_task(keep_talking())
+    try:
+        assert await ann.wait_closed() == (1008, "nothing was sent for client_idle_timeout")
+        assert bob.connection.close_code is None
+    finally:
+        talking.cancel()
+
+
+async def test_a_oneshot_room_takes_one_client_once(serve: Serve) -> None:
+    site = await serve(game={"command": ["cat"], "oneshot": True})
+    ann = await site.join("/game/one")
+    await ann.say("mine")
+    await ann.hear("mine")
+
+    bob = await site.join("/game/one")
+
+    assert await bob.wait_closed() == (1013, "the room takes one client, once")
+    await ann.say("still mine")
+    await ann.hear("still mine")
+
+
+async def test_a_oneshot_room_ends_with_its_client_whatever_idle_timeout_says(serve: Serve) -> None:
+    site = await serve(game={"command": ["cat"], "oneshot": True, "idle_timeout": 60.0})
+    ann = await site.join("/game/one")
+    await ann.say("mine")
+    await ann.hear("mine")
+
+    await ann.leave()
+
+    await site.wait_no_rooms()
+
+
+# --- Restart
+
+
+async def test_a_crashed_backend_is_started_again_and_its_clients_stay(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "on-failure"})
+    ann = await site.join("/game/one")
+    await ann.hear("life 1")
+
+    await ann.say("die")
+
+    await ann.hear("life 2")
+    await ann.say("and on we play")
+    await ann.hear("and on we play")
+    assert site.gateway.pools["game"].status().counts.connections_total == 1
+
+
+async def test_restart_on_failure_lets_a_program_end_that_is_done(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("lives", tmp_path / "lives", 1, 0), "restart": "on-failure"})
+    ann = await site.join("/game/one")
+
+    await ann.say("die")
+
+    await ann.hear("life 1")
+    assert await ann.wait_closed() == (1000, "the program ended")
+
+
+async def test_restart_always_starts_a_program_again_that_is_done(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("lives", tmp_path / "lives", 1, 0), "restart": "always"})
+    ann = await site.join("/game/one")
+
+    await ann.say("die")
+
+    await ann.hear("life 1", "life 2")
+
+
+async def test_a_new_process_is_told_who_is_there_in_the_order_of_their_ids(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "on-failure", "join_message": "+#ID"})
+    players = [await site.join("/game/one") for _ in range(3)]
+    await players[2].hear_until("+3")
+    await players[1].leave()
+
+    await players[0].say("die")
+
+    await players[2].hear("life 2", "+1", "+3")
+
+
+async def test_input_of_the_time_between_two_processes_comes_after_the_joins(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "on-failure", "join_message": "+#ID"})
+    ann = await site.join("/game/one")
+    await ann.hear("life 1", "+1")
+    await ann.say("die")
+    await site.until(lambda: site.room("game", "one").status().state == "starting")
+
+    await ann.say("are you back?")
+
+    await ann.hear("life 2", "+1", "are you back?")
+
+
+async def test_a_restart_keeps_the_history_and_clears_the_metadata(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(
+        game={
+            "command": program("lives", tmp_path / "lives", 1),
+            "restart": "on-failure",
+            "routing": {"client": "broadcast", "server": "json"},
+            "history": {"size": 10},
+        }
+    )
+    ann = await site.join("/game/one")
+    await ann.hear("life 1")
+    await ann.say(json.dumps({"_meta": True, "round": 1}))
+    await ann.say("one")
+    await ann.hear("one")
+    assert site.room("game", "one").status().metadata == b'{"round":1}'
+
+    await ann.say("die")
+    await ann.hear("life 2")
+
+    assert site.room("game", "one").status().metadata is None
+    bob = await site.join("/game/one")
+    await bob.hear("life 1", "one", "life 2")
+
+
+async def test_a_backend_that_crashes_again_and_again_is_given_up(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("lives", tmp_path / "lives", -100), "restart": "on-failure"})
+
+    ann = await site.join("/game/one")
+
+    await ann.hear(*(f"life {number}" for number in range(1, 7)))  # the first start and five restarts
+    assert await ann.wait_closed() == (1011, "the program ended with exit status 1")
+    assert serve.logged("backend is given up")
+
+
+async def test_a_room_is_not_restarted_for_nobody(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "always", "idle_timeout": 30.0})
+    ann = await site.join("/game/one")
+    await ann.hear("life 1")
+    room = site.room("game", "one")
+
+    await ann.say("die")
+    await ann.leave()
+
+    await room.wait_ended()
+    assert (tmp_path / "lives").read_text() in {"1", "2"}  # 2: it died before its last client had left
