@@ -45,7 +45,7 @@ test: install
 	$(RUN) python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(TESTS)
 
 serve: install
-	@$(RUN) examples/serve.sh
+	@export $(RUN); exec examples/serve.sh  # exec: a signal for make's child is one for the script
 
 bench: install
 	$(RUN) python -m benchmarks $(BENCH)
@@ -55,6 +55,7 @@ soak: install
 
 generate: install
 	$(RUN) scalesocket schema > schemas/site.schema.json
+	$(RUN) python -m scalesocket.config.reference > docs/config.md
 	for app in chat arena mud whiteboard editor terminal; do cp examples/shared/room.js examples/shared/style.css examples/$$app/page/; done
 	cp examples/shared/style.css examples/home/page/
 

@@ -1,0 +1,55 @@
+"""`examples/serve.sh`, which `make serve` runs: the site and its TCP server come and go together."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+SCRIPT: Final = Path(__file__).parents[2] / "examples" / "serve.sh"
+PATIENCE: Final = 20.0
+"""Seconds the servers may take to start or to end."""
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM], ids=lambda signal_: signal_.name)
+def test_a_signal_ends_the_example_site_and_its_tcp_server(signal_: signal.Signals, tmp_path: Path) -> None:
+    command = tmp_path / "scalesocket"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m scalesocket "$@"\n')
+    command.chmod(0o755)
+    with closing(socket.create_server(("127.0.0.1", 0))) as place:
+        mud_port = place.getsockname()[1]
+    environ = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": str(SCRIPT.parents[1]),
+        "MUD_PORT": str(mud_port),
+    }
+    said = []
+    script = subprocess.Popen(
+        [SCRIPT, "--bind", "127.0.0.1:0"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    with script:
+        assert script.stdout is not None
+        urls: list[str] = []
+        is_mud_up = False
+        while not (urls and is_mud_up):
+            line = script.stdout.readline()
+            assert line, "".join(said)
+            said.append(line)
+            is_mud_up |= "mud: listening" in line
+            urls += [line.split()[-1]] if "listening on http://" in line else []
+        assert httpx.get(f"{urls[0]}/health").json() == {"status": "ok"}
+
+        script.send_signal(signal_)
+        said += script.stdout.readlines()
+
+        assert script.wait(PATIENCE) == 0, "".join(said)
+    for port in (mud_port, int(urls[0].rpartition(":")[2])):
+        with closing(socket.socket()) as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
