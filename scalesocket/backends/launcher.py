@@ -98,7 +98,7 @@ class Child:
     what is left of its group; until then `pid` is not given to any other process or group.
     """
 
-    __slots__ = ("_ended", "_released", "_spawner", "exit", "is_released", "pid", "stderr", "stdin", "stdout")
+    __slots__ = ("_released", "_spawner", "ended", "is_released", "pid", "stderr", "stdin", "stdout")
 
     def __init__(self, spawner: "Spawner", pid: int, stdin: int, stdout: int, stderr: int) -> None:
         self._spawner = spawner
@@ -106,17 +106,19 @@ class Child:
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
-        self.exit: Exit | None = None
-        """How it ended; None while it runs."""
+        self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        """Done when the process itself has ended; others of its group may live on. Never cancel it: use `wait_exit`."""
         self.is_released = False
-        self._ended = asyncio.Event()
         self._released = asyncio.Event()
 
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended; None while it runs."""
+        return self.ended.result() if self.ended.done() else None
+
     async def wait_exit(self) -> Exit:
-        """Wait until the process itself has ended; others of its group may live on."""
-        await self._ended.wait()
-        assert self.exit is not None
-        return self.exit
+        """Wait until the process itself has ended."""
+        return await asyncio.shield(self.ended)
 
     def signal_group(self, number: int) -> None:
         """Send a signal to every process of the group; without effect once it was released."""
@@ -149,9 +151,8 @@ class Child:
 
     def note_exit(self, status: int) -> None:
         """Called by the spawner's side: the process ended, with a status as in subprocess."""
-        if self.exit is None:
-            self.exit = Exit(status=status) if status >= 0 else Exit(signal=-status)
-            self._ended.set()
+        if not self.ended.done() and not self.ended.get_loop().is_closed():
+            self.ended.set_result(Exit(status=status) if status >= 0 else Exit(signal=-status))
 
     def note_released(self) -> None:
         """Called by the spawner's side: nothing of the group is left."""

@@ -5,7 +5,7 @@ Starts no tasks; the log of stderr is written from the event loop's callbacks.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -109,23 +109,23 @@ class Process:
         return self._child.pid
 
     @property
-    def exit(self) -> Exit | None:
-        """How it ended; None while it runs."""
-        return self._child.exit
+    def ended(self) -> asyncio.Future[Exit]:
+        """Done when the process that was started is gone; others of its group may live on. Not to be cancelled."""
+        return self._child.ended
 
     async def wait_exit(self) -> Exit:
-        """Wait until the process that was started is gone; others of its group may live on."""
+        """Wait until the process that was started is gone."""
         return await self._child.wait_exit()
 
-    async def stop(self, *, signal: int, timeout: float, drained: asyncio.Event) -> Exit:
-        """Climb the stop ladder: see `Backend.stop`. `drained` is set when all output was delivered."""
+    async def stop(self, *, signal: int, timeout: float, wait_drained: Callable[[], Awaitable[None]]) -> Exit:
+        """Climb the stop ladder: see `Backend.stop`. `wait_drained` waits until all output was delivered."""
         try:
-            if self._child.exit is None:
+            if not self._child.ended.done():
                 self.stdin.end()
-                if not await is_over(self._wait_over(drained), GRACE):
+                if not await is_over(self._wait_over(wait_drained), GRACE):
                     self.stdin.close()
                     self._child.signal_group(signal)
-                    await is_over(self._wait_over(drained), timeout)
+                    await is_over(self._wait_over(wait_drained), timeout)
             self._child.release()
             await self._child.wait_released()
         finally:
@@ -144,9 +144,9 @@ class Process:
         """Wait until nothing of the killed group is left."""
         await self._child.wait_released()
 
-    async def _wait_over(self, drained: asyncio.Event) -> None:
+    async def _wait_over(self, wait_drained: Callable[[], Awaitable[None]]) -> None:
         await self._child.wait_exit()
-        await drained.wait()
+        await wait_drained()
 
 
 async def is_over(waited: Awaitable[object], timeout: float) -> bool:

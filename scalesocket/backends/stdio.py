@@ -49,4 +49,4 @@ class StdioBackend:
 
     async def stop(self, *, signal: int, timeout: float) -> Exit:
         """Climb the stop ladder."""
-        return await self._process.stop(signal=signal, timeout=timeout, drained=self._stdout.is_drained)
+        return await self._process.stop(signal=signal, timeout=timeout, wait_drained=self.wait_drained)

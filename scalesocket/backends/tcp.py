@@ -26,11 +26,18 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_blocked = False
         self._is_paused = True
-        self.exit: Exit | None = None
-        """How it ended; None while it is open."""
-        self.is_ended = asyncio.Event()
-        """Set with `exit`: all output was given to the receiver."""
+        self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        """Done when the connection has ended, and all output was given to the receiver. Not to be cancelled."""
         self._is_closed = asyncio.Event()
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended; None while it is open."""
+        return self.ended.result() if self.ended.done() else None
+
+    async def wait_exit(self) -> Exit:
+        """Wait until it has ended."""
+        return await asyncio.shield(self.ended)
 
     @property
     def unsent(self) -> int:
@@ -41,7 +48,7 @@ class Connection(asyncio.Protocol):
     def write(self, records: bytes) -> bool:
         """Queue input; False if the connection has ended."""
         assert self._transport is not None
-        if self.exit is not None or self._transport.is_closing():
+        if self.ended.done() or self._transport.is_closing():
             return False
         self._transport.write(records)
         return True
@@ -65,15 +72,16 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and self.exit is None and not self._transport.is_closing():
             self._transport.write_eof()
 
-    async def finish(self, timeout: float) -> None:
+    async def finish(self, timeout: float) -> Exit:
         """Wait at most `timeout` seconds for the rest of the output, unless reading is paused, and close."""
         try:
             if not self._is_paused:
-                await is_over(self.is_ended.wait(), timeout)
+                await is_over(self.wait_exit(), timeout)
         finally:
             self.abort()
         if self._transport is not None:
             await self._is_closed.wait()
+        return self.ended.result()
 
     def abort(self) -> None:
         """Close at once; what is queued is discarded. Calls may repeat."""
@@ -113,9 +121,8 @@ class Connection(asyncio.Protocol):
             self._receiver.backend_unblocked()
 
     def _end(self, error: Exception | None) -> None:
-        if self.exit is None:
-            self.exit = Exit(error=None if error is None else describe(error))
-            self.is_ended.set()
+        if not self.ended.done():
+            self.ended.set_result(Exit(error=None if error is None else describe(error)))
             self.resume_writing()
 
 
@@ -153,20 +160,16 @@ class TargetBackend:
 
     async def wait_exit(self) -> Exit:
         """Wait until the target has closed the connection, or it broke."""
-        await self._connection.is_ended.wait()
-        assert self._connection.exit is not None
-        return self._connection.exit
+        return await self._connection.wait_exit()
 
     async def wait_drained(self) -> None:
         """Wait for the end of the output, which is the connection's."""
-        await self._connection.is_ended.wait()
+        await self._connection.wait_exit()
 
     async def stop(self, *, signal: int, timeout: float) -> Exit:
         """End input, give the target at most 500 ms for the rest of its output, and close. There is nothing to signal."""
         self._connection.end_input()
-        await self._connection.finish(min(GRACE, timeout))
-        assert self._connection.exit is not None
-        return self._connection.exit
+        return await self._connection.finish(min(GRACE, timeout))
 
 
 class PortBackend:
@@ -191,7 +194,7 @@ class PortBackend:
     @property
     def exit(self) -> Exit | None:
         """How the process ended; None while it runs."""
-        return self._process.exit
+        return self._process.ended.result() if self._process.ended.done() else None
 
     @property
     def unsent(self) -> int:
@@ -208,7 +211,7 @@ class PortBackend:
         deadline = loop.time() + max(timeout, delay)
         pause = FIRST_PAUSE
         await is_over(self._process.wait_exit(), delay)
-        while self._process.exit is None:
+        while self.exit is None:
             if (connected := await try_connect(self._port, deadline - loop.time())) is not None:
                 try:
                     await loop.create_connection(lambda: self._connection, sock=connected)
@@ -221,7 +224,7 @@ class PortBackend:
                 raise BackendError(f"it did not listen on port {self._port} within {timeout:g} s")
             await is_over(self._process.wait_exit(), pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
-        raise BackendError(f"{self._process.exit} before it listened on port {self._port}")
+        raise BackendError(f"{self.exit} before it listened on port {self._port}")
 
     def write(self, records: bytes) -> bool:
         """Queue input."""
@@ -237,27 +240,20 @@ class PortBackend:
 
     async def wait_exit(self) -> Exit:
         """Wait until the process is gone, or has closed the connection and not ended within 500 ms."""
-        exited = asyncio.ensure_future(self._process.wait_exit())
-        ended = asyncio.ensure_future(self._connection.is_ended.wait())
-        try:
-            await asyncio.wait((exited, ended), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait((exited,), timeout=GRACE)
-        finally:
-            exited.cancel()
-            ended.cancel()
-        end = self._process.exit or self._connection.exit
-        assert end is not None
-        return end
+        exited, closed = self._process.ended, self._connection.ended
+        await asyncio.wait((exited, closed), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((exited,), timeout=GRACE)
+        return exited.result() if exited.done() else closed.result()
 
     async def wait_drained(self) -> None:
         """Wait for the end of the output, which is the connection's."""
-        await self._connection.is_ended.wait()
+        await self._connection.wait_exit()
 
     async def stop(self, *, signal: int, timeout: float) -> Exit:
         """End input, climb the stop ladder, deliver what the process had still sent, and give the port back."""
         try:
             self._connection.end_input()
-            end = await self._process.stop(signal=signal, timeout=timeout, drained=self._connection.is_ended)
+            end = await self._process.stop(signal=signal, timeout=timeout, wait_drained=self.wait_drained)
             await self._connection.finish(GRACE)
         finally:
             self.kill()
