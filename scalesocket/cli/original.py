@@ -73,6 +73,7 @@ def _app(line: CommandLine) -> App:
         routing=_routes(line),
         binary=line.has("--binary"),
         delimiter=_delimiter(line),
+        input_end=None if line.has("--binary") else "\n",  # whatever ends what the program writes
         join_message=line.value("--joinmsg") if line.has("--joinmsg") else JSON_JOIN if is_json else None,
         leave_message=line.value("--leavemsg") if line.has("--leavemsg") else JSON_LEAVE if is_json else None,
         history=_history(line),

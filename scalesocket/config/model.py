@@ -240,6 +240,10 @@ class App(Table):
             default='`"\\n"`; with gwsocket none',
         ),
     ] = None
+    input_end: Annotated[
+        str | None,
+        following("what ends a record written to the backend, where that is not the delimiter", in_file=False),
+    ] = None
     join_message: Annotated[
         str | None,
         following(
@@ -299,7 +303,9 @@ class App(Table):
     @model_validator(mode="after")
     def _agrees(self, info: ValidationInfo) -> "App":
         if info.context is None:  # from a file, all conflicts are reported, at the keys that make them
-            for conflict in find_conflicts(self.name, {name: getattr(self, name) for name in self.model_fields_set}):
+            for conflict in find_conflicts(
+                self.name, {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+            ):
                 raise ValueError(f"{conflict.key}: {conflict.message}" if conflict.key else conflict.message)
         return self
 

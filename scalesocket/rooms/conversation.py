@@ -22,7 +22,13 @@ class Conversation:
         """Talk as `app` says."""
         self._app = app
         self._room = room
-        self._encoder = make_encoder(app.routing.client, binary=app.binary, delimiter=app.delimiter, byte_order=app.byte_order)
+        self._encoder = make_encoder(
+            app.routing.client,
+            binary=app.binary,
+            delimiter=app.delimiter,
+            input_end=app.input_end,
+            byte_order=app.byte_order,
+        )
         self._router = self._make_router()
         self._join: Template | None = None
         self._leave: Template | None = None

@@ -160,20 +160,28 @@ def make_router(
 
 
 def make_encoder(
-    routing: str, *, binary: bool = False, delimiter: str | None = None, byte_order: ByteOrder = "little"
+    routing: str,
+    *,
+    binary: bool = False,
+    delimiter: str | None = None,
+    input_end: str | None = None,
+    byte_order: ByteOrder = "little",
 ) -> Encoder:
     """Make what writes a backend's input; `routing` is `broadcast`, `json` or `gwsocket`.
 
-    `delimiter`: as for `make_router`. A newline ends what we write if it is among them, else the first of them does;
+    `delimiter`: as for `make_router`. `input_end` ends what we write; without it a newline does if it is a delimiter, else
+    the first of them;
     with `binary` nothing does. Raises ValueError for another routing.
     """
     delimiters = delimiter or ("" if routing == "gwsocket" else NEWLINE)
-    end = (NEWLINE if NEWLINE in delimiters else delimiters[:1]).encode()
+    if input_end is None:
+        input_end = NEWLINE if NEWLINE in delimiters else delimiters[:1]
+    end = input_end.encode()
     match routing:
         case "broadcast":
             return PlainEncoder(b"" if binary else end)
         case "json":
-            return JsonEncoder(delimiters, b"" if binary else end)
+            return JsonEncoder(delimiters + input_end, b"" if binary else end)
         case "gwsocket":
             return GwsocketEncoder(byte_order, end)
     raise ValueError(f"unknown routing {routing!r}")

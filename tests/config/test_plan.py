@@ -27,6 +27,7 @@ OTHER: dict[str, Any] = {
     "byte_order": "big",
     "binary": True,
     "delimiter": ";",
+    "input_end": "\n",
     "join_message": "hi",
     "leave_message": "bye",
     "history": History(),

@@ -129,6 +129,20 @@ def test_a_newline_ends_what_is_written_or_else_the_first_delimiter(delimiter: s
     assert encoder.encode(ANN, [(Opcode.TEXT, b"hi")]) == (written, ())
 
 
+def test_input_may_end_otherwise_than_output() -> None:
+    encoder = make_encoder("broadcast", delimiter="bc", input_end="\n")
+
+    assert encoder.encode(ANN, [(Opcode.TEXT, b"hi")]) == (b"hi\n", ())
+
+
+def test_json_never_holds_what_ends_the_input() -> None:
+    encoder = make_encoder("json", delimiter="\0", input_end="\n")
+
+    written, drops = encoder.encode(ANN, [(Opcode.TEXT, b'{"a":\n1}')])
+
+    assert (written.count(b"\n"), written[-1:], list(drops)) == (1, b"\n", [])
+
+
 def test_a_binary_app_is_given_bytes_without_a_delimiter() -> None:
     encoder = make_encoder("broadcast", binary=True)
 
