@@ -105,9 +105,9 @@ class Socket(Client, asyncio.Protocol):
         if self.held:
             self.held = Hold(0)
             self._transport.resume_reading()  # to see the answer
+        self._cut_later()
         if close.code in AT_ONCE:
             self._end()
-        self._cut_later()
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -172,9 +172,7 @@ class Socket(Client, asyncio.Protocol):
                 messages.append(event)
         self._pass_on(messages, now)
         if self._reader.failure is not None:
-            self.close(self._reader.failure)
-            self._end()
-            self.room.leave(self)
+            self.room.expel(self, self._reader.failure)
 
     def _pass_on(self, messages: list[Event], now: float) -> None:
         if messages and not self._is_closing:
@@ -199,9 +197,9 @@ class Socket(Client, asyncio.Protocol):
         self._transport.close()
 
     def _end(self) -> None:
-        """End our side. What the peer still sends is read and dropped: a close now would reset the connection,
+        """End our side only, and drop what the peer still sends.
 
-        and with it lose the close frame (RFC 9293 3.10.4, RFC 6455 7.1.1).
+        To close the connection while something is unread would reset it and lose the close frame (RFC 9293 3.10.4).
         """
         if self._transport.can_write_eof():
             self._transport.write_eof()
