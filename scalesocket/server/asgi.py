@@ -57,21 +57,22 @@ class SiteApp:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
-        is_started = False
+        phase, failure = "startup", ""
         try:
             with claim_only_worker(self._path), closing(Spawner()) as spawner:
                 site = load_site(self._path)
                 spawner.start()
                 async with open_gateway(site, spawner=spawner) as gateway, anyio.create_task_group() as tasks:
                     self._lane = GeneralLane(gateway, tasks)
-                    is_started = True
+                    phase = "shutdown"
                     await send({"type": "lifespan.startup.complete"})
                     await receive()  # lifespan.shutdown
                     await gateway.drain()
                     tasks.cancel_scope.cancel()
         except ScalesocketError as error:
-            phase = "shutdown" if is_started else "startup"
-            await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
+            failure = str(error)
+        if failure:
+            await send({"type": f"lifespan.{phase}.failed", "message": failure})
         else:
             await send({"type": "lifespan.shutdown.complete"})
 

@@ -1,0 +1,252 @@
+"""What is particular to websockets of the general lane: its limits, its flow, and how its connections end."""
+
+import asyncio
+import socket
+from contextlib import closing
+from typing import Any
+
+import pytest
+from websockets import ConnectionClosed
+
+from scalesocket.config.model import App
+from scalesocket.errors import ROOM_RESTARTED
+from tests.playing import keep_alive_connection, open_playground, program, until
+from tests.server.general import General, make_site, open_general
+
+pytestmark = pytest.mark.anyio
+
+UPGRADE = (
+    b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: SGVsbG8sIHdvcmxkIQ==\r\n\r\n"
+)
+MASK = bytes(4)
+
+
+@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": request.param}
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A masked, final text frame."""
+    size = len(payload)
+    header = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
+    return header + MASK + payload
+
+
+async def open_mute(general: General, path: str) -> socket.socket:
+    """A websocket whose client reads nothing but the answer to its upgrade."""
+    loop = asyncio.get_running_loop()
+    sock: socket.socket = await keep_alive_connection(general.playground.port)
+    await loop.sock_sendall(sock, UPGRADE % path.encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += await loop.sock_recv(sock, 1)
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    return sock
+
+
+# --- Messages
+
+
+async def test_a_message_longer_than_the_apps_limit_closes_with_1009() -> None:
+    # Hypercorn has one limit for all apps; the lesser one is ours to keep, in bytes and not in characters.
+    small, large = App(name="small", command=["cat"], max_message=1000), App(name="large", command=["cat"])
+
+    async with open_general(small, large) as general:
+        ann, bob = await general.join("/small/lobby"), await general.join("/small/lobby")
+        await ann.say("x" * 1000)
+        await bob.hear("x" * 1000)
+        await ann.say("x" * 1001)
+        await bob.say("ü" * 501)
+
+        assert (await ann.wait_closed())[0] == 1009
+        assert (await bob.wait_closed())[0] == 1009
+
+
+async def test_a_message_longer_than_every_limit_closes_with_1009() -> None:
+    async with open_general(App(name="small", command=["cat"], max_message=1000)) as general:
+        ann = await general.join("/small/lobby")
+        await ann.say("x" * 2000)
+
+        assert (await ann.wait_closed())[0] == 1009
+        await general.wait_no_connections()
+
+
+async def test_a_new_limit_holds_for_a_websocket_that_is_open() -> None:
+    large = App(name="large", command=["cat"])
+
+    async with open_general(App(name="small", command=["cat"]), large) as general:
+        ann = await general.join("/small/lobby")
+        general.gateway.apply(make_site(App(name="small", command=["cat"], max_message=10), large))
+        await ann.say("x" * 11)
+
+        assert (await ann.wait_closed())[0] == 1009
+
+
+async def test_a_binary_message_to_a_text_app_is_text_or_closes_with_1007() -> None:
+    async with open_general(App(name="chat", command=["cat"])) as general:
+        ann = await general.join("/chat/lobby")
+        await ann.say("grüße".encode())
+        await ann.hear("grüße")
+        await ann.say(b"\xff")
+
+        assert (await ann.wait_closed())[0] == 1007
+
+
+async def test_a_binary_app_keeps_binary_messages() -> None:
+    async with open_general(App(name="raw", command=["cat"], binary=True)) as general:
+        ann = await general.join("/raw/lobby")
+        await ann.say(b"\xff\x00")
+
+        await ann.hear(b"\xff\x00")
+
+
+async def test_empty_messages_arrive() -> None:
+    async with open_general(App(name="chat", command=["cat"])) as general:
+        ann = await general.join("/chat/lobby")
+        await ann.say("")
+        await ann.say(b"")
+
+        await ann.hear("", "")
+
+
+# --- Flow
+
+
+async def test_a_client_that_does_not_read_is_closed_and_cut() -> None:
+    flood = App(name="flood", command=program("flood", 20_000, 1000), send_buffer=64 * 1024, stall_timeout=0.3, idle_timeout=5)
+
+    async with open_general(flood) as general:
+        # A second client that reads keeps the room from waiting for the first one.
+        with closing(await open_mute(general, "/flood/lobby")):
+            bob = await general.join("/flood/lobby")
+            heard = await bob.hear_until(f"{19_999:01000}")
+            await general.playground.until(lambda: general.connections == 1)
+
+        assert heard[-1] == f"{19_999:01000}"
+        assert general.gateway.status().apps[0].counts.slow_clients == 1
+
+
+async def test_a_backend_that_does_not_read_stops_its_clients_and_ends_the_room() -> None:
+    async with open_general(App(name="deaf", command=program("deaf"), stall_timeout=0.5, stop_timeout=0.2)) as general:
+        ann = await general.join("/deaf/lobby")
+        await ann.hear("deaf")
+        flooding = asyncio.create_task(say_much(ann))
+
+        code, reason = await ann.wait_closed()
+
+        flooding.cancel()
+        await asyncio.wait([flooding])
+        assert (code, reason) == (1011, "the backend does not read")
+
+
+async def say_much(player: Any) -> None:
+    for number in range(100_000):
+        await player.say(f"{number:01000}")
+
+
+async def test_a_client_over_its_rate_is_slowed_and_loses_nothing() -> None:
+    app = App(name="chat", command=["cat"], rate={"messages": 50, "burst": 5})
+
+    async with open_general(app) as general:
+        ann = await general.join("/chat/lobby")
+        started = asyncio.get_running_loop().time()
+        for number in range(20):
+            await ann.say(str(number))
+        await ann.hear(*map(str, range(20)))
+
+        assert asyncio.get_running_loop().time() - started >= 0.25
+
+
+# --- Ends
+
+
+async def test_a_client_that_goes_on_talking_after_our_close_is_let_go() -> None:
+    loop = asyncio.get_running_loop()
+
+    async with open_general(App(name="chat", command=["cat"])) as general:
+        with closing(await open_mute(general, "/chat/lobby")) as sock:
+            await loop.sock_sendall(sock, text_frame(b"x"))
+            await until(lambda: general.gateway.connections == 1)
+            general.playground.room("chat", "lobby").stop(ROOM_RESTARTED)
+            flooding = asyncio.create_task(send_for_ever(sock))
+
+            await general.wait_no_connections()
+
+            flooding.cancel()
+            await asyncio.wait([flooding])
+
+
+async def send_for_ever(sock: socket.socket) -> None:
+    frames = text_frame(b"x" * 100) * 100
+    while True:
+        await asyncio.get_running_loop().sock_sendall(sock, frames)
+
+
+async def test_a_client_that_vanishes_leaves_its_room() -> None:
+    async with open_general(App(name="chat", command=["cat"], routing="json")) as general:
+        ann = await general.join("/chat/lobby")
+        await ann.hear('{"t":"Join","_from":1}')
+        bob = await general.join("/chat/lobby")
+        await bob.hear('{"t":"Join","_from":2}')
+
+        ann.connection.transport.abort()
+
+        await bob.hear('{"t":"Leave","_from":1}')
+        await general.playground.until(lambda: general.connections == 1)
+
+
+async def test_a_client_that_vanishes_while_its_room_is_paused_is_let_go() -> None:
+    async with open_general(App(name="deaf", command=program("deaf"), stall_timeout=0.5, stop_timeout=0.2)) as general:
+        ann = await general.join("/deaf/lobby")
+        flooding = asyncio.create_task(say_much(ann))
+        await until(lambda: bool(next(iter(general.playground.room("deaf", "lobby").clients.values())).held))
+
+        ann.connection.transport.abort()
+
+        await asyncio.wait([flooding])
+        assert isinstance(flooding.exception(), ConnectionClosed)
+        await general.wait_no_connections()
+        await general.playground.wait_no_rooms()
+
+
+async def test_a_refusal_says_why_and_when_to_come_back() -> None:
+    async with open_general(App(name="chat", command=["cat"])) as general:
+        await general.gateway.drain()
+        with closing(await keep_alive_connection(general.playground.port)) as sock:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(sock, UPGRADE % b"/chat/lobby")
+            answer = b""
+            while chunk := await loop.sock_recv(sock, 4096):
+                answer += chunk
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 5" in head.lower()
+    assert body == b"the server is shutting down\n"
+
+
+async def test_ten_cycles_leave_nothing_behind() -> None:
+    async with open_general(App(name="chat", command=["cat"])) as general:
+        tasks_before = len(asyncio.all_tasks())
+        for _ in range(10):
+            ann = await general.join("/chat/lobby")
+            await ann.leave()
+        await general.wait_no_connections()
+        await general.playground.wait_no_rooms()
+
+        await until(lambda: len(asyncio.all_tasks()) <= tasks_before)
+        assert general.gateway.connections == 0
+
+
+async def test_idle_connections_end_with_the_service() -> None:
+    loop = asyncio.get_running_loop()
+
+    async with open_playground(make_site(App(name="chat", command=["cat"])), "general") as playground:
+        sock = await keep_alive_connection(playground.port)
+        started = loop.time()
+
+    with closing(sock):
+        assert await loop.sock_recv(sock, 1) == b""
+        assert loop.time() - started < 0.9
