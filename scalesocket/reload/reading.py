@@ -76,16 +76,12 @@ async def find_lacks(loaded: Loaded) -> tuple[Problem, ...]:
     return tuple(problem for problem in problems if problem.severity is Severity.ERROR)
 
 
-async def digest_certificates(site: Site) -> str:
+def digest_certificates(site: Site) -> str:
     """A hash of what the files of `tls` hold; empty without tls, and when one of them cannot be read."""
     tls = site.server.tls
     if tls is None:
         return ""
-
-    def digest() -> str:
-        try:
-            return hashlib.sha256(tls.certificate.read_bytes() + b"\0" + tls.key.read_bytes()).hexdigest()
-        except OSError:
-            return ""
-
-    return await to_thread.run_sync(digest, abandon_on_cancel=True)
+    try:
+        return hashlib.sha256(tls.certificate.read_bytes() + b"\0" + tls.key.read_bytes()).hexdigest()
+    except OSError:
+        return ""

@@ -13,6 +13,7 @@ from typing import Final
 import anyio
 import msgspec
 import structlog
+from anyio import to_thread
 
 from scalesocket.config.load import Loaded
 from scalesocket.config.model import Site
@@ -61,14 +62,13 @@ class Reloader:
         self._state = gateway.reload_state
         self._reader = SiteReader(path, overrides)
         self._prepare = tuple(prepare)
-        self._certificates: str | None = None  # a digest of those in use; None before the first reading
+        self._certificates = digest_certificates(gateway.site)  # of those in use; read here, before they can change
         self._lock = anyio.Lock()
         self._trigger = ""
         self._requested = anyio.Event()
 
     async def run(self, *, is_watching: bool = True) -> None:
         """Apply every request and, with `is_watching`, every edit, for ever; also one made since the site was read."""
-        self._certificates = await digest_certificates(self._gateway.site)
         async with anyio.create_task_group() as tasks:
             if is_watching:
                 tasks.start_soon(self._watch, name="watch the site file")
@@ -127,8 +127,8 @@ class Reloader:
             site, plan = loaded.site, make_plan(self._gateway.site, loaded.site)
             if restart is not None and restart not in site.apps:
                 raise NoSuchAppError(f"there is no app {restart!r} to restart (one of: {', '.join(site.apps)})")
-            certificates = await digest_certificates(site)
-            is_renewed = self._certificates is not None and certificates != self._certificates and "tls" not in _keys(plan)
+            certificates = await to_thread.run_sync(digest_certificates, site, abandon_on_cancel=True)
+            is_renewed = certificates != self._certificates and "tls" not in _keys(plan)
             report = self._report(site, plan, is_renewed=is_renewed)
             prepared = await self._make_ready(loaded, plan) if report.changes else []
             if is_dry:

@@ -1,0 +1,153 @@
+"""What an edit to each key does to a room that runs, by the key's declared class; one test a key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalesocket.config.keys import Reload, file_keys_of, keys_of
+from scalesocket.config.model import App, Server
+from scalesocket.config.render import to_toml
+from tests.playing import until
+from tests.reload.editing import open_edited
+
+pytestmark = pytest.mark.anyio
+
+APP_EDITS: dict[str, tuple[Any, Any]] = {
+    "mount": (None, "/"),
+    "command": (["cat"], ["cat", "-u"]),
+    "port": (None, "auto"),
+    "tcp": (None, None),
+    "unix": (None, None),
+    "start_timeout": ("5s", "6s"),
+    "cwd": (".", "/"),
+    "env": ({"A": "1"}, {"A": "2"}),
+    "pass_env": (["PATH"], []),
+    "user": (None, "root"),
+    "group": (None, "root"),
+    "limits": (None, {"open_files": 64}),
+    "routing": ("broadcast", "json"),
+    "byte_order": ("little", "big"),
+    "binary": (False, True),
+    "delimiter": ("\n", "x"),
+    "join_message": ("", "hello"),
+    "leave_message": ("", "bye"),
+    "history": (None, {"size": 3}),
+    "max_record": ("1MiB", "2MiB"),
+    "rooms": (None, ["lobby", "other"]),
+    "room_pattern": ("[a-z]+", "[a-z0-9]+"),
+    "max_rooms": (5, 6),
+    "max_clients": (5, 6),
+    "max_connections": (5, 6),
+    "idle_timeout": ("1s", "2s"),
+    "client_idle_timeout": ("1m", "2m"),
+    "max_lifetime": ("1h", "2h"),
+    "ping_interval": ("20s", "21s"),
+    "ping_timeout": ("20s", "21s"),
+    "restart": ("never", "always"),
+    "stop_signal": ("SIGTERM", "SIGINT"),
+    "stop_timeout": ("1s", "2s"),
+    "oneshot": (False, True),
+    "max_message": ("1MiB", "2MiB"),
+    "rate": (None, {"messages": 100}),
+    "send_buffer": ("1MiB", "2MiB"),
+    "slow_client": ("close", "drop"),
+    "stall_timeout": ("10s", "11s"),
+    "compression": (False, True),
+    "origins": (["*"], ["https://a.example"]),
+    "static": (None, "."),
+}
+"""Two values of each key. `tcp` and `unix` take the place of `command`, whose class they share."""
+
+SERVER_EDITS: dict[str, tuple[Any, Any]] = {
+    "bind": (["127.0.0.1:0"], ["localhost:0"]),
+    "metrics": (True, False),
+    "api": (True, False),
+    "metrics_rooms": (False, True),
+    "trusted_proxies": ([], ["127.0.0.0/8"]),
+    "handshake_timeout": ("10s", "11s"),
+    "max_connections": (100, 101),
+    "max_connections_per_ip": (100, 101),
+    "drain_timeout": ("1s", "2s"),
+}
+"""Two values of each key. `tls`, `control` and `log` have tests of their own."""
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+def site_text(app: dict[str, Any], server: dict[str, Any]) -> str:
+    tables = {
+        "server": {"bind": "127.0.0.1:0", "control": "off", **server},
+        "apps.chat": {"command": ["cat"], "join_message": "", "leave_message": "", **app},
+    }
+    lines = []
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {to_toml(value)}" for key, value in table.items() if value is not None)]
+    return "\n".join(lines) + "\n"
+
+
+def test_every_key_is_edited_here() -> None:
+    assert set(APP_EDITS) == set(file_keys_of(App))
+    assert set(SERVER_EDITS) | {"tls", "control", "log"} == set(file_keys_of(Server))
+
+
+@pytest.mark.parametrize("key", [key for key, values in APP_EDITS.items() if values != (None, None)])
+async def test_a_running_room_takes_up_live_keys_alone(key: str, tmp_path: Path) -> None:
+    before, after = APP_EDITS[key]
+    async with open_edited(tmp_path / "site.toml", site_text({key: before}, {}), is_watching=False) as edited:
+        ann = await edited.playground.join("/chat/lobby")
+        room = edited.playground.room("chat", "lobby")
+        await until(lambda: room.status().pid is not None)
+        pid, old = room.status().pid, getattr(room.app, key)
+
+        edited.write(site_text({key: after}, {}))
+        report = await edited.reloader.reload("test")
+
+        new = getattr(edited.gateway.site.apps["chat"], key)
+        assert new != old
+        is_live = keys_of(App)[key].reload is Reload.LIVE
+        assert [(change.path, change.reload) for change in report.changes] == [
+            (f"apps.chat.{key}", "live" if is_live else "next")
+        ]
+        assert (report.changes[0].rooms, report.changes[0].clients) == ((1, 1) if is_live else (0, 0))
+        assert getattr(room.app, key) == (new if is_live else old)
+        assert getattr(edited.gateway.pools["chat"].app, key) == new
+        assert room.status().pid == pid
+        await ann.say("still here")
+        await ann.hear("still here")
+
+
+@pytest.mark.parametrize("key", SERVER_EDITS)
+async def test_a_key_of_the_server_is_in_force_and_connections_stay(key: str, tmp_path: Path) -> None:
+    before, after = SERVER_EDITS[key]
+    async with open_edited(tmp_path / "site.toml", site_text({}, {key: before}), is_watching=False) as edited:
+        ann = await edited.playground.join("/chat/lobby")
+
+        edited.write(site_text({}, {key: after}))
+        report = await edited.reloader.reload("test")
+
+        assert [(change.path, change.reload) for change in report.changes] == [
+            (f"server.{key}", keys_of(Server)[key].reload.value)
+        ]
+        assert getattr(edited.gateway.site.server, key) != getattr(Server(), key) or after == before
+        await edited.playground.join("/chat/lobby")
+        await ann.say("still here")
+        await ann.hear("still here")
+
+
+async def test_a_room_that_waits_for_clients_gives_way_to_a_changed_app(tmp_path: Path) -> None:
+    text = site_text({"idle_timeout": "1m"}, {})
+    async with open_edited(tmp_path / "site.toml", text, is_watching=False) as edited:
+        ann = await edited.playground.join("/chat/lobby")
+        await ann.leave()
+        room = edited.playground.room("chat", "lobby")
+        await until(lambda: room.status().state == "lingering")
+
+        edited.write(text + 'env = { A = "1" }\n')
+        report = await edited.reloader.reload("test")
+
+        assert report.changes[0].rooms == 1
+        await edited.playground.wait_no_rooms()
