@@ -7,7 +7,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -19,7 +19,6 @@ from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
 from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 
-from scalesocket.config.model import Site
 from scalesocket.config.units import KiB
 
 if TYPE_CHECKING:
@@ -35,8 +34,9 @@ MAX_STREAMS: Final = 100
 """Requests and websockets at a time on one HTTP/2 connection."""
 READ_AHEAD: Final = 64 * KiB
 """Bytes of a connection read before Hypercorn asks for them."""
-DEAD_AFTER: Final = (60, 15, 4)
-"""Seconds of silence before the kernel probes a peer, seconds between its probes, and how many may go unanswered."""
+PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}
+"""How the kernel finds dead peers: seconds of silence before a probe, seconds between probes, unanswered probes, and
+milliseconds for which nothing that was sent is taken."""
 
 SECOND_LOOK: Final = 0.5
 """Seconds until it is seen again whether a websocket of a lost connection has ended."""
@@ -45,6 +45,30 @@ CUT: Final = "scalesocket.cut"
 """Key in the scope's `state`: drops the connection, without waiting for what is unsent."""
 PEER: Final = "scalesocket.peer"
 """Key in the scope's `state`: the address a proxy reported, or None."""
+
+
+class SiteConfig(Config):
+    """Hypercorn's settings, those that come from the site always as it is now."""
+
+    keep_alive_timeout = KEEP_ALIVE
+    h11_max_incomplete_size = MAX_HEAD
+    h2_max_header_list_size = MAX_HEAD
+    h2_max_concurrent_streams = MAX_STREAMS
+    include_server_header = False
+    errorlog = logging.getLogger("hypercorn.error")
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+
+    @property
+    def websocket_max_message_size(self) -> int:  # type: ignore[override]
+        """The largest `max_message`, read when a websocket opens; each app's own is checked by its sessions."""
+        return max((app.max_message for app in self._gateway.site.apps.values()), default=0)
+
+    @property
+    def websocket_ping_interval(self) -> float | None:  # type: ignore[override]
+        """The shortest `ping_interval`, read before each ping."""
+        return min((app.ping_interval for app in self._gateway.site.apps.values()), default=None)
 
 
 class Surroundings(WorkerContext):
@@ -88,11 +112,9 @@ class Hypercorn:
 
     def __init__(self, app: ASGIFramework, gateway: "Gateway", tasks: TaskGroup) -> None:
         self._app = ASGIWrapper(app)
-        self._gateway = gateway
         self._tasks = tasks
         self._terminated = EventWrapper()
-        self._site: Site | None = None
-        self._config = Config()
+        self._config = SiteConfig(gateway)
         self._idle = asyncio.Event()
         self.connections = 0
         """Open connections."""
@@ -135,21 +157,14 @@ class Hypercorn:
         loop = asyncio.get_running_loop()
         state = {CUT: writer.transport.abort, PEER: peer}
         try:
-            await TCPServer(self._app, loop, self._configure(), surroundings, state, reader, writer)
+            await TCPServer(self._app, loop, self._config, surroundings, state, reader, writer)
         except Exception as error:  # the border to code that isn't ours: a peer's odd frame may end up here
-            log.info("connection failed", error=repr(innermost(error)))
+            log.debug("connection failed", error=repr(innermost(error)))
         finally:
             writer.transport.abort()  # nothing after a proper close; else it must not outlive its task
             self.connections -= 1
             if not self.connections:
                 self._idle.set()
-
-    def _configure(self) -> Config:
-        """The settings for a new connection; they follow the site."""
-        if self._site is not self._gateway.site:
-            self._site = self._gateway.site
-            self._config = config_of(self._site)
-        return self._config
 
 
 @asynccontextmanager
@@ -165,31 +180,16 @@ async def open_hypercorn(app: ASGIFramework, gateway: "Gateway", *, grace: float
             tasks.cancel_scope.cancel()
 
 
-def config_of(site: Site) -> Config:
-    """Hypercorn's settings for a site. One limit serves all apps: each app's own is checked by its sessions."""
-    config = Config()
-    config.keep_alive_timeout = KEEP_ALIVE
-    config.h11_max_incomplete_size = MAX_HEAD
-    config.h2_max_header_list_size = MAX_HEAD
-    config.h2_max_concurrent_streams = MAX_STREAMS
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.loglevel = "INFO"
-    config.websocket_max_message_size = max((app.max_message for app in site.apps.values()), default=0)
-    config.websocket_ping_interval = min((app.ping_interval for app in site.apps.values()), default=None)
-    return config
-
-
 def probe_when_silent(transport: asyncio.Transport) -> None:
     """Let the kernel find dead peers: Hypercorn pings but does not miss a pong."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in zip(("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"), DEAD_AFTER, strict=True):
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    with suppress(OSError):  # it may be gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in PROBES.items():
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def innermost(error: BaseException) -> BaseException:

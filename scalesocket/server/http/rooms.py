@@ -9,8 +9,10 @@ from msgspec import Raw
 from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
+from scalesocket.admission import root_app
+from scalesocket.rooms.pool import RoomPool
 from scalesocket.server.http.answers import answer_json
-from scalesocket.status import AppStatus, RoomStatus
+from scalesocket.status import RoomStatus
 
 if TYPE_CHECKING:
     from scalesocket.gateway import Gateway
@@ -20,25 +22,23 @@ def rooms_blueprint(gateway: "Gateway") -> Blueprint:
     """The API of one gateway; 404 while `server.api` is false."""
     blueprint = Blueprint("rooms", __name__)
 
-    def find_app(name: str | None) -> AppStatus:
-        mount = "/" if name is None else f"/{name}"
-        if not gateway.site.server.api:
+    def find_pool(name: str | None) -> RoomPool:
+        site = gateway.site
+        app = root_app(site) if name is None else site.apps.get(name)
+        if app is None or not site.server.api or (app.mount == "/") != (name is None):
             raise NotFound
-        for app in gateway.status().apps:
-            if app.mount == mount:
-                return app
-        raise NotFound
+        return gateway.pools[app.name]
 
     def find_room(name: str | None, room_name: str) -> RoomStatus:
-        for room in find_app(name).rooms:
-            if room.name == room_name:
-                return room
-        raise NotFound
+        room = find_pool(name).rooms.get(room_name)
+        if room is None:
+            raise NotFound
+        return room.status()
 
     @blueprint.get("/api/rooms/", defaults={"name": None})
     @blueprint.get("/<name>/api/rooms/")
     async def rooms(name: str | None) -> Response:
-        return answer_json([describe(room) for room in find_app(name).rooms])
+        return answer_json([describe(room.status()) for room in find_pool(name).rooms.values()])
 
     @blueprint.get("/api/<room_name>/", defaults={"name": None})
     @blueprint.get("/<name>/api/<room_name>/")
