@@ -229,3 +229,4 @@ def test_the_terminal_shows_what_its_shell_prints(visit: Open, tmp_path: Path) -
         page.keyboard.type("echo $((6 * 7))yes\n")
 
         expect(page.locator(".xterm-accessibility-tree")).to_contain_text("42yes")
+        page.close()  # before its server ends: a page that cannot connect again says so in its console
