@@ -27,11 +27,13 @@ class Usage:
 
     server_cpu: float
     """Seconds."""
+    main_cpu: float
+    """Seconds, of the process the harness started alone."""
     backend_cpu: float
     server_rss: int
     """Bytes, at the second moment."""
     main_rss: int
-    """Bytes, of the process the harness started alone."""
+    """Bytes, of that process alone."""
     backend_rss: int
     server_rss_before: int
     """Bytes, at the first moment."""

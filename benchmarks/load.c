@@ -125,7 +125,7 @@ static void print_histogram(const char *name, const struct histogram *histogram)
 /* ---- the server's processes: its own (the first --levels of the tree) and its backends (the rest) ---- */
 
 struct usage {
-    int64_t server_cpu, backend_cpu; /* nanoseconds */
+    int64_t server_cpu, main_cpu, backend_cpu; /* nanoseconds; main: of the first process alone */
     int64_t server_rss, main_rss, backend_rss; /* bytes */
     int servers, backends;
 };
@@ -170,6 +170,7 @@ static struct usage read_usage(int pid, int levels) {
     int *queue = allocate(MAX_PROCESSES * sizeof *queue), *level = allocate(MAX_PROCESSES * sizeof *level), count = 1;
     queue[0] = pid;
     usage.main_rss = read_rss(pid);
+    usage.main_cpu = read_cpu(pid);
     for (int at = 0; at < count; at++) {
         bool is_own = level[at] < levels;
         *(is_own ? &usage.server_cpu : &usage.backend_cpu) += read_cpu(queue[at]);
@@ -805,9 +806,9 @@ static int wake_slow(void) {
 }
 
 static void print_usage(const char *name, struct usage from, struct usage to) {
-    printf("\"%s\": {\"server_cpu\": %.6f, \"backend_cpu\": %.6f, \"server_rss\": %" PRId64 ", \"main_rss\": %" PRId64 ", \"backend_rss\": %" PRId64
+    printf("\"%s\": {\"server_cpu\": %.6f, \"main_cpu\": %.6f, \"backend_cpu\": %.6f, \"server_rss\": %" PRId64 ", \"main_rss\": %" PRId64 ", \"backend_rss\": %" PRId64
            ", \"server_rss_before\": %" PRId64 ", \"server_processes\": %d, \"backends\": %d}",
-           name, (double)(to.server_cpu - from.server_cpu) / 1e9, (double)(to.backend_cpu - from.backend_cpu) / 1e9, to.server_rss, to.main_rss,
+           name, (double)(to.server_cpu - from.server_cpu) / 1e9, (double)(to.main_cpu - from.main_cpu) / 1e9, (double)(to.backend_cpu - from.backend_cpu) / 1e9, to.server_rss, to.main_rss,
            to.backend_rss, from.server_rss, to.servers, to.backends);
 }
 

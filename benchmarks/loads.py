@@ -41,18 +41,20 @@ class Load:
     rounds: int = 3
     quick: Options = field(default_factory=dict)
     """What is different in a quick run, mostly smaller."""
-    quick_peers: tuple[str, ...] = ("ours", "rust")
+    judged_peers: tuple[str, ...] = ("ours", "rust")
+    """Whose figures enter a target: they get all rounds, and are the ones in a quick run."""
     is_quick: bool = True
     """Part of a quick run at all."""
+    is_swept: bool = False
+    """A point of a sweep."""
 
 
 ALL: Final = ("ours", "rust", "quart", "websocketd", "node", "picows")
-JUDGED: Final = ("ours", "rust", "quart")
-"""Whose figures enter a target, and so get all rounds."""
 ROUNDS_JUDGED: Final = 5
 ROUNDS_OTHERS: Final = 2
 ROUNDS_QUICK: Final = 1
 WINDOW: Final[Options] = {"seconds": 1.0, "warm": 0.3}
+WINDOW_SWEEP: Final[Options] = {"seconds": 0.6, "warm": 0.2}
 WINDOW_QUICK: Final[Options] = {"seconds": 0.4, "warm": 0.2}
 
 
@@ -75,7 +77,7 @@ LOADS: Final = (
         options=fan_out(100, 16),
         rounds=ROUNDS_JUDGED,
         peers=ALL,
-        quick_peers=JUDGED,
+        judged_peers=("ours", "rust", "quart"),
     ),
     Load(
         name="fan-100-16-json",
@@ -138,6 +140,15 @@ LOADS: Final = (
         rounds=ROUNDS_JUDGED,
     ),
     Load(
+        name="reload",
+        title="1,000 messages a second in 50 rooms of 2, the site file edited every 0.4 s",
+        options={"rooms": 50, "clients": 2, "senders": 1, "rate": 1000, "in-flight": 64, "seconds": 2.0},
+        quick={"seconds": 1.0},
+        kind=Kind.RELOAD,
+        peers=("ours",),
+        rounds=ROUNDS_JUDGED,
+    ),
+    Load(
         name="idle-10000",
         title="idle memory, 10,000 clients",
         options={"clients": 10000, "sources": 8, "hold": 0.5},
@@ -187,15 +198,6 @@ LOADS: Final = (
         peers=("ours", "quart"),
     ),
     Load(name="tls", title="fan-out 100, 16 in flight, TLS", options=fan_out(100, 16), setup=TLS, peers=("ours", "quart")),
-    Load(
-        name="reload",
-        title="1,000 messages a second in 50 rooms of 2, the site file edited every 0.4 s",
-        options={"rooms": 50, "clients": 2, "senders": 1, "rate": 1000, "in-flight": 64, "seconds": 2.0},
-        quick={"seconds": 1.0},
-        kind=Kind.RELOAD,
-        peers=("ours",),
-        rounds=ROUNDS_JUDGED,
-    ),
 )
 
 
@@ -211,7 +213,14 @@ class Sweep:
     def make_loads(self) -> dict[int, Load]:
         """The loads of all points."""
         return {
-            x: Load(name=f"{self.name}-{x}", title=f"{self.title}, {x:,} {self.axis}", options=options, rounds=1, is_quick=False)
+            x: Load(
+                name=f"{self.name}-{x}",
+                title=f"{self.title}, {x:,} {self.axis}",
+                options={**WINDOW_SWEEP, **options},
+                rounds=1,
+                is_quick=False,
+                is_swept=True,
+            )
             for x, options in self.points.items()
         }
 

@@ -18,6 +18,11 @@ def describe_machine() -> dict[str, str]:
     }
 
 
+def is_busy() -> bool:
+    """Whether others already use more than a quarter of the processors."""
+    return os.getloadavg()[0] > (os.cpu_count() or 1) / 4
+
+
 def read_field(path: str, name: str) -> str | None:
     """The first `name : value` of a file under /proc."""
     try:

@@ -15,7 +15,7 @@ from threading import Event, Thread
 from typing import Final
 
 from benchmarks.generator import BenchmarkError, build_generator, open_mirror, parse_drive, run_drive
-from benchmarks.loads import JUDGED, ROUNDS_OTHERS, ROUNDS_QUICK, Kind, Load, make_arguments
+from benchmarks.loads import ROUNDS_OTHERS, ROUNDS_QUICK, Kind, Load, make_arguments
 from benchmarks.metrics import Metric, Sample, read_arrival, read_listening, read_memory, read_slow, read_traffic
 from benchmarks.peers import Peer, ours_watched
 from benchmarks.servers import Server, Servers, open_server
@@ -55,7 +55,7 @@ def run_load(load: Load, peers: Sequence[Peer], servers: Servers, *, is_quick: b
     for number in range(ROUNDS_QUICK if is_quick else load.rounds):
         for peer in taking if number % 2 == 0 else reversed(taking):
             series = result.series[peer.name]
-            if series.failure is None and (number < ROUNDS_OTHERS or peer.name in JUDGED):
+            if series.failure is None and (number < ROUNDS_OTHERS or peer.name in load.judged_peers):
                 with noting_failure(series):
                     series.samples.append(run_round(load, peer, servers, is_quick=is_quick))
     return result
@@ -63,7 +63,7 @@ def run_load(load: Load, peers: Sequence[Peer], servers: Servers, *, is_quick: b
 
 def is_able(peer: Peer, load: Load, *, is_quick: bool) -> bool:
     """Whether a server is to take a load: by the load's list, and by what the server calls a room."""
-    is_listed = peer.name in load.peers and (not is_quick or peer.name in load.quick_peers)
+    is_listed = peer.name in load.peers and (not is_quick or peer.name in load.judged_peers)
     return is_listed and (peer.has_rooms or load.options.get("clients", 1) == 1)
 
 

@@ -20,6 +20,7 @@ class Metric(StrEnum):
     DISORDER = "disorder"
     RATE = "rate"
     CPU_ARRIVAL = "cpu_arrival"
+    CPU_MAIN = "cpu_main"
     MEMORY = "memory"
     RSS = "rss"
     BACKEND_CPU = "backend_cpu"
@@ -50,6 +51,7 @@ METRICS: Final[Mapping[Metric, Meaning]] = {
     Metric.DISORDER: Meaning(title="reordered, duplicated or corrupt", unit="", digits=0),
     Metric.RATE: Meaning(title="arrivals a second", unit="/s", digits=0, is_more_better=True),
     Metric.CPU_ARRIVAL: Meaning(title="server CPU an arrival", unit="µs", digits=1),
+    Metric.CPU_MAIN: Meaning(title="of that in its main process", unit="µs", digits=1),
     Metric.MEMORY: Meaning(title="memory a client", unit="KiB", digits=2),
     Metric.RSS: Meaning(title="server RSS", unit="MiB", digits=1),
     Metric.BACKEND_CPU: Meaning(title="backends' CPU", unit="cores", digits=2),
@@ -102,6 +104,7 @@ def read_arrival(drive: Drive) -> Sample:
     return {
         Metric.RATE: arrival.clients / arrival.seconds,
         Metric.CPU_ARRIVAL: arrival.usage.server_cpu / arrival.clients * 1e6,
+        Metric.CPU_MAIN: arrival.usage.main_cpu / arrival.clients * 1e6,
         Metric.P50: arrival.latency_us.p50,
         Metric.P99: arrival.latency_us.p99,
         Metric.RSS: arrival.usage.server_rss / 2**20,

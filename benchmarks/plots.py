@@ -42,7 +42,7 @@ class LogScale:
         return [tick for tick in ticks if self.low * 0.999 <= tick <= self.high * 1.001]
 
 
-def draw_lines(title: str, x_label: str, y_label: str, lines: Mapping[str, Points]) -> str:
+def draw_lines(title: str, x_label: str, lines: Mapping[str, Points]) -> str:
     """One line a server, both axes logarithmic, each line named at its end."""
     height = 380
     xs = [x for points in lines.values() for x, _ in points]
@@ -57,7 +57,6 @@ def draw_lines(title: str, x_label: str, y_label: str, lines: Mapping[str, Point
         x = across.place(x_tick)
         parts += [line(x, TOP, x, height - BOTTOM, GRID), text(x, height - BOTTOM + 18, shorten(x_tick), anchor="middle")]
     parts.append(text((LEFT + WIDTH - RIGHT) / 2, height - 10, x_label, anchor="middle"))
-    parts.append(text(LEFT, TOP - 8, y_label))
     ends: list[float] = []
     for name, points in sorted(lines.items(), key=lambda item: item[1][-1][1]):
         colour = COLOURS.get(name, INK)

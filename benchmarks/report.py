@@ -28,7 +28,7 @@ COLUMNS: Final[Mapping[Kind, tuple[Metric, ...]]] = {
     ),
     Kind.LISTENING: (Metric.JITTER_P50, Metric.JITTER_P99, Metric.P50, Metric.P99, Metric.CPU, Metric.LOST, Metric.DISORDER),
     Kind.SLOW: (Metric.THROUGHPUT, Metric.CPU, Metric.P50, Metric.P99, Metric.LOST, Metric.DISORDER, Metric.SLOW_CLOSED),
-    Kind.ARRIVAL: (Metric.RATE, Metric.CPU_ARRIVAL, Metric.P50, Metric.P99, Metric.RSS, Metric.GENERATOR),
+    Kind.ARRIVAL: (Metric.RATE, Metric.CPU_ARRIVAL, Metric.CPU_MAIN, Metric.P50, Metric.P99, Metric.RSS, Metric.GENERATOR),
     Kind.STALLS: (Metric.STALL, Metric.RATE),
     Kind.MEMORY: (Metric.MEMORY, Metric.RSS),
     Kind.RELOAD: (Metric.BUMP, Metric.P50, Metric.P99, Metric.LOST, Metric.DISORDER),
@@ -201,7 +201,6 @@ def make_ceiling_table(run: Run) -> str:
 
 def make_markdown(run: Run, plots: Iterable[str]) -> str:
     """The report as a page."""
-    sweeps = {name for sweep in SWEEPS for name in (load.name for load in sweep.make_loads().values())}
     parts = [
         "# Benchmark\n",
         f"Made by `{run.command}` in {run.seconds:.0f} s. Medians over the rounds; in brackets the least and the greatest. "
@@ -215,7 +214,7 @@ def make_markdown(run: Run, plots: Iterable[str]) -> str:
     ]
     parts += [f"![{Path(name).stem}]({name})\n" for name in plots]
     for kind, heading in HEADINGS.items():
-        chosen = [result for name, result in run.results.items() if result.load.kind is kind and name not in sweeps]
+        chosen = [result for result in run.results.values() if result.load.kind is kind and not result.load.is_swept]
         if chosen:
             parts += [f"## {heading}\n", make_load_table(kind, chosen)]
     if run.ceiling:
@@ -240,7 +239,7 @@ def make_plots(run: Run) -> dict[str, str]:
     for sweep in SWEEPS:
         for metric, label in ((Metric.THROUGHPUT, "deliveries a second"), (Metric.CPU, "server CPU a delivery, µs")):
             if lines := find_lines(run, sweep, metric):
-                plots[f"{sweep.name}-{metric}.svg"] = draw_lines(f"{sweep.title}: {label}", sweep.axis, label, lines)
+                plots[f"{sweep.name}-{metric}.svg"] = draw_lines(f"{sweep.title}: {label}", sweep.axis, lines)
     return plots
 
 
