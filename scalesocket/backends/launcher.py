@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -51,6 +51,8 @@ SHORT_LIFE: Final = 1.0
 """A spawner that died before this age, in seconds, is replaced only after a pause."""
 PAUSE: Final = 1.0
 """Seconds until the next attempt to start a spawner; starts asked for meanwhile fail."""
+LOOK: Final = 0.5
+"""Seconds between looks at a child that is the gateway's own, when there is no descriptor to watch it by."""
 POLL: Final = 0.01
 """Seconds between looks at a group that was killed and is the gateway's own to reap."""
 
@@ -225,14 +227,16 @@ class Spawner:
         except OSError as error:
             raise SpawnerError(f"cannot start the spawner: {error}") from error
         assert self._link is not None
+        assert self._process is not None
         self._link.settimeout(READY_TIMEOUT)
         try:
             if not self._link.recv(MAX_PACKET):
                 raise SpawnerError("the spawner ended before it was ready")
-        except OSError as error:
-            raise SpawnerError(f"the spawner is not ready: {error}") from error
-        finally:
-            self._link.setblocking(False)
+        except (OSError, SpawnerError) as error:
+            self._process.kill()
+            self.close()
+            raise SpawnerError(f"cannot start the spawner: {error}") from error
+        self._link.setblocking(False)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve from this loop, to which all further calls belong."""
@@ -295,10 +299,11 @@ class Spawner:
     def _launch(self) -> None:
         """Start the process. This is a vfork, so the size of the gateway does not matter."""
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        process: subprocess.Popen[bytes] | None = None
         try:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             ours.setblocking(False)
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [
                     sys.executable,
                     "-I",
@@ -314,13 +319,16 @@ class Spawner:
                 pass_fds=(its.fileno(),),
                 start_new_session=True,  # the terminal's signals are for the gateway alone
             )
-        except BaseException:
+            self._pidfd = os.pidfd_open(process.pid)
+        except OSError:
             ours.close()
+            if process is not None:
+                process.kill()
+                process.wait()
             raise
         finally:
             its.close()
-        self._link = ours
-        self._pidfd = os.pidfd_open(self._process.pid)
+        self._process, self._link = process, ours
 
     def _watch(self) -> None:
         assert self._loop is not None
@@ -454,14 +462,25 @@ class Spawner:
         status, old = self._process.wait(), self._process.pid
         self._unwatch()
         self._process = None
-        for child in tuple(self._children.values()):
+        self._orders.clear()
+        log.error("the spawner died", pid=old, status=status, children=len(self._children))
+        self._requeue()
+        strays = find_strays(old, self._children.keys())
+        if self._loop.time() - self._started_at < SHORT_LIFE:
+            self._fail_all("the spawner is not running")
+            self._loop.call_later(PAUSE, self._relaunch)
+        else:
+            self._relaunch()
+        for child in tuple(self._children.values()):  # after the launch, which can't do without descriptors
             if child.pid not in self._adopted:
                 self._adopt(child)
-        for pid in find_strays(old, self._children.keys()):  # started, but it died before it could say so
+        for pid in strays:  # started, but it died before it could say so
             stray = self._children[pid] = Child(self, pid, -1, -1, -1)
             self._adopt(stray)
             stray.release()
-        self._orders.clear()
+
+    def _requeue(self) -> None:
+        """Starts that were not answered are asked for once more, before any other."""
         again = [start for start in self._starts.values() if not start.answer.done()]
         for start in tuple(self._starts.values()):
             self._answered(start.number)
@@ -470,12 +489,6 @@ class Spawner:
                 start.fail("the spawner died twice while it was being started")
             start.is_second_try = True
         self._waiting.extendleft(start for start in reversed(again) if not start.answer.done())
-        log.error("the spawner died", pid=old, status=status, adopted=len(self._adopted))
-        if self._loop.time() - self._started_at < SHORT_LIFE:
-            self._fail_all("the spawner is not running")
-            self._loop.call_later(PAUSE, self._relaunch)
-        else:
-            self._relaunch()
 
     def _relaunch(self) -> None:
         assert self._loop is not None
@@ -512,17 +525,26 @@ class Spawner:
             child.note_exit(-signal.SIGKILL)
             self._forget(child)
             return
-        self._adopted[child.pid] = pidfd = os.pidfd_open(child.pid)
-        self._loop.add_reader(pidfd, self._adopted_ended, child)
+        if not child.ended.done():
+            with contextlib.suppress(OSError):  # no descriptor is left: then it is looked after now and then
+                self._adopted[child.pid] = pidfd = os.pidfd_open(child.pid)
+                self._loop.add_reader(pidfd, self._look_after, child)
+            self._look_after(child)
         if child.is_released:
             kill_group(child.pid)
             self._reap(child)
 
-    def _adopted_ended(self, child: Child) -> None:
-        self._unwatch_adopted(child.pid)
+    def _look_after(self, child: Child) -> None:
+        """See whether an adopted child has ended."""
+        assert self._loop is not None
+        if child.pid not in self._children or child.ended.done():
+            return
         end = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        assert end is not None
-        child.note_exit(end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
+        if end is not None:
+            self._unwatch_adopted(child.pid)
+            child.note_exit(end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
+        elif self._adopted[child.pid] < 0:
+            self._loop.call_later(LOOK, self._look_after, child)
 
     def _unwatch_adopted(self, pid: int) -> None:
         pidfd = self._adopted[pid]
@@ -565,13 +587,15 @@ def reap_group(pid: int) -> bool:
     return True
 
 
-def find_strays(session: int, groups: Collection[int]) -> Iterator[int]:
+def find_strays(session: int, groups: Collection[int]) -> list[int]:
     """Our own children in this session that belong to none of these groups.
 
     Every child of a spawner is in the spawner's session, so what it had started is told from children of others.
     """
+    strays = []
     for path in Path("/proc/self/task").glob("*/children"):
         for pid in map(int, path.read_text().split()):
             with contextlib.suppress(ProcessLookupError):
                 if os.getsid(pid) == session and os.getpgid(pid) not in groups:
-                    yield pid
+                    strays.append(pid)
+    return strays

@@ -357,6 +357,37 @@ async def test_a_start_that_finds_no_descriptor_left_fails_and_leaves_nothing(sp
     assert open_fds() == before
 
 
+async def test_rooms_go_on_without_a_descriptor_to_watch_them_by(
+    spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "LOOK", 0.05)
+    rooms = [await open_room("cat") for _ in range(20)]
+    lowest = os.dup(0)
+    os.close(lowest)
+
+    with open_file_limit(lowest + 8):
+        await kill_spawner(spawner)
+
+    for room in rooms:
+        room.backend.write(b"still here\n")
+        await room.hear(b"still here\n")
+    assert {(await room.stop()).status for room in rooms} == {0}
+
+
+@pytest.mark.parametrize(
+    ("python", "why"), [("/bin/false", "ended before it was ready"), ("/no/such/python", "No such file or directory")]
+)
+def test_a_spawner_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch, python: str, why: str) -> None:
+    before = open_fds()
+    monkeypatch.setattr(sys, "executable", python)
+
+    with pytest.raises(SpawnerError, match=f"^cannot start the spawner: .*{why}"):
+        Spawner().start()
+
+    assert open_fds() == before
+    assert children() == []
+
+
 async def test_children_get_the_limit_of_open_files_from_before_it_was_raised(
     loop: asyncio.AbstractEventLoop, open_room: Opener, spawner: Spawner
 ) -> None:

@@ -50,6 +50,29 @@ async def test_many_small_records_come_back_in_order(open_room: Opener) -> None:
     await room.stop()
 
 
+async def test_writes_of_all_sizes_come_back_through_a_reader_that_pauses(open_room: Opener) -> None:
+    room = await open_room("cat")
+    sizes = [3**power % 99_991 for power in range(60)]
+    sent = bytearray()
+
+    for number, size in enumerate(sizes):
+        record = bytes([number]) * size
+        sent += record
+        await room.until(lambda: not room.is_blocked)
+        if number % 7 == 3:
+            room.backend.pause_reading()
+        room.backend.write(record)
+        if number % 7 == 5:
+            await asyncio.sleep(0.01)
+        if number % 7 == 6 or room.is_blocked:
+            room.backend.resume_reading()
+
+    room.backend.resume_reading()
+    await room.until(lambda: len(room.heard) == len(sent))
+    assert room.heard == sent
+    await room.stop()
+
+
 async def test_a_process_is_started_with_nothing_but_what_it_was_given(open_room: Opener, tmp_path: Path) -> None:
     env = {"GREETING": "grüße \U0001f600", "EMPTY": "", "PATH": os.environ["PATH"], "RAW": "\udcff"}
 
