@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import anyio
 import structlog
+from anyio.abc import TaskStatus
 
 from scalesocket.backends.launcher import Spawner
 from scalesocket.config.model import Site
@@ -87,7 +88,7 @@ async def _serve(site: Site, spawner: Spawner, announce: Announce, options: Opti
         anyio.create_task_group() as tasks,
     ):
         stop = Stop()
-        tasks.start_soon(_watch_signals, stop, reloader, name="signals")
+        await tasks.start(_watch_signals, stop, reloader, name="signals")  # before anyone is told that we are there
         if options.is_oneshot:
             tasks.start_soon(_watch_oneshot, service, stop, name="oneshot")
         announce(service.listeners.addresses, site)
@@ -113,8 +114,9 @@ async def _prepare_listeners(service: Service, site: Site, _: Plan) -> Prepared:
     return await service.listeners.prepare(site.server)
 
 
-async def _watch_signals(stop: Stop, reloader: Reloader | None) -> None:
+async def _watch_signals(stop: Stop, reloader: Reloader | None, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        task_status.started()
         async for number in signals:
             if number != signal.SIGHUP:
                 stop.ask(signal.Signals(number).name)

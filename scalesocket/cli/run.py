@@ -1,5 +1,6 @@
 """`scalesocket [FLAGS] CMD [-- ARGS...]`, also as `scalesocket run`: wrap one program."""
 
+import difflib
 import sys
 from typing import Final
 
@@ -37,6 +38,7 @@ class OriginalCommand(click.Command):
             ctx.params["site"] = site_from_line(line)
         except click.UsageError as error:
             error.ctx = ctx
+            error.message += _subcommand_hint(ctx, args)
             raise
         return []
 
@@ -48,6 +50,15 @@ class OriginalCommand(click.Command):
         """List the flags from their table."""
         with formatter.section("Flags"):
             formatter.write_dl([(flag.usage, flag.meaning) for flag in FLAGS])
+
+
+def _subcommand_hint(ctx: click.Context, args: list[str]) -> str:
+    """What to say when the line begins with what may be a misspelt subcommand."""
+    group = ctx.parent.command if ctx.parent is not None else None
+    if not isinstance(group, click.Group) or not args or args[0].startswith("-"):
+        return ""
+    near = difflib.get_close_matches(args[0], group.commands, n=1)
+    return f"; did you mean: scalesocket {near[0]}" if near else ""
 
 
 @click.command("run", cls=OriginalCommand, add_help_option=False, short_help="Wrap one program.", help=HELP, epilog=EPILOG)

@@ -1,0 +1,139 @@
+"""The command line, run to its end or beside a test."""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from scalesocket.cli.main import main
+
+ROOT: Final = Path(__file__).parents[2]
+DEADLINE: Final = 20.0
+"""Seconds that anything a test waits for may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What became of a command line."""
+
+    code: int
+    out: str
+    err: str
+
+
+def scalesocket(*words: str, cwd: Path | None = None) -> Done:
+    """Do what a command line says, in this process: for those that end soon and serve nothing."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd or Path()), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = 0
+        try:
+            main(words)
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 0
+    return Done(code=code, out=out.getvalue(), err=err.getvalue())
+
+
+def scalesocket_process(*words: str, cwd: Path | None = None) -> Done:
+    """Run a command line to its end, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scalesocket", *words],
+        cwd=cwd,
+        env=_environment(None),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    return Done(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+class Serving:
+    """A server that was started from the command line, and what it said so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._said: list[str] = []
+        self._readers = [threading.Thread(target=self._read, args=(pipe,)) for pipe in (process.stdout, process.stderr)]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def said(self) -> str:
+        """Both streams, line by line."""
+        return "".join(self._said)
+
+    @property
+    def port(self) -> int:
+        """The port of the first address it says it listens on."""
+        match = re.search(r"listening on https?://\S+:(\d+)", self.said)
+        assert match is not None, self.said
+        return int(match[1])
+
+    def wait_said(self, words: str, times: int = 1) -> None:
+        """Wait until it has said these words, so many times."""
+        self._wait(lambda: self.said.count(words) >= times, f"{words!r} {times} times")
+
+    def wait_ended(self) -> int:
+        """Wait until it has ended; return its exit code."""
+        code = self.process.wait(DEADLINE)
+        for reader in self._readers:
+            reader.join(DEADLINE)
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def _read(self, pipe: object) -> None:
+        for line in pipe:  # type: ignore[attr-defined]
+            self._said.append(line)
+
+    def _wait(self, holds: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + DEADLINE
+        while not holds():
+            assert time.monotonic() < deadline, f"waited for {what}; it said:\n{self.said}"
+            assert self.process.poll() is None or holds(), f"it ended with {self.process.returncode}; it said:\n{self.said}"
+            time.sleep(0.01)
+
+
+@contextmanager
+def serving(*words: str, cwd: Path | None = None, environment: dict[str, str] | None = None) -> Iterator[Serving]:
+    """Run the command line beside the test, from its banner on; killed if the test has not ended it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scalesocket", *words],
+        cwd=cwd,
+        env=_environment(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    server = Serving(process)
+    try:
+        server.wait_said("/health")
+        yield server
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            server.wait_ended()
+        except subprocess.TimeoutExpired:
+            process.kill()
+            server.wait_ended()
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+def _environment(more: dict[str, str] | None) -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    kept = {name: value for name, value in os.environ.items() if name not in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID")}
+    return {**kept, "PYTHONPATH": path, **(more or {})}
