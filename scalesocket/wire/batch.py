@@ -1,12 +1,15 @@
 """A batch: messages in a row that go to the same clients, encoded to frames at most once."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NewType
 
 from scalesocket.wire.deflate import deflate
 from scalesocket.wire.frames import RSV1, Opcode, encode_frames
 
-NOBODY: Final[frozenset[int]] = frozenset()
+ClientId = NewType("ClientId", int)
+"""u32 from 1, one counter per server; never used twice while the server runs."""
+
+NOBODY: Final[frozenset[ClientId]] = frozenset()
 
 
 class Batch:
@@ -19,8 +22,8 @@ class Batch:
         payloads: Sequence[bytes],
         opcode: Opcode = Opcode.TEXT,
         *,
-        to: frozenset[int] | None = None,
-        exclude: frozenset[int] = NOBODY,
+        to: frozenset[ClientId] | None = None,
+        exclude: frozenset[ClientId] = NOBODY,
         cache: bool | None = None,
     ) -> None:
         """Hold `payloads` (valid UTF-8 if `opcode` is TEXT).
