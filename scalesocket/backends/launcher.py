@@ -19,14 +19,14 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from scalesocket.backends.backend import Exit
+from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
+from scalesocket.backends.groups import find_strays, kill_group, reap_group
 from scalesocket.errors import SpawnerError
 
 PROGRAM: Final = Path(__file__).with_name("spawner.py")
@@ -45,8 +45,6 @@ SPAWN_TIMEOUT: Final = 10.0
 """Seconds the spawner has to answer; one that does not is killed and replaced."""
 READY_TIMEOUT: Final = 10.0
 """Seconds the first spawner has until it says that it is ready."""
-RELEASE_TIMEOUT: Final = 5.0
-"""Seconds killed processes have to be gone. Only one that the kernel can't end takes longer."""
 SHORT_LIFE: Final = 1.0
 """A spawner that died before this age, in seconds, is replaced only after a pause."""
 PAUSE: Final = 1.0
@@ -57,108 +55,6 @@ POLL: Final = 0.01
 """Seconds between looks at a group that was killed and is the gateway's own to reap."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpawnRequest:
-    """What to start, and as whom."""
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    """The whole environment of the child."""
-    cwd: str
-    user: str | None = None
-    group: str | None = None
-    """None: the group of `user`."""
-    limits: Mapping[str, int] = field(default_factory=dict)
-    """By the names of the site file: `memory` and the rest; in bytes, seconds or numbers."""
-
-    def with_env(self, **variables: str) -> "SpawnRequest":
-        """The same with more variables."""
-        return replace(self, env={**self.env, **variables})
-
-    def packet(self, number: int) -> bytes:
-        """The request as the spawner reads it."""
-        return json.dumps(
-            {
-                "do": "spawn",
-                "id": number,
-                "argv": self.argv,
-                "env": dict(self.env),
-                "cwd": self.cwd,
-                "user": self.user,
-                "group": self.group,
-                "limits": dict(self.limits),
-            }
-        ).encode()
-
-
-class Child:
-    """A process that was started, which leads a group of its own, and our ends of its pipes.
-
-    The three descriptors are non-blocking and belong to who asked for the child. It must be released, which kills
-    what is left of its group; until then `pid` is not given to any other process or group.
-    """
-
-    __slots__ = ("_released", "_spawner", "ended", "is_released", "pid", "stderr", "stdin", "stdout")
-
-    def __init__(self, spawner: "Spawner", pid: int, stdin: int, stdout: int, stderr: int) -> None:
-        self._spawner = spawner
-        self.pid = pid
-        self.stdin = stdin
-        self.stdout = stdout
-        self.stderr = stderr
-        self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        """Done when the process itself has ended; others of its group may live on. Never cancel it: use `wait_exit`."""
-        self.is_released = False
-        self._released = asyncio.Event()
-
-    @property
-    def exit(self) -> Exit | None:
-        """How it ended; None while it runs."""
-        return self.ended.result() if self.ended.done() else None
-
-    async def wait_exit(self) -> Exit:
-        """Wait until the process itself has ended."""
-        return await asyncio.shield(self.ended)
-
-    def signal_group(self, number: int) -> None:
-        """Send a signal to every process of the group; without effect once it was released."""
-        if not self.is_released:
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # the last may have become another user
-                os.killpg(self.pid, number)
-
-    def release(self) -> None:
-        """Kill what is left of the group and let it be reaped. Calls may repeat."""
-        if not self.is_released:
-            kill_group(self.pid)
-            self.is_released = True
-            self._spawner.release(self)
-
-    async def wait_released(self) -> None:
-        """Wait until nothing of the released group is left, but at most RELEASE_TIMEOUT."""
-        try:
-            async with asyncio.timeout(RELEASE_TIMEOUT):
-                await self._released.wait()
-        except TimeoutError:
-            log.error("killed processes are still there", group=self.pid)
-            self.note_exit(-signal.SIGKILL)
-
-    def discard(self) -> None:
-        """Kill a child nobody wants, and close its pipes, which nobody has taken over."""
-        for fd in (self.stdin, self.stdout, self.stderr):
-            if fd >= 0:
-                os.close(fd)
-        self.release()
-
-    def note_exit(self, status: int) -> None:
-        """Called by the spawner's side: the process ended, with a status as in subprocess."""
-        if not self.ended.done() and not self.ended.get_loop().is_closed():
-            self.ended.set_result(Exit(status=status) if status >= 0 else Exit(signal=-status))
-
-    def note_released(self) -> None:
-        """Called by the spawner's side: nothing of the group is left."""
-        self._released.set()
 
 
 class Start:
@@ -264,14 +160,6 @@ class Spawner:
                 start.answer.result().discard()
             raise
 
-    def release(self, child: Child) -> None:
-        """Have a group killed and reaped: see `Child.release`."""
-        if child.pid in self._adopted:
-            self._order({"do": "forget", "pid": child.pid})
-            self._reap(child)
-        else:
-            self._order({"do": "release", "pid": child.pid})
-
     def close(self) -> None:
         """End the process, which kills and reaps what it still has. Blocks: milliseconds, if everything was released."""
         if self._is_closed:
@@ -347,6 +235,14 @@ class Spawner:
         self._link.close()
         os.close(self._pidfd)
         self._link, self._pidfd = None, -1
+
+    def _release(self, child: Child) -> None:
+        """A child was killed: have its group reaped."""
+        if child.pid in self._adopted:
+            self._order({"do": "forget", "pid": child.pid})
+            self._reap(child)
+        else:
+            self._order({"do": "release", "pid": child.pid})
 
     def _order(self, order: Mapping[str, object]) -> None:
         self._orders.append(json.dumps(order).encode())
@@ -444,7 +340,7 @@ class Spawner:
 
     def _spawned(self, number: int, pid: int, fds: list[int], *, is_whole: bool) -> None:
         start = self._answered(number)
-        child = self._children[pid] = Child(self, pid, *fds, *[-1] * (3 - len(fds)))
+        child = self._children[pid] = Child(pid, *fds, *[-1] * (3 - len(fds)), on_release=self._release)
         if start is None or start.answer.done():
             child.discard()
         elif is_whole:
@@ -475,7 +371,7 @@ class Spawner:
             if child.pid not in self._adopted:
                 self._adopt(child)
         for pid in strays:  # started, but it died before it could say so
-            stray = self._children[pid] = Child(self, pid, -1, -1, -1)
+            stray = self._children[pid] = Child(pid, -1, -1, -1, on_release=self._release)
             self._adopt(stray)
             stray.release()
 
@@ -568,34 +464,3 @@ class Spawner:
         del self._children[child.pid]
         self._adopted.pop(child.pid, None)
         child.note_released()
-
-
-def kill_group(pid: int) -> None:
-    """SIGKILL to a group, and to the child that led it, should it have left."""
-    for kill in (os.killpg, os.kill):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            kill(pid, signal.SIGKILL)
-
-
-def reap_group(pid: int) -> bool:
-    """Reap what has ended of a group; False if some of it, or the child that led it, still runs."""
-    for which in (-pid, pid):
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                if os.waitpid(which, os.WNOHANG)[0] == 0:
-                    return False
-    return True
-
-
-def find_strays(session: int, groups: Collection[int]) -> list[int]:
-    """Our own children in this session that belong to none of these groups.
-
-    Every child of a spawner is in the spawner's session, so what it had started is told from children of others.
-    """
-    strays = []
-    for path in Path("/proc/self/task").glob("*/children"):
-        for pid in map(int, path.read_text().split()):
-            with contextlib.suppress(ProcessLookupError):
-                if os.getsid(pid) == session and os.getpgid(pid) not in groups:
-                    strays.append(pid)
-    return strays

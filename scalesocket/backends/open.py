@@ -8,7 +8,8 @@ from typing import Final
 import structlog
 
 from scalesocket.backends.backend import Backend, Receiver
-from scalesocket.backends.launcher import Spawner, SpawnRequest
+from scalesocket.backends.child import SpawnRequest
+from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
 from scalesocket.backends.stdio import StdioBackend
 from scalesocket.backends.tcp import PortBackend, TargetBackend, connect_tcp, connect_unix, describe

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from scalesocket.backends.backend import Exit
-from scalesocket.backends.launcher import Child
+from scalesocket.backends.child import Child
 from scalesocket.backends.pipes import InputPipe, OutputPipe
 
 GRACE: Final = 0.5

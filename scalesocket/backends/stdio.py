@@ -1,7 +1,7 @@
 """A backend that is a process on its standard input and output."""
 
 from scalesocket.backends.backend import Exit, Receiver
-from scalesocket.backends.launcher import Child
+from scalesocket.backends.child import Child
 from scalesocket.backends.pipes import InputPipe, OutputPipe
 from scalesocket.backends.process import Process
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from scalesocket.backends.backend import Exit, Receiver
-from scalesocket.backends.launcher import Child
+from scalesocket.backends.child import Child
 from scalesocket.backends.pipes import HIGH_WATER, LOW_WATER, InputPipe, OutputPipe
 from scalesocket.backends.ports import LOOPBACK, Ports
 from scalesocket.backends.process import GRACE, LineLog, Process, is_over

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from scalesocket.backends import child as child_module
 from scalesocket.backends import launcher
-from scalesocket.backends.launcher import Child, Spawner, SpawnRequest
+from scalesocket.backends.child import Child, SpawnRequest
+from scalesocket.backends.launcher import Spawner
 from scalesocket.errors import BackendError, SpawnerError
 from tests.backends.lobby import PROGRAMS, Opener, children, exists, is_alive, open_fds, parse_state, program, until
 
@@ -246,7 +248,7 @@ async def test_a_spawner_that_hangs_is_replaced(
 async def test_a_stop_does_not_need_a_spawner_that_answers(
     spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "RELEASE_TIMEOUT", 0.3)
+    monkeypatch.setattr(child_module, "RELEASE_TIMEOUT", 0.3)
     room = await open_room(*program("nest"))
     pids = [int(word) for word in (await room.hear_line()).split()]
     assert spawner.pid is not None
