@@ -45,7 +45,7 @@ TOO_MANY_FROM_ADDRESS: Final = Refusal(
 
 def find_room(site: Site, path: str) -> tuple[App, str] | tuple[App | None, Refusal]:
     """Find the app and the decoded name of the room that a request's path means, or why there is none."""
-    first, slash, rest = path[1:].partition("/")
+    first, _, rest = path[1:].partition("/")
     app = site.apps.get(first)
     if app is None or app.mount == "/":
         app = root_app(site)

@@ -41,6 +41,9 @@ log = structlog.get_logger("room")
 MAX_WAITING: Final = 256 * 1024
 """Bytes of input that wait for a starting backend before its clients are read no more."""
 
+LAST_WORDS: Final = 0.1
+"""Seconds to read what is left in the pipe of a backend that is gone."""
+
 OpenBackend = Callable[[App, Mapping[str, str], str, Receiver], Awaitable[Backend]]
 """Opens every backend of every room: app, environment, room, receiver. Raises BackendError."""
 
@@ -181,8 +184,8 @@ class Room:
         records, drops = self._conversation.encode(client.id, messages)
         for drop in drops:
             self._drop(drop)
-        if records:
-            self._write(records)
+        if records and not self._write(records):
+            counts.messages_dropped += len(messages) - len(drops)
 
     def congested(self, client: Client) -> None:
         """Note that a client's unsent bytes passed the high-water mark."""
@@ -285,15 +288,18 @@ class Room:
 
     # --- Input for the backend
 
-    def _write(self, records: bytes) -> None:
+    def _write(self, records: bytes) -> bool:
+        """Give input to the backend, or let it wait for one; False if nobody will ever take it."""
         if self._input is not None:
             self._written += len(records)
-            self._input.write(records)
-        elif self.state is not State.ENDED:
+            return self._input.write(records)
+        if self.state is not State.ENDED:
             self._waiting.append(records)
             self._waiting_size += len(records)
             if self._waiting_size > MAX_WAITING:
                 self._hold_clients(True)
+            return True
+        return False
 
     def _hold_clients(self, is_held: bool) -> None:
         self._is_holding = is_held
@@ -313,13 +319,16 @@ class Room:
             return
         app = self.app
         for client in list(self.clients.values()):
-            if app.client_idle_timeout is not None and not client.held and now - client.said_at >= app.client_idle_timeout:
+            if client.held:
+                client.said_at = client.excused_at = now
+            elif client.unsent:
+                client.excused_at = now
+            if app.client_idle_timeout is not None and now - client.said_at >= app.client_idle_timeout:
                 self.expel(client, CLIENT_IDLE)
-            elif client.pinged_at > client.heard_at:
-                # Unanswered; but the pong may stand behind what we do not read, or behind what the client does not.
-                if now - client.pinged_at >= app.ping_timeout and not client.held and not client.unsent:
-                    self.expel(client, PONG_MISSING)
+            elif client.pinged_at > client.heard_at and now - max(client.pinged_at, client.excused_at) >= app.ping_timeout:
+                self.expel(client, PONG_MISSING)
             elif now - max(client.heard_at, client.pinged_at) >= app.ping_interval:
+                # Also when the last ping is unanswered: a vanished peer that is not read shows only in what is sent.
                 client.pinged_at = now
                 client.ping()
 
@@ -327,7 +336,7 @@ class Room:
         """Whether input has waited for `stall_timeout` and the backend took not a byte of it."""
         unsent = self._input.unsent if self._input is not None else 0
         taken = self._written - unsent
-        if not unsent or taken != self._taken:
+        if not unsent or taken != self._taken or self._flow.is_waiting:  # then it may stand still for our sake
             self._taken, self._taken_at = taken, now
         return now - self._taken_at >= self.app.stall_timeout
 
@@ -451,9 +460,7 @@ class Room:
                     self._leave_map()
                 else:
                     self._await_successor()
-                with anyio.move_on_after(self.app.stop_timeout):
-                    await backend.wait_drained()
-                self._flush()
+                await self._drain(backend)
                 if delay is None:
                     self._close_clients(close)
             finally:
@@ -466,6 +473,16 @@ class Room:
             self.stop(close)
             return 0.0
         return delay
+
+    async def _drain(self, backend: Backend) -> None:
+        """Deliver what an ended backend has still said, for at most `stop_timeout`: somebody it left may hold its output."""
+        with anyio.move_on_after(self.app.stop_timeout) as waiting:
+            await backend.wait_drained()
+        if waiting.cancelled_caught:  # perhaps because nobody reads: a last pipeful may be kept for the clients
+            self._flow.reset()
+            with anyio.move_on_after(LAST_WORDS):
+                await backend.wait_drained()
+        self._flush()
 
     def _attach(self, backend: Backend) -> None:
         """Give the new backend what has waited for it, and let clients and output flow."""

@@ -192,9 +192,10 @@ class Socket(Client, asyncio.Protocol):
         if not self._is_closing:
             self._is_closing = True
             self._transport.write(encode_frame(payload[:2], Opcode.CLOSE))
-            self._cut_later()
         self.room.leave(self)
         self._transport.close()
+        if self.unsent and self._timer is None:
+            self._cut_later()
 
     def _end(self) -> None:
         """End our side only, and drop what the peer still sends.
@@ -207,15 +208,19 @@ class Socket(Client, asyncio.Protocol):
             self._transport.close()
 
     def _cut_later(self) -> None:
+        """Cut the connection unless the peer ends it in time: what was sent before the close frame may take long to read."""
         patience = self.room.app.stall_timeout
-        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._cut, self._loop.time() + patience)
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._cut, self.unsent, self._loop.time() + patience)
 
-    def _cut(self, deadline: float) -> None:
-        """Cut the connection once the peer had time to answer: it may still be reading what was sent before."""
-        if self.unsent and self._loop.time() < deadline:
-            self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._cut, deadline)
-        else:
+    def _cut(self, unsent: int, deadline: float) -> None:
+        """Cut the connection if the peer has read everything and not answered, or has read nothing for `stall_timeout`."""
+        now = self._loop.time()
+        if not self.unsent or (self.unsent == unsent and now >= deadline):
             self._transport.abort()
+            return
+        if self.unsent != unsent:
+            deadline = now + self.room.app.stall_timeout
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._cut, self.unsent, deadline)
 
     def _limit_buffer(self, app: App) -> None:
         high = min(HIGH_WATER, app.send_buffer)
