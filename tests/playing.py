@@ -18,6 +18,7 @@ from scalesocket.config.model import App, Server, Site
 from scalesocket.gateway import Gateway
 from scalesocket.rooms.room import Room
 from scalesocket.server.service import Service, open_service
+from tests.raw import RawClient
 
 Lane = Literal["express", "general"]
 
@@ -81,6 +82,10 @@ class Player:
         async with asyncio.timeout(DEADLINE):
             await self.connection.close(code, reason)
 
+    def cut(self) -> None:
+        """End the connection without a word."""
+        self.connection.transport.abort()
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -95,6 +100,7 @@ class Playground:
         self.service = service
         self.lane = lane
         self.players: list[Player] = []
+        self.raw_clients: list[RawClient] = []
 
     @property
     def gateway(self) -> Gateway:
@@ -104,18 +110,31 @@ class Playground:
     def port(self) -> int:
         return int(self.service.listeners.addresses[0].rpartition(":")[2])
 
-    async def join(self, path: str, **options: Any) -> Player:
-        """Open a websocket on this test's lane; `options` are those of `websockets.connect`."""
+    async def join(self, path: str, *, receive_buffer: int | None = None, **options: Any) -> Player:
+        """Open a websocket on this test's lane; `options` are those of `websockets.connect`.
+
+        `receive_buffer`: bytes the kernel holds for the player, for one that does not read.
+        """
         options.setdefault("max_size", None)
         options.setdefault("compression", None)
         options.setdefault("ping_interval", None)
-        sock = None
-        if self.lane == "general":
-            sock = await keep_alive_connection(self.port)
         async with asyncio.timeout(DEADLINE):
+            sock = await self.connect(receive_buffer)
             player = Player(await connect(f"ws://127.0.0.1:{self.port}{path}", sock=sock, proxy=None, **options))
         self.players.append(player)
         return player
+
+    async def join_raw(self, path: str, *, receive_buffer: int | None = None) -> RawClient:
+        """Open a websocket on this test's lane, to see and send bytes."""
+        client = await RawClient.join(await self.connect(receive_buffer), path)
+        self.raw_clients.append(client)
+        return client
+
+    async def connect(self, receive_buffer: int | None = None) -> socket.socket:
+        """Open a connection of this test's lane, ready for an upgrade."""
+        if self.lane == "general":
+            return await keep_alive_connection(self.port, receive_buffer)
+        return await open_connection(self.port, receive_buffer)
 
     async def refused(self, path: str, **options: Any) -> int:
         """Try to open a websocket; return the HTTP status it is refused with."""
@@ -152,6 +171,8 @@ class Playground:
     async def leave_all(self) -> None:
         for player in self.players:
             await player.leave()
+        for client in self.raw_clients:
+            await client.close()
 
 
 @asynccontextmanager
@@ -172,20 +193,28 @@ async def open_playground(site: Site, lane: Lane = "express") -> AsyncIterator[P
 
 
 def site_of(apps: dict[str, App | dict[str, Any]], server: Server | None = None) -> Site:
-    """A site of these apps, listening on a free port of the loopback."""
+    """A site of these apps, listening on a free port of the loopback unless `server` says where."""
     made = {name: app if isinstance(app, App) else App(name=name, **app) for name, app in apps.items()}
-    settings = {**(server.model_dump(exclude_unset=True) if server else {}), "bind": ("127.0.0.1:0",)}
-    return Site(server=Server(**settings), apps=made)
+    settings = server.model_dump(exclude_unset=True) if server else {}
+    return Site(server=Server(**{"bind": ("127.0.0.1:0",), **settings}), apps=made)
 
 
-async def keep_alive_connection(port: int) -> Any:
-    """A connection that was used for one plain request already, and so belongs to the general lane."""
-
-    loop = asyncio.get_running_loop()
+async def open_connection(port: int, receive_buffer: int | None = None) -> socket.socket:
+    """A connection for which the kernel holds no more than `receive_buffer` bytes."""
     sock = socket.socket()
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.setblocking(False)
     async with asyncio.timeout(DEADLINE):
-        await loop.sock_connect(sock, ("127.0.0.1", port))
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    return sock
+
+
+async def keep_alive_connection(port: int, receive_buffer: int | None = None) -> socket.socket:
+    """A connection that was used for one plain request already, and so belongs to the general lane."""
+    loop = asyncio.get_running_loop()
+    sock = await open_connection(port, receive_buffer)
+    async with asyncio.timeout(DEADLINE):
         await loop.sock_sendall(sock, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b""
         while not answer.endswith(b'{"status":"ok"}'):
