@@ -103,9 +103,13 @@ class GeneralLane:
         # Cutting an HTTP/2 connection would take every other stream of it along.
         cut = scope.get("state", {}).get(CUT) if request.http_version == "1.1" else None
         session = Session(admission, receive, send, cut=cut)
-        if not await session.run():
+        is_gone = False
+        try:
+            is_gone = await session.run()
+        finally:
             # Hypercorn gives us messages through a bounded queue and waits for room in it even to end the websocket.
-            self._tasks.start_soon(discard, receive, name="discard")
+            if not is_gone and not self._tasks.cancel_scope.cancel_called:
+                self._tasks.start_soon(discard, receive, name="discard")
 
 
 def request_of(scope: Scope) -> Request:
