@@ -179,11 +179,11 @@ class Door(asyncio.Protocol):
         )
         entrance = self._entrance
         socket = Socket(transport, admission, is_deflated=is_deflated, on_lost=entrance.forget, loop=entrance.loop)
+        transport.set_protocol(socket)  # before the history is sent, which may fill the buffer
         refusal = admission.join(socket)
         if refusal is not None:
             TurnedAway(transport, refusal, entrance)
             return
-        transport.set_protocol(socket)
         rest = head[end + len(_END) :]
         if rest:
             socket.data_received(rest)
@@ -200,10 +200,11 @@ class Door(asyncio.Protocol):
     def _answer(self, status: int, message: str, *, extra: str = "") -> None:
         """Write a whole response and end the connection."""
         self._timer.cancel()
-        body = f"{message}\n"
+        body = f"{message}\n".encode()
         self._transport.write(
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n{body}".encode()
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n".encode()
+            + body
         )
         Ending(self._transport, self._entrance)
 
