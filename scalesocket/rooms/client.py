@@ -29,7 +29,19 @@ class Client(ABC):
     its unsent bytes pass the high-water mark and fall below the low one.
     """
 
-    __slots__ = ("allowance", "heard_at", "held", "id", "is_congested", "pinged_at", "query", "remote", "room", "said_at")
+    __slots__ = (
+        "allowance",
+        "excused_at",
+        "heard_at",
+        "held",
+        "id",
+        "is_congested",
+        "pinged_at",
+        "query",
+        "remote",
+        "room",
+        "said_at",
+    )
 
     id: ClientId
     room: "Room"
@@ -47,6 +59,8 @@ class Client(ABC):
     """When the last message came (control frames do not count), for `client_idle_timeout`."""
     pinged_at: float
     """When the last ping was sent, in the loop's time."""
+    excused_at: float
+    """When a late pong was last no fault of the peer: what it sends was not read, or what it was sent had not left."""
     held: Hold
     """Why reading is paused; 0 while it is not."""
 
@@ -56,7 +70,7 @@ class Client(ABC):
         self.query = query
         self.is_congested = False
         self.allowance = 0
-        self.heard_at = self.said_at = self.pinged_at = now
+        self.heard_at = self.said_at = self.pinged_at = self.excused_at = now
         self.held = Hold(0)
 
     def hold(self, reason: Hold) -> None:

@@ -42,7 +42,7 @@ MAX_WAITING: Final = 256 * 1024
 """Bytes of input that wait for a starting backend before its clients are read no more."""
 
 LAST_WORDS: Final = 0.1
-"""Seconds to read what is left in the pipe of a backend that is gone."""
+"""Seconds, at least, to read what is left in the pipe of a backend that is gone."""
 
 OpenBackend = Callable[[App, Mapping[str, str], str, Receiver], Awaitable[Backend]]
 """Opens every backend of every room: app, environment, room, receiver. Raises BackendError."""
@@ -319,14 +319,16 @@ class Room:
             return
         app = self.app
         for client in list(self.clients.values()):
+            is_unanswered = client.pinged_at > client.heard_at
             if client.held:
                 client.said_at = client.excused_at = now
-            elif client.unsent:
+            elif is_unanswered and client.unsent:
                 client.excused_at = now
             if app.client_idle_timeout is not None and now - client.said_at >= app.client_idle_timeout:
                 self.expel(client, CLIENT_IDLE)
-            elif client.pinged_at > client.heard_at and now - max(client.pinged_at, client.excused_at) >= app.ping_timeout:
-                self.expel(client, PONG_MISSING)
+            elif is_unanswered and client.excused_at != now:
+                if now - max(client.pinged_at, client.excused_at) >= app.ping_timeout:
+                    self.expel(client, PONG_MISSING)
             elif now - max(client.heard_at, client.pinged_at) >= app.ping_interval:
                 # Also when the last ping is unanswered: a vanished peer that is not read shows only in what is sent.
                 client.pinged_at = now
@@ -475,13 +477,17 @@ class Room:
         return delay
 
     async def _drain(self, backend: Backend) -> None:
-        """Deliver what an ended backend has still said, for at most `stop_timeout`: somebody it left may hold its output."""
-        with anyio.move_on_after(self.app.stop_timeout) as waiting:
-            await backend.wait_drained()
-        if waiting.cancelled_caught:  # perhaps because nobody reads: a last pipeful may be kept for the clients
-            self._flow.reset()
-            with anyio.move_on_after(LAST_WORDS):
+        """Deliver what an ended backend has still said.
+
+        Somebody it left may hold its output for ever: that is awaited for `stop_timeout`. But while the output waits for
+        slow clients, what is unread may be the backend's own last words; `Flow` bounds that.
+        """
+        is_waiting = True
+        while is_waiting:
+            was_waiting = self._flow.is_waiting
+            with anyio.move_on_after(max(self.app.stop_timeout, LAST_WORDS)) as scope:
                 await backend.wait_drained()
+            is_waiting = scope.cancelled_caught and (was_waiting or self._flow.is_waiting)
         self._flush()
 
     def _attach(self, backend: Backend) -> None:
