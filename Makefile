@@ -9,7 +9,7 @@ VENV := $(CURDIR)/.venv
 INSTALLED := $(VENV)/.installed
 RUN := PATH="$(VENV)/bin:$$PATH"
 
-# Tests on so many processes at once; files stay together, because some share a browser.
+# Tests on so many processes at once; neighbours stay together as far as that keeps both busy, because some share a server.
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
@@ -42,7 +42,7 @@ check: install
 	$(RUN) mypy
 
 test: install
-	$(RUN) python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(TESTS)
+	$(RUN) python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TESTS)
 
 serve: install
 	@export $(RUN); exec examples/serve.sh  # exec: a signal for make's child is one for the script
