@@ -1,5 +1,6 @@
 """The top of the task tree: spawner, loop, gateway, lanes, listeners, signals, and the way down."""
 
+import gc
 import resource
 import signal
 from collections.abc import Callable, Sequence
@@ -25,6 +26,9 @@ log = structlog.get_logger("server")
 
 OTHER_FILES: Final = 64
 """Open files beside those of connections and backends."""
+
+COLLECT: Final = (10_000, 50, 100)
+"""Thresholds of the garbage collector: a young collection takes under 1 ms, a full one 20 ms for 9,000 clients."""
 
 Announce = Callable[[Sequence[str], Site], None]
 """Told once where the server listens: addresses with the ports found, and the site."""
@@ -91,6 +95,7 @@ async def _serve(site: Site, spawner: Spawner, announce: Announce, options: Opti
         await tasks.start(_watch_signals, stop, reloader, name="signals")  # before anyone is told that we are there
         if options.is_oneshot:
             tasks.start_soon(_watch_oneshot, service, stop, name="oneshot")
+        spare_collector()
         announce(service.listeners.addresses, site)
         notify_ready()
         await stop.asked.wait()
@@ -129,6 +134,13 @@ async def _watch_signals(stop: Stop, reloader: Reloader | None, *, task_status: 
 async def _watch_oneshot(service: Service, stop: Stop) -> None:
     await service.gateway.room_ended.wait()
     stop.ask("oneshot")
+
+
+def spare_collector() -> None:
+    """Let the garbage collector stall the loop less: clients and rooms that are gone are freed by their counts, not by it."""
+    gc.collect()
+    gc.freeze()  # what lives as long as the server is never looked at again
+    gc.set_threshold(*COLLECT)
 
 
 def raise_open_files(site: Site) -> None:

@@ -415,6 +415,7 @@ class Room:
                 self._lifetime_timer.cancel()
             self.state = State.ENDED
             self._waiting.clear()
+            del self._flow  # it points back here: without the cycle a room is freed at once, not by the garbage collector
             self._ended.set()
             self._keeper.room_ended(self)
 

@@ -1,6 +1,5 @@
 """The service: the gateway and everything in front of it, without the process around it."""
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -54,6 +53,4 @@ async def open_service(site: Site, *, spawner: Spawner) -> AsyncIterator[Service
         entrance = Entrance(gateway, hypercorn)
         stack.callback(entrance.cut_all)
         listeners = await stack.enter_async_context(open_listeners(site.server, entrance))
-        gc.collect()
-        gc.freeze()  # what lives as long as the server need not be looked at again and again
         yield Service(gateway, entrance, listeners)
