@@ -37,9 +37,7 @@ class OriginalCommand(click.Command):
                 ctx.exit()
             ctx.params["site"] = site_from_line(line)
         except click.UsageError as error:
-            error.ctx = ctx
-            error.message += _subcommand_hint(ctx, args)
-            raise
+            raise click.UsageError(error.format_message() + _subcommand_hint(ctx, args), ctx) from error
         return []
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:

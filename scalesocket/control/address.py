@@ -17,6 +17,10 @@ class ControlError(ScalesocketError):
     """The control socket cannot be opened, or the server behind it does not answer as it should."""
 
 
+class ControlTakenError(ControlError):
+    """Another server answers at the control socket: it runs the same site file."""
+
+
 class SiteRefusedError(ControlError):
     """The server answers that the site file is wrong."""
 

@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
-from scalesocket.control.address import ControlError, control_paths, is_own_folder, make_private
+from scalesocket.control.address import ControlError, ControlTakenError, control_paths, is_own_folder, make_private
 from scalesocket.control.messages import Answer, Request
 from scalesocket.errors import ScalesocketError
 
@@ -94,13 +94,21 @@ class Move:
 
 
 @asynccontextmanager
-async def open_control(paths: Sequence[Path], respond: Respond) -> AsyncIterator[ControlServer]:
+async def open_control(paths: Sequence[Path], respond: Respond, *, is_needed: bool = True) -> AsyncIterator[ControlServer]:
     """Listen at the first of `paths` (the others in its folder become links to it) and answer with `respond`.
 
-    With no paths nothing is opened. Raises ControlError when a place cannot be used or belongs to a server that lives.
-    The files are gone afterwards.
+    With no paths nothing is opened. Raises ControlTakenError when a server that lives answers there, and ControlError
+    when the place cannot be used; where the socket is not needed, that is a warning. The files are gone afterwards.
     """
-    binding = bind_control(paths)
+    binding = None
+    try:
+        binding = bind_control(paths)
+    except ControlTakenError:
+        raise
+    except ControlError as error:
+        if is_needed:
+            raise
+        log.warning("no control socket", why=str(error))
     async with anyio.create_task_group() as tasks:
         server = ControlServer(respond, tasks)
         server.use(binding)
@@ -242,4 +250,4 @@ def _clear(place: Path) -> None:
         except OSError as error:
             raise ControlError(f"{place}: cannot tell whether a server is behind it ({error.strerror or error})") from error
         else:
-            raise ControlError(f"{place}: another server runs this site (its control socket answers)")
+            raise ControlTakenError(f"{place}: another server runs this site (its control socket answers)")

@@ -6,7 +6,7 @@ from functools import partial
 
 import anyio
 
-from scalesocket.control.address import control_paths
+from scalesocket.control.address import AUTO, control_paths
 from scalesocket.control.messages import Answer, Request
 from scalesocket.control.server import open_control
 from scalesocket.gateway import Gateway
@@ -33,7 +33,8 @@ async def open_reloader(
     async def answer(request: Request) -> Answer:
         return await respond(request, gateway, reloader)
 
-    async with open_control(control_paths(site.server.control, site.path), answer) as control:
+    paths, is_chosen = control_paths(site.server.control, site.path), site.server.control != AUTO
+    async with open_control(paths, answer, is_needed=is_chosen) as control:
         reloader = Reloader(gateway, site.path, prepare=(*prepare, control.prepare), overrides=overrides)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(reloader.run, is_watching=is_watching), name="reloader")

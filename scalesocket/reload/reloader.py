@@ -33,6 +33,8 @@ log = structlog.get_logger("reload")
 
 PREPARE_TIMEOUT: Final = 30.0
 """Seconds for everything that can fail: an edit must not hang between two sites."""
+RETRY: Final = 5.0
+"""Seconds until the file is watched again after a fault of ours."""
 MAX_LOGGED: Final = 20
 """Problems of one broken edit that get a line of their own in the log."""
 RENEWED: Final = Touched(path="server.tls", kind="renewed", reload="live")
@@ -112,7 +114,11 @@ class Reloader:
     async def _watch(self) -> None:
         await self._try("start")
         while True:
-            await self._reader.wait_changed()
+            try:
+                await self._reader.wait_changed()
+            except Exception:  # ours; the site must not end for it
+                log.exception("watching the site file failed", again_in=RETRY)
+                await anyio.sleep(RETRY)
             await self._try("edit")
 
     async def _try(self, trigger: str) -> None:

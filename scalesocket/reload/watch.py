@@ -6,8 +6,10 @@ machine out of inotify watches. So in-place writes, renames over the file, Kuber
 file that is deleted and comes back are one and the same thing here.
 """
 
+import contextlib
 import glob
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,8 @@ log = structlog.get_logger()
 
 SETTLE: Final = 0.2
 """Seconds without a change before a file that is being written counts as written."""
+UNREST: Final = 50
+"""Times SETTLE after which files that are still being changed are worth a warning."""
 POLL: Final = 0.5
 """Seconds between two looks without any notification."""
 STEP_MS: Final = 50
@@ -65,12 +69,19 @@ async def wait_changed(watched: WatchedFiles, since: Fingerprint) -> Fingerprint
 async def wait_settled(watched: WatchedFiles) -> Fingerprint:
     """Wait until the files have been left alone for SETTLE seconds; return what they are."""
     before = watched.fingerprint()
-    while True:
+    for waited in itertools.count(1):
         await anyio.sleep(SETTLE)
         now = watched.fingerprint()
         if now == before:
-            return now
+            break
+        if waited == UNREST:
+            log.warning("not reloading yet: these keep changing", files=sorted(str(path) for path in _differing(before, now)))
         before = now
+    return now
+
+
+def _differing(before: Fingerprint, now: Fingerprint) -> set[Path]:
+    return {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)}
 
 
 async def _wait_different(watched: WatchedFiles, since: Fingerprint) -> None:
@@ -83,36 +94,37 @@ async def _wait_different(watched: WatchedFiles, since: Fingerprint) -> None:
         found = found or watched.fingerprint() != since
         return found
 
-    try:
-        await _wait_notified(watched.homes(), look)
-    except OSError as error:  # a folder went away in this moment, or the system has no watch to spare
-        log.debug("file notifications are off, looking instead", error=str(error), every=POLL)
+    await _wait_notified(watched, look)
     while not look():  # noqa: ASYNC110 - files set no event
         await anyio.sleep(POLL)
 
 
-async def _wait_notified(folders: Sequence[Path], look: Callable[[], bool]) -> None:
-    """Return when `look` says so: it is asked at each notification from `folders`, and every POLL seconds."""
-    if not folders:
-        return
+async def _wait_notified(watched: WatchedFiles, look: Callable[[], bool]) -> None:
+    """Return when `look` says so: it is asked at each notification, and every POLL seconds.
+
+    Returns early when the system notifies no more: a folder went away just now, or there is no inotify watch to spare.
+    """
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_set_when_cancelled, stop, name="end of the file notifier")
-        changes = awatch(
-            *folders,
-            watch_filter=None,
-            debounce=4 * STEP_MS,
-            step=STEP_MS,
-            rust_timeout=int(POLL * 1000),
-            yield_on_timeout=True,
-            recursive=False,
-            ignore_permission_denied=True,
-            stop_event=stop,
-        )
-        async for _ in changes:
-            if look():
-                break
-        await changes.aclose()
+        try:
+            changes = awatch(
+                *watched.homes(),
+                watch_filter=None,
+                debounce=4 * STEP_MS,
+                step=STEP_MS,
+                rust_timeout=int(POLL * 1000),
+                yield_on_timeout=True,
+                recursive=False,
+                ignore_permission_denied=True,
+                stop_event=stop,
+            )
+            async with contextlib.aclosing(changes):
+                async for _ in changes:
+                    if look():
+                        break
+        except (OSError, RuntimeError, ExceptionGroup) as error:  # RuntimeError: the notifier's own; groups: from its thread
+            log.debug("file notifications are off, looking instead", error=str(error), every=POLL)
         tasks.cancel_scope.cancel()
 
 

@@ -150,6 +150,8 @@ async def test_a_folder_that_others_may_enter_is_not_used(tmp_path: Path, monkey
     with pytest.raises(ControlError, match="this user alone"):
         async with open_control(control_paths("auto", tmp_path / "site.toml"), respond):
             pass
+    async with open_control(control_paths("auto", tmp_path / "site.toml"), respond, is_needed=False):
+        assert names_in(tmp_path / "scalesocket") == []
 
 
 async def test_the_socket_moves_with_an_edit(tmp_path: Path) -> None:

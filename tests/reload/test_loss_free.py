@@ -173,7 +173,8 @@ async def play(folder: Path, *, clients: int, edits: int, warm_up: int) -> None:
         port, stop = server.port, asyncio.Event()
         passersby = [Passerby(f"/edited/room-{number // ROOM_SIZE}") for number in range(clients)]
         async with talking(port, clients) as talkers, asyncio.TaskGroup() as tasks:
-            pids = await asyncio.to_thread(steady_pids, file)
+            while None in (pids := await asyncio.to_thread(steady_pids, file)).values():  # noqa: ASYNC110
+                await asyncio.sleep(PAUSE)
             for passerby in passersby:
                 tasks.create_task(passerby.pass_by(port, stop))
             before = 0

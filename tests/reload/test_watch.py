@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import anyio
@@ -163,6 +163,26 @@ async def test_a_file_beside_is_nobodys_business(tmp_path: Path, file: Path) -> 
         await wait_changed(watched, before)
 
     assert waited.cancelled_caught
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("no inotify watch to spare"), RuntimeError("broken"), ExceptionGroup("in a thread", [OSError()])]
+)
+async def test_without_notifications_a_change_is_found_by_looking(
+    file: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def awatch(*_: object, **__: object) -> AsyncIterator[None]:
+        raise error
+        yield
+
+    monkeypatch.setattr("scalesocket.reload.watch.awatch", awatch)
+    watched = WatchedFiles(files=frozenset({file}))
+    before = watched.fingerprint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(change_later, write_in_place, file)
+        with anyio.fail_after(0.1 + DEADLINE):
+            await wait_changed(watched, before)
 
 
 async def test_the_wait_ends_soon_after_it_is_cancelled(file: Path) -> None:

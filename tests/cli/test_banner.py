@@ -1,0 +1,54 @@
+"""What a server says when it is ready."""
+
+from pathlib import Path
+
+import click
+
+from scalesocket.cli.banner import format_banner
+from scalesocket.config.model import App, Server, Site, Tls
+
+
+def banner(*addresses: str, server: Server | None = None, **apps: App) -> str:
+    return click.unstyle(format_banner(addresses, Site(server=server or Server(), apps=apps, path=Path("/srv/site.toml"))))
+
+
+def test_each_app_is_shown_with_its_page_its_rooms_and_its_program() -> None:
+    chat = App(name="chat", command=("cat", "-u"), static=Path("/srv/chat"))
+    mud = App(name="mud", tcp="127.0.0.1:4000")
+
+    said = banner("127.0.0.1:9000", "unix:/run/site.sock", chat=chat, mud=mud)
+
+    assert "serves /srv/site.toml" in said
+    assert "  listening on http://127.0.0.1:9000\n  listening on unix:/run/site.sock\n" in said
+    assert "  chat  http://127.0.0.1:9000/chat/\n        ws://127.0.0.1:9000/chat/ROOM  cat -u\n" in said
+    assert "  mud   ws://127.0.0.1:9000/mud/ROOM  tcp 127.0.0.1:4000\n" in said
+
+
+def test_a_listener_on_every_interface_is_shown_as_this_machine() -> None:
+    said = banner("0.0.0.0:9000", app=App(name="app", mount="/", command=("cat",)))
+
+    assert "listening on http://0.0.0.0:9000" in said
+    assert "  app  ws://127.0.0.1:9000/ROOM  cat" in said
+
+
+def test_with_tls_the_urls_say_so() -> None:
+    server = Server(tls=Tls(certificate=Path("/srv/a.pem"), key=Path("/srv/a.key")))
+
+    said = banner("[::]:443", server=server, chat=App(name="chat", command=("cat",)))
+
+    assert "wss://[::1]:443/chat/ROOM" in said
+    assert "https://[::1]:443/health" in said
+
+
+def test_what_is_not_served_is_not_shown() -> None:
+    said = banner("127.0.0.1:1", server=Server(metrics=False, api=False), chat=App(name="chat", command=("cat",)))
+
+    assert "/health" in said
+    assert "/metrics" not in said
+    assert "/api" not in said
+
+
+def test_a_unix_socket_alone_has_no_urls() -> None:
+    said = banner("unix:/run/site.sock", chat=App(name="chat", command=("cat",)))
+
+    assert "  chat  /chat/ROOM  cat" in said
