@@ -1,7 +1,7 @@
 """Who may come in: from a request's path to app and room, and the policies that are decided before the upgrade."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
@@ -96,8 +96,7 @@ def seen_through_proxies(request: Request, trusted: tuple[IPv4Network | IPv6Netw
         return request
     peer = forwarded_for(request.headers, lambda address: is_trusted(address, trusted))
     proto = forwarded_proto(request.headers)
-    return replace(
-        request,
+    return request._replace(
         peer=peer or request.peer,
         is_secure=request.is_secure if proto is None else proto in ("https", "wss"),
     )

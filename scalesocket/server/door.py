@@ -43,6 +43,9 @@ class Entrance:
         """Connections at the door, and websockets on the express lane."""
         self._is_full = False
         self._left = asyncio.Event()
+        # One timer for all doors: a timer of its own would cost a handshake 2 us of its 50.
+        self._waiting: dict[Door, float] = {}  # since when, the oldest first
+        self._timer: asyncio.TimerHandle | None = None
 
     def make_door(self) -> "Door":
         """Make the protocol of a new connection."""
@@ -56,6 +59,37 @@ class Entrance:
             log.warning("too many connections, new ones are cut", limit=limit)
         self._is_full = is_full
         return not is_full
+
+    def wait_for_head(self, door: "Door") -> None:
+        """Give a connection `handshake_timeout` to send its head."""
+        self._waiting[door] = self.loop.time()
+        if self._timer is None:
+            self._look_again()
+
+    def has_head(self, door: "Door") -> None:
+        """Wait no more."""
+        self._waiting.pop(door, None)
+
+    def _look_again(self) -> None:
+        timeout = self.gateway.site.server.handshake_timeout
+        self._timer = self.loop.call_at(next(iter(self._waiting.values())) + timeout, self._find_late)
+
+    def _find_late(self) -> None:
+        self._timer = None
+        latest = self.loop.time() - self.gateway.site.server.handshake_timeout
+        for door, since in tuple(self._waiting.items()):
+            if since > latest:
+                break
+            del self._waiting[door]
+            door.is_late()
+        if self._waiting:
+            self._look_again()
+
+    def close(self) -> None:
+        """Cut every connection that is left, and look no more for late ones."""
+        self.cut_all()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def cut_all(self) -> None:
         """Cut every connection that is left."""
@@ -77,7 +111,7 @@ class Entrance:
 class Door(asyncio.Protocol):
     """One connection until its first request head is complete; `handshake_timeout` bounds the wait, `MAX_HEAD` the size."""
 
-    __slots__ = ("_entrance", "_head", "_peer", "_timer", "_transport", "_was_proxied")
+    __slots__ = ("_entrance", "_head", "_peer", "_transport", "_was_proxied")
 
     def __init__(self, entrance: Entrance) -> None:
         """Wait at `entrance`."""
@@ -95,8 +129,7 @@ class Door(asyncio.Protocol):
             transport.abort()
         entrance.connections.add(transport)
         self._peer = _address(transport.get_extra_info("peername"))
-        timeout = entrance.gateway.site.server.handshake_timeout
-        self._timer = entrance.loop.call_later(timeout, self._is_late)
+        entrance.wait_for_head(self)
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the head."""
@@ -108,7 +141,7 @@ class Door(asyncio.Protocol):
             head = rest
         end = head.find(_END, max(0, len(head) - len(chunk) - 3))
         if 0 <= end <= MAX_HEAD - len(_END):
-            self._timer.cancel()
+            self._entrance.has_head(self)
             self._head = b""
             self._choose_lane(head, end)
         elif end >= 0 or len(head) > MAX_HEAD:
@@ -118,10 +151,11 @@ class Door(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection: it came to nothing."""
-        self._timer.cancel()
+        self._entrance.has_head(self)
         self._entrance.forget(self._transport)
 
-    def _is_late(self) -> None:
+    def is_late(self) -> None:
+        """End the connection: its head did not come in time."""
         if self._head:
             self._refuse(Refusal(status=408, reason="head_timeout", message="the request head took too long"))
         else:
@@ -199,7 +233,7 @@ class Door(asyncio.Protocol):
 
     def _answer(self, status: int, message: str, *, extra: str = "") -> None:
         """Write a whole response and end the connection."""
-        self._timer.cancel()
+        self._entrance.has_head(self)
         body = f"{message}\n".encode()
         self._transport.write(
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"

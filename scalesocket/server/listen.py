@@ -17,10 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from scalesocket.config.model import Server, Tls
 from scalesocket.errors import ScalesocketError
 from scalesocket.server.door import Entrance
 from scalesocket.systemd import InheritedSocketError, adopt_listener
+
+log = structlog.get_logger("listen")
 
 BACKLOG: Final = 4096
 """Connections the kernel may hold for us; it takes the lesser of this and `net.core.somaxconn`."""
@@ -112,7 +116,10 @@ class Listeners:
         for bind, listener in self._open.items():
             if bind in change.added or bind not in change.binds:
                 listener.close(is_replaced=bind in change.added)
+        added = [listener for bind, listener in change.added.items() if bind not in self._open]
         self._open = {bind: change.added.get(bind) or self._open[bind] for bind in change.binds}
+        for listener in added:
+            log.info("listening", address=listener.address, tls=listener.tls is not None)
 
     def close(self) -> None:
         """Accept no more anywhere."""

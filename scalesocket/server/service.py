@@ -51,6 +51,6 @@ async def open_service(site: Site, *, spawner: Spawner) -> AsyncIterator[Service
         stack.callback(tasks.cancel_scope.cancel)
         hypercorn = await stack.enter_async_context(open_hypercorn(cast("ASGIFramework", GeneralLane(gateway, tasks)), gateway))
         entrance = Entrance(gateway, hypercorn)
-        stack.callback(entrance.cut_all)
+        stack.callback(entrance.close)
         listeners = await stack.enter_async_context(open_listeners(site.server, entrance))
         yield Service(gateway, entrance, listeners)

@@ -3,12 +3,11 @@
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_VISIBLE: Final = bytes(byte for byte in range(256) if (byte >= 0x20 and byte != 0x7F) or byte == 0x09)
 # Any base64 is taken, not only the 16 bytes that RFC 6455 4.1 asks for: the key in the quick start that people know
 # from the original, SGVsbG8sIHdvcmxkIQ==, decodes to 13.
 _KEY: Final = re.compile(r"[A-Za-z0-9+/]{2,64}={0,2}")
@@ -24,8 +23,7 @@ class HandshakeError(Exception):
         self.message = message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):  # a frozen dataclass of nine fields takes 1.6 us to make, a tuple 0.5
     """The head of one HTTP request, as far as rooms, policies and CGI variables need it."""
 
     method: str
@@ -79,7 +77,7 @@ def parse_request(head: bytes, *, peer: tuple[str, int] | None, local: tuple[str
         method, target, version = request_line.split(" ")
     except ValueError:
         raise HandshakeError(400, "the request line is malformed") from None
-    if _CONTROL.search(text.replace("\r\n", "")):
+    if head.translate(None, _VISIBLE) != b"\r\n" * len(fields):  # nothing but the line ends is left
         raise HandshakeError(400, "the request head has control characters")
     headers: dict[str, str] = {}
     for field in fields:
