@@ -12,7 +12,6 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from tests.examples.listening import run_until_listening
 
-EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 CHROMIUM: Final = shutil.which("chromium")
 FLAGS: Final = (
     "--no-sandbox",
@@ -34,11 +33,11 @@ Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[str]:
+def site(examples: Path) -> Iterator[str]:
     """The URL of the example site, with the TCP server it needs."""
     with (
-        run_until_listening(sys.executable, str(EXAMPLES / "mud/mud.py"), "127.0.0.1:0") as mud,
-        run_until_listening(*SERVE, str(EXAMPLES / "site.toml"), MUD_PORT=mud.rpartition(":")[2]) as address,
+        run_until_listening(sys.executable, str(examples / "mud/mud.py"), "127.0.0.1:0") as mud,
+        run_until_listening(*SERVE, str(examples / "site.toml"), MUD_PORT=mud.rpartition(":")[2]) as address,
     ):
         yield f"http://{address}"
 
@@ -216,12 +215,11 @@ def test_two_authors_who_type_at_once_end_with_the_same_text(site: str, visit: O
     assert ann.input_value("#text") == bob.input_value("#text")
 
 
-def test_the_terminal_shows_what_its_shell_prints(visit: Open, tmp_path: Path) -> None:
-    shutil.copytree(EXAMPLES / "terminal", tmp_path / "terminal")
-    text = (EXAMPLES / "terminal.toml").read_text()
+def test_the_terminal_shows_what_its_shell_prints(examples: Path, visit: Open) -> None:
+    file = examples / "terminal.toml"
     # Its origins name the port of the example, and the test has another.
-    (tmp_path / "terminal.toml").write_text(re.sub(r"^origins = .*$", "", text, flags=re.MULTILINE))
-    with run_until_listening(*SERVE, str(tmp_path / "terminal.toml")) as address:
+    file.write_text(re.sub(r"^origins = .*$", "", file.read_text(), flags=re.MULTILINE))
+    with run_until_listening(*SERVE, str(file)) as address:
         page = visit(f"http://{address}/terminal/")
         expect(page.locator(JOINED)).to_be_visible()
 

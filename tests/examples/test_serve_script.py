@@ -12,13 +12,13 @@ from typing import Final
 import httpx
 import pytest
 
-SCRIPT: Final = Path(__file__).parents[2] / "examples" / "serve.sh"
+ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 20.0
 """Seconds the servers may take to start or to end."""
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM], ids=lambda signal_: signal_.name)
-def test_a_signal_ends_the_example_site_and_its_tcp_server(signal_: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_the_example_site_and_its_tcp_server(signal_: signal.Signals, examples: Path, tmp_path: Path) -> None:
     command = tmp_path / "scalesocket"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m scalesocket "$@"\n')
     command.chmod(0o755)
@@ -27,12 +27,12 @@ def test_a_signal_ends_the_example_site_and_its_tcp_server(signal_: signal.Signa
     environ = {
         **os.environ,
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHONPATH": str(SCRIPT.parents[1]),
+        "PYTHONPATH": str(ROOT),
         "MUD_PORT": str(mud_port),
     }
     said = []
     script = subprocess.Popen(
-        [SCRIPT, "--bind", "127.0.0.1:0"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [examples / "serve.sh", "--bind", "127.0.0.1:0"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     with script:
         assert script.stdout is not None
