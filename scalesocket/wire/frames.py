@@ -93,13 +93,12 @@ class _Violation(Exception):
 class FrameReader:
     """What one client sends: chunks in, events out (RFC 6455 5 to 8).
 
-    Holds at most one incomplete frame and the fragments of one message, together no more than `max_message` bytes,
-    a header and one chunk.
+    Holds at most one incomplete frame and the fragments of one message, together no more than `max_message` bytes (an
+    eighth more when they are deflated), a header and one chunk.
     """
 
     __slots__ = (
         "_fragments",
-        "_held",
         "_inflate",
         "_is_deflated",
         "_needed",
@@ -130,8 +129,7 @@ class FrameReader:
         self._rest: bytes | bytearray = b""
         self._needed = 0  # bytes of `_rest` that complete the next frame, or 0 when not even its header is there
         self._opcode: Opcode | None = None  # of the message whose fragments are held
-        self._fragments: list[bytes] = []
-        self._held = 0
+        self._fragments = bytearray()  # joined as they come, so that a million tiny ones take no more than their bytes
         self._is_deflated = False
         self._utf8: _IncrementalDecoder | None = None
 
@@ -206,8 +204,8 @@ class FrameReader:
                 raise _Violation(CloseCode.PROTOCOL_ERROR, "a frame's length has its top bit set")
             if size < (126 if extended == 2 else 1 << 16):
                 raise _Violation(CloseCode.PROTOCOL_ERROR, "a frame's length is not in its shortest form")
-        if opcode < Opcode.CLOSE and self._held + size > self.max_message:
-            raise _Violation(CloseCode.TOO_BIG, f"the message is longer than max_message ({self.max_message} bytes)")
+        if opcode < Opcode.CLOSE and len(self._fragments) + size > self.max_message:
+            self._check_deflated_size(len(self._fragments) + size, is_deflated=bool(first & RSV1))
         stop = start + 4 + size
         if stop > len(data):
             self._needed = stop
@@ -256,21 +254,27 @@ class FrameReader:
         if self._utf8 is not None:  # at the first bad fragment, not at the end of the message
             _check_utf8(payload, self._utf8, is_final)
         if not is_final:
-            self._fragments.append(payload)
-            self._held += len(payload) + 1  # so that empty fragments are bounded too
-            if self._held > self.max_message + 1024:
-                raise _Violation(CloseCode.TOO_BIG, "the message has too many fragments")
+            self._fragments += payload
             return
         was_checked = self._utf8 is not None
         if self._fragments:
-            payload = b"".join([*self._fragments, payload])
-            self._fragments = []
-        self._held, self._opcode, self._utf8 = 0, None, None
+            payload = bytes(self._fragments + payload)
+            self._fragments = bytearray()
+        self._opcode, self._utf8 = None, None
         if self._is_deflated:
             payload = self._inflated(payload)
         if kind is Opcode.TEXT and not was_checked and not payload.isascii():
             _check_utf8(payload)
         events.append((kind, payload))
+
+    def _check_deflated_size(self, size: int, *, is_deflated: bool) -> None:
+        """Allow a message past `max_message` only where it may be shorter inflated: random bytes grow a little by deflate."""
+        may_shrink = is_deflated or (self._opcode is not None and self._is_deflated)
+        if not may_shrink or size > self.max_message + (self.max_message >> 3) + 64:
+            raise self._too_big()
+
+    def _too_big(self) -> _Violation:
+        return _Violation(CloseCode.TOO_BIG, f"the message is longer than max_message ({self.max_message} bytes)")
 
     def _inflated(self, payload: bytes) -> bytes:
         assert self._inflate is not None
@@ -279,7 +283,7 @@ class FrameReader:
         except ValueError as error:
             raise _Violation(CloseCode.INVALID_DATA, "the compressed data is damaged") from error
         if inflated is None:
-            raise _Violation(CloseCode.TOO_BIG, f"the message is longer than max_message ({self.max_message} bytes)")
+            raise self._too_big()
         return inflated
 
 
