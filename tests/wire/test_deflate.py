@@ -1,0 +1,77 @@
+"""permessage-deflate (RFC 7692)."""
+
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalesocket.wire.deflate import accepts_offer, deflate, inflate
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "permessage-deflate",
+        "permessage-deflate; client_max_window_bits",
+        "permessage-deflate; client_max_window_bits=10",
+        'permessage-deflate; client_max_window_bits="10"',
+        "permessage-deflate; server_max_window_bits=15",
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+        "x-webkit-deflate-frame, permessage-deflate",
+        "permessage-deflate; server_max_window_bits=9, permessage-deflate",
+        "Permessage-Deflate ; Client_Max_Window_Bits",
+    ],
+)
+def test_offers_that_can_be_answered_are_accepted(header: str) -> None:
+    assert accepts_offer(header)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "permessage-bzip2",
+        "permessage-deflate; server_max_window_bits=9",
+        "permessage-deflate; server_max_window_bits",
+        "permessage-deflate; client_max_window_bits=7",
+        "permessage-deflate; client_max_window_bits=16",
+        "permessage-deflate; server_no_context_takeover=1",
+        "permessage-deflate; unknown",
+        "permessage-deflate; client_max_window_bits; client_max_window_bits",
+        "permessage-deflate; =",
+    ],
+)
+def test_other_offers_are_declined(header: str) -> None:
+    assert not accepts_offer(header)
+
+
+@given(st.binary(max_size=5000))
+def test_what_was_deflated_inflates_to_what_it_was(payload: bytes) -> None:
+    assert inflate(deflate(payload), len(payload)) == payload
+
+
+@given(st.lists(st.binary(max_size=500), max_size=5))
+def test_a_peer_that_keeps_its_window_reads_every_message(payloads: list[bytes]) -> None:
+    peer = zlib.decompressobj(-15)
+
+    assert [peer.decompress(deflate(payload) + b"\x00\x00\xff\xff") for payload in payloads] == payloads
+
+
+def test_the_example_of_the_rfc_is_read() -> None:
+    assert inflate(bytes.fromhex("f248cdc9c90700"), 5) == b"Hello"  # 7.2.3.1, one block
+    assert inflate(bytes.fromhex("000500faff48656c6c6f00"), 5) == b"Hello"  # 7.2.3.3, a block without compression
+    assert inflate(bytes.fromhex("f348cdc9c9070000"), 5) == b"Hello"  # 7.2.3.4, a block with BFINAL
+    assert inflate(bytes.fromhex("f24805000000ffffcac9c90700"), 5) == b"Hello"  # 7.2.3.5, two blocks
+
+
+def test_no_more_than_the_limit_is_inflated() -> None:
+    payload = deflate(b"x" * 100)
+
+    assert inflate(payload, 100) == b"x" * 100
+    assert inflate(payload, 99) is None
+
+
+def test_damaged_data_is_said_to_be_damaged() -> None:
+    with pytest.raises(ValueError, match="invalid"):
+        inflate(b"\xff\xff\xff\xff", 100)

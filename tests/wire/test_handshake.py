@@ -1,0 +1,133 @@
+"""The opening handshake (RFC 6455 4.2)."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalesocket.wire.handshake import HandshakeError, Request, accept_key, check_upgrade, has_token, parse_request
+
+GOOD = {
+    "Host": "example.org",
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def head_of(request_line: str = "GET /chat HTTP/1.1", **changes: str | None) -> bytes:
+    """A head with the fields of a good upgrade, but for those given (`_` for `-`; None for none)."""
+    fields: dict[str, str | None] = {**GOOD, **{name.replace("_", "-"): value for name, value in changes.items()}}
+    return "\r\n".join([request_line, *(f"{name}: {value}" for name, value in fields.items() if value is not None)]).encode(
+        "latin-1"
+    )
+
+
+def parse(head: bytes, **facts: Any) -> Request:
+    return parse_request(head, **{"peer": ("192.0.2.1", 1234), "local": ("192.0.2.9", 80), "is_secure": False, **facts})
+
+
+def test_the_key_of_the_rfc_is_answered_as_it_says() -> None:
+    assert accept_key("dGhlIHNhbXBsZSBub25jZQ==") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+def test_a_request_is_read_into_facts() -> None:
+    request = parse(b"GET /chat/caf%C3%A9?name=ann&x=1?2 HTTP/1.1\r\nHost:  example.org \r\nX-One: a\r\nx-one:b\r\nX-Empty:")
+
+    assert request.method == "GET"
+    assert request.target == "/chat/caf%C3%A9?name=ann&x=1?2"
+    assert request.path == "/chat/caf%C3%A9"
+    assert request.query == "name=ann&x=1?2"
+    assert request.headers == {"host": "example.org", "x-one": "a, b", "x-empty": ""}
+    assert request.remote == "192.0.2.1:1234"
+    assert request.http_version == "1.1"
+
+
+def test_the_absolute_form_of_a_target_is_understood() -> None:
+    request = parse(b"GET http://example.org/chat/one?x=1 HTTP/1.1\r\nHost: example.org")
+
+    assert (request.path, request.query) == ("/chat/one", "x=1")
+
+
+def test_a_client_on_a_unix_socket_has_no_address() -> None:
+    assert parse(head_of(), peer=None).remote == ""
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"GET",
+        b"GET /chat",
+        b"GET  /chat HTTP/1.1",
+        b"GET /chat HTTP/1.1 more",
+        b"GET /chat HTTP/1.1\r\nno colon",
+        b"GET /chat HTTP/1.1\r\n: no name",
+        b"GET /chat HTTP/1.1\r\nbad name: x",
+        b"GET /chat HTTP/1.1\r\nname : x",
+        b"GET /chat HTTP/1.1\r\nname: x\r\n folded",
+        b"GET /chat HTTP/1.1\r\nname: x\ny: z",
+        b"GET /chat HTTP/1.1\r\nname: x\ry: z",
+        b"GET /ch\x00at HTTP/1.1",
+        b"GET /chat HTTP/1.1\r\nname: \x00",
+        b"GET /chat HTTP/1.1\r\nn\xe4me: x",
+    ],
+)
+def test_a_malformed_head_is_400(head: bytes) -> None:
+    with pytest.raises(HandshakeError) as refused:
+        parse(head)
+
+    assert refused.value.status == 400
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_request_or_400(head: bytes) -> None:
+    with suppress(HandshakeError):
+        assert "?" not in parse(head).path
+
+
+def test_an_upgrade_gives_its_key() -> None:
+    assert check_upgrade(parse(head_of())) == GOOD["Sec-WebSocket-Key"]
+
+
+def test_the_odd_key_of_the_original_s_quick_start_is_accepted() -> None:
+    assert check_upgrade(parse(head_of(Sec_WebSocket_Key="SGVsbG8sIHdvcmxkIQ=="))) == "SGVsbG8sIHdvcmxkIQ=="
+
+
+@pytest.mark.parametrize("connection", ["upgrade", "keep-alive, Upgrade", "Upgrade,keep-alive", "UPGRADE"])
+def test_upgrade_may_be_one_of_several_words(connection: str) -> None:
+    check_upgrade(parse(head_of(Connection=connection)))
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (head_of("POST /chat HTTP/1.1"), 400),
+        (head_of("GET /chat HTTP/1.0"), 400),
+        (head_of(Host=None), 400),
+        (head_of(Connection=None), 400),
+        (head_of(Connection="keep-alive"), 400),
+        (head_of(Connection="no-upgrade"), 400),
+        (head_of(Sec_WebSocket_Key=None), 400),
+        (head_of(Sec_WebSocket_Key=""), 400),
+        (head_of(Sec_WebSocket_Key="not base64!"), 400),
+        (head_of(Sec_WebSocket_Version=None), 426),
+        (head_of(Sec_WebSocket_Version="8"), 426),
+        (head_of(Sec_WebSocket_Version="13, 8"), 426),
+    ],
+)
+def test_what_is_no_good_upgrade_is_refused(head: bytes, status: int) -> None:
+    with pytest.raises(HandshakeError) as refused:
+        check_upgrade(parse(head))
+
+    assert refused.value.status == status
+
+
+def test_tokens_are_whole_words_in_any_case() -> None:
+    assert has_token("WebSocket", "websocket")
+    assert has_token("h2c, websocket", "websocket")
+    assert not has_token("websockets", "websocket")
+    assert not has_token("", "websocket")
