@@ -173,7 +173,7 @@ class RoomPool:
         self._ended_counts.add(room.counts)
         if self._last.get(room.name) is room:
             del self._last[room.name]
-        log.info("room closed", app=room.app.name, room=room.name)
+        log.debug("room closed", app=room.app.name, room=room.name)
         self._on_room_ended(self)
 
     def _open_room(self, name: str, request: Request) -> Room:
