@@ -125,6 +125,13 @@ class RawClient:
             return 1005, ""
         return int.from_bytes(frame.payload[:2], "big"), frame.payload[2:].decode()
 
+    async def read_close_after_echoes(self) -> int:
+        """The code of the close frame that comes, after messages that may still come before it."""
+        while (frame := await self.read_frame()).opcode in (TEXT, BINARY, PONG):
+            pass
+        assert frame.first == FIN | CLOSE, frame
+        return int.from_bytes(frame.payload[:2], "big")
+
     async def read_end(self) -> bytes:
         """All that comes until the server ends the connection."""
         async with asyncio.timeout(DEADLINE):
