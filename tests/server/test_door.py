@@ -1,0 +1,441 @@
+"""The door: one request head of each connection, its lane, and every way to be turned away."""
+
+import asyncio
+import json
+import ssl
+import struct
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+
+from scalesocket.config.model import Server
+from tests.conftest import Serve
+from tests.playing import Player, Playground
+from tests.raw import FIN, TEXT, RawClient, mask_frame, upgrade
+
+CAT: dict[str, Any] = {"command": ["cat"]}
+WHO: dict[str, Any] = {"command": ["sh", "-c", 'echo "$REMOTE_ADDR|$HTTPS|$SERVER_PROTOCOL"; exec cat']}
+PROXIES: dict[str, Any] = {"trusted_proxies": ["127.0.0.0/8"]}
+
+
+async def at_the_door(site: Playground) -> RawClient:
+    client = await RawClient.connect(site.port)
+    site.raw_clients.append(client)
+    return client
+
+
+async def answer_to(site: Playground, *chunks: bytes) -> str:
+    """Send these bytes on a connection of its own; return all that comes until the server ends it."""
+    client = await at_the_door(site)
+    for chunk in chunks:
+        client.send(chunk)
+        await client.writer.drain()
+        await asyncio.sleep(0.01)
+    return (await client.read_end()).decode("latin-1")
+
+
+def status_of(answer: str) -> int:
+    return int(answer.split(" ")[1])
+
+
+# --- Reading the head
+
+
+async def test_a_head_may_come_byte_by_byte(serve_express: Serve) -> None:
+    site = await serve_express(game=CAT)
+    ann = await at_the_door(site)
+
+    for byte in upgrade("/game/one"):
+        ann.send(bytes((byte,)))
+        await ann.writer.drain()
+        await asyncio.sleep(0)
+
+    assert (await ann.read_head()).startswith("HTTP/1.1 101 ")
+    ann.say("in")
+    await ann.hear("in")
+
+
+async def test_a_head_may_be_cut_anywhere(serve_express: Serve) -> None:
+    site = await serve_express(game=CAT)
+    head = upgrade("/game/one")
+
+    async def join(at: int) -> None:
+        ann = await at_the_door(site)
+        ann.send(head[:at])
+        await ann.writer.drain()
+        await asyncio.sleep(0.02)
+        ann.send(head[at:])
+        assert (await ann.read_head()).startswith("HTTP/1.1 101 "), at
+
+    await asyncio.gather(*map(join, range(1, len(head))))
+
+
+async def test_frames_in_the_same_packet_as_the_head_are_not_lost(serve_express: Serve) -> None:
+    site = await serve_express(game=CAT)
+    ann = await at_the_door(site)
+
+    ann.send(upgrade("/game/one") + mask_frame(b"early") + mask_frame(b"bird")[:4])
+    await ann.read_head()
+
+    await ann.hear("early")
+
+
+async def test_the_answer_is_the_one_the_rfc_wants(serve_express: Serve) -> None:
+    site = await serve_express(game=CAT)
+    ann = await at_the_door(site)
+
+    ann.send(upgrade("/game/one", "Sec-WebSocket-Protocol: chat"))
+    head = await ann.read_head()
+
+    assert head == (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+    )
+
+
+async def test_plain_requests_go_to_the_general_lane_with_the_bytes_that_were_read(serve_express: Serve) -> None:
+    site = await serve_express(game=CAT)
+
+    answer = await answer_to(site, b"GET /heal", b"th HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+    assert status_of(answer) == 200
+    assert json.loads(answer.partition("\r\n\r\n")[2]) == {"status": "ok"}
+
+
+async def test_two_plain_requests_in_one_packet_are_both_answered(serve_express: Serve) -> None:
+    site = await serve_express(game=CAT)
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+
+    answer = await answer_to(site, request + b"\r\n" + request + b"Connection: close\r\n\r\n")
+
+    assert answer.count('{"status":"ok"}') == 2
+
+
+async def test_a_request_that_only_speaks_of_websockets_is_a_plain_one(serve_express: Serve) -> None:
+    site = await serve_express(game=CAT)
+
+    answer = await answer_to(site, b"GET /health HTTP/1.1\r\nHost: x\r\nX-About: websocket\r\nConnection: close\r\n\r\n")
+
+    assert status_of(answer) == 200
+
+
+# --- Turned away
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        pytest.param(upgrade("/game/a b"), 400, id="request line"),
+        pytest.param(upgrade("/game/one", "broken"), 400, id="no colon"),
+        pytest.param(upgrade("/game/one").replace(b"GET", b"POST"), 400, id="POST"),
+        pytest.param(upgrade("/game/one").replace(b"HTTP/1.1", b"HTTP/1.0"), 400, id="HTTP/1.0"),
+        pytest.param(upgrade("/game/one").replace(b"Connection: Upgrade\r\n", b""), 400, id="no Connection"),
+        pytest.param(upgrade("/game/one").replace(b"Sec-WebSocket-Key", b"X-Key"), 400, id="no key"),
+        pytest.param(upgrade("/game/one").replace(b"Version: 13", b"Version: 12"), 426, id="version"),
+    ],
+)
+async def test_a_bad_upgrade_is_answered_and_counted(serve_express: Serve, head: bytes, status: int) -> None:
+    site = await serve_express(game=CAT)
+
+    answer = await answer_to(site, head)
+
+    assert status_of(answer) == status
+    assert ("Sec-WebSocket-Version: 13" in answer) == (status == 426)
+    assert site.gateway.status().refusals == {"bad_handshake": 1}
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_a_head_that_is_too_long_is_431(serve_express: Serve, in_pieces: bool) -> None:
+    site = await serve_express(game=CAT)
+    head = upgrade("/game/one", *(f"X-{number}: {'x' * 1000}" for number in range(40)))
+
+    answer = await answer_to(site, *([head[:20_000], head[20_000:]] if in_pieces else [head]))
+
+    assert status_of(answer) == 431
+    assert site.gateway.status().refusals == {"head_too_big": 1}
+
+
+async def test_a_head_of_32_KiB_is_taken(serve_express: Serve) -> None:
+    site = await serve_express(game=CAT)
+    head = upgrade("/game/one", "X-Long: ")
+    ann = await at_the_door(site)
+
+    ann.send(head.replace(b"X-Long: ", b"X-Long: " + b"x" * (32 * 1024 - len(head))))
+
+    assert (await ann.read_head()).startswith("HTTP/1.1 101 ")
+
+
+async def test_a_head_that_does_not_come_to_an_end_is_408(serve_express: Serve) -> None:
+    site = await serve_express(Server(handshake_timeout=0.2), game=CAT)
+
+    answer = await answer_to(site, upgrade("/game/one")[:-2])
+
+    assert status_of(answer) == 408
+    assert site.gateway.status().refusals == {"head_timeout": 1}
+
+
+async def test_a_connection_that_says_nothing_is_closed_without_a_word(serve_express: Serve) -> None:
+    site = await serve_express(Server(handshake_timeout=0.2), game=CAT)
+
+    assert await answer_to(site) == ""
+
+
+async def test_dripping_does_not_buy_time(serve_express: Serve) -> None:
+    site = await serve_express(Server(handshake_timeout=0.3), game=CAT)
+    ann = await at_the_door(site)
+    began = time.monotonic()
+
+    async def drip() -> None:
+        for byte in upgrade("/game/one"):
+            ann.send(bytes((byte,)))
+            await asyncio.sleep(0.05)
+
+    dripping = asyncio.create_task(drip())
+    head = await ann.read_head()
+    dripping.cancel()
+
+    assert head.startswith("HTTP/1.1 408 ")
+    assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "status"),
+    [
+        ("/nothing/one", (), 404),
+        ("/game/one/two", (), 404),
+        ("/game/a!", (), 400),
+        ("/game/one", ("Origin: http://evil.example",), 403),
+        ("/listed/green", (), 404),
+    ],
+)
+async def test_a_refusal_is_a_short_text_and_the_end_of_the_connection(
+    serve_express: Serve, path: str, fields: tuple[str, ...], status: int
+) -> None:
+    site = await serve_express(game=CAT, listed={**CAT, "rooms": ("red",)})
+
+    answer = await answer_to(site, upgrade(path, *fields))
+
+    head, _, body = answer.partition("\r\n\r\n")
+    assert status_of(answer) == status
+    assert "Connection: close" in head
+    assert f"Content-Length: {len(body.encode())}" in head
+    assert body.strip()
+
+
+async def test_a_refusal_is_read_although_the_client_goes_on_sending(serve_express: Serve) -> None:
+    site = await serve_express(game=CAT)
+    ann = await at_the_door(site)
+
+    ann.send(upgrade("/nothing/one") + b"x" * 500_000)
+
+    assert (await ann.read_head()).startswith("HTTP/1.1 404 ")
+
+
+async def test_one_without_a_place_gets_a_websocket_that_says_so(serve_express: Serve) -> None:
+    site = await serve_express(game={**CAT, "max_clients": 1})
+    await site.join("/game/one")
+
+    eve = await site.join_raw("/game/one")
+
+    assert await eve.read_close() == (1013, "the room is full")
+    assert await eve.read_end() == b""
+
+
+async def test_connections_beyond_one_and_a_half_times_max_connections_are_cut(serve_express: Serve) -> None:
+    site = await serve_express(Server(max_connections=4), game=CAT)
+    players = [await site.join("/game/one") for _ in range(4)]
+    waiting = [await at_the_door(site) for _ in range(2)]
+    await site.until(lambda: len(site.service.entrance.connections) == 6)
+
+    late = await at_the_door(site)
+    late.send(upgrade("/game/one"))
+
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await late.read_head()
+    assert site.gateway.status().refusals["too_many_connections"] == 1
+    for client in waiting:
+        await client.close()
+    await site.until(lambda: len(site.service.entrance.connections) == 4)
+    await players[0].say("still here")
+    await players[1].hear("still here")
+
+
+# --- Proxies
+
+
+async def test_a_proxy_header_says_who_the_client_is(serve_express: Serve) -> None:
+    site = await serve_express(Server.model_validate(PROXIES), game=WHO)
+    ann = await at_the_door(site)
+
+    ann.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 4711 80\r\n" + upgrade("/game/one"))
+
+    await ann.read_head()
+    await ann.hear("192.0.2.1:4711||HTTP/1.1")
+
+
+async def test_a_proxy_header_may_be_cut_anywhere(serve_express: Serve) -> None:
+    site = await serve_express(Server.model_validate(PROXIES), game=CAT)
+    addresses = bytes((192, 0, 2, 1, 192, 0, 2, 9)) + struct.pack("!HH", 4711, 80)
+    binary = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11" + struct.pack("!H", len(addresses)) + addresses
+    text = b"PROXY TCP4 192.0.2.1 192.0.2.9 4711 80\r\n"
+
+    async def join(header: bytes, at: int) -> None:
+        ann = await at_the_door(site)
+        stream = header + upgrade("/game/one")
+        ann.send(stream[:at])
+        await ann.writer.drain()
+        await asyncio.sleep(0.02)
+        ann.send(stream[at:])
+        assert (await ann.read_head()).startswith("HTTP/1.1 101 "), (header, at)
+
+    await asyncio.gather(*(join(header, at) for header in (binary, text) for at in range(1, len(header) + 2)))
+    clients = site.room("game", "one").clients.values()
+    assert {client.remote for client in clients} == {"192.0.2.1:4711"}
+
+
+async def test_a_proxy_header_reaches_the_general_lane(serve_express: Serve) -> None:
+    site = await serve_express(Server.model_validate({**PROXIES, "max_connections_per_ip": 1}), game=CAT)
+    plain = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    for _ in range(2):
+        ann = await at_the_door(site)
+        ann.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 4711 80\r\n" + plain)
+        await ann.read_head()
+        await ann.reader.readexactly(len('{"status":"ok"}'))
+
+        ann.send(upgrade("/game/one"))
+        status = (await ann.read_head()).split(" ")[1]
+
+    assert status == "429"
+    assert [client.remote for client in site.room("game", "one").clients.values()] == ["192.0.2.1:4711"]
+
+
+async def test_a_malformed_proxy_header_is_400(serve_express: Serve) -> None:
+    site = await serve_express(Server.model_validate(PROXIES), game=CAT)
+
+    answer = await answer_to(site, b"PROXY TCP4 rubbish\r\n" + upgrade("/game/one"))
+
+    assert status_of(answer) == 400
+    assert site.gateway.status().refusals == {"proxy_header": 1}
+
+
+async def test_a_proxy_header_of_a_stranger_is_no_request(serve_express: Serve) -> None:
+    site = await serve_express(Server.model_validate({"trusted_proxies": ["192.0.2.0/24"]}), game=CAT)
+
+    answer = await answer_to(site, b"PROXY TCP4 192.0.2.1 192.0.2.9 4711 80\r\n" + upgrade("/game/one"))
+
+    assert status_of(answer) == 400
+
+
+async def test_a_trusted_proxy_is_believed_who_the_client_is_and_how_it_came(serve_express: Serve) -> None:
+    site = await serve_express(Server.model_validate(PROXIES), game=WHO)
+    fields = ("X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https")
+    ann = await at_the_door(site)
+
+    ann.send(upgrade("/game/one", *fields))
+
+    await ann.read_head()
+    await ann.hear("192.0.2.1:0|on|HTTP/1.1")
+
+
+async def test_a_stranger_is_not_believed(serve_express: Serve) -> None:
+    site = await serve_express(game=WHO)
+    ann = await at_the_door(site)
+
+    ann.send(upgrade("/game/one", "X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https"))
+
+    await ann.read_head()
+    port = ann.writer.get_extra_info("sockname")[1]
+    await ann.hear(f"127.0.0.1:{port}||HTTP/1.1")
+
+
+# --- Other listeners
+
+
+async def test_a_unix_socket_is_listened_at_on_both_lanes(serve_express: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "site.sock"
+    site = await serve_express(Server.model_validate({"bind": f"unix:{path}"}), game=WHO)
+
+    ann, bob = await RawClient.connect(path), await RawClient.connect(path)
+    site.raw_clients += [ann, bob]
+    ann.send(upgrade("/game/one"))
+    bob.send(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+    assert (await ann.read_head()).startswith("HTTP/1.1 101 ")
+    await ann.hear("||HTTP/1.1")
+    assert b'{"status":"ok"}' in await bob.read_end()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost that it signed itself, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    paths = folder / "certificate.pem", folder / "key.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-out", str(paths[0]), "-keyout", str(paths[1])]
+    subprocess.run(words, check=True, capture_output=True)
+    return paths
+
+
+def tls_server(certificate: tuple[Path, Path]) -> Server:
+    return Server.model_validate({"tls": {"certificate": certificate[0], "key": certificate[1]}})
+
+
+def tls_client(certificate: tuple[Path, Path], *protocols: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=certificate[0])
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    return context
+
+
+async def test_websockets_go_over_tls(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
+    site = await serve_express(tls_server(certificate), game=WHO)
+
+    async with connect(f"wss://127.0.0.1:{site.port}/game/one", ssl=tls_client(certificate), proxy=None) as connection:
+        ann = Player(connection)
+        assert str(await ann.listen()).endswith("|on|HTTP/1.1")
+        await ann.say("x" * 500_000)
+        await ann.hear("x" * 500_000)
+
+
+async def test_a_close_over_tls_has_its_code(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
+    site = await serve_express(tls_server(certificate), game={**CAT, "max_clients": 1, "max_message": 10})
+    address = f"wss://127.0.0.1:{site.port}/game/one"
+
+    async with connect(address, ssl=tls_client(certificate), proxy=None) as connection:
+        async with connect(address, ssl=tls_client(certificate), proxy=None) as other:
+            assert await Player(other).wait_closed() == (1013, "the room is full")
+        ann = Player(connection)
+        await ann.say("x" * 11)
+        assert (await ann.wait_closed())[0] == 1009
+
+
+@pytest.mark.parametrize(("offered", "chosen"), [(("h2", "http/1.1"), "h2"), (("http/1.1",), "http/1.1"), ((), None)])
+async def test_alpn_chooses_http2_where_the_client_speaks_it(
+    serve_express: Serve, certificate: tuple[Path, Path], offered: tuple[str, ...], chosen: str | None
+) -> None:
+    site = await serve_express(tls_server(certificate), game=CAT)
+
+    ann = await RawClient.connect(site.port, tls=tls_client(certificate, *offered))
+    site.raw_clients.append(ann)
+
+    assert ann.writer.get_extra_info("ssl_object").selected_alpn_protocol() == chosen
+
+
+async def test_plain_requests_and_later_upgrades_go_over_tls(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
+    site = await serve_express(tls_server(certificate), game=WHO)
+    ann = await RawClient.connect(site.port, tls=tls_client(certificate))
+    site.raw_clients.append(ann)
+
+    ann.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await ann.read_head()).startswith("HTTP/1.1 200 ")
+    await ann.reader.readexactly(len('{"status":"ok"}'))
+    ann.send(upgrade("/game/one"))
+
+    assert (await ann.read_head()).startswith("HTTP/1.1 101 ")
+    while (frame := await ann.read_frame()).first != FIN | TEXT:
+        pass
+    assert frame.payload.endswith(b"|on|HTTP/1.1")

@@ -1,0 +1,83 @@
+"""Listening sockets: what is refused, and what is left behind."""
+
+import asyncio
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from scalesocket.config.model import Server, Tls
+from scalesocket.server.listen import ListenError, load_tls, open_socket
+from tests.conftest import Serve
+
+
+def test_an_address_in_use_is_said_to_be_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ListenError, match=f"server.bind: can't listen at 127.0.0.1:{port}: address already in use"):
+            open_socket(f"127.0.0.1:{port}")
+
+
+def test_a_host_that_is_not_ours_is_refused() -> None:
+    with pytest.raises(ListenError, match="cannot assign requested address"):
+        open_socket("192.0.2.1:0")
+
+
+def test_a_unix_socket_that_a_dead_server_left_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "site.sock"
+    open_socket(f"unix:{path}").close()
+    assert path.exists()
+
+    open_socket(f"unix:{path}").close()
+
+
+def test_a_unix_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "site.sock"
+    with open_socket(f"unix:{path}"), pytest.raises(ListenError, match="in use"):
+        open_socket(f"unix:{path}")
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "site.sock"
+    path.write_text("precious")
+
+    with pytest.raises(ListenError):
+        open_socket(f"unix:{path}")
+
+    assert path.read_text() == "precious"
+
+
+def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "certificate.pem").write_text("rubbish")
+    (tmp_path / "key.pem").write_text("rubbish")
+
+    with pytest.raises(ListenError, match=r"server.tls: can't use .*certificate.pem"):
+        load_tls(Tls(certificate=tmp_path / "certificate.pem", key=tmp_path / "key.pem"))
+
+
+async def test_several_addresses_are_listened_at(serve_express: Serve, tmp_path: Path) -> None:
+    binds = ["127.0.0.1:0", "[::1]:0", f"unix:{tmp_path / 'site.sock'}"]
+
+    site = await serve_express(Server.model_validate({"bind": binds}), game={"command": ["cat"]})
+
+    v4, v6, unix = site.service.listeners.addresses
+    assert v4.startswith("127.0.0.1:")
+    assert v6.startswith("[::1]:")
+    assert unix == f"unix:{tmp_path / 'site.sock'}"
+    for address in (v4, v6):
+        host, _, port = address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b'{"status":"ok"}' in await reader.read()
+        writer.close()
+
+
+async def test_a_unix_socket_goes_with_its_server(serve_express: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "site.sock"
+    site = await serve_express(Server.model_validate({"bind": f"unix:{path}"}), game={"command": ["cat"]})
+    assert stat.S_ISSOCK(path.stat().st_mode)
+
+    site.service.listeners.close()
+
+    assert not path.exists()
