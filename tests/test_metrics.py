@@ -53,9 +53,7 @@ def make_site(*apps: AppStatus, last_error: str | None = None, is_draining: bool
 
 
 def test_series_are_sums_of_an_app() -> None:
-    counts = Counts(
-        connections_total=11, messages_in=2, bytes_in=20, messages_out=3, bytes_out=30, records_out=4, slow_clients=5
-    )
+    counts = Counts(connections_total=11, messages_in=2, bytes_in=20, messages_out=3, bytes_out=30, records_out=4, slow_clients=5)
     site = make_site(make_app("chat", make_room("a", connections=2), make_room("b", state="lingering"), counts=counts))
 
     series = read(site)
