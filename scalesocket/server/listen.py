@@ -87,24 +87,27 @@ class Listeners:
             for bind in server.bind:
                 old = self._open.get(bind)
                 if old is None:
-                    change.added[bind] = await self._listen(bind, open_socket(bind), tls)
+                    change.added[bind] = await self._listen(bind, open_socket(bind), tls, server)
                 elif tls is not None or old.tls is not None:
-                    change.added[bind] = await self._listen(bind, old.sock.dup(), tls)
+                    change.added[bind] = await self._listen(bind, old.sock.dup(), tls, server)
         except BaseException:
             change.take_back()
             raise
         return change
 
-    async def _listen(self, bind: str, sock: socket.socket, tls: ssl.SSLContext | None) -> Listener:
+    async def _listen(self, bind: str, sock: socket.socket, tls: ssl.SSLContext | None, settings: Server) -> Listener:
         loop = asyncio.get_running_loop()
         own = sock.dup()
+        # The door's clock starts when TLS has been agreed on.
+        options: dict[str, Any] = {"ssl_handshake_timeout": settings.handshake_timeout} if tls is not None else {}
         try:
             if sock.family == socket.AF_UNIX:
                 # The file is ours to remove: asyncio would do it with a listener that has been replaced.
-                keep: dict[str, Any] = {"cleanup_socket": False} if _removes_files(loop) else {}
-                server = await loop.create_unix_server(self._entrance.make_door, sock=own, ssl=tls, backlog=BACKLOG, **keep)
+                if _removes_files(loop):
+                    options["cleanup_socket"] = False
+                server = await loop.create_unix_server(self._entrance.make_door, sock=own, ssl=tls, backlog=BACKLOG, **options)
             else:
-                server = await loop.create_server(self._entrance.make_door, sock=own, ssl=tls, backlog=BACKLOG)
+                server = await loop.create_server(self._entrance.make_door, sock=own, ssl=tls, backlog=BACKLOG, **options)
         except BaseException:
             own.close()
             sock.close()

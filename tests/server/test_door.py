@@ -401,6 +401,14 @@ async def test_websockets_go_over_tls(serve_express: Serve, certificate: tuple[P
         await ann.hear("x" * 500_000)
 
 
+async def test_a_tls_handshake_that_does_not_come_is_not_waited_for(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
+    settings = {**tls_server(certificate).model_dump(exclude_unset=True), "handshake_timeout": 0.2}
+    site = await serve_express(Server(**settings), game=CAT)
+    ann = await at_the_door(site)
+
+    assert await ann.read_end() == b""
+
+
 async def test_a_close_over_tls_has_its_code(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
     site = await serve_express(tls_server(certificate), game={**CAT, "max_clients": 1, "max_message": 10})
     address = f"wss://127.0.0.1:{site.port}/game/one"
