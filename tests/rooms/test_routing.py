@@ -1,0 +1,468 @@
+"""Routing end to end: who hears what a backend says, and what a backend hears of its clients."""
+
+import json
+import struct
+import sys
+from typing import Any, Final
+
+import pytest
+
+from tests.conftest import Serve
+from tests.playing import Player
+
+CAT: Final[dict[str, Any]] = {"command": ["cat"]}
+QUIET: Final[dict[str, Any]] = {"join_message": "", "leave_message": ""}
+# What clients say goes to the program as it is, and what the program says is routed: with `cat` a player plays the backend.
+PUPPET: Final[dict[str, Any]] = {**CAT, "routing": {"client": "broadcast", "server": "json"}}
+
+
+def record(**fields: object) -> str:
+    return json.dumps(fields, separators=(",", ":"))
+
+
+async def heard_as_json(player: Player) -> Any:
+    return json.loads(await player.listen())
+
+
+# --- json, from the backend
+
+
+async def test_to_reaches_one_client_alone(serve: Serve) -> None:
+    site = await serve(game=PUPPET)
+    ann, bob, eve = [await site.join("/game/one") for _ in range(3)]
+
+    await ann.say(record(_to=2, secret="for bob"))
+    await ann.say("for all")
+
+    await bob.hear(record(_to=2, secret="for bob"), "for all")
+    await ann.hear("for all")
+    await eve.hear("for all")
+
+
+async def test_to_may_be_a_list_and_order_is_kept_for_each(serve: Serve) -> None:
+    site = await serve(game=PUPPET)
+    ann, bob, eve = [await site.join("/game/one") for _ in range(3)]
+
+    for message in (record(n=1), record(_to=[1, 3], n=2), record(_to=2, n=3), record(n=4), record(_to=[], n=5), record(n=6)):
+        await ann.say(message)
+
+    assert [(await heard_as_json(ann))["n"] for _ in range(4)] == [1, 2, 4, 6]
+    assert [(await heard_as_json(bob))["n"] for _ in range(4)] == [1, 3, 4, 6]
+    assert [(await heard_as_json(eve))["n"] for _ in range(4)] == [1, 2, 4, 6]
+
+
+@pytest.mark.parametrize("to", [0, [0], [99]])
+async def test_to_nobody_reaches_nobody(serve: Serve, to: object) -> None:
+    site = await serve(game=PUPPET)
+    ann = await site.join("/game/one")
+
+    await ann.say(record(_to=to, n=1))
+    await ann.say(record(_to=None, n=2))
+
+    assert (await heard_as_json(ann))["n"] == 2
+
+
+@pytest.mark.parametrize("to", ["1", True, 1.5, -1, {"id": 1}, ["1"], 2**32])
+async def test_a_wrong_to_is_dropped_counted_and_logged_once(serve: Serve, to: object) -> None:
+    site = await serve(game=PUPPET)
+    ann = await site.join("/game/one")
+
+    await ann.say(record(_to=to, n=1))
+    await ann.say(record(_to=to, n=2))
+    await ann.say(record(n=3))
+
+    assert (await heard_as_json(ann))["n"] == 3
+    assert site.room("game", "one").counts.messages_dropped == 2
+    assert len([entry for entry in serve.events if "message dropped" in entry["event"]]) == 1
+
+
+async def test_except_reaches_everyone_else(serve: Serve) -> None:
+    site = await serve(game=PUPPET)
+    ann, bob, eve = [await site.join("/game/one") for _ in range(3)]
+
+    await ann.say(record(_except=1, n=1))
+    await ann.say(record(_except=[1, 2], n=2))
+    await ann.say(record(_to=[1, 2], _except=2, n=3))
+    await ann.say("end")
+
+    assert [json.loads(str(message))["n"] for message in (await ann.hear_until("end"))[:-1]] == [3]
+    assert [json.loads(str(message))["n"] for message in (await bob.hear_until("end"))[:-1]] == [1]
+    assert [json.loads(str(message))["n"] for message in (await eve.hear_until("end"))[:-1]] == [1, 2]
+
+
+async def test_close_ends_those_clients_with_its_code_and_reason_after_what_was_sent_before(serve: Serve) -> None:
+    site = await serve(game=PUPPET)
+    ann, bob = await site.join("/game/one"), await site.join("/game/one")
+
+    await ann.say(record(n=1))
+    await ann.say(record(_to=2, _close=4001, reason="you lost"))
+    await ann.say(record(n=2))
+
+    await bob.hear(record(n=1))
+    assert await bob.wait_closed() == (4001, "you lost")
+    await ann.hear(record(n=1), record(n=2))
+
+
+async def test_a_close_with_more_in_it_is_a_message_too(serve: Serve) -> None:
+    site = await serve(game=PUPPET)
+    ann = await site.join("/game/one")
+    message = record(_to=1, _close=1000, score=42)
+
+    await ann.say(message)
+
+    await ann.hear(message)
+    assert await ann.wait_closed() == (1000, "")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"_close": 4001}, {"_to": 1, "_close": 1006}, {"_to": 1, "_close": "4001"}, {"_to": 1, "_close": 3000}]
+)
+async def test_a_close_without_to_or_with_another_code_closes_nobody(serve: Serve, fields: dict[str, object]) -> None:
+    site = await serve(game=PUPPET)
+    ann = await site.join("/game/one")
+
+    await ann.say(record(**fields))
+    await ann.say("end")
+
+    await ann.hear_until("end")
+    assert site.room("game", "one").counts.messages_dropped == 1
+
+
+async def test_meta_replaces_the_metadata_and_is_sent_to_nobody(serve: Serve) -> None:
+    site = await serve(game=PUPPET)
+    ann = await site.join("/game/one")
+
+    await ann.say(record(_meta=True, round=1, players=["ann"]))
+    await ann.say(record(_meta=True, round=2))
+    await ann.say("end")
+
+    await ann.hear("end")
+    assert json.loads((await site.get("/game/api/one/metadata"))[1]) == {"round": 2}
+
+
+@pytest.mark.parametrize("text", ["plain", "[1, 2]", "5", '{"_to": 2', "null", '"{}"'])
+async def test_what_is_no_json_object_is_for_everyone(serve: Serve, text: str) -> None:
+    site = await serve(game=PUPPET)
+    ann, bob = await site.join("/game/one"), await site.join("/game/one")
+
+    await ann.say(text)
+
+    await ann.hear(text)
+    await bob.hear(text)
+
+
+# --- json, to the backend
+
+
+async def test_the_sender_is_told_and_cannot_be_forged(serve: Serve) -> None:
+    site = await serve(game={**CAT, "routing": "json", **QUIET})
+    ann, bob = await site.join("/game/one"), await site.join("/game/one")
+
+    for text in ('{"n":1}', '{"_from":1,"n":2}', '{"n":3,"_from":1,"_from":1}', '{"\\u005ffrom":1,"n":4}'):
+        await bob.say(text)
+
+    for number in range(1, 5):
+        heard = str(await ann.listen())
+        assert json.loads(heard) == {"_from": 2, "n": number}
+        assert heard.count("from") == 1
+
+
+async def test_what_a_client_says_that_is_no_json_object_is_dropped_and_costs_it_nothing(serve: Serve) -> None:
+    site = await serve(game={**CAT, "routing": "json", **QUIET})
+    ann = await site.join("/game/one")
+
+    for text in ("rubbish", "[1]", "5", "{", ""):
+        await ann.say(text)
+    await ann.say('{"n":1}')
+
+    assert await heard_as_json(ann) == {"_from": 1, "n": 1}
+    assert site.room("game", "one").counts.messages_dropped == 5
+
+
+async def test_json_on_many_lines_is_one_record(serve: Serve) -> None:
+    site = await serve(game={**CAT, "routing": "json", **QUIET})
+    ann = await site.join("/game/one")
+
+    await ann.say('{\n  "text": "a\\nb",\n  "n": 1\n}')
+
+    assert await heard_as_json(ann) == {"_from": 1, "text": "a\nb", "n": 1}
+
+
+async def test_a_client_cannot_address_others_by_way_of_a_backend_that_repeats_it_unless_the_backend_does(serve: Serve) -> None:
+    site = await serve(game={**CAT, "routing": "json", **QUIET})
+    ann, bob = await site.join("/game/one"), await site.join("/game/one")
+
+    await ann.say('{"_to":2,"n":1}')
+
+    assert await heard_as_json(bob) == {"_from": 1, "_to": 2, "n": 1}
+    await ann.hear_nothing(within=0.05)
+
+
+async def test_json_apps_are_told_of_every_join_and_leave(serve: Serve) -> None:
+    site = await serve(game={**CAT, "routing": "json"})
+    ann = await site.join("/game/one")
+    assert await heard_as_json(ann) == {"t": "Join", "_from": 1}
+
+    bob = await site.join("/game/one")
+    assert await heard_as_json(ann) == {"t": "Join", "_from": 2}
+    assert await heard_as_json(bob) == {"t": "Join", "_from": 2}
+    await bob.leave()
+
+    assert await heard_as_json(ann) == {"t": "Leave", "_from": 2}
+
+
+# --- Templates
+
+
+async def test_templates_are_filled_in_with_a_client_s_particulars(serve: Serve) -> None:
+    template = "#ID in #ROOM by #QUERY_NAME from #QUERY_STRING"
+    site = await serve(game={**CAT, "join_message": template})
+
+    ann = await site.join("/game/one?name=ann%20lee")
+
+    await ann.hear("1 in one by ann%20lee from name=ann%20lee")
+
+
+async def test_a_client_cannot_break_out_of_a_json_template(serve: Serve) -> None:
+    site = await serve(game={**CAT, "join_message": '{"q":"#QUERY_STRING"}'})
+
+    ann = await site.join('/game/one?","_to":99,"x":"')
+
+    heard = await heard_as_json(ann)
+    assert list(heard) == ["q"]
+
+
+async def test_the_leave_message_is_the_last_a_backend_hears_of_a_room(serve: Serve, tmp_path: Any) -> None:
+    site = await serve(game={"command": ["tee", str(tmp_path / "said")], "leave_message": "bye #ID"})
+    async with await site.join("/game/one") as ann:
+        await ann.say("hello")
+        await ann.hear("hello")
+
+    await site.wait_no_rooms()
+
+    assert (tmp_path / "said").read_text() == "hello\nbye 1\n"
+
+
+# --- broadcast: text, binary, delimiters
+
+
+async def test_text_is_passed_on_as_it_is_newlines_included(serve: Serve) -> None:
+    site = await serve(game=CAT)
+    ann = await site.join("/game/one")
+
+    await ann.say("one\ntwo")
+    await ann.say("")
+
+    await ann.hear("one", "two", "")
+
+
+async def test_a_binary_app_passes_chunks(serve: Serve) -> None:
+    site = await serve(game={**CAT, "binary": True})
+    ann = await site.join("/game/one")
+
+    await ann.say(b"\x00\xff\n\x00")
+
+    await ann.hear(b"\x00\xff\n\x00")
+
+
+async def test_each_of_several_delimiters_ends_a_record(serve: Serve) -> None:
+    site = await serve(game={"command": ["printf", "foobar"], "delimiter": "bc"})
+
+    ann = await site.join("/game/one")
+
+    await ann.hear("foo", "ar")
+
+
+async def test_nul_may_be_the_delimiter(serve: Serve) -> None:
+    site = await serve(game={"command": ["printf", "foo\\0b\\nar\\0"], "delimiter": "\0"})
+
+    ann = await site.join("/game/one")
+
+    await ann.hear("foo", "b\nar")
+
+
+async def test_a_carriage_return_goes_with_its_newline(serve: Serve) -> None:
+    site = await serve(game={"command": ["printf", "one\\r\\ntwo\\n\\nthree"]})
+
+    ann = await site.join("/game/one")
+
+    await ann.hear("one", "two", "", "three")
+
+
+async def test_output_that_is_not_utf8_is_mended_and_does_not_stall(serve: Serve) -> None:
+    site = await serve(game={"command": ["printf", "bad \\377\\ngood\\n"]})
+
+    ann = await site.join("/game/one")
+
+    await ann.hear("bad \ufffd", "good")
+
+
+async def test_a_record_longer_than_max_record_ends_the_room(serve: Serve) -> None:
+    site = await serve(game={**CAT, "max_record": 1000})
+    ann = await site.join("/game/one")
+
+    await ann.say("fine")
+    await ann.say("x" * 1001)
+
+    await ann.hear("fine")
+    assert await ann.wait_closed() == (1011, "the backend sent a record longer than max_record")
+
+
+# --- gwsocket
+
+PYTHON: Final = (sys.executable, "-I", "-S", "-u", "-c")
+
+
+@pytest.mark.parametrize("byte_order", ["little", "big"])
+async def test_gwsocket_keeps_kind_and_bounds_both_ways(serve: Serve, byte_order: str) -> None:
+    site = await serve(game={**CAT, "routing": "gwsocket", "byte_order": byte_order})
+    ann, bob = await site.join("/game/one"), await site.join("/game/one")
+
+    await bob.say("text\nwith a newline")  # `cat` sends it back to whom it came from
+    await bob.say(b"\x00\xff")
+    await bob.say("")
+
+    await bob.hear("text\nwith a newline", b"\x00\xff", "")
+    await ann.hear_nothing(within=0.05)
+
+
+async def test_gwsocket_id_0_is_everyone(serve: Serve) -> None:
+    code = "import sys, struct; sys.stdin.buffer.read(12 + 2); o = sys.stdout.buffer; " + (
+        "o.write(struct.pack('<III', 0, 1, 3) + b'all' + struct.pack('<III', 2, 2, 3) + b'bob'); o.flush(); sys.stdin.read()"
+    )
+    site = await serve(game={"command": (*PYTHON, code), "routing": "gwsocket"})
+    ann, bob = await site.join("/game/one"), await site.join("/game/one")
+
+    await ann.say("go")
+
+    await ann.hear("all")
+    await bob.hear("all", b"bob")
+
+
+async def test_a_wrong_gwsocket_header_ends_the_room_and_delivers_no_rubbish(serve: Serve) -> None:
+    code = "import sys, struct; o = sys.stdout.buffer; sys.stdin.buffer.read(14); " + (
+        "o.write(struct.pack('<III', 0, 1, 4) + b'fine' + struct.pack('<III', 0, 7, 4) + b'rubbish'); o.flush(); sys.stdin.read()"
+    )
+    site = await serve(game={"command": (*PYTHON, code), "routing": "gwsocket"})
+    ann = await site.join("/game/one")
+
+    await ann.say("go")
+
+    await ann.hear("fine")
+    close_code, reason = await ann.wait_closed()
+    assert close_code == 1011
+    assert "header" in reason
+
+
+@pytest.mark.parametrize(("byte_order", "header"), [("little", "<III"), ("big", ">III")])
+async def test_gwsocket_headers_say_who_spoke_in_the_app_s_byte_order(serve: Serve, byte_order: str, header: str) -> None:
+    code = "import sys; print(sys.stdin.buffer.read(14).hex(), flush=True); sys.stdin.read()"
+    routing = {"client": "gwsocket", "server": "broadcast"}
+    site = await serve(game={"command": (*PYTHON, code), "routing": routing, "byte_order": byte_order})
+    await site.join("/game/one")
+    bob = await site.join("/game/one")
+
+    await bob.say("hi")
+
+    await bob.hear((struct.pack(header, 2, 1, 2) + b"hi").hex())
+
+
+# --- History
+
+
+async def test_a_newcomer_is_replayed_the_last_messages_oldest_first(serve: Serve) -> None:
+    site = await serve(game={**CAT, "history": {"size": 3}})
+    ann = await site.join("/game/one")
+    for number in range(5):
+        await ann.say(str(number))
+        await ann.hear(str(number))
+
+    bob = await site.join("/game/one")
+    await ann.say("live")
+
+    await bob.hear("2", "3", "4", "live")
+    await ann.hear("live")
+
+
+async def test_a_newcomer_hears_the_history_before_its_own_join(serve: Serve) -> None:
+    site = await serve(game={**CAT, "history": {"size": 10}, "join_message": "+#ID"})
+    ann = await site.join("/game/one")
+    await ann.hear("+1")
+
+    bob = await site.join("/game/one")
+
+    await bob.hear("+1", "+2")
+
+
+async def test_history_never_replays_what_was_not_for_everyone(serve: Serve) -> None:
+    site = await serve(game={**PUPPET, "history": {"size": 10}})
+    ann = await site.join("/game/one")
+    for message in (
+        record(_to=1, private=1),
+        record(_to=[1], private=2),
+        record(_meta=True, x=1),
+        record(_cache=False, fleeting=1),
+        record(_except=1, n=1),
+        record(n=2),
+        "end",
+    ):
+        await ann.say(message)
+    await ann.hear_until("end")
+
+    bob = await site.join("/game/one")
+
+    await bob.hear(record(_except=1, n=1), record(n=2), "end")
+
+
+async def test_tagged_history_keeps_what_the_backend_tagged(serve: Serve) -> None:
+    site = await serve(game={**PUPPET, "history": {"size": 10, "keep": "tagged"}})
+    ann = await site.join("/game/one")
+    for message in (record(_cache=True, n=1), record(n=2), record(_cache=True, _to=1, n=3), "end"):
+        await ann.say(message)
+    await ann.hear_until("end")
+
+    bob = await site.join("/game/one")
+    await ann.say("live")
+
+    await bob.hear(record(_cache=True, n=1), "live")
+
+
+async def test_history_goes_with_the_room(serve: Serve) -> None:
+    site = await serve(game={**CAT, "history": {"size": 10}})
+    async with await site.join("/game/one") as ann:
+        await ann.say("forgotten")
+        await ann.hear("forgotten")
+    await site.wait_no_rooms()
+
+    bob = await site.join("/game/one")
+
+    await bob.hear_nothing(within=0.1)
+
+
+async def test_persistent_history_outlives_the_room(serve: Serve) -> None:
+    site = await serve(game={**CAT, "history": {"size": 2, "persist": True}})
+    for number in range(3):
+        async with await site.join("/game/one") as ann:
+            await ann.say(str(number))
+            await ann.hear_until(str(number))
+        await site.wait_no_rooms()
+
+    bob = await site.join("/game/one")
+    eve = await site.join("/game/two")
+
+    await bob.hear("1", "2")
+    await eve.hear_nothing(within=0.1)
+
+
+async def test_persistent_history_is_kept_for_as_many_rooms_as_max_rooms_says(serve: Serve) -> None:
+    site = await serve(game={**CAT, "history": {"size": 2, "persist": True}, "max_rooms": 2})
+    for room in ("one", "two", "three"):
+        async with await site.join(f"/game/{room}") as ann:
+            await ann.say(room)
+            await ann.hear(room)
+        await site.wait_no_rooms()
+
+    two, one = await site.join("/game/two"), await site.join("/game/one")
+
+    await two.hear("two")
+    await one.hear_nothing(within=0.1)
