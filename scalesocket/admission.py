@@ -87,7 +87,8 @@ def allows_origin(app: App, request: Request) -> bool:
         return True
     if app.origins is not None:
         return "*" in app.origins or origin.lower() in (allowed.lower() for allowed in app.origins)
-    return _host_of(origin) == _host_of(f"{origin.partition(':')[0]}://{request.headers.get('host', '')}")
+    host = _host_of(origin)
+    return host is not None and host == _host_of(f"{origin.partition(':')[0]}://{request.headers.get('host', '')}")
 
 
 def seen_through_proxies(request: Request, trusted: tuple[IPv4Network | IPv6Network, ...]) -> Request:
@@ -108,6 +109,8 @@ def is_trusted(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) ->
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
         return False
+    if parsed.version == 6 and parsed.ipv4_mapped is not None:  # as a listener at [::] sees them
+        parsed = parsed.ipv4_mapped
     return any(parsed in network for network in networks)
 
 
@@ -117,7 +120,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _host_of(url: str) -> tuple[str, int | None] | None:
-    """Host and port of a URL; None for what is none, which equals nothing a browser sends."""
+    """Host and port of a URL; None for what is none."""
     try:
         parts = urlsplit(url)
         return (parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)) if parts.hostname else None
