@@ -1,0 +1,32 @@
+"""A small game over JSON: who says the higher number wins the round, and who says "quit" is shown out."""
+
+import json
+import sys
+
+players: dict[int, int | None] = {}
+
+
+def say(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+for line in sys.stdin:
+    message = json.loads(line)
+    player = message["_from"]
+    match message:
+        case {"t": "Join"}:
+            players[player] = None
+            say(t="welcome", _to=player, players=sorted(players))
+            say(t="joined", _except=player, player=player)
+            say(_meta=True, players=len(players))
+        case {"t": "Leave"}:
+            players.pop(player, None)
+            say(_meta=True, players=len(players))
+        case {"quit": True}:
+            say(_to=player, _close=4000, reason="good game")
+        case {"number": int(number)}:
+            players[player] = number
+            if None not in players.values():
+                best = max(players, key=lambda each: players[each] or 0)
+                say(t="won", player=best)
+                players = dict.fromkeys(players)
