@@ -1,7 +1,6 @@
 """What proxies say of the client they speak for: Forwarded (RFC 7239), X-Forwarded-For, and the PROXY protocol."""
 
 import re
-import socket
 import struct
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
@@ -131,9 +130,9 @@ def _parse_v2(head: bytes) -> tuple[int, Address | None] | None:
         return end, None
     match family >> 4:
         case 1 if size >= 12:
-            return end, (socket.inet_ntop(socket.AF_INET, head[16:20]), int.from_bytes(head[24:26], "big"))
+            return end, (str(ip_address(head[16:20])), int.from_bytes(head[24:26], "big"))
         case 2 if size >= 36:
-            return end, (socket.inet_ntop(socket.AF_INET6, head[16:32]), int.from_bytes(head[48:50], "big"))
+            return end, (str(ip_address(head[16:32])), int.from_bytes(head[48:50], "big"))
         case 0 | 3:
             return end, None
         case _:

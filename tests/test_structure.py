@@ -1,0 +1,131 @@
+"""The structure of the package, as the documentation says it is."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from scalesocket.config.load import load_site
+from scalesocket.errors import CloseCode
+
+ROOT: Final = Path(__file__).parents[1]
+PACKAGE: Final = ROOT / "scalesocket"
+MODULES: Final = sorted(PACKAGE.rglob("*.py"))
+
+TREE: Final = re.compile(r"^  (\w+)(?:\.py|/) +(\d)  ", re.MULTILINE)
+LAYERS: Final = {name: int(number) for name, number in TREE.findall((ROOT / "docs" / "architecture.md").read_text())}
+
+READS_THE_MACHINE: Final = {"config/load.py", "config/environment.py", "config/secrets.py"}
+"""Where the folder of pure code looks outside: the file it is asked for, whether what it names is there, who may read a secret."""
+INPUT_AND_OUTPUT: Final = {
+    *("asyncio", "anyio", "socket", "selectors", "ssl", "subprocess", "multiprocessing", "threading"),
+    *("os", "io", "glob", "shutil", "tempfile", "time", "random", "http", "logging", "structlog", "watchfiles"),
+}
+CALLS: Final = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "exists", "stat", "is_file", "is_dir", "print"}
+
+
+def part_of(module: Path) -> str:
+    """The folder or the file right under the package."""
+    first = module.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports_of(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            yield node.module or ""
+
+
+def named(module: Path) -> str:
+    return str(module.relative_to(PACKAGE))
+
+
+def test_the_architecture_names_every_part_of_the_package() -> None:
+    parts = {part_of(module) for module in MODULES} - {"__init__", "__main__"}
+
+    assert parts == set(LAYERS)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=named)
+def test_imports_point_down_the_layers(module: Path) -> None:
+    part = part_of(module)
+    if part in {"__init__", "__main__"}:
+        return
+    for name in imports_of(module):
+        if name.startswith("scalesocket."):
+            other = name.split(".")[1]
+            assert other == part or LAYERS[other] <= LAYERS[part], f"{part} ({LAYERS[part]}) imports {name} ({LAYERS[other]})"
+
+
+def test_no_two_parts_of_the_package_import_each_other() -> None:
+    arrows = {
+        (part_of(module), name.split(".")[1])
+        for module in MODULES
+        for name in imports_of(module)
+        if name.startswith("scalesocket.")
+    }
+
+    assert {(one, other) for one, other in arrows if one < other and (other, one) in arrows} == set()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [module for module in MODULES if part_of(module) in {"config", "wire"} and named(module) not in READS_THE_MACHINE],
+    ids=named,
+)
+def test_config_and_wire_do_no_input_and_output(module: Path) -> None:
+    calls = {
+        node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)
+    }
+
+    assert {name.split(".")[0] for name in imports_of(module)} & INPUT_AND_OUTPUT == set()
+    assert calls & CALLS == set()
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) == "wire"], ids=named)
+def test_wire_knows_nothing_of_the_site(module: Path) -> None:
+    ours = {name.split(".")[1] for name in imports_of(module) if name.startswith("scalesocket.")}
+
+    assert ours <= {"errors", "wire"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=named)
+def test_every_module_says_what_it_owns(module: Path) -> None:
+    tree = ast.parse(module.read_text())
+
+    assert module.name == "__main__.py" or ast.get_docstring(tree), f"{module} has no docstring"
+
+
+@pytest.mark.parametrize("code", CloseCode, ids=lambda code: f"{code.name}-{code:d}")
+def test_every_close_code_is_documented(code: CloseCode) -> None:
+    assert f"| {code:d} | " in (ROOT / "docs" / "closing.md").read_text()
+
+
+@pytest.mark.parametrize("status", sorted(set(re.findall(r"status=(\d{3})", "".join(module.read_text() for module in MODULES)))))
+def test_every_refusal_is_documented(status: str) -> None:
+    assert f"| {status} | " in (ROOT / "docs" / "closing.md").read_text()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.toml")), ids=lambda file: file.name)
+def test_every_example_loads(file: Path) -> None:
+    assert load_site(file).apps
+
+
+def test_the_close_codes_of_errors_are_used_and_no_others() -> None:
+    # A close code is written as a name: a bare number would hide from the one table.
+    bare = {
+        (named(module), number)
+        for module in MODULES
+        if named(module) not in {"errors.py", "wire/frames.py", "wire/json_routing.py"}
+        for number in re.findall(r"\bClose\((1\d{3})\b", module.read_text())
+    }
+
+    assert bare == set()
