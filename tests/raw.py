@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import ssl
+from itertools import cycle
+from operator import xor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 DEADLINE: Final = 10.0
+MASK: Final = bytes.fromhex("37fa213d")  # RFC 6455 5.7
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 1.3
 
 CONTINUATION: Final = 0
@@ -34,9 +36,8 @@ class Frame(NamedTuple):
         return self.first & 0x0F
 
 
-def mask_frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, flags: int = 0, mask: bytes | None = None) -> bytes:
+def mask_frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, flags: int = 0, mask: bytes = MASK) -> bytes:
     """A frame as a client sends it (RFC 6455 5.2)."""
-    mask = os.urandom(4) if mask is None else mask
     size = len(payload)
     if size < 126:
         length = bytes((0x80 | size,))
@@ -44,7 +45,7 @@ def mask_frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, flags: i
         length = bytes((0x80 | 126,)) + size.to_bytes(2, "big")
     else:
         length = bytes((0x80 | 127,)) + size.to_bytes(8, "big")
-    masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload)) if mask != b"\0\0\0\0" else payload
+    masked = bytes(map(xor, payload, cycle(mask)))
     return bytes(((FIN if fin else 0) | flags | opcode,)) + length + mask + masked
 
 

@@ -445,7 +445,7 @@ async def test_a_peer_we_do_not_read_is_pinged_on_so_that_a_vanished_one_shows(s
     )
     ann, eve = await site.join_raw("/game/one"), await site.join_raw("/game/one")
     for _ in range(20):
-        eve.send(mask_frame(b"x" * 50_000, mask=b"\0\0\0\0"))
+        eve.send(mask_frame(b"x" * 50_000))
     room = site.room("game", "one")
     await site.until(lambda: all(client.held for client in room.clients.values()))
 

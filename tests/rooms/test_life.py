@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Final, NoReturn
@@ -465,14 +466,28 @@ async def test_a_backend_that_crashes_again_and_again_is_given_up(serve: Serve, 
     assert serve.logged("backend is given up")
 
 
-async def test_a_room_is_not_restarted_for_nobody(serve: Serve, tmp_path: Path) -> None:
+async def test_a_backend_is_not_started_again_for_nobody(serve: Serve, tmp_path: Path) -> None:
     site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "always", "idle_timeout": 30.0})
     ann = await site.join("/game/one")
     await ann.hear("life 1")
-    room = site.room("game", "one")
+    await ann.leave()
+    await site.until(lambda: site.room("game", "one").status().state == "lingering")
+    pid = site.room("game", "one").status().pid
+    assert pid is not None
 
+    os.kill(pid, signal.SIGKILL)
+
+    await site.wait_no_rooms()
+    assert (tmp_path / "lives").read_text() == "1"
+
+
+async def test_a_room_whose_last_client_leaves_between_two_processes_stops(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "always"})
+    ann = await site.join("/game/one")
+    await ann.hear("life 1")
     await ann.say("die")
+    await site.until(lambda: site.room("game", "one").status().state == "starting")
+
     await ann.leave()
 
-    await room.wait_ended()
-    assert (tmp_path / "lives").read_text() in {"1", "2"}  # 2: it died before its last client had left
+    await site.wait_no_rooms()

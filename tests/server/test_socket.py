@@ -221,7 +221,7 @@ async def test_the_close_frame_is_received_although_the_client_goes_on_sending(s
     _, ann = await echo_of(serve_express, max_message=1000)
 
     for _ in range(200):
-        ann.send(mask_frame(b"x" * 10_000, mask=b"\0\0\0\0"))
+        ann.send(mask_frame(b"x" * 10_000))
 
     assert (await ann.read_close())[0] == 1009
 

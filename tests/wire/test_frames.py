@@ -245,7 +245,7 @@ def test_tiny_and_empty_fragments_are_held_as_the_bytes_they_are() -> None:
 
 def test_a_large_frame_in_small_chunks_is_read_once() -> None:
     reader = make_reader(max_message=10_000_000)
-    stream = mask_frame(b"x" * 3_000_000, mask=b"\0\0\0\0")
+    stream = mask_frame(b"x" * 3_000_000)
 
     events = read(reader, (stream[at : at + 1000] for at in range(0, len(stream), 1000)))
 
