@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Serve
 from tests.playing import Player, is_alive, program
+from tests.raw import CLOSE, RawClient, mask_frame
 
 FAST: Final = {"stop_timeout": 0.2}
 """For programs that do not end by themselves."""
@@ -167,12 +168,17 @@ async def test_ten_thousand_times_in_and_out_never_meet_two_processes_or_a_dying
 
     async def come_and_go(number: int) -> None:
         for cycle in range(cycles):
-            async with await site.join(f"/game/{number % 10}") as player:
+            async with await RawClient.join(await site.connect(), f"/game/{number % 10}") as player:
                 if cycle % 10 == 0:
-                    await player.say(f"{number} {cycle}")
-                    await player.hear_until(f"{number} {cycle}")
+                    words = f"{number} {cycle}"
+                    player.say(words)
+                    while (await player.read_frame()).payload != words.encode():
+                        pass
+                if cycle % 2 == 0:  # the others vanish without a word
+                    player.send(mask_frame(b"", CLOSE))
+                    await player.read_end()
 
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(110):
         await asyncio.gather(*map(come_and_go, range(PLAYERS)))
 
     await site.wait_no_rooms()
