@@ -1,0 +1,195 @@
+"""How rooms and their clients take leave when the server, or their app, goes: told why, over time, and never by accident."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from scalesocket.config.model import Server
+from tests.conftest import Serve
+from tests.playing import is_alive, program, site_of
+from tests.raw import CLOSE, close_payload, mask_frame
+
+CAT: Final[dict[str, Any]] = {"command": ["cat"]}
+SHUTDOWN: Final = (1001, "the server is shutting down")
+REMOVED: Final = (1001, "the app was removed")
+
+
+# --- The server goes
+
+
+async def test_two_clients_go_at_once(serve: Serve) -> None:
+    site = await serve(Server(drain_timeout=30.0), game=CAT)
+    ann, bob = await site.join("/game/one"), await site.join("/game/two")
+    began = time.monotonic()
+
+    await site.service.drain()
+
+    assert await ann.wait_closed() == SHUTDOWN
+    assert await bob.wait_closed() == SHUTDOWN
+    assert time.monotonic() - began < 5.0
+    assert site.gateway.connections == 0
+
+
+async def test_many_clients_go_one_after_the_other(serve_express: Serve) -> None:
+    site = await serve_express(game=CAT)
+    clients = [await site.join_raw(f"/game/{number % 7}") for number in range(400)]
+    gone: list[float] = []
+
+    async def wait_closed(client: Any) -> None:
+        assert await client.read_close() == SHUTDOWN
+        gone.append(time.monotonic())
+        client.send(mask_frame(close_payload(1001), CLOSE))
+
+    await asyncio.gather(site.service.drain(), *map(wait_closed, clients))
+
+    assert max(gone) - min(gone) >= 0.3  # a thousand a second
+    assert site.gateway.pools["game"].is_empty
+
+
+async def test_no_more_time_is_taken_than_drain_timeout(serve_express: Serve) -> None:
+    site = await serve_express(Server(drain_timeout=0.1), game=CAT)
+    clients = [await site.join_raw("/game/one") for _ in range(400)]
+
+    draining = asyncio.create_task(site.service.gateway.drain())
+    began = time.monotonic()
+    closes = [await client.read_close() for client in clients]
+
+    assert set(closes) == {SHUTDOWN}
+    assert time.monotonic() - began < 2.0
+    await draining
+
+
+async def test_without_a_drain_timeout_everyone_goes_at_once(serve: Serve) -> None:
+    site = await serve(Server(drain_timeout=0.0), game=CAT)
+    players = [await site.join("/game/one") for _ in range(5)]
+
+    await site.service.drain()
+
+    assert [await player.wait_closed() for player in players] == [SHUTDOWN] * 5
+
+
+async def test_a_room_without_clients_ends_too(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("alone", tmp_path / "lock"), "idle_timeout": 60.0})
+    ann = await site.join("/game/one")
+    pid = int(await ann.listen())
+    await ann.leave()
+    await site.until(lambda: site.room("game", "one").status().state == "lingering")
+
+    await site.service.drain()
+
+    assert not is_alive(pid)
+
+
+async def test_clients_of_a_room_that_is_still_starting_hear_why_it_will_not(serve: Serve) -> None:
+    site = await serve(game={"command": program("tcp", "never"), "port": "auto", "stop_timeout": 0.1})
+    ann = await site.join("/game/one")
+
+    await site.service.drain()
+
+    assert await ann.wait_closed() == SHUTDOWN
+
+
+async def test_clients_of_a_room_between_two_processes_hear_why_there_is_no_next_one(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "always"})
+    ann = await site.join("/game/one")
+    await ann.hear("life 1")
+    await ann.say("die")
+    await site.until(lambda: site.room("game", "one").status().state == "starting")
+
+    await site.service.drain()
+
+    assert await ann.wait_closed() == SHUTDOWN
+    assert (tmp_path / "lives").read_text() == "1"
+
+
+async def test_what_a_backend_says_while_it_is_stopped_is_no_crash(serve: Serve) -> None:
+    site = await serve(game={"command": program("stubborn"), "stop_timeout": 0.2})
+    players = [await site.join("/game/one") for _ in range(3)]
+    for player in players:
+        await player.hear("stubborn")
+
+    await site.service.drain()
+
+    assert [await player.wait_closed() for player in players] == [SHUTDOWN] * 3
+
+
+async def test_the_backend_is_told_of_every_leave_before_its_input_ends(serve: Serve, tmp_path: Path) -> None:
+    site = await serve(game={"command": program("notes", tmp_path / "notes"), "leave_message": "bye #ID"})
+    for _ in range(3):
+        await site.join("/game/one")
+    await site.until((tmp_path / "notes").exists)
+
+    await site.service.drain()
+
+    assert (tmp_path / "notes").read_text().splitlines() == ["bye 1", "bye 2", "bye 3"]
+
+
+async def test_a_client_that_does_not_read_does_not_hold_up_the_end(serve: Serve) -> None:
+    site = await serve(game={"command": program("alarm", 20_000, 500), "send_buffer": 16_000_000, "stop_timeout": 0.1})
+    slow = await site.join_raw("/game/one", receive_buffer=4096)
+    slow.say("go")
+    await site.until(lambda: site.room("game", "one").counts.records_out > 1000)
+    began = time.monotonic()
+
+    await site.service.drain()
+
+    assert time.monotonic() - began < 8.0
+
+
+# --- An app goes
+
+
+async def test_a_removed_app_closes_its_clients_and_no_others(serve: Serve) -> None:
+    site = await serve(game=CAT, other=CAT)
+    ann, bob = await site.join("/game/one"), await site.join("/other/one")
+
+    site.gateway.apply(site_of({"other": CAT}))
+
+    assert await ann.wait_closed() == REMOVED
+    assert await site.refused("/game/one") == 404
+    await bob.say("still here")
+    await bob.hear("still here")
+
+
+async def test_an_app_that_comes_back_waits_for_the_end_of_its_old_rooms(serve: Serve, tmp_path: Path) -> None:
+    settings = {"game": {"command": program("alone", tmp_path / "lock", 0.4)}, "other": CAT}
+    site = await serve(**settings)
+    ann = await site.join("/game/one")
+    first = int(await ann.listen())
+    site.gateway.apply(site_of({"other": CAT}))
+    assert await ann.wait_closed() == REMOVED
+
+    site.gateway.apply(site_of(settings))
+    bob = await site.join("/game/one")
+    second = await bob.listen()
+
+    assert second != "not alone"
+    assert not is_alive(first)
+
+
+async def test_an_app_removed_and_added_again_and_again_leaks_nothing(serve: Serve) -> None:
+    site = await serve(game=CAT, other=CAT)
+
+    for _ in range(10):
+        ann = await site.join("/game/one")
+        site.gateway.apply(site_of({"other": CAT}))
+        assert await ann.wait_closed() == REMOVED
+        site.gateway.apply(site_of({"game": CAT, "other": CAT}))
+
+    await site.wait_no_rooms()
+    assert site.gateway.connections == 0
+
+
+async def test_rooms_that_are_restarted_close_with_1012_and_the_next_client_meets_a_new_process(
+    serve: Serve, tmp_path: Path
+) -> None:
+    site = await serve(game={"command": program("alone", tmp_path / "lock", 0.2)})
+    ann = await site.join("/game/one")
+    first = int(await ann.listen())
+
+    assert site.gateway.restart_app("game") == 1
+
+    assert await ann.wait_closed() == (1012, "the room was restarted")
+    bob = await site.join("/game/one")
+    assert int(await bob.listen()) != first
