@@ -17,6 +17,7 @@ from scalesocket.logs import is_logged, set_log
 def _restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    structlog.reset_defaults()  # another test may have captured the log, which counts as configuring it
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
