@@ -276,4 +276,5 @@ def make_environment(app: App, room: str, request: Request) -> Mapping[str, str]
 
 
 def _address(client: Client) -> str:
-    return client.remote.rpartition(":")[0].strip("[]")
+    """The client's address as `Request.peer` has it: `remote` less the port, and less the brackets of IPv6."""
+    return client.remote.rpartition(":")[0].strip("[]").strip("[]")

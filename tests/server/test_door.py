@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 
 from scalesocket.config.model import Server
 from tests.conftest import Serve
-from tests.playing import Player, Playground
+from tests.playing import Player, Playground, program
 from tests.raw import FIN, TEXT, RawClient, mask_frame, upgrade
 
 CAT: dict[str, Any] = {"command": ["cat"]}
@@ -419,6 +419,33 @@ async def test_a_close_over_tls_has_its_code(serve_express: Serve, certificate: 
         ann = Player(connection)
         await ann.say("x" * 11)
         assert (await ann.wait_closed())[0] == 1009
+
+
+async def test_over_tls_too_a_client_that_does_not_read_is_too_slow(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
+    flood = {"command": program("alarm", 20_000, 500), "send_buffer": 64 * 1024, "stop_timeout": 0.1}
+    site = await serve_express(tls_server(certificate), game=flood)
+    sock = await site.connect(receive_buffer=4096)
+    slow = RawClient(*await asyncio.open_connection(sock=sock, ssl=tls_client(certificate), server_hostname="localhost"))
+    site.raw_clients.append(slow)
+
+    slow.send(upgrade("/game/one") + mask_frame(b"go"))
+
+    await site.until(lambda: site.gateway.pools["game"].status().counts.slow_clients == 1)
+
+
+async def test_over_tls_too_a_client_that_reads_late_gets_everything(
+    serve_express: Serve, certificate: tuple[Path, Path]
+) -> None:
+    flood = {"command": program("alarm", 20_000, 500), "slow_client": "block", "send_buffer": 64 * 1024, "stall_timeout": 30.0}
+    site = await serve_express(tls_server(certificate), game=flood)
+    sock = await site.connect(receive_buffer=4096)
+    slow = RawClient(*await asyncio.open_connection(sock=sock, ssl=tls_client(certificate), server_hostname="localhost"))
+    site.raw_clients.append(slow)
+    slow.send(upgrade("/game/one") + mask_frame(b"go"))
+    await slow.read_head()
+    await asyncio.sleep(0.3)
+
+    await slow.hear(*(f"{number:0500}" for number in range(20_000)))
 
 
 @pytest.mark.parametrize(("offered", "chosen"), [(("h2", "http/1.1"), "h2"), (("http/1.1",), "http/1.1"), ((), None)])

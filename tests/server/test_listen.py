@@ -10,6 +10,7 @@ import pytest
 from scalesocket.config.model import Server, Tls
 from scalesocket.server.listen import ListenError, load_tls, open_socket
 from tests.conftest import Serve
+from tests.raw import RawClient, upgrade
 
 
 def test_an_address_in_use_is_said_to_be_in_use() -> None:
@@ -71,6 +72,24 @@ async def test_several_addresses_are_listened_at(serve_express: Serve, tmp_path:
         writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b'{"status":"ok"}' in await reader.read()
         writer.close()
+
+
+async def test_addresses_of_ipv6_are_counted_like_others(serve_express: Serve) -> None:
+    site = await serve_express(Server(bind=("[::1]:0",), max_connections_per_ip=1), game={"command": ["cat"]})
+
+    async def try_join() -> tuple[RawClient, str]:
+        client = RawClient(*await asyncio.open_connection("::1", site.port))
+        site.raw_clients.append(client)
+        client.send(upgrade("/game/one"))
+        return client, (await client.read_head()).split(" ")[1]
+
+    ann, first = await try_join()
+    _, second = await try_join()
+    await ann.close()
+    await site.until(lambda: site.gateway.connections == 0)
+    _, third = await try_join()
+
+    assert (first, second, third) == ("101", "429", "101")
 
 
 async def test_a_unix_socket_goes_with_its_server(serve_express: Serve, tmp_path: Path) -> None:
