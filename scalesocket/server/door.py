@@ -41,8 +41,10 @@ class Entrance:
         self.loop = asyncio.get_running_loop()
         self.connections: set[asyncio.Transport] = set()
         """Connections at the door, and websockets on the express lane."""
+        self.websockets = 0
+        """Websockets of the express lane whose connection is open, be it only for the closing handshake."""
         self._is_full = False
-        self._left = asyncio.Event()
+        self._is_quiet = asyncio.Event()
         # One timer for all doors: a timer of its own would cost a handshake 2 us of its 50.
         self._waiting: dict[Door, float] = {}  # since when, the oldest first
         self._timer: asyncio.TimerHandle | None = None
@@ -99,13 +101,19 @@ class Entrance:
     def forget(self, transport: asyncio.Transport) -> None:
         """Note that a connection is gone, or in other hands."""
         self.connections.discard(transport)
-        self._left.set()
 
-    async def wait_empty(self) -> None:
-        """Wait until the last connection is gone."""
-        while self.connections:
-            self._left.clear()
-            await self._left.wait()
+    def forget_websocket(self, transport: asyncio.Transport) -> None:
+        """Note that the connection of a websocket is gone."""
+        self.connections.discard(transport)
+        self.websockets -= 1
+        if not self.websockets:
+            self._is_quiet.set()
+
+    async def wait_quiet(self) -> None:
+        """Wait until the last websocket is gone. Connections that have said nothing yet are not waited for."""
+        while self.websockets:
+            self._is_quiet.clear()
+            await self._is_quiet.wait()
 
 
 class Door(asyncio.Protocol):
@@ -212,12 +220,13 @@ class Door(asyncio.Protocol):
             b"Sec-WebSocket-Accept: " + accept_key(key) + b"\r\n" + extensions + b"\r\n"
         )
         entrance = self._entrance
-        socket = Socket(transport, admission, is_deflated=is_deflated, on_lost=entrance.forget, loop=entrance.loop)
+        socket = Socket(transport, admission, is_deflated=is_deflated, on_lost=entrance.forget_websocket, loop=entrance.loop)
         transport.set_protocol(socket)  # before the history is sent, which may fill the buffer
         refusal = admission.join(socket)
         if refusal is not None:
             TurnedAway(transport, refusal, entrance)
             return
+        entrance.websockets += 1
         rest = head[end + len(_END) :]
         if rest:
             socket.data_received(rest)

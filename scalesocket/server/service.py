@@ -34,7 +34,7 @@ class Service:
         """Close all clients with 1001 and end all backends; the listeners answer all the while."""
         await self.gateway.drain()
         with anyio.move_on_after(FAREWELL):
-            await self.entrance.wait_empty()
+            await self.entrance.wait_quiet()
 
     def cut(self) -> None:
         """Cut every websocket and stop every room."""

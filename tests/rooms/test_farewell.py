@@ -8,7 +8,7 @@ from typing import Any, Final
 from scalesocket.config.model import Server
 from tests.conftest import Serve
 from tests.playing import is_alive, program, site_of
-from tests.raw import CLOSE, close_payload, mask_frame
+from tests.raw import CLOSE, RawClient, close_payload, mask_frame
 
 CAT: Final[dict[str, Any]] = {"command": ["cat"]}
 SHUTDOWN: Final = (1001, "the server is shutting down")
@@ -58,6 +58,20 @@ async def test_no_more_time_is_taken_than_drain_timeout(serve_express: Serve) ->
     assert set(closes) == {SHUTDOWN}
     assert time.monotonic() - began < 2.0
     await draining
+
+
+async def test_connections_that_have_said_nothing_yet_are_not_waited_for(serve_express: Serve) -> None:
+    site = await serve_express(game=CAT)
+    ann = await site.join("/game/one")
+    silent = await RawClient.connect(site.port)  # as browsers open them, to be quick when they are needed
+    site.raw_clients.append(silent)
+    await site.until(lambda: len(site.service.entrance.connections) == 2)
+    began = time.monotonic()
+
+    await site.service.drain()
+
+    assert await ann.wait_closed() == SHUTDOWN
+    assert time.monotonic() - began < 2.0
 
 
 async def test_without_a_drain_timeout_everyone_goes_at_once(serve: Serve) -> None:
