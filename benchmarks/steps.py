@@ -1,0 +1,89 @@
+"""What each step of a message's way costs: `python -m benchmarks.steps` prints a table for docs/performance.md.
+
+Every step is timed alone, in this process, with what the product gives it: a read of 1 or of 16 messages of 100 bytes.
+The least of several repetitions counts, so a busy machine disturbs little.
+"""
+
+import os
+import socket
+import timeit
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from scalesocket.config.model import App
+from scalesocket.rooms.conversation import Conversation
+from scalesocket.wire.batch import Batch, ClientId
+from scalesocket.wire.frames import Event, FrameReader, Opcode, apply_mask
+from scalesocket.wire.handshake import accept_key, check_upgrade, parse_request
+
+READS: Final = (1, 16)
+"""Messages in one read."""
+SIZE: Final = 100
+SENDER: Final = ClientId(7)
+HEAD: Final = (
+    b"GET /bench/r1 HTTP/1.1\r\nHost: 127.0.0.1:9000\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nUser-Agent: bench"
+)
+
+
+def main() -> None:
+    """Print the table."""
+    print("| step | " + " | ".join(f"{count} in a read" for count in READS) + " |")
+    print("|---|" + "---|" * len(READS))
+    names = [name for name, _ in steps(1)]
+    columns = [dict(steps(count)) for count in READS]
+    for name in names:
+        cells = " | ".join(f"{seconds_of(column[name]) / count * 1e6:.2f}" for column, count in zip(columns, READS, strict=True))
+        print(f"| {name} | {cells} |")
+    print(f"\nhandshake, head to answer, without system calls: {seconds_of(handshake) * 1e6:.1f} µs")
+
+
+def steps(count: int) -> Iterator[tuple[str, Callable[[], object]]]:
+    """The steps in the order a message takes them, for a read of `count` messages."""
+    plain = Conversation(App(name="bench", command=["cat"]), "r1")
+    json = Conversation(App(name="bench", command=["cat"], routing="json"), "r1")
+    texts = [(b'{"m":"%d"' % number).ljust(SIZE - 1) + b"}" for number in range(count)]
+    events: list[Event] = [(Opcode.TEXT, text) for text in texts]
+    wire = b"".join(masked(text) for text in texts)
+    reader = FrameReader(max_message=1 << 20, binary_as_text=True)
+    chunk, _ = plain.encode(SENDER, events)
+    addressed = b"".join(b'{"_to":[7],"m":1}'.ljust(SIZE) + b"\n" for _ in range(count))
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    frames = Batch(texts).frames
+
+    def send() -> None:
+        ours.send(frames)
+        theirs.recv(1 << 16)
+
+    yield "frames in: parse, unmask, check UTF-8", lambda: reader.feed(wire)
+    yield "encode for the backend, plain", lambda: plain.encode(SENDER, events)
+    yield "encode for the backend, json (parse, set `_from`)", lambda: json.encode(SENDER, events)
+    yield "split and route, plain", lambda: list(plain.route(chunk))
+    yield "split and route, json without routing keys", lambda: list(json.route(chunk))
+    yield "split and route, json with `_to` in each", lambda: list(json.route(addressed))
+    yield "encode frames, once for all clients", lambda: Batch(texts).frames
+    yield "compress, once for all clients", lambda: Batch(texts).deflated_frames
+    yield "one send and one receive of a local socket, both kernel's", send
+
+
+def handshake() -> None:
+    """Read a head, check it and make the answer's key."""
+    request = parse_request(HEAD, peer=("127.0.0.1", 5000), local=("127.0.0.1", 9000), is_secure=False)
+    accept_key(check_upgrade(request))
+
+
+def masked(payload: bytes) -> bytes:
+    """A client's frame."""
+    mask = os.urandom(4)
+    return bytes((0x81, 0x80 | len(payload))) + mask + apply_mask(payload, mask)
+
+
+def seconds_of(step: Callable[[], object]) -> float:
+    """The least time of one call."""
+    number = 2000
+    return min(timeit.repeat(step, number=number, repeat=15)) / number
+
+
+if __name__ == "__main__":
+    main()
