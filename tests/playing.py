@@ -113,8 +113,10 @@ class Playground:
     async def join(self, path: str, *, receive_buffer: int | None = None, **options: Any) -> Player:
         """Open a websocket on this test's lane; `options` are those of `websockets.connect`.
 
-        `receive_buffer`: bytes the kernel holds for the player, for one that does not read.
+        It reads all that comes, whether or not the test listens. With `receive_buffer`, in bytes, it reads what the test
+        listens to, and the kernel holds little more than that many bytes for it.
         """
+        options.setdefault("max_queue", None if receive_buffer is None else 16)
         options.setdefault("max_size", None)
         options.setdefault("compression", None)
         options.setdefault("ping_interval", None)

@@ -18,7 +18,6 @@ from tests.playing import Playground, is_alive, program
 from tests.raw import PING, PONG, mask_frame
 
 CAT: Final[dict[str, Any]] = {"command": ["cat"]}
-NO_QUEUE: Final[dict[str, Any]] = {"max_queue": None}
 
 
 async def metrics_of(site: Playground) -> list[str]:
@@ -27,7 +26,7 @@ async def metrics_of(site: Playground) -> list[str]:
 
 async def test_fault_1_a_client_that_lags_loses_nothing(serve: Serve) -> None:
     site = await serve(game={"command": program("alarm", 20_000, 100), "send_buffer": 8_000_000})
-    lagging = await site.join("/game/one")
+    lagging = await site.join("/game/one", receive_buffer=4096)
     await lagging.say("go")
     await site.until(lambda: site.room("game", "one").counts.records_out > 1000)
 
@@ -56,7 +55,7 @@ async def test_fault_2_what_waits_for_a_process_that_does_not_read_is_bounded(se
 
 async def test_fault_3_a_large_message_through_cat_does_not_hang_the_room(serve: Serve) -> None:
     site = await serve(game=CAT)
-    ann = await site.join("/game/one", **NO_QUEUE)
+    ann = await site.join("/game/one")
 
     await ann.say("x" * 900_000)
     await ann.hear("x" * 900_000)

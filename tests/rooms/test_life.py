@@ -340,7 +340,7 @@ async def test_a_room_that_reaches_max_lifetime_closes_its_clients_with_1000(ser
 
 
 async def test_a_client_that_says_nothing_for_client_idle_timeout_is_closed_with_1008(serve: Serve) -> None:
-    site = await serve(game={"command": ["cat"], "client_idle_timeout": 0.4})
+    site = await serve(game={"command": ["cat"], "client_idle_timeout": 0.8})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
     async def keep_talking() -> None:
