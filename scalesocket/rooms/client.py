@@ -19,6 +19,8 @@ class Hold(IntFlag):
     """The backend is behind, or not there yet."""
     RATE = 2
     """The client sent more than its `rate`."""
+    TURN = 4
+    """The client sent so much at once that others come first."""
 
 
 class Client(ABC):
@@ -118,3 +120,8 @@ class Client(ABC):
     @abstractmethod
     def unsent(self) -> int:
         """Bytes queued for the peer that the kernel has not taken yet."""
+
+    @property
+    @abstractmethod
+    def delivered(self) -> int:
+        """A number that grows while bytes go on towards the peer; for comparing with an earlier one."""

@@ -21,7 +21,7 @@ class Flow:
     *Blocked*: `slow_client = "block"`, and somebody left more than `send_buffer` unsent.
     """
 
-    __slots__ = ("_blockers", "_congested", "_is_paced", "_pace_timer", "_room", "_slow", "_unsent")
+    __slots__ = ("_blockers", "_congested", "_delivered", "_is_paced", "_pace_timer", "_room", "_slow")
 
     def __init__(self, room: "Room") -> None:
         """Watch over the output of `room`."""
@@ -29,7 +29,7 @@ class Flow:
         self._congested = 0
         self._is_paced = False
         self._pace_timer: asyncio.TimerHandle | None = None
-        self._unsent = 0
+        self._delivered = 0
         self._blockers: dict[Client, asyncio.TimerHandle] = {}
         self._slow: list[Client] = []
 
@@ -109,17 +109,16 @@ class Flow:
             self._pace_timer = None
         self._is_paced = is_paced
         if is_paced:
-            self._unsent = self._total_unsent()
+            self._delivered = self._find_delivered()
             self._pace_timer = asyncio.get_running_loop().call_later(PACE_CHECK, self._check_pace)
         self._room.read_backend(not self.is_waiting)
 
     def _check_pace(self) -> None:
         """Go on waiting while the network takes bytes from at least one client; else let `send_buffer` judge."""
-        unsent = self._total_unsent()
-        self._set_paced(unsent < self._unsent)
+        self._set_paced(self._find_delivered() != self._delivered)
 
-    def _total_unsent(self) -> int:
-        return sum(client.unsent for client in self._room.clients.values())
+    def _find_delivered(self) -> int:
+        return sum(client.delivered for client in self._room.clients.values())
 
     def _block(self, client: Client, stall_timeout: float) -> None:
         if client not in self._blockers:

@@ -20,6 +20,7 @@ from typing import Any, Final
 import structlog
 
 from scalesocket.config.model import Server, Tls
+from scalesocket.config.units import KiB
 from scalesocket.errors import ScalesocketError
 from scalesocket.server.door import Entrance
 from scalesocket.systemd import InheritedSocketError, adopt_listener
@@ -28,7 +29,13 @@ log = structlog.get_logger("listen")
 
 BACKLOG: Final = 4096
 """Connections the kernel may hold for us; it takes the lesser of this and `net.core.somaxconn`."""
+UNSENT_IN_KERNEL: Final = 64 * KiB
+"""Bytes the kernel may hold for a peer beyond those on their way."""
 PROTOCOLS: Final = ["h2", "http/1.1"]
+
+
+Address = tuple[Any, ...]
+"""What a socket binds to: host and port, and two numbers more for IPv6."""
 
 
 class ListenError(ScalesocketError):
@@ -83,11 +90,12 @@ class Listeners:
         """
         tls = load_tls(server.tls) if server.tls is not None else None
         change = Change(self, server.bind, {})
+        closing = [listener.sock for bind, listener in self._open.items() if bind not in server.bind]
         try:
             for bind in server.bind:
                 old = self._open.get(bind)
                 if old is None:
-                    change.added[bind] = await self._listen(bind, open_socket(bind), tls, server)
+                    change.added[bind] = await self._listen(bind, await open_socket(bind, closing), tls, server)
                 elif tls is not None or old.tls is not None:
                     change.added[bind] = await self._listen(bind, old.sock.dup(), tls, server)
         except BaseException:
@@ -97,6 +105,10 @@ class Listeners:
 
     async def _listen(self, bind: str, sock: socket.socket, tls: ssl.SSLContext | None, settings: Server) -> Listener:
         loop = asyncio.get_running_loop()
+        if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Connections inherit it. What a peer can't take yet stays in the transport's buffer, where `send_buffer` sees it,
+            # and not in the 4 MiB that the kernel would hide.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL)
         own = sock.dup()
         # The door's clock starts when TLS has been agreed on.
         options: dict[str, Any] = {"ssl_handshake_timeout": settings.handshake_timeout} if tls is not None else {}
@@ -183,8 +195,11 @@ def load_tls(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def open_socket(bind: str) -> socket.socket:
-    """Open a listening socket for `host:port`, `[v6]:port`, `unix:path` or `fd://N`. Raises ListenError."""
+async def open_socket(bind: str, closing: Sequence[socket.socket] = ()) -> socket.socket:
+    """Open a listening socket for `host:port`, `[v6]:port`, `unix:path` or `fd://N`. Raises ListenError.
+
+    `closing` are sockets of ours that soon listen no more: the new one may overlap them (`0.0.0.0:80` for `127.0.0.1:80`).
+    """
     try:
         if bind.startswith("fd://"):
             return adopt_listener(int(bind.removeprefix("fd://")))
@@ -192,25 +207,70 @@ def open_socket(bind: str) -> socket.socket:
             return _open_unix_socket(Path(bind.removeprefix("unix:")))
         host, _, port = bind.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, protocol)
+        family, address = await _resolve(host, int(port))
+        is_dual = host in ("", "::")
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host not in ("", "::")))
-            sock.bind(address)
-            sock.listen(BACKLOG)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+            return _open_tcp_socket(family, address, is_dual=is_dual)
+        except OSError as error:
+            in_the_way = [sock for sock in closing if sock.family != socket.AF_UNIX and sock.getsockname()[1] == address[1]]
+            if error.errno != errno.EADDRINUSE or not in_the_way:
+                raise
+            return _open_beside(in_the_way, family, address, is_dual=is_dual)
     except InheritedSocketError as error:
         raise ListenError(f"server.bind: {error}") from error
     except OSError as error:
         hint = " (is another server running? choose another port)" if error.errno == errno.EADDRINUSE else ""
         raise ListenError(f"server.bind: can't listen at {bind}: {(error.strerror or str(error)).lower()}{hint}") from error
+
+
+async def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Address]:
+    """Look up an address to listen at. Only a name waits for the resolver, and then in a thread."""
+    kind = socket.SOCK_STREAM
+    try:
+        found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    return family, address
+
+
+def _open_tcp_socket(
+    family: socket.AddressFamily, address: Address, *, is_dual: bool, may_overlap: bool = False
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, may_overlap)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_dual)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _open_beside(
+    in_the_way: Sequence[socket.socket], family: socket.AddressFamily, address: Address, *, is_dual: bool
+) -> socket.socket:
+    """Open an address that sockets of ours hold until they are closed.
+
+    Linux lets sockets overlap that all have SO_REUSEPORT, also when they get it while they listen. They lose it at once:
+    another server must be refused, not share our connections.
+    """
+    for sock in in_the_way:
+        if sock.getsockname() == address:  # the same under another name: two sockets would split what comes
+            return sock.dup()
+    try:
+        for sock in in_the_way:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        beside = _open_tcp_socket(family, address, is_dual=is_dual, may_overlap=True)
+        beside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        return beside
+    finally:
+        for sock in in_the_way:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def _open_unix_socket(path: Path) -> socket.socket:

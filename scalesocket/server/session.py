@@ -156,6 +156,11 @@ class Session(Client):
         """Payload bytes the server has not taken yet."""
         return self._unsent
 
+    @property
+    def delivered(self) -> int:
+        """Grows as the server takes what is queued."""
+        return -self._unsent
+
     # --- The two tasks
 
     async def _write(self) -> None:

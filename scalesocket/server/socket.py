@@ -1,6 +1,8 @@
 """The express lane: one websocket on asyncio's own transport, RFC 6455 without a task, a queue or a copy in between."""
 
 import asyncio
+import socket
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -16,10 +18,16 @@ from scalesocket.wire.frames import Event, FrameReader, Opcode, encode_frame
 
 HIGH_WATER: Final = 256 * KiB
 """Unsent bytes from which a client counts as congested; less where its `send_buffer` is less."""
+LARGE_READ: Final = 64 * KiB
+"""Bytes of one read after which a client waits for the others' turn."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds a peer has to answer our close frame, from when it left; then the connection is cut."""
 AT_ONCE: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
 """Closes that do not wait for the peer's answer: it broke the protocol already."""
+
+TCP_INFO_SIZE: Final = 128
+BYTES_ACKED: Final = slice(120, 128)
+"""Where `tcpi_bytes_acked` stands in the kernel's struct tcp_info (linux/tcp.h)."""
 
 _PING: Final = encode_frame(b"", Opcode.PING)
 
@@ -27,7 +35,7 @@ _PING: Final = encode_frame(b"", Opcode.PING)
 class Socket(Client, asyncio.Protocol):
     """One websocket. The door puts it on a transport in place of itself, when it has written the 101."""
 
-    __slots__ = ("_is_closing", "_is_deflated", "_loop", "_meter", "_on_lost", "_reader", "_timer", "_transport")
+    __slots__ = ("_is_closing", "_is_deflated", "_loop", "_meter", "_on_lost", "_rate_timer", "_reader", "_timer", "_transport")
 
     def __init__(
         self,
@@ -48,6 +56,7 @@ class Socket(Client, asyncio.Protocol):
         self._is_closing = False
         self._is_deflated = is_deflated
         self._timer: asyncio.TimerHandle | None = None
+        self._rate_timer: asyncio.TimerHandle | None = None
         self._reader = FrameReader(
             max_message=app.max_message,
             binary_as_text=not (app.binary or app.routing.client == "gwsocket"),
@@ -65,6 +74,10 @@ class Socket(Client, asyncio.Protocol):
         reader = self._reader
         if reader.failure is not None:
             return  # only read on so that our close frame is not lost to a reset
+        if len(chunk) >= LARGE_READ and not self._is_closing:
+            # libuv would read one peer up to 32 times in a row: a flood may not keep everyone else waiting.
+            self.hold(Hold.TURN)
+            self._loop.call_soon(self.release, Hold.TURN)
         events = reader.feed(chunk)
         if reader.has_control or reader.failure is not None or self._is_closing:
             self._handle(events, now)
@@ -84,8 +97,9 @@ class Socket(Client, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the room; the peer is gone, or the closing handshake is done."""
         self._is_closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._rate_timer):
+            if timer is not None:
+                timer.cancel()
         self.room.leave(self)
         self._on_lost(self._transport)
 
@@ -142,6 +156,18 @@ class Socket(Client, asyncio.Protocol):
         """Bytes the kernel has not taken yet."""
         return self._transport.get_write_buffer_size()
 
+    @property
+    def delivered(self) -> int:
+        """Bytes the peer's kernel has acknowledged, or less exactly, on a unix socket, those ours has taken."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.family == socket.AF_UNIX:
+            return -self.unsent
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+        except OSError:  # it is gone
+            return 0
+        return int.from_bytes(info[BYTES_ACKED], sys.byteorder)
+
     # --- In between
 
     def _said(self, messages: list[Event], now: float) -> None:
@@ -151,25 +177,24 @@ class Socket(Client, asyncio.Protocol):
             wait = self._meter.spend(len(messages), sum(len(payload) for _, payload in messages), now)
             if wait:
                 self.hold(Hold.RATE)
-                self._loop.call_later(wait, self._rate_passed)
-
-    def _rate_passed(self) -> None:
-        if not self._is_closing:
-            self.release(Hold.RATE)
+                self._rate_timer = self._loop.call_later(wait, self.release, Hold.RATE)
 
     def _handle(self, events: list[Event], now: float) -> None:
         """Act on events among which are control frames, or after which the protocol was broken."""
         messages: list[Event] = []
+        pongs: list[bytes] = []
         for event in events:
             opcode, payload = event
             if opcode is Opcode.PING:
-                self._pong(payload)
+                pongs.append(encode_frame(payload, Opcode.PONG))
             elif opcode is Opcode.CLOSE:
+                self._answer(pongs)
                 self._pass_on(messages, now)
                 self._closed_by_peer(payload)
                 return
             elif opcode is not Opcode.PONG:
                 messages.append(event)
+        self._answer(pongs)
         self._pass_on(messages, now)
         if self._reader.failure is not None:
             self.room.expel(self, self._reader.failure)
@@ -178,14 +203,14 @@ class Socket(Client, asyncio.Protocol):
         if messages and not self._is_closing:
             self._said(messages, now)
 
-    def _pong(self, payload: bytes) -> None:
-        """Answer a ping (RFC 6455 5.5.3), but not for ever to a peer that does not read the answers."""
-        if self._is_closing:
+    def _answer(self, pongs: list[bytes]) -> None:
+        """Answer pings (RFC 6455 5.5.3), those of one read at once, but not for ever to a peer that does not read the answers."""
+        if not pongs or self._is_closing:
             return
         if self.is_congested and self.unsent > self.room.app.send_buffer + self.allowance:
             self.room.expel(self, TOO_SLOW)
             return
-        self._transport.write(encode_frame(payload, Opcode.PONG))
+        self._transport.write(b"".join(pongs))
 
     def _closed_by_peer(self, payload: bytes) -> None:
         """Answer a close frame with its own code (RFC 6455 5.5.1), unless it answers ours, and end the connection."""
@@ -208,19 +233,24 @@ class Socket(Client, asyncio.Protocol):
             self._transport.close()
 
     def _cut_later(self) -> None:
-        """Cut the connection unless the peer ends it in time: what was sent before the close frame may take long to read."""
+        """End the connection unless the peer does so in time: what was sent before the close frame may take long to read."""
         patience = self.room.app.stall_timeout
-        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._cut, self.unsent, self._loop.time() + patience)
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._cut, self.delivered, self._loop.time() + patience)
 
-    def _cut(self, unsent: int, deadline: float) -> None:
-        """Cut the connection if the peer has read everything and not answered, or has read nothing for `stall_timeout`."""
+    def _cut(self, delivered: int, deadline: float) -> None:
+        """End our side if the peer could read everything and did not answer; cut it if it has read nothing for `stall_timeout`.
+
+        What the kernel still has to deliver, it delivers: only `abort` would lose it.
+        """
         now = self._loop.time()
-        if not self.unsent or (self.unsent == unsent and now >= deadline):
+        if self.delivered != delivered:
+            deadline = now + self.room.app.stall_timeout
+        elif now >= deadline:
             self._transport.abort()
             return
-        if self.unsent != unsent:
-            deadline = now + self.room.app.stall_timeout
-        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._cut, self.unsent, deadline)
+        if not self.unsent and not self._transport.is_closing():
+            self._end()
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._cut, self.delivered, deadline)
 
     def _limit_buffer(self, app: App) -> None:
         high = min(HIGH_WATER, app.send_buffer)
