@@ -193,18 +193,18 @@ class JsonEncoder:
         """
         head = b'{"_from":%d,' % sender
         records = []
-        drops: Sequence[Drop] = ()
+        drops: list[Drop] = []
         for _, payload in messages:
             try:
                 claimed = _decode_sender(payload).claimed
                 record = head + payload[1:] if claimed is UNSET and payload[:2] == b'{"' else _set_sender(sender, payload)
             except (ValueError, RecursionError):  # UnicodeDecodeError too: a binary message is not checked before
-                drops = [*drops, NOT_AN_OBJECT]
+                drops.append(NOT_AN_OBJECT)
                 continue
             if self._find_delimiter(record):
                 record = self._one_line(record)
                 if self._find_delimiter(record):
-                    drops = [*drops, CUT_BY_DELIMITER]
+                    drops.append(CUT_BY_DELIMITER)
                     continue
             records.append(record)
         if records:

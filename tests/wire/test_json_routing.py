@@ -1,5 +1,6 @@
 import json
 import math
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -18,7 +19,7 @@ from scalesocket.wire.json_routing import (
     WRONG_CLOSE,
     WRONG_META,
 )
-from scalesocket.wire.routing import CloseClients, Metadata, Routed, make_encoder, make_router
+from scalesocket.wire.routing import CloseClients, Drop, Metadata, Routed, make_encoder, make_router
 
 MiB = 1024 * 1024
 ANN = ClientId(7)
@@ -344,8 +345,20 @@ def test_what_a_client_says_comes_back_from_a_backend_that_repeats_it(value: dic
 def test_a_binary_message_is_stamped_too_and_its_bytes_are_kept() -> None:
     encoder = make_encoder("json", binary=True)
 
-    assert encoder.encode(ANN, [(Opcode.BINARY, b'{"a":"\xff",\n"b":1}')]) == (b'{"_from":7,"a":"\xff","b":1}', ())
+    assert encoder.encode(ANN, [(Opcode.BINARY, b'{"a":"\xff",\n"b":1}')]) == (b'{"_from":7,"a":"\xff","b":1}', [])
     assert encoder.encode(ANN, [(Opcode.BINARY, b'{"_from":1,"\xff":1}')]) == (b"", [NOT_AN_OBJECT])
+
+
+@pytest.mark.parametrize(("message", "drop"), [(b"x", NOT_AN_OBJECT), (b'{";":1e400}', CUT_BY_DELIMITER)])
+def test_many_dropped_messages_cost_no_more_each_than_few(message: bytes, drop: Drop) -> None:
+    # Were the list of drops made anew for each, so many would take a minute.
+    encoder = make_encoder("json", delimiter=";e")
+    started = time.process_time()
+
+    _, drops = encoder.encode(ANN, [(Opcode.TEXT, message)] * 100_000)
+
+    assert time.process_time() - started < 5
+    assert drops == [drop] * 100_000
 
 
 def test_a_join_message_is_one_record_as_its_template_says() -> None:
