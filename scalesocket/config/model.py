@@ -246,13 +246,11 @@ class App(Table):
     ] = None
     join_message: Annotated[
         str | None,
-        following(
-            'template written to the backend when a client joins; `""` for none', default=f"`{JSON_JOIN}` with json, else none"
-        ),
+        live('template written to the backend when a client joins; `""` for none', default=f"`{JSON_JOIN}` with json, else none"),
     ] = Field(default_factory=_default_join)
     leave_message: Annotated[
         str | None,
-        following(
+        live(
             'template written to the backend when a client leaves; `""` for none', default=f"`{JSON_LEAVE}` with json, else none"
         ),
     ] = Field(default_factory=_default_leave)

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from scalesocket.config.keys import Reload, keys_of
 from scalesocket.config.model import App, Server, Site
 from scalesocket.config.render import table_record, to_toml
+
+FOLLOWING: Final = frozenset({"join_message", "leave_message"})
+"""Live keys whose default follows from `routing`, which is for new rooms alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +96,24 @@ def find_changes(old: App | Server, new: App | Server) -> Sequence[Change]:
     """The keys in which two tables of one kind differ, in the order of the documentation."""
     if old == new:
         return ()
+    running = with_live_changes(old, new) if isinstance(old, App) and isinstance(new, App) else new
     texts = [{key: to_toml(value) for key, value in table_record(table).items()} for table in (old, new)]
     changes = []
     for name, key in keys_of(type(new)).items():
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
             old_text, new_text = (text.get(name, "none") for text in texts)
-            changes.append(Change(key=name, reload=key.reload, old=before, new=after, old_text=old_text, new_text=new_text))
+            reload = key.reload if key.reload is not Reload.LIVE or getattr(running, name) == after else Reload.NEXT
+            changes.append(Change(key=name, reload=reload, old=before, new=after, old_text=old_text, new_text=new_text))
     return tuple(changes)
 
 
 def with_live_changes(old: App, new: App) -> App:
-    """The settings of a running room after an edit: the live keys of the new app, all others as the room was opened with."""
-    return old.model_copy(update={name: getattr(new, name) for name, key in keys_of(App).items() if key.reload is Reload.LIVE})
+    """The settings of a running room after an edit: the live keys of the new app, all others as the room was opened with.
+
+    A default that follows from another key, as `join_message` follows from `routing`, follows from the room's own.
+    """
+    update = {name: getattr(new, name) for name, key in keys_of(App).items() if key.reload is Reload.LIVE}
+    for name in FOLLOWING.difference(new.model_fields_set):
+        update[name] = App.model_fields[name].get_default(call_default_factory=True, validated_data=dict(old))
+    return old.model_copy(update=update)

@@ -121,6 +121,39 @@ def test_every_key_of_an_app_is_tried() -> None:
     assert set(OTHER) == set(keys_of(App)) - {"name", "tcp", "unix"}
 
 
+JSON_JOIN, JSON_LEAVE = '{"t":"Join","_from":#ID}', '{"t":"Leave","_from":#ID}'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "join", "leave"),
+    [
+        ({"routing": "broadcast"}, {"routing": "json"}, None, None),
+        ({"routing": "json"}, {"routing": "broadcast"}, JSON_JOIN, JSON_LEAVE),
+        ({"routing": "broadcast"}, {"routing": "json", "join_message": "hi"}, "hi", None),
+        ({"routing": "json"}, {"routing": "broadcast", "join_message": ""}, None, JSON_LEAVE),
+        ({"routing": "json", "join_message": "hi"}, {"routing": "json"}, JSON_JOIN, JSON_LEAVE),
+        ({"routing": "broadcast", "join_message": "hi"}, {"routing": "json"}, None, None),
+    ],
+)
+def test_a_running_room_takes_join_and_leave_messages_that_are_written_and_keeps_the_defaults_of_its_routing(
+    old: dict[str, Any], new: dict[str, Any], join: str | None, leave: str | None
+) -> None:
+    running = with_live_changes(app(**old), app(**new))
+    running = with_live_changes(running, app(**new, max_rooms=5))
+
+    assert (running.join_message, running.leave_message) == (join, leave)
+
+
+def test_join_and_leave_messages_that_come_with_another_routing_are_for_new_rooms() -> None:
+    changes = find_changes(app(), app(routing="json"))
+
+    assert [(change.key, change.reload) for change in changes] == [
+        ("routing", Reload.NEXT),
+        ("join_message", Reload.NEXT),
+        ("leave_message", Reload.NEXT),
+    ]
+
+
 @given(st.sets(st.sampled_from(sorted(OTHER))))
 def test_a_running_room_gets_the_live_keys_and_keeps_the_others(keys: set[str]) -> None:
     old = app()

@@ -9,7 +9,7 @@ from scalesocket.config.keys import Reload, file_keys_of, keys_of
 from scalesocket.config.model import App, Server
 from scalesocket.config.render import to_toml
 from tests.playing import until
-from tests.reload.editing import open_edited
+from tests.reload.editing import CHAT, SERVER, open_edited
 
 pytestmark = pytest.mark.anyio
 
@@ -151,3 +151,20 @@ async def test_a_room_that_waits_for_clients_gives_way_to_a_changed_app(tmp_path
 
         assert report.changes[0].rooms == 1
         await edited.playground.wait_no_rooms()
+
+
+async def test_a_running_room_says_who_joins_as_its_own_routing_and_a_written_message_have_it(tmp_path: Path) -> None:
+    text = SERVER + CHAT
+    async with open_edited(tmp_path / "site.toml", text, is_watching=False) as edited:
+        ann = await edited.playground.join("/chat/lobby")
+
+        edited.write(text + 'routing = "json"\n')
+        await edited.reloader.reload("test")
+        await edited.playground.join("/chat/lobby")
+        await ann.say("no join was told")
+        await ann.hear("no join was told")
+
+        edited.write(text + 'routing = "json"\njoin_message = "+#ID"\n')
+        await edited.reloader.reload("test")
+        await edited.playground.join("/chat/lobby")
+        await ann.hear("+3")
