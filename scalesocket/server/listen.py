@@ -279,10 +279,13 @@ def _open_unix_socket(path: Path) -> socket.socket:
     try:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.setblocking(False)
                 try:
                     probe.connect(str(path))
                 except ConnectionRefusedError:
                     path.unlink()
+                except BlockingIOError as error:  # it lives, with more connections in its queue than it takes
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from error
                 else:
                     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         sock.bind(str(path))

@@ -39,6 +39,20 @@ def test_a_unix_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
         open_socket(f"unix:{path}")
 
 
+def test_a_unix_socket_whose_server_is_busy_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "site.sock"
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as queued, socket.socket(socket.AF_UNIX) as more:
+        server.bind(str(path))
+        server.listen(0)
+        queued.connect(str(path))
+        more.setblocking(False)
+        with pytest.raises(BlockingIOError):  # the queue is full
+            more.connect(str(path))
+
+        with pytest.raises(ListenError, match="in use"):
+            open_socket(f"unix:{path}")
+
+
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     path.write_text("precious")
