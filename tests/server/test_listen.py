@@ -13,33 +13,38 @@ from tests.conftest import Serve
 from tests.raw import RawClient, upgrade
 
 
-def test_an_address_in_use_is_said_to_be_in_use() -> None:
+async def test_an_address_in_use_is_said_to_be_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ListenError, match=f"server.bind: can't listen at 127.0.0.1:{port}: address already in use"):
-            open_socket(f"127.0.0.1:{port}")
+            await open_socket(f"127.0.0.1:{port}")
 
 
-def test_a_host_that_is_not_ours_is_refused() -> None:
+async def test_a_host_may_be_given_by_name() -> None:
+    with await open_socket("localhost:0") as sock:
+        assert sock.getsockname()[0] in ("127.0.0.1", "::1")
+
+
+async def test_a_host_that_is_not_ours_is_refused() -> None:
     with pytest.raises(ListenError, match="cannot assign requested address"):
-        open_socket("192.0.2.1:0")
+        await open_socket("192.0.2.1:0")
 
 
-def test_a_unix_socket_that_a_dead_server_left_is_replaced(tmp_path: Path) -> None:
+async def test_a_unix_socket_that_a_dead_server_left_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
-    open_socket(f"unix:{path}").close()
+    (await open_socket(f"unix:{path}")).close()
     assert path.exists()
 
-    open_socket(f"unix:{path}").close()
+    (await open_socket(f"unix:{path}")).close()
 
 
-def test_a_unix_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
+async def test_a_unix_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
-    with open_socket(f"unix:{path}"), pytest.raises(ListenError, match="in use"):
-        open_socket(f"unix:{path}")
+    with await open_socket(f"unix:{path}"), pytest.raises(ListenError, match="in use"):
+        await open_socket(f"unix:{path}")
 
 
-def test_a_unix_socket_whose_server_is_busy_is_left_alone(tmp_path: Path) -> None:
+async def test_a_unix_socket_whose_server_is_busy_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as queued, socket.socket(socket.AF_UNIX) as more:
         server.bind(str(path))
@@ -50,15 +55,15 @@ def test_a_unix_socket_whose_server_is_busy_is_left_alone(tmp_path: Path) -> Non
             more.connect(str(path))
 
         with pytest.raises(ListenError, match="in use"):
-            open_socket(f"unix:{path}")
+            await open_socket(f"unix:{path}")
 
 
-def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     path.write_text("precious")
 
     with pytest.raises(ListenError):
-        open_socket(f"unix:{path}")
+        await open_socket(f"unix:{path}")
 
     assert path.read_text() == "precious"
 
@@ -114,3 +119,47 @@ async def test_a_unix_socket_goes_with_its_server(serve_express: Serve, tmp_path
     site.service.listeners.close()
 
     assert not path.exists()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "127.1"])
+async def test_an_address_may_be_edited_to_one_that_overlaps_it(serve_express: Serve, host: str) -> None:
+    """An address that holds the port, and an edit that wants the same port of other addresses, and then the first again.
+
+    Connections of before stay, those of after are accepted, and in between no other server gets at the port.
+    """
+    site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
+    listeners, port = site.service.listeners, site.port
+    before = await site.join("/game/one")
+
+    for bind in (f"{host}:{port}", f"127.0.0.1:{port}"):
+        change = await listeners.prepare(Server(bind=(bind,)))
+        with pytest.raises(ListenError, match="in use"):
+            await open_socket(f"127.0.0.1:{port}")
+        change.commit()
+        with pytest.raises(ListenError, match="in use"):
+            await open_socket(f"127.0.0.1:{port}")
+
+        after = await site.join("/game/one")
+        await after.say("still here")
+        await before.hear("still here")
+        await after.leave()
+
+
+async def test_an_overlapping_edit_that_is_taken_back_changes_nothing(serve_express: Serve) -> None:
+    site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
+    port = site.port
+
+    for host in ("0.0.0.0", "127.1"):
+        (await site.service.listeners.prepare(Server(bind=(f"{host}:{port}",)))).take_back()
+
+    assert site.service.listeners.addresses == [f"127.0.0.1:{port}"]
+    await site.join("/game/one")
+
+
+async def test_an_address_that_overlaps_one_that_stays_is_refused(serve_express: Serve) -> None:
+    site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
+    old = site.service.listeners.addresses[0]
+    (await site.service.listeners.prepare(Server(bind=(old,)))).commit()
+
+    with pytest.raises(ListenError, match="in use"):
+        await site.service.listeners.prepare(Server(bind=(old, f"0.0.0.0:{site.port}")))
