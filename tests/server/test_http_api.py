@@ -154,6 +154,17 @@ async def test_the_apps_are_listed(general: General) -> None:
     assert (json["name"], json["rooms"], json["connections"]) == ("json", 0, 0)
 
 
+async def test_the_list_of_apps_names_programs_and_addresses_but_no_arguments() -> None:
+    secretive = App(name="secretive", command=["cat", "--token", "s3cret"])
+    remote = App(name="remote", tcp="127.0.0.1:4000")
+
+    async with open_general(secretive, remote) as general:
+        answer = await general.http.get("/api/apps/")
+
+    assert [app["target"] for app in answer.json()["apps"]] == ["cat", "tcp 127.0.0.1:4000"]
+    assert "s3cret" not in answer.text
+
+
 async def test_the_front_page_lists_the_apps(general: General) -> None:
     answer = await general.http.get("/")
 

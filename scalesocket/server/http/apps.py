@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
-from scalesocket.config.model import Site
+from scalesocket.config.model import App, Site
 from scalesocket.server.http.answers import answer_json
 from scalesocket.status import AppStatus
 
@@ -60,19 +60,22 @@ def apps_blueprint(gateway: "Gateway") -> Blueprint:
                 "last_error": status.last_error,
                 "draining": status.is_draining,
                 "connections": status.connections,
-                "apps": [describe(app) for app in status.apps],
+                "apps": [describe(app, gateway.site.apps[app.name]) for app in status.apps],
             }
         )
 
     return blueprint
 
 
-def describe(app: AppStatus) -> dict[str, object]:
-    """One app with its counts; its rooms are at its own API."""
+def describe(app: AppStatus, settings: App) -> dict[str, object]:
+    """One app with its counts; its rooms are at its own API.
+
+    Of a command, the program alone is told: its arguments may hold secrets, and anybody may ask.
+    """
     return {
         "name": app.name,
         "mount": app.mount,
-        "target": app.target,
+        "target": app.target if settings.command is None else settings.command[0],
         "rooms": len(app.rooms),
         "rooms_total": app.rooms_total,
         "connections": app.connections,
