@@ -96,11 +96,15 @@ class Child:
             self.is_released = True
             self._on_release(self)
 
+    async def wait_gone(self) -> None:
+        """Wait until somebody has released it and nothing of the group is left, however long that takes."""
+        await self._released.wait()
+
     async def wait_released(self) -> None:
         """Wait until nothing of the released group is left, but at most RELEASE_TIMEOUT."""
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT):
-                await self._released.wait()
+                await self.wait_gone()
         except TimeoutError:
             log.error("killed processes are still there", group=self.pid)
             self.note_exit(-signal.SIGKILL)

@@ -1,6 +1,6 @@
 """A process a room started: its stop ladder, and what it says on stderr.
 
-Starts no tasks; the log of stderr is written from the event loop's callbacks.
+The log of stderr is written from the event loop's callbacks.
 """
 
 import asyncio
@@ -145,8 +145,18 @@ class Process:
         await self._child.wait_released()
 
     async def _wait_over(self, wait_drained: Callable[[], Awaitable[None]]) -> None:
+        """Wait until it has ended and all its output was delivered.
+
+        Once the whole group was killed by others, as when the server is told a second time to end, no output is waited
+        for: who left the group may hold its end open as long as it likes.
+        """
         await self._child.wait_exit()
-        await wait_drained()
+        waits = [asyncio.ensure_future(waited) for waited in (wait_drained(), self._child.wait_gone())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
 
 async def is_over(waited: Awaitable[object], timeout: float) -> bool:

@@ -351,6 +351,23 @@ async def test_a_process_left_behind_while_stopping_may_speak_until_the_timeout(
     assert room.heard.endswith(b"late\n")
 
 
+async def test_a_stop_ends_with_the_spawner_whoever_holds_the_output(open_room: Opener, spawner: Spawner) -> None:
+    room = await open_room("sh", "-c", "setsid sh -c 'echo $$; exec sleep 60' & exec cat")
+    pid = int(await room.hear_line())
+    stop = asyncio.ensure_future(room.stop(timeout=60))
+    assert (await room.backend.wait_exit()).status == 0
+    assert is_alive(pid)
+
+    spawner.close()
+
+    try:
+        async with asyncio.timeout(3):
+            assert (await stop).status == 0
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
+
+
 async def test_orphans_are_reaped_while_their_room_runs(open_room: Opener, spawner: Spawner) -> None:
     room = await open_room("sh", "-c", "(true & echo $!) ; exec cat")
     pid = int(await room.hear_line())
