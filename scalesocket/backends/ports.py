@@ -1,5 +1,6 @@
 """The TCP ports that children are told to listen on. Owns which of them belong to a room."""
 
+import os
 import socket
 from itertools import chain
 from typing import Final
@@ -27,9 +28,12 @@ class Ports:
         """A port that nobody listens on, from `first` to `last`, both included; 0 and 0 for any. To be given back.
 
         A range is gone round, because a port that was just given back may have connections that linger.
-        Raises BackendError if none is free.
+        Raises BackendError if none is free, or if there is no descriptor left to find out.
         """
-        port = self._find_any() if first == 0 else self._find(first, last)
+        try:
+            port = self._find_any() if first == 0 else self._find(first, last)
+        except OSError as error:
+            raise BackendError(f"cannot look for a free port: {os.strerror(error.errno or 0).lower()}") from error
         self._taken.add(port)
         return port
 
@@ -56,7 +60,7 @@ class Ports:
 
 
 def is_free(port: int) -> bool:
-    """Whether a child could listen on this port now, if it does not mind old connections that linger."""
+    """Whether a child could listen on this port now, if it does not mind old connections that linger. Raises OSError."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

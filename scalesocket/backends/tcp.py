@@ -302,8 +302,14 @@ async def connect_unix(path: Path, receiver: Receiver) -> Connection:
 
 
 async def try_connect(port: int, timeout: float) -> socket.socket | None:
-    """A connection to a port of this machine; None if nobody listens there, or nobody accepts within `timeout` seconds."""
-    connected = socket.socket()
+    """A connection to a port of this machine; None if nobody listens there, or nobody accepts within `timeout` seconds.
+
+    Raises BackendError if no descriptor is left.
+    """
+    try:
+        connected = socket.socket()
+    except OSError as error:
+        raise BackendError(describe(error)) from error
     try:
         connected.setblocking(False)
         async with asyncio.timeout(timeout):

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import resource
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from scalesocket.backends.backend import Backend, Exit
@@ -113,6 +115,16 @@ def open_fds() -> Counter[str]:
             continue
     del kinds["/dev/null"]
     return kinds
+
+
+@contextmanager
+def open_file_limit(soft: int) -> Iterator[None]:
+    old, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (old, hard))
 
 
 def children() -> list[int]:

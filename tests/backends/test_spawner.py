@@ -3,13 +3,12 @@
 import asyncio
 import json
 import os
-import resource
 import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,18 @@ from scalesocket.backends import launcher
 from scalesocket.backends.child import Child, SpawnRequest
 from scalesocket.backends.launcher import Spawner
 from scalesocket.errors import BackendError, SpawnerError
-from tests.backends.lobby import PROGRAMS, Opener, children, exists, is_alive, open_fds, parse_state, program, until
+from tests.backends.lobby import (
+    PROGRAMS,
+    Opener,
+    children,
+    exists,
+    is_alive,
+    open_fds,
+    open_file_limit,
+    parse_state,
+    program,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -334,16 +344,6 @@ async def test_a_process_that_ended_keeps_its_number_until_it_is_released(spawne
 
     await child.wait_released()
     assert not exists(child.pid)
-
-
-@contextmanager
-def open_file_limit(soft: int) -> Iterator[None]:
-    old, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (old, hard))
 
 
 async def test_a_start_that_finds_no_descriptor_left_fails_and_leaves_nothing(spawner: Spawner) -> None:

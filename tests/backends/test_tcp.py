@@ -1,6 +1,7 @@
 """Connections to targets, and processes that listen on a port they were told."""
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -14,9 +15,10 @@ import pytest
 
 from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
+from scalesocket.backends.tcp import try_connect
 from scalesocket.config.values import Endpoint, PortRange
 from scalesocket.errors import BackendError
-from tests.backends.lobby import Opener, children, program, until
+from tests.backends.lobby import Opener, children, open_file_limit, program, until
 
 pytestmark = pytest.mark.anyio
 AUTO = PortRange(0, 0)
@@ -286,6 +288,27 @@ async def test_a_stubborn_process_on_a_port_is_killed(open_room: Opener) -> None
     outcome = await room.stop(timeout=0.2)
 
     assert outcome.signal == signal.SIGKILL
+
+
+@pytest.mark.parametrize("allowed", [AUTO, PortRange(20000, 20009)], ids=str)
+async def test_a_start_that_finds_no_descriptor_for_its_port_is_an_error(open_room: Opener, allowed: PortRange) -> None:
+    lowest = os.dup(0)
+    os.close(lowest)
+
+    with open_file_limit(lowest), pytest.raises(BackendError, match=r"': cannot look for a free port: too many open files$"):
+        await open_room(*program("tcp"), port=allowed)
+
+    assert open_room.ports.taken == frozenset()
+
+
+async def test_a_connection_that_finds_no_descriptor_is_an_error(spawner: Spawner) -> None:
+    lowest = os.dup(0)
+    os.close(lowest)
+
+    with open_file_limit(lowest), pytest.raises(BackendError, match=r"^too many open files$"):
+        await try_connect(1, 1.0)
+
+    assert children() == [spawner.pid]
 
 
 @pytest.mark.parametrize("first", [0, 20000])
