@@ -1,8 +1,10 @@
 """Backends that are a connection: to a target that is there anyway, or to a process that was started and told its port."""
 
 import asyncio
+import contextlib
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Final, cast
 
@@ -16,6 +18,9 @@ from scalesocket.errors import BackendError
 FIRST_PAUSE: Final = 0.005
 """Seconds between the first two attempts to connect to a process; each pause is half as long again as the last."""
 LONGEST_PAUSE: Final = 0.1
+TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # linux/tcp.h; Python has no name for it before 3.12
+MAX_UNSEEN: Final = 64 * 1024
+"""Bytes a kernel takes and does not send yet. All else waits where `unsent` counts it: a peer that reads slowly shows."""
 
 
 class Connection(asyncio.Protocol):
@@ -94,6 +99,10 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
         self._transport.pause_reading()
+        connected = self._transport.get_extra_info("socket")
+        if sys.platform == "linux" and connected.family != socket.AF_UNIX:
+            with contextlib.suppress(OSError):  # a kernel without it buffers more, and nothing else
+                connected.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, MAX_UNSEEN)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""

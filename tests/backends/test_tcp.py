@@ -115,6 +115,21 @@ async def test_a_target_that_does_not_read_blocks_its_room_and_is_closed_in_time
     assert room.backend.unsent == 0
 
 
+async def test_what_a_target_has_not_taken_is_seen(open_room: Opener) -> None:
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        room = await open_room(tcp=target(deaf.getsockname()[1]))
+
+        for _ in range(100):
+            room.backend.write(b"x" * 20_000)
+        await asyncio.sleep(0.1)
+
+        assert room.backend.unsent > 1_600_000  # the peer's buffer and ours, and not all that ours could grow to
+        await room.stop()
+
+
 async def test_a_target_stands_still_while_reading_is_paused(listen: Listen, open_room: Opener) -> None:
     room = await open_room(tcp=target(await listen()))
     await room.hear(b"hello\n")
