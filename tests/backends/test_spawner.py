@@ -255,6 +255,28 @@ async def test_a_spawner_that_hangs_is_replaced(
     await (await open_room("cat")).stop()
 
 
+async def test_starts_that_were_cancelled_while_the_spawner_hangs_hold_up_nobody(
+    spawner: Spawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "SPAWN_TIMEOUT", 0.3)
+    old = spawner.pid
+    assert old is not None
+    spawner._started_at -= launcher.SHORT_LIFE
+    os.kill(old, signal.SIGSTOP)
+    starts = [asyncio.ensure_future(spawner.spawn(CAT)) for _ in range(launcher.MAX_IN_FLIGHT)]
+    await until(lambda: len(spawner._starts) == launcher.MAX_IN_FLIGHT)
+
+    for start in starts:
+        start.cancel()
+    await asyncio.wait(starts)
+
+    async with asyncio.timeout(5):
+        child = await spawner.spawn(CAT)
+    assert spawner.pid != old
+    child.discard()
+    await until(lambda: not spawner.groups)
+
+
 async def test_a_stop_does_not_need_a_spawner_that_answers(
     spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
