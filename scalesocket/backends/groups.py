@@ -31,10 +31,15 @@ def find_strays(session: int, groups: Collection[int]) -> list[int]:
     """Our own children in this session that belong to none of these groups.
 
     Every child of a spawner is in the spawner's session, so what it had started is told from children of others.
+    A thread of ours that ends meanwhile hands its children to another. Raises OSError if no descriptor is left.
     """
     strays = []
     for path in Path("/proc/self/task").glob("*/children"):
-        for pid in map(int, path.read_text().split()):
+        try:
+            pids = path.read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for pid in map(int, pids):
             with contextlib.suppress(ProcessLookupError):
                 if os.getsid(pid) == session and os.getpgid(pid) not in groups:
                     strays.append(pid)

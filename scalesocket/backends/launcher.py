@@ -361,12 +361,16 @@ class Spawner:
         self._orders.clear()
         log.error("the spawner died", pid=old, status=status, children=len(self._children))
         self._requeue()
-        strays = find_strays(old, self._children.keys())
         if self._loop.time() - self._started_at < SHORT_LIFE:
             self._fail_all("the spawner is not running")
             self._loop.call_later(PAUSE, self._relaunch)
         else:
             self._relaunch()
+        strays: list[int] = []
+        try:  # after the launch, which comes about whatever becomes of this
+            strays = find_strays(old, self._children.keys())
+        except OSError as error:
+            log.error("cannot look for what the spawner had started", pid=old, error=str(error))
         for child in tuple(self._children.values()):  # after the launch, which can't do without descriptors
             if child.pid not in self._adopted:
                 self._adopt(child)

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ import pytest
 from scalesocket.backends import child as child_module
 from scalesocket.backends import launcher
 from scalesocket.backends.child import Child, SpawnRequest
+from scalesocket.backends.groups import find_strays
 from scalesocket.backends.launcher import Spawner
 from scalesocket.errors import BackendError, SpawnerError
 from tests.backends.lobby import (
@@ -222,6 +224,28 @@ async def test_starts_in_flight_when_the_spawner_is_killed_are_done_by_the_next(
         child.discard()
     await until(lambda: not spawner.groups)
     assert running(marker) == []
+
+
+def test_strays_are_looked_for_while_threads_come_and_go() -> None:
+    is_over = threading.Event()
+
+    def start_threads() -> None:
+        while not is_over.is_set():
+            thread = threading.Thread(target=int)
+            thread.start()
+            thread.join()
+
+    starters = [threading.Thread(target=start_threads) for _ in range(4)]
+    for starter in starters:
+        starter.start()
+    try:
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            find_strays(os.getpid(), ())
+    finally:
+        is_over.set()
+        for starter in starters:
+            starter.join()
 
 
 def running(marker: str) -> list[int]:
