@@ -29,6 +29,8 @@ log = structlog.get_logger("listen")
 
 BACKLOG: Final = 4096
 """Connections the kernel may hold for us; it takes the lesser of this and `net.core.somaxconn`."""
+MAX_ACCEPTS: Final = 16
+"""Connections asyncio accepts at once; out of descriptors it tries, and reports, as many times a second."""
 UNSENT_IN_KERNEL: Final = 64 * KiB
 """Bytes the kernel may hold for a peer beyond those on their way."""
 PROTOCOLS: Final = ["h2", "http/1.1"]
@@ -117,13 +119,16 @@ class Listeners:
                 # The file is ours to remove: asyncio would do it with a listener that has been replaced.
                 if _removes_files(loop):
                     options["cleanup_socket"] = False
-                server = await loop.create_unix_server(self._entrance.make_door, sock=own, ssl=tls, backlog=BACKLOG, **options)
+                server = await loop.create_unix_server(
+                    self._entrance.make_door, sock=own, ssl=tls, backlog=MAX_ACCEPTS, **options
+                )
             else:
-                server = await loop.create_server(self._entrance.make_door, sock=own, ssl=tls, backlog=BACKLOG, **options)
+                server = await loop.create_server(self._entrance.make_door, sock=own, ssl=tls, backlog=MAX_ACCEPTS, **options)
         except BaseException:
             own.close()
             sock.close()
             raise
+        sock.listen(BACKLOG)  # the loop has set the kernel's queue to what it accepts at once
         return Listener(bind, sock, server, tls)
 
     def commit(self, change: "Change") -> None:

@@ -1,9 +1,13 @@
 """Listening sockets: what is refused, and what is left behind."""
 
 import asyncio
+import os
+import resource
 import socket
 import stat
+import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,3 +167,42 @@ async def test_an_address_that_overlaps_one_that_stays_is_refused(serve_express:
 
     with pytest.raises(ListenError, match="in use"):
         await site.service.listeners.prepare(Server(bind=(old, f"0.0.0.0:{site.port}")))
+
+
+def longest_queue() -> int:
+    return int(Path("/proc/sys/net/core/somaxconn").read_text())
+
+
+async def test_many_connections_may_wait_to_be_accepted(serve_express: Serve) -> None:
+    site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
+    (listener,) = site.service.listeners._open.values()
+
+    # Of a listening socket, tcpi_sacked is how long its queue may be.
+    queue = struct.unpack("=8x6I", listener.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32))[5]
+
+    assert queue == min(4096, longest_queue())
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False})])
+async def test_running_out_of_descriptors_is_reported_a_few_times_only(serve_express: Serve) -> None:
+    """A server that has no descriptor left when a connection comes: it says so, in few lines, and accepts it later."""
+    site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
+    reports: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    handler, limits = loop.get_exception_handler(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        first_free = os.dup(client.fileno())
+        os.close(first_free)
+        loop.set_exception_handler(lambda _, report: reports.append(report))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, limits[1]))
+        try:
+            client.connect(("127.0.0.1", site.port))
+            await site.until(lambda: bool(reports))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            loop.set_exception_handler(handler)
+        assert len(reports) <= 16
+
+        client.setblocking(False)
+        await loop.sock_sendall(client, b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await loop.sock_recv(client, 1000)).startswith(b"HTTP/1.1 200")
