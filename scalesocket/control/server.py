@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ MAX_REQUEST: Final = 64 * 1024
 """Bytes of the longest request; a longer one is answered with an error."""
 MAX_CONNECTIONS: Final = 8
 """Connections served at once; more wait in the kernel's queue."""
+LOCK_TIMEOUT: Final = 0.25
+"""Seconds to wait for the lock on the socket's folder. The server does nothing else meanwhile."""
+LOCK_PAUSE: Final = 0.01
 REQUEST_TIMEOUT: Final = 5.0
 """Seconds to send the request, and to take the answer."""
 ANSWER_TIMEOUT: Final = 60.0
@@ -181,11 +185,14 @@ class Binding:
     inode: int
 
     def close(self) -> None:
-        """Close the socket and remove its files, unless they are another's by now."""
-        with suppress(OSError), _claimed(self.places[0].parent):
-            if self.places[0].lstat().st_ino == self.inode:
-                for place in reversed(self.places):
-                    place.unlink(missing_ok=True)
+        """Close the socket and remove its files, unless they are another's by now or the folder is locked: then they stay."""
+        try:
+            with suppress(OSError), _claimed(self.places[0].parent):
+                if self.places[0].lstat().st_ino == self.inode:
+                    for place in reversed(self.places):
+                        place.unlink(missing_ok=True)
+        except ControlError as error:
+            log.warning("the files of the control socket stay", why=str(error))
         self.listener.close()
 
 
@@ -226,13 +233,32 @@ def bind_control(paths: Sequence[Path]) -> Binding | None:
 
 @contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
-    """Hold a lock on the folder: of two servers starting at once, none shall take the other's fresh socket for a stale one."""
+    """Hold a lock on the folder: of two servers starting at once, none shall take the other's fresh socket for a stale one.
+
+    Raises ControlError when it is not to be had: in a shared folder any user may hold it, and must not hold us up.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _lock(fd, folder)
         yield
     finally:
         os.close(fd)
+
+
+def _lock(fd: int, folder: Path) -> None:
+    """Wait a little for a lock: another server has it only while it binds its socket."""
+    until = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                raise ControlError(
+                    f'{folder}: another process holds a lock on the folder (set server.control to another place, or to "off")'
+                ) from error
+            time.sleep(LOCK_PAUSE)
+        else:
+            return
 
 
 def _clear(place: Path) -> None:

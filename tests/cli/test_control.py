@@ -1,9 +1,12 @@
 """The control socket: found by both ends, for its user alone, and never in another server's way."""
 
 import asyncio
+import fcntl
 import os
 import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -129,6 +132,35 @@ async def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
             pass
 
     assert path.read_text() == "mine"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.timeout(10)
+async def test_a_folder_that_another_process_locks_is_not_waited_for(tmp_path: Path) -> None:
+    """A folder in which any user can hold the lock, held: no socket is opened there, and one that is open closes."""
+    with locked(tmp_path):
+        with pytest.raises(ControlError, match="another process holds a lock"):
+            async with open_control([tmp_path / "control.sock"], respond):
+                pass
+        async with open_control([tmp_path / "control.sock"], respond, is_needed=False):
+            assert names_in(tmp_path) == []
+
+    async with open_control([tmp_path / "control.sock"], respond) as control:
+        with locked(tmp_path):
+            control.close()
+
+    async with open_control([tmp_path / "control.sock"], respond):
+        pass
+    assert names_in(tmp_path) == []
 
 
 async def test_a_path_the_system_refuses_is_an_error(tmp_path: Path) -> None:
