@@ -176,9 +176,12 @@ class TargetBackend:
         await self._connection.wait_exit()
 
     async def stop(self, *, signal: int, timeout: float) -> Exit:
-        """End input, give the target at most 500 ms for the rest of its output, and close. There is nothing to signal."""
+        """End input, give the target at most 500 ms for the rest of its output, and close. There is nothing to signal.
+
+        Input that still waits has `timeout` seconds.
+        """
         self._connection.end_input()
-        return await self._connection.finish(min(GRACE, timeout))
+        return await self._connection.finish(timeout if self.unsent else min(GRACE, timeout))
 
 
 class PortBackend:

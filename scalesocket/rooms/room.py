@@ -450,7 +450,6 @@ class Room:
             backend = await self._open_backend(self.app, self._environment, self.name, self)
         except BackendError as error:
             self._keeper.room_failed(self)
-            log.error("backend did not start", app=self.app.name, room=self.name, error=str(error))
             close = Close(CloseCode.BACKEND_FAILED, str(error))
             delay = self._restart_delay(close, is_success=False)
         else:
@@ -533,7 +532,7 @@ class Room:
             self._write(self._conversation.join_record(client))
 
     def _leave_map(self) -> None:
-        if self.state is not State.STOPPING:
+        if self.state not in (State.STOPPING, State.ENDED):
             self.state = State.STOPPING
             self._keeper.room_stopping(self)
 

@@ -74,7 +74,7 @@ class Socket(Client, asyncio.Protocol):
         reader = self._reader
         if reader.failure is not None:
             return  # only read on so that our close frame is not lost to a reset
-        if len(chunk) >= LARGE_READ and not self._is_closing:
+        if len(chunk) >= LARGE_READ:
             # libuv would read one peer up to 32 times in a row: a flood may not keep everyone else waiting.
             self.hold(Hold.TURN)
             self._loop.call_soon(self.release, Hold.TURN)

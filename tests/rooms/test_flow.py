@@ -463,6 +463,44 @@ async def test_a_peer_that_reads_slowly_is_not_called_dead(serve_express: Serve)
     await hear_numbers(ann, 20_000, 500)
 
 
+async def test_a_slow_but_steady_reader_hears_all_and_the_end_though_it_also_speaks(serve_express: Serve) -> None:
+    site = await serve_express(game={"command": program("flood", 8_000, 500), "stop_timeout": 0.3})
+    ann = await site.join("/game/one", receive_buffer=64 * KiB)
+
+    for number in range(8_000):
+        heard = await ann.listen()
+        assert heard == f"{number:0500}", f"heard {heard!r}, expected {number}"
+        if number % 100 == 99:  # a megabyte a second
+            await asyncio.sleep(0.05)
+            if number < 4_000:  # later its library may know of the close already
+                await ann.say("still here")
+
+    assert await ann.wait_closed() == (1000, "the program ended")
+
+
+async def test_a_flood_of_pings_does_not_keep_others_waiting(serve_express: Serve) -> None:
+    site = await serve_express(game={"command": ["cat"]})
+    ann, eve = await site.join("/game/one"), await site.join_raw("/game/two")
+    ping = mask_frame(b"", 9)
+
+    async def flood() -> None:
+        while True:
+            eve.send(ping * 20_000)
+            await eve.writer.drain()
+
+    flooding = asyncio.create_task(flood())
+    slowest = 0.0
+    for number in range(20):
+        before = asyncio.get_running_loop().time()
+        await ann.say(str(number))
+        await ann.hear(str(number))
+        slowest = max(slowest, asyncio.get_running_loop().time() - before)
+    flooding.cancel()
+    eve.cut()
+
+    assert slowest < 2.0
+
+
 async def wait_still(count: Any, *, still: float = 0.3) -> None:
     """Wait until a number that grows has stopped growing."""
     async with asyncio.timeout(20):
