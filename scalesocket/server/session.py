@@ -27,6 +27,8 @@ Send = Callable[[AsgiMessage], Awaitable[None]]
 
 HIGH_WATER: Final = 256 * KiB
 """Unsent bytes above which the room is told that this client is congested; less if `send_buffer` is."""
+FRAME_HEADER: Final = 4
+"""Bytes counted for each message beside its payload, so that empty ones, too, are bounded: its frame's header, for most."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds the peer has to answer our close frame."""
 FAULT_TIMEOUT: Final = 0.25
@@ -53,6 +55,7 @@ class Session(Client):
         "_loop",
         "_meter",
         "_queue",
+        "_rate_timer",
         "_readable",
         "_receive",
         "_scope",
@@ -80,6 +83,7 @@ class Session(Client):
         self._is_gone = False
         self._app = admission.app
         self._meter: RateMeter | None = None
+        self._rate_timer: asyncio.TimerHandle | None = None
         self.apply(admission.app)
 
     async def run(self) -> bool:
@@ -97,6 +101,8 @@ class Session(Client):
             await self._say_farewell()
             raise
         finally:
+            if self._rate_timer is not None:
+                self._rate_timer.cancel()
             if refusal is None:
                 self.room.leave(self)
         if not self._is_gone and self._cut is not None:
@@ -110,7 +116,7 @@ class Session(Client):
         if self._close is not None:
             return
         self._queue.append(batch)
-        self._unsent += sum(map(len, batch.payloads))
+        self._unsent += sum(map(len, batch.payloads)) + FRAME_HEADER * len(batch.payloads)
         self._wake.set()
         if not self.is_congested and self._unsent > self._high_water():
             self.room.congested(self)
@@ -153,7 +159,7 @@ class Session(Client):
 
     @property
     def unsent(self) -> int:
-        """Payload bytes the server has not taken yet."""
+        """Bytes the server has not taken yet, headers included."""
         return self._unsent
 
     @property
@@ -173,7 +179,7 @@ class Session(Client):
             batch = self._queue.popleft()
             for payload in batch.payloads:
                 await self._send(message_of(payload, batch.opcode))
-                self._took(len(payload))
+                self._took(len(payload) + FRAME_HEADER)
         await self._send(close_message(self._close))
         wait = FAULT_TIMEOUT if self._close.code in FAULTS else CLOSE_TIMEOUT
         self._scope.deadline = anyio.current_time() + wait
@@ -208,10 +214,10 @@ class Session(Client):
             wait = self._meter.spend(1, len(payload), now)
             if wait:
                 self.hold(Hold.RATE)
-                self._loop.call_later(wait, self.release, Hold.RATE)
+                self._rate_timer = self._loop.call_later(wait, self.release, Hold.RATE)
 
     def _took(self, size: int) -> None:
-        """Note that the server took so many bytes of payload."""
+        """Note that the server took so many bytes."""
         self._unsent -= size
         if self.is_congested and self._unsent <= self._high_water() // 4:
             self.room.drained(self)

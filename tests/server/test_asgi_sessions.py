@@ -1,6 +1,7 @@
 """What is particular to websockets of the general lane: its limits, its flow, and how its connections end."""
 
 import asyncio
+import gc
 import socket
 from contextlib import closing
 from typing import Any
@@ -10,6 +11,7 @@ from websockets import ConnectionClosed
 
 from scalesocket.config.model import App
 from scalesocket.errors import ROOM_RESTARTED
+from scalesocket.server.session import Session
 from tests.playing import keep_alive_connection, open_playground, program, until
 from tests.server.general import General, make_site, open_general
 
@@ -128,6 +130,25 @@ async def test_a_client_that_does_not_read_is_closed_and_cut() -> None:
         assert general.gateway.status().apps[0].counts.slow_clients == 1
 
 
+async def test_empty_messages_count_for_what_a_client_left_unsent() -> None:
+    async with open_general(App(name="blank", command=["yes", ""], stop_timeout=0.2)) as general:
+        with closing(await open_mute(general, "/blank/lobby")):
+            [client] = general.playground.room("blank", "lobby").clients.values()
+
+            await until(lambda: client.is_congested)
+
+
+async def test_messages_that_were_taken_count_no_more() -> None:
+    lines = App(name="lines", command=["sh", "-c", "yes '' | head -n 1000; echo end; exec cat"], stop_timeout=0.2)
+
+    async with open_general(lines) as general:
+        ann = await general.join("/lines/lobby")
+        [client] = general.playground.room("lines", "lobby").clients.values()
+        assert len(await ann.hear_until("end")) == 1001
+
+        await until(lambda: client.unsent == 0)
+
+
 async def test_a_backend_that_does_not_read_stops_its_clients_and_ends_the_room() -> None:
     async with open_general(App(name="deaf", command=program("deaf"), stall_timeout=0.5, stop_timeout=0.2)) as general:
         ann = await general.join("/deaf/lobby")
@@ -160,6 +181,20 @@ async def test_a_client_over_its_rate_is_slowed_and_loses_nothing() -> None:
 
 
 # --- Ends
+
+
+async def test_nothing_keeps_a_websocket_that_left_while_it_was_over_its_rate() -> None:
+    def sessions() -> list[Session]:
+        gc.collect()
+        return [one for one in gc.get_objects() if isinstance(one, Session)]
+
+    async with open_general(App(name="chat", command=["cat"], rate={"bytes": 10})) as general:
+        ann = await general.join("/chat/lobby")
+        await ann.say("x" * 1000)  # the next message would be heard in more than a minute
+        await until(lambda: bool(sessions()[0].held))
+        await ann.leave()
+
+        await until(lambda: not sessions())
 
 
 async def test_a_client_that_goes_on_talking_after_our_close_is_let_go() -> None:
