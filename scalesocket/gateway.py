@@ -29,7 +29,7 @@ from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
 from scalesocket.errors import APP_REMOVED, ROOM_RESTARTED, SERVER_FULL, SHUTTING_DOWN, Close
 from scalesocket.rooms.client import Client
-from scalesocket.rooms.pool import RoomPool
+from scalesocket.rooms.pool import RoomPool, contained
 from scalesocket.rooms.room import OpenBackend, Room
 from scalesocket.status import ReloadState, SiteStatus
 from scalesocket.wire.batch import ClientId
@@ -155,7 +155,8 @@ class Gateway:
         self.is_draining = True
         rooms = self._all_rooms()
         for room in rooms:
-            room.retire(SHUTTING_DOWN)
+            with contained(room):
+                room.retire(SHUTTING_DOWN)
         await self._stop_spread(rooms, SHUTTING_DOWN)
         for room in self._all_rooms():
             await room.wait_ended()
@@ -164,7 +165,8 @@ class Gateway:
         """Close everybody now, as a second signal demands; the backends still get their ladder."""
         self.is_draining = True
         for room in self._all_rooms():
-            room.stop(SHUTTING_DOWN)
+            with contained(room):
+                room.stop(SHUTTING_DOWN)
 
     def status(self) -> SiteStatus:
         """What can be seen of the site now."""
@@ -227,7 +229,8 @@ class Gateway:
     def _close_spread(self, rooms: Sequence[Room], close: Close) -> None:
         """Nobody joins these rooms from now on; their clients are closed over time."""
         for room in rooms:
-            room.retire(close)
+            with contained(room):
+                room.retire(close)
         if rooms:
             self._tasks.start_soon(partial(self._stop_spread, rooms, close), name="spread closes")
 
@@ -240,10 +243,12 @@ class Gateway:
             if start:
                 await anyio.sleep(SLICE)
             for room, client in clients[start : start + slice_size]:
-                if client.id in room.clients:
-                    room.expel(client, close)
+                with contained(room):
+                    if client.id in room.clients:
+                        room.expel(client, close)
         for room in rooms:
-            room.stop(close)
+            with contained(room):
+                room.stop(close)
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """The rooms of one app. Owns the map of open rooms and starts one task per room."""
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, Protocol
 
@@ -11,7 +12,7 @@ from scalesocket.backends.backend import Exit
 from scalesocket.config.model import App
 from scalesocket.config.model import History as HistorySettings
 from scalesocket.config.plan import with_live_changes
-from scalesocket.errors import APP_FULL, BACKEND_ENDED, TOO_MANY_ROOMS, Close
+from scalesocket.errors import APP_FULL, BACKEND_ENDED, TOO_MANY_ROOMS, Close, CloseCode
 from scalesocket.rooms.client import Client
 from scalesocket.rooms.history import History
 from scalesocket.rooms.room import OpenBackend, Room, State
@@ -25,6 +26,8 @@ CHECKS: Final = 4
 
 MAX_HISTORIES: Final = 10_000
 """Rooms whose history outlives them where `max_rooms` sets no bound."""
+
+INTERNAL_ERROR: Final = Close(CloseCode.BACKEND_FAILED, "internal error")
 
 Environment = Callable[[App, str, Request], Mapping[str, str]]
 """The environment of a room's backend, from its first client's request."""
@@ -97,9 +100,15 @@ class RoomPool:
         return None
 
     def check(self, now: float) -> None:
-        """Look at the deadlines of all rooms and clients."""
+        """Look at the deadlines of all rooms and clients. A room where that fails by a mistake of ours ends."""
         for room in self.all_rooms:
-            room.check(now)
+            is_checked = False
+            with contained(room):
+                room.check(now)
+                is_checked = True
+            if not is_checked:
+                with contained(room):
+                    room.stop(INTERNAL_ERROR)
 
     @property
     def check_interval(self) -> float:
@@ -195,10 +204,8 @@ class RoomPool:
 
     async def _run(self, room: Room) -> None:
         """Run a room. A mistake of ours in it ends that room, and no other."""
-        try:
+        with contained(room):
             await room.run()
-        except Exception:
-            log.exception("room failed", app=room.app.name, room=room.name)
 
     def _history(self, name: str) -> History | None:
         """The history of a new room: the one an earlier room of that name left, or an empty one."""
@@ -225,6 +232,15 @@ class RoomPool:
     def _refused(self, reason: str, close: Close) -> Close:
         self.refusals[reason] += 1
         return close
+
+
+@contextmanager
+def contained(room: Room) -> Iterator[None]:
+    """Log a mistake of ours in one room with its traceback, and go on: it must never take others with it."""
+    try:
+        yield
+    except Exception:
+        log.exception("room failed", app=room.app.name, room=room.name)
 
 
 def describe_target(app: App) -> str:

@@ -3,7 +3,9 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
+
+import pytest
 
 from scalesocket.config.model import Server
 from tests.conftest import Serve
@@ -206,3 +208,46 @@ async def test_rooms_that_are_restarted_close_with_1012_and_the_next_client_meet
     assert await ann.wait_closed() == (1012, "the room was restarted")
     bob = await site.join("/game/one")
     assert int(await bob.listen()) != first
+
+
+# --- Mistakes of ours
+
+
+class Mistake(Exception):
+    """What no code here should ever raise."""
+
+
+def make_mistake(*_: object) -> NoReturn:
+    raise Mistake
+
+
+async def test_a_room_whose_deadlines_cannot_be_looked_at_ends_alone(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = await serve(game={**CAT, "client_idle_timeout": 1.0})
+    ann, bob = await site.join("/game/one"), await site.join("/game/two")
+
+    monkeypatch.setattr(site.room("game", "one"), "check", make_mistake)
+
+    assert await ann.wait_closed() == (1011, "internal error")
+    assert len(serve.logged("room failed")) == 1
+    await bob.say("still here")
+    await bob.hear("still here")
+    assert (await bob.wait_closed())[0] == 1008  # the sweep goes on
+
+
+async def test_a_client_that_cannot_be_closed_keeps_no_other_room_from_its_restart(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await serve(game=CAT, other=CAT)
+    ann, bob, eve = await site.join("/game/one"), await site.join("/game/two"), await site.join("/other/one")
+    room = site.room("game", "one")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "expel", make_mistake)
+        patch.setattr(room, "stop", make_mistake)
+        site.gateway.restart_app("game")
+        assert (await bob.wait_closed())[0] == 1012
+        await site.until(lambda: len(serve.logged("room failed")) == 2)
+
+    await ann.leave()
+    await eve.say("still here")
+    await eve.hear("still here")
