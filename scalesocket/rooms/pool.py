@@ -182,6 +182,9 @@ class RoomPool:
         self._ended_counts.add(room.counts)
         if self._last.get(room.name) is room:
             del self._last[room.name]
+            if room.name in self._histories:
+                self._histories[room.name] = self._histories.pop(room.name)
+                self._bound_histories()
         log.debug("room closed", app=room.app.name, room=room.name)
         self._on_room_ended(self)
 
@@ -198,6 +201,7 @@ class RoomPool:
         )
         self.rooms[name] = self._last[name] = room
         self._alive.add(room)
+        self._bound_histories()
         self.rooms_total += 1
         self._start_task(partial(self._run, room), name=f"room {app.name}/{name}")
         return room
@@ -220,14 +224,16 @@ class RoomPool:
             kept = (wanted, history)
         if wanted.persist:
             self._histories[name] = kept
-            self._bound_histories()
         return kept[1]
 
     def _bound_histories(self) -> None:
         if self.app.history is None or not self.app.history.persist:
             self._histories.clear()
-        while len(self._histories) > (self.app.max_rooms or MAX_HISTORIES):
-            del self._histories[next(iter(self._histories))]
+        surplus = len(self._histories) - (self.app.max_rooms or MAX_HISTORIES)
+        if surplus > 0:  # a room that has not ended is in use, however long ago it was opened
+            unused = [name for name in self._histories if name not in self._last]
+            for name in unused[:surplus]:
+                del self._histories[name]
 
     def _refused(self, reason: str, close: Close) -> Close:
         self.refusals[reason] += 1

@@ -466,3 +466,25 @@ async def test_persistent_history_is_kept_for_as_many_rooms_as_max_rooms_says(se
 
     await two.hear("two")
     await one.hear_nothing(within=0.1)
+
+
+async def test_persistent_history_of_the_room_that_was_used_last_is_the_last_to_go(serve: Serve) -> None:
+    site = await serve(game={**CAT, "history": {"size": 2, "persist": True}, "max_rooms": 2})
+    ann = await site.join("/game/lobby")
+    for room in ("one", "two"):
+        async with await site.join(f"/game/{room}") as bob:
+            await bob.say(room)
+            await bob.hear(room)
+        await site.until(lambda: len(site.gateway.pools["game"].all_rooms) == 1)
+    await ann.say("lobby")
+    await ann.hear("lobby")
+    await ann.leave()
+    await site.wait_no_rooms()
+
+    async with await site.join("/game/three"):
+        pass
+    await site.wait_no_rooms()
+    eve, dan = await site.join("/game/lobby"), await site.join("/game/two")
+
+    await eve.hear("lobby")
+    await dan.hear_nothing(within=0.1)
