@@ -41,6 +41,8 @@ class Entrance:
         self.loop = asyncio.get_running_loop()
         self.connections: set[asyncio.Transport] = set()
         """Connections at the door, and websockets on the express lane."""
+        self.handshakes: set[asyncio.Task[None]] = set()
+        """Connections that have not agreed on TLS yet."""
         self.websockets = 0
         """Websockets of the express lane whose connection is open, be it only for the closing handshake."""
         self._is_full = False
@@ -56,7 +58,9 @@ class Entrance:
     def has_place(self) -> bool:
         """Whether one more connection may stay."""
         limit = self.gateway.site.server.max_connections
-        is_full = limit is not None and len(self.connections) + self.hypercorn.connections >= limit * HARD_CAP
+        is_full = (
+            limit is not None and len(self.connections) + len(self.handshakes) + self.hypercorn.connections >= limit * HARD_CAP
+        )
         if is_full and not self._is_full:
             log.warning("too many connections, new ones are cut", limit=limit)
         self._is_full = is_full
@@ -97,6 +101,8 @@ class Entrance:
         """Cut every connection that is left."""
         for transport in tuple(self.connections):
             transport.abort()
+        for handshake in self.handshakes:
+            handshake.cancel()
 
     def forget(self, transport: asyncio.Transport) -> None:
         """Note that a connection is gone, or in other hands."""

@@ -22,7 +22,7 @@ import structlog
 from scalesocket.config.model import Server, Tls
 from scalesocket.config.units import KiB
 from scalesocket.errors import ScalesocketError
-from scalesocket.server.door import Entrance
+from scalesocket.server.door import Door, Entrance
 from scalesocket.systemd import InheritedSocketError, adopt_listener
 
 log = structlog.get_logger("listen")
@@ -33,6 +33,8 @@ MAX_ACCEPTS: Final = 16
 """Connections asyncio accepts at once; out of descriptors it tries, and reports, as many times a second."""
 UNSENT_IN_KERNEL: Final = 64 * KiB
 """Bytes the kernel may hold for a peer beyond those on their way."""
+ACCEPT_PAUSE: Final = 1.0
+"""Seconds to wait when there is no descriptor for a connection."""
 PROTOCOLS: Final = ["h2", "http/1.1"]
 
 
@@ -52,7 +54,7 @@ class Listener:
     """As the site file has it."""
     sock: socket.socket
     """Kept beside the server's own, to serve the same address with other settings."""
-    server: asyncio.Server
+    server: "asyncio.Server | TlsServer"
     tls: ssl.SSLContext | None
 
     @property
@@ -70,6 +72,77 @@ class Listener:
             with suppress(OSError):
                 Path(os.fsdecode(self.sock.getsockname())).unlink()
         self.sock.close()
+
+
+class TlsServer:
+    """Accepts connections and agrees on TLS with them, within `handshake_timeout`.
+
+    A server of the event loop would tell of a connection when that is done: until then it would have no place, and those
+    that only connect could take every descriptor.
+    """
+
+    def __init__(self, sock: socket.socket, tls: ssl.SSLContext, entrance: Entrance) -> None:
+        """Accept at `sock`, which is the server's from now on."""
+        self._sock = sock
+        self._tls = tls
+        self._entrance = entrance
+        self._accepting = entrance.loop.create_task(self._accept())
+
+    def close(self) -> None:
+        """Accept no more. Connections that were accepted stay."""
+        self._accepting.cancel()
+        self._accepting.add_done_callback(lambda _: self._sock.close())
+
+    async def _accept(self) -> None:
+        entrance = self._entrance
+        while True:
+            for _ in range(MAX_ACCEPTS):
+                try:
+                    connection, _ = await entrance.loop.sock_accept(self._sock)
+                except ConnectionAbortedError:  # by the peer, before it was accepted
+                    continue
+                except OSError as error:  # out of descriptors: that passes
+                    log.warning("can't accept connections", error=str(error))
+                    await asyncio.sleep(ACCEPT_PAUSE)
+                    continue
+                if entrance.has_place():
+                    self._start_handshake(connection)
+                else:
+                    entrance.gateway.refusals["too_many_connections"] += 1
+                    connection.close()
+            await asyncio.sleep(0)  # while more are there, accepting does not wait
+
+    def _start_handshake(self, connection: socket.socket) -> None:
+        entrance = self._entrance
+
+        async def shake_hands() -> None:
+            with suppress(OSError):  # of the peer: it went, was late, or speaks no TLS
+                await entrance.loop.connect_accepted_socket(
+                    lambda: TlsDoor(entrance, task),
+                    connection,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=entrance.gateway.site.server.handshake_timeout,
+                )
+
+        task = entrance.loop.create_task(shake_hands())
+        entrance.handshakes.add(task)
+        task.add_done_callback(entrance.handshakes.discard)
+
+
+class TlsDoor(Door):
+    """A door behind TLS."""
+
+    __slots__ = ("_handshake",)
+
+    def __init__(self, entrance: Entrance, handshake: asyncio.Task[None]) -> None:
+        """Wait at `entrance` when `handshake` is done."""
+        super().__init__(entrance)
+        self._handshake = handshake
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give the place of the handshake to the connection, and start the clock."""
+        self._entrance.handshakes.discard(self._handshake)
+        super().connection_made(transport)
 
 
 class Listeners:
@@ -97,33 +170,31 @@ class Listeners:
             for bind in server.bind:
                 old = self._open.get(bind)
                 if old is None:
-                    change.added[bind] = await self._listen(bind, await open_socket(bind, closing), tls, server)
+                    change.added[bind] = await self._listen(bind, await open_socket(bind, closing), tls)
                 elif tls is not None or old.tls is not None:
-                    change.added[bind] = await self._listen(bind, old.sock.dup(), tls, server)
+                    change.added[bind] = await self._listen(bind, old.sock.dup(), tls)
         except BaseException:
             change.take_back()
             raise
         return change
 
-    async def _listen(self, bind: str, sock: socket.socket, tls: ssl.SSLContext | None, settings: Server) -> Listener:
+    async def _listen(self, bind: str, sock: socket.socket, tls: ssl.SSLContext | None) -> Listener:
         loop = asyncio.get_running_loop()
         if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             # Connections inherit it. What a peer can't take yet stays in the transport's buffer, where `send_buffer` sees it,
             # and not in the 4 MiB that the kernel would hide.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL)
         own = sock.dup()
-        # The door's clock starts when TLS has been agreed on.
-        options: dict[str, Any] = {"ssl_handshake_timeout": settings.handshake_timeout} if tls is not None else {}
+        if tls is not None:
+            own.setblocking(False)
+            return Listener(bind, sock, TlsServer(own, tls, self._entrance), tls)
         try:
             if sock.family == socket.AF_UNIX:
                 # The file is ours to remove: asyncio would do it with a listener that has been replaced.
-                if _removes_files(loop):
-                    options["cleanup_socket"] = False
-                server = await loop.create_unix_server(
-                    self._entrance.make_door, sock=own, ssl=tls, backlog=MAX_ACCEPTS, **options
-                )
+                options: dict[str, Any] = {"cleanup_socket": False} if _removes_files(loop) else {}
+                server = await loop.create_unix_server(self._entrance.make_door, sock=own, backlog=MAX_ACCEPTS, **options)
             else:
-                server = await loop.create_server(self._entrance.make_door, sock=own, ssl=tls, backlog=MAX_ACCEPTS, **options)
+                server = await loop.create_server(self._entrance.make_door, sock=own, backlog=MAX_ACCEPTS)
         except BaseException:
             own.close()
             sock.close()

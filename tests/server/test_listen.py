@@ -4,8 +4,10 @@ import asyncio
 import os
 import resource
 import socket
+import ssl
 import stat
 import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,34 @@ async def test_running_out_of_descriptors_is_reported_a_few_times_only(serve_exp
         client.setblocking(False)
         await loop.sock_sendall(client, b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert (await loop.sock_recv(client, 1000)).startswith(b"HTTP/1.1 200")
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> dict[str, Path]:
+    files = {"certificate": tmp_path / "certificate.pem", "key": tmp_path / "key.pem"}
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(files["certificate"]), "-keyout", str(files["key"])]
+    subprocess.run(words, check=True, capture_output=True)
+    return files
+
+
+async def test_connections_that_have_not_agreed_on_tls_have_a_place_too(serve_express: Serve, tls: dict[str, Path]) -> None:
+    """Twenty clients that connect over TLS and say nothing, where six have a place: the others are cut.
+
+    When they go, their places are free.
+    """
+    settings = Server.model_validate({"bind": "127.0.0.1:0", "tls": tls, "max_connections": 4})
+    site = await serve_express(settings, game={"command": ["cat"]})
+    silent = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(20)]
+
+    await site.until(lambda: site.gateway.refusals["too_many_connections"] == 14)
+    for _, writer in silent:
+        writer.close()
+    await site.until(lambda: not site.service.entrance.handshakes)
+
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", site.port, ssl=ssl.create_default_context(cafile=tls["certificate"])
+    )
+    writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b'{"status":"ok"}' in await reader.read()
+    writer.close()
