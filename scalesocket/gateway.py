@@ -46,6 +46,9 @@ CLOSES: Final = 1000
 SLICE: Final = 0.02
 """Seconds between two slices of spread closes."""
 
+FROZEN: Final = 1.0
+"""Seconds the sweep may come late before it lets a round go by."""
+
 DRAINING: Final = Refusal(status=503, reason="draining", message="the server is shutting down", retry_after=RETRY_AFTER)
 
 
@@ -184,7 +187,11 @@ class Gateway:
         """Look at the deadlines of rooms and clients, for ever. Started by `open_gateway`, once."""
         while True:
             pools = [*self._pools.values(), *self._leaving.values()]
-            await anyio.sleep(min((pool.check_interval for pool in pools), default=1.0))
+            interval = min((pool.check_interval for pool in pools), default=1.0)
+            due = time.monotonic() + interval
+            await anyio.sleep(interval)
+            if time.monotonic() > due + FROZEN:
+                continue  # the process stood still: what its peers said meanwhile is read first, then they are judged
             now = anyio.current_time()
             for pool in pools:
                 pool.check(now)
