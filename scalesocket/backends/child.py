@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import anyio
 import structlog
 
 from scalesocket.backends.backend import Exit
@@ -103,7 +104,7 @@ class Child:
     async def wait_released(self) -> None:
         """Wait until nothing of the released group is left, but at most RELEASE_TIMEOUT."""
         try:
-            async with asyncio.timeout(RELEASE_TIMEOUT):
+            with anyio.fail_after(RELEASE_TIMEOUT):
                 await self.wait_gone()
         except TimeoutError:
             log.error("killed processes are still there", group=self.pid)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
+import anyio
 import structlog
 
 from scalesocket.backends.backend import Backend, Receiver
@@ -92,7 +93,7 @@ async def _open_port(
 
 async def _open_target(app: App, receiver: Receiver) -> TargetBackend:
     try:
-        async with asyncio.timeout(app.start_timeout):
+        with anyio.fail_after(app.start_timeout):
             if app.unix is not None:
                 connection = await connect_unix(app.unix, receiver)
             else:

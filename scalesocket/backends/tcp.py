@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Final, cast
 
+import anyio
+
 from scalesocket.backends.backend import Exit, Receiver
 from scalesocket.backends.child import Child
 from scalesocket.backends.pipes import HIGH_WATER, LOW_WATER, InputPipe, OutputPipe
@@ -324,7 +326,7 @@ async def try_connect(port: int, timeout: float) -> socket.socket | None:
         raise BackendError(describe(error)) from error
     try:
         connected.setblocking(False)
-        async with asyncio.timeout(timeout):
+        with anyio.fail_after(timeout):
             await asyncio.get_running_loop().sock_connect(connected, (LOOPBACK, port))
         if connected.getsockname() != connected.getpeername():
             return connected

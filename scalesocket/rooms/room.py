@@ -457,6 +457,8 @@ class Room:
                 self._attach(backend)
                 end = await backend.wait_exit()
                 close = BACKEND_ENDED if end.is_success else Close(CloseCode.BACKEND_FAILED, str(end))
+                if not end.is_success:
+                    log.warning("backend ended", app=self.app.name, room=self.name, pid=backend.pid, why=close.reason)
                 delay = self._restart_delay(close, is_success=end.is_success)
                 if delay is None:
                     self._leave_map()
