@@ -5,10 +5,11 @@
 cd "$(dirname "$0")" || exit
 python3 mud/mud.py "127.0.0.1:${MUD_PORT:-4000}" &
 mud=$!
-scalesocket serve site.toml "$@" &
+# In a process group of its own, Ctrl-C reaches the site through the trap below alone: twice would mean "at once".
+python3 -c 'import os, sys; os.setpgrp(); os.execvp(sys.argv[1], sys.argv[1:])' scalesocket serve site.toml "$@" &
 site=$!
 trap 'exec 2>/dev/null; kill $mud; wait $mud' EXIT
-trap 'kill -TERM $site' INT TERM  # a background job of sh ignores SIGINT: both signals reach it as SIGTERM
+trap 'kill -TERM $site' HUP INT TERM
 
 # A signal ends `wait` early: wait again until the site is really gone.
 while

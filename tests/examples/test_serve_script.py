@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -17,8 +18,14 @@ PATIENCE: Final = 20.0
 """Seconds the servers may take to start or to end."""
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM], ids=lambda signal_: signal_.name)
-def test_a_signal_ends_the_example_site_and_its_tcp_server(signal_: signal.Signals, examples: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("send", "signal_"),
+    [(os.kill, signal.SIGINT), (os.kill, signal.SIGTERM), (os.kill, signal.SIGHUP), (os.killpg, signal.SIGINT)],
+    ids=["SIGINT", "SIGTERM", "SIGHUP", "Ctrl-C"],
+)
+def test_a_signal_ends_the_example_site_and_its_tcp_server_gracefully(
+    send: Callable[[int, int], None], signal_: signal.Signals, examples: Path, tmp_path: Path
+) -> None:
     command = tmp_path / "scalesocket"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m scalesocket "$@"\n')
     command.chmod(0o755)
@@ -30,9 +37,14 @@ def test_a_signal_ends_the_example_site_and_its_tcp_server(signal_: signal.Signa
         "PYTHONPATH": str(ROOT),
         "MUD_PORT": str(mud_port),
     }
-    said = []
+    said: list[str] = []
     script = subprocess.Popen(
-        [examples / "serve.sh", "--bind", "127.0.0.1:0"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [examples / "serve.sh", "--bind", "127.0.0.1:0"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
     )
     with script:
         assert script.stdout is not None
@@ -46,10 +58,11 @@ def test_a_signal_ends_the_example_site_and_its_tcp_server(signal_: signal.Signa
             urls += [line.split()[-1]] if "listening on http://" in line else []
         assert httpx.get(f"{urls[0]}/health").json() == {"status": "ok"}
 
-        script.send_signal(signal_)
+        send(script.pid, signal_)
         said += script.stdout.readlines()
 
         assert script.wait(PATIENCE) == 0, "".join(said)
+    assert "stopping at once" not in "".join(said)
     for port in (mud_port, int(urls[0].rpartition(":")[2])):
         with closing(socket.socket()) as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
