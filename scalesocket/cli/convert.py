@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scalesocket.config.model import App, Server, Site
-from scalesocket.config.render import render_table, to_toml
+from scalesocket.config.render import render_table, to_site_toml
 
 
 def site_to_toml(site: Site, line: str, *, cwd: Path | None = None) -> str:
@@ -29,7 +29,7 @@ def _server_lines(server: Server) -> Iterator[str]:
 
 def _app_lines(app: App, cwd: Path | None) -> Iterator[str]:
     if cwd is not None:
-        yield f"cwd = {to_toml(cwd)}"
+        yield f"cwd = {to_site_toml(cwd)}"
     yield from render_table(app, only_changed=True).splitlines()
     if app.max_rooms is None:
         yield "# max_rooms is 1000 here; the command line has no limit"

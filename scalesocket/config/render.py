@@ -1,6 +1,7 @@
 """A site written back as TOML: the effective configuration, secrets masked."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from scalesocket.config.keys import file_keys_of
@@ -53,7 +54,12 @@ def render_table(table: Server | App, *, only_changed: bool = False) -> str:
     if only_changed:
         defaults = _default_record(table)
         record = {key: value for key, value in record.items() if key not in defaults or defaults[key] != value}
-    return "".join(f"{key_text((key,))} = {to_toml(value)}\n" for key, value in record.items())
+    return "".join(f"{key_text((key,))} = {to_site_toml(value)}\n" for key, value in record.items())
+
+
+def to_site_toml(value: object) -> str:
+    """One value as `to_toml` writes it, but for a site file: a `${` in its strings is `$${`, so that it is read as it is."""
+    return to_toml(_escaped(value))
 
 
 def to_toml(value: object) -> str:
@@ -69,6 +75,17 @@ def to_toml(value: object) -> str:
         case list() | tuple():
             return f"[{', '.join(to_toml(item) for item in value)}]"
     return quote(str(value))
+
+
+def _escaped(value: object) -> object:
+    match value:
+        case str() | Path():
+            return str(value).replace("${", "$${")
+        case Mapping():
+            return {key: _escaped(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_escaped(item) for item in value]
+    return value
 
 
 def _default_record(table: Server | App) -> dict[str, Any]:
@@ -92,7 +109,7 @@ def _routing_record(routing: Routes) -> str | dict[str, str]:
 
 
 def _line(path: KeyPath, key: str, value: object, origins: Origins | None) -> str:
-    line = f"{key_text((key,))} = {to_toml(value)}"
+    line = f"{key_text((key,))} = {to_site_toml(value)}"
     if origins is None:
         return line
     places = list(dict.fromkeys(str(place) for place in _places(origins, (*path, key))))

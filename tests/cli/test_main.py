@@ -12,6 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from scalesocket.config.load import load_site
 from tests.cli.serving import ROOT, scalesocket, scalesocket_process, serving
 
 SITE = '[server]\nbind = "127.0.0.1:0"\n\n[apps.chat]\ncommand = ["cat"]\n'
@@ -204,6 +205,15 @@ def test_an_old_command_line_becomes_a_site_file(tmp_path: Path) -> None:
         'keep = "tagged"',
     ):
         assert words in shown
+
+
+def test_what_looks_like_a_variable_in_an_old_command_line_stays_as_it_is(tmp_path: Path) -> None:
+    done = scalesocket("init", "--from-cli", "scalesocket sh -- -c 'echo ${WHO:-you} $${'")
+    (tmp_path / "site.toml").write_text(done.out)
+
+    assert 'command = ["sh", "-c", "echo $${WHO:-you} $$${"]' in done.out
+    (app,) = load_site(tmp_path / "site.toml").apps.values()
+    assert app.command == ("sh", "-c", "echo ${WHO:-you} $${")
 
 
 def test_a_converted_line_written_elsewhere_runs_where_it_was_typed(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def test_a_whole_site_survives_being_written_and_read() -> None:
         apps={
             "chat": App(
                 name="chat",
-                command=["sh", "-c", 'echo "\\$$HOME"'],
+                command=["sh", "-c", 'echo "\\$$HOME" ${A} $${B} $$${', "${"],
                 port="auto",
-                env={"A B": "\t\x7f", "C": "ü"},
+                env={"A B": "\t\x7f", "C": "ü${D}"},
                 routing=Routes(client=Routing.JSON),
                 history=History(size=3),
                 rate=Rate(bytes=1000),
