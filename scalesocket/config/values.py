@@ -223,6 +223,14 @@ def _read_bind(value: object) -> object:
     return value
 
 
+def _check_binds(binds: tuple[str, ...]) -> tuple[str, ...]:
+    for at, bind in enumerate(binds):
+        is_any_port = not bind.startswith(("unix:", "fd://")) and parse_endpoint(bind).port == 0
+        if bind in binds[:at] and not is_any_port:  # port 0 is another port each time
+            raise ValueError(f"{bind!r} stands here twice")
+    return binds
+
+
 def _read_control(value: object) -> object:
     if not isinstance(value, str) or value in ("auto", "off"):
         return value
@@ -275,7 +283,13 @@ Argv = Annotated[
 Env = Annotated[dict[str, str], AfterValidator(_check_env)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_read_list), _is_one_or_more("string or list")]
 Bind = Annotated[str, BeforeValidator(_read_bind)]
-Binds = Annotated[tuple[Bind, ...], BeforeValidator(_read_list), Field(min_length=1), _is_one_or_more("string or list")]
+Binds = Annotated[
+    tuple[Bind, ...],
+    BeforeValidator(_read_list),
+    Field(min_length=1),
+    AfterValidator(_check_binds),
+    _is_one_or_more("string or list"),
+]
 Control = Annotated[str, BeforeValidator(_read_control), _is_string("path or word")]
 Delimiter = Annotated[str, AfterValidator(_check_delimiter), _is_string("characters")]
 Origins = Annotated[

@@ -102,6 +102,8 @@ WRONG_IN_SERVER = {
     'bind = "host:99999"': "8: server.bind: port 99999 of 'host:99999' is not in 0-65535",
     'bind = "unix:"': '8: server.bind: "unix:" names no path (write for example "unix:/run/scalesocket.sock")',
     'bind = "fd://stdin"': "8: server.bind: cannot read 'fd://stdin' as a file descriptor (write for example \"fd://3\")",
+    'bind = ["127.0.0.1:9000", "[::1]:1", "127.0.0.1:9000"]': "8: server.bind: '127.0.0.1:9000' stands here twice",
+    'bind = ["unix:/srv/a", "unix:/srv/./a"]': "8: server.bind: 'unix:/srv/a' stands here twice",
     "bind = []": "8: server.bind: is empty (name at least one)",
     'trusted_proxies = ["10.0.0.1/8"]': (
         "20: server.trusted_proxies[0]: '10.0.0.1/8' has bits set beyond its prefix (write \"10.0.0.0/8\")"

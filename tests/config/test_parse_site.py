@@ -76,7 +76,7 @@ def test_the_server_is_read_in_full() -> None:
     server = site("""
         apps.chat.command = "cat"
         [server]
-        bind = ["127.0.0.1:0", "[::1]:9000", "unix:run/site.sock", "fd://3"]
+        bind = ["127.0.0.1:0", "127.0.0.1:0", "[::1]:9000", "unix:run/site.sock", "fd://3"]
         tls = { certificate = "site.pem", key = "/etc/site.key" }
         control = "run/control.sock"
         trusted_proxies = ["10.0.0.0/8", "::1"]
@@ -85,7 +85,7 @@ def test_the_server_is_read_in_full() -> None:
         log = { format = "json" }
     """).server
 
-    assert server.bind == ("127.0.0.1:0", "[::1]:9000", "unix:/srv/run/site.sock", "fd://3")
+    assert server.bind == ("127.0.0.1:0", "127.0.0.1:0", "[::1]:9000", "unix:/srv/run/site.sock", "fd://3")
     assert server.tls is not None
     assert (server.tls.certificate, server.tls.key) == (Path("/srv/site.pem"), Path("/etc/site.key"))
     assert server.control == "/srv/run/control.sock"
