@@ -1,5 +1,7 @@
 """What a server says when it is ready: where it listens, and which apps are at which URLs."""
 
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -14,8 +16,11 @@ ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 def announce(addresses: Sequence[str], site: Site) -> None:
-    """Print the banner, on standard output: the log has the other."""
-    click.echo(format_banner(addresses, site))
+    """Print the banner, on standard output: the log has the other. It says the addresses too, so a banner may be lost."""
+    try:
+        click.echo(format_banner(addresses, site))
+    except OSError:
+        _discard_output()
 
 
 def format_banner(addresses: Sequence[str], site: Site) -> str:
@@ -33,6 +38,13 @@ def format_banner(addresses: Sequence[str], site: Site) -> str:
     lines.append("")
     lines.append("  " + "  ".join(base + path for path in _server_paths(site)))
     return "\n".join(lines)
+
+
+def _discard_output() -> None:
+    """Let what standard output could not write go nowhere: Python tries again when it exits, and would fail then."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _app_lines(app: App, base: str, width: int) -> Iterable[str]:

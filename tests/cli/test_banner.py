@@ -1,11 +1,16 @@
 """What a server says when it is ready."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 
 from scalesocket.cli.banner import format_banner
 from scalesocket.config.model import App, Server, Site, Tls
+from tests.cli.serving import DEADLINE, ROOT
 
 
 def banner(*addresses: str, server: Server | None = None, **apps: App) -> str:
@@ -52,3 +57,32 @@ def test_a_unix_socket_alone_has_no_urls() -> None:
     said = banner("unix:/run/site.sock", chat=App(name="chat", command=("cat",)))
 
     assert "  chat  /chat/ROOM  cat" in said
+
+
+def test_a_banner_that_cannot_be_written_stops_no_server(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text('[server]\nbind = "127.0.0.1:0"\n[apps.chat]\ncommand = "cat"\n')
+    reader, unread = os.pipe()
+    os.close(reader)
+    ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ready.bind(str(tmp_path / "ready"))
+    ready.settimeout(DEADLINE)
+    with (
+        ready,
+        subprocess.Popen(
+            [sys.executable, "-m", "scalesocket", "serve", "site.toml"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(tmp_path / "ready")},
+            stdout=unread,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as server,
+    ):
+        os.close(unread)
+        assert b"READY=1" in ready.recv(4096)
+
+        server.terminate()
+
+        assert server.stderr is not None
+        said = server.stderr.read()
+        assert server.wait(DEADLINE) == 0, said
+    assert "Traceback" not in said
