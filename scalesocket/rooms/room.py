@@ -276,9 +276,9 @@ class Room:
         self.stop(Close(CloseCode.BACKEND_FAILED, str(error)))
 
     def _drop(self, drop: Drop) -> None:
-        """Count a message nobody gets."""
+        """Count a message, or a wish in one, that was not carried out."""
         self.counts.messages_dropped += 1
-        self._tell_once(f"message dropped: {drop.reason}")
+        self._tell_once(f"not carried out: {drop.reason}")
 
     def _tell_once(self, what: str) -> None:
         """Log what is wrong with messages, each thing once a room."""

@@ -73,7 +73,7 @@ async def test_a_wrong_to_is_dropped_counted_and_logged_once(serve: Serve, to: o
 
     assert (await heard_as_json(ann))["n"] == 3
     assert site.room("game", "one").counts.messages_dropped == 2
-    assert len([entry for entry in serve.events if "message dropped" in entry["event"]]) == 1
+    assert len([entry for entry in serve.events if "not carried out" in entry["event"]]) == 1
 
 
 async def test_except_reaches_everyone_else(serve: Serve) -> None:
@@ -126,6 +126,8 @@ async def test_a_close_without_to_or_with_another_code_closes_nobody(serve: Serv
 
     await ann.hear_until("end")
     assert site.room("game", "one").counts.messages_dropped == 1
+    (told,) = [entry["event"] for entry in serve.events if "nobody was closed" in entry["event"]]
+    assert told.startswith("not carried out: _close ")
 
 
 async def test_meta_replaces_the_metadata_and_is_sent_to_nobody(serve: Serve) -> None:
