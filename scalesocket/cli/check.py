@@ -1,15 +1,15 @@
 """`scalesocket check SITE`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import click
 
 from scalesocket.cli.serve import SITE
-from scalesocket.config.environment import check_environment
-from scalesocket.config.load import load_site_with_origins
-from scalesocket.config.problems import ConfigError, Problem, Severity, render_problems
+from scalesocket.config.load import find_problems
+from scalesocket.config.problems import Problem, Severity, render_problems
 
 SITE_WRONG: Final = 78
 """The exit code for a site file that is wrong or unreadable (EX_CONFIG of sysexits.h)."""
@@ -36,16 +36,7 @@ def check(ctx: click.Context, site_file: Path, no_env: bool, strict: bool, form:
     ctx.exit(SITE_WRONG if is_wrong else 0)
 
 
-def find_problems(site_file: Path, *, is_machine_meant: bool) -> list[Problem]:
-    """All problems of a site file, warnings among them."""
-    try:
-        loaded = load_site_with_origins(site_file)
-    except ConfigError as error:
-        return list(error.problems)
-    return [*loaded.warnings, *(check_environment(loaded.site, loaded.origins) if is_machine_meant else ())]
-
-
-def _verdict(problems: list[Problem]) -> str:
+def _verdict(problems: Sequence[Problem]) -> str:
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     warnings = len(problems) - errors
     counts = [(errors, "error"), (warnings, "warning")]

@@ -103,6 +103,16 @@ def test_check_shows_all_errors_at_once(file: Path) -> None:
     assert "^" in done.out
 
 
+def test_check_shows_what_the_machine_lacks_beside_what_is_wrong(file: Path) -> None:
+    file.write_text('[apps.a]\ncommand = ["no-such-program"]\n[apps.b]\ncommand = ["cat"]\nidle_timeout = 30\n')
+
+    done = scalesocket("check", str(file))
+
+    assert (done.code, done.out.count("\n2 errors")) == (78, 1)
+    assert "no-such-program" in done.out
+    assert 'write "30s"' in done.out
+
+
 def test_check_speaks_json_to_editors(file: Path) -> None:
     assert json.loads(scalesocket("check", "--format", "json", str(file)).out) == []
     file.write_text(BROKEN)
