@@ -124,14 +124,18 @@ class InputPipe:
             except OSError:  # EPIPE: the child has closed its standard input, or ended; its output still counts
                 self.close()
                 return
-            self._take(taken)
+            if taken == self.unsent:
+                self.unsent = 0
+                chunks.clear()
+            else:
+                self._take(taken)
         if chunks and not self._is_waiting:
             self._is_waiting = True
             self._loop.add_writer(self._fd, self._send)
         elif not chunks and self._is_waiting:
             self._is_waiting = False
             self._loop.remove_writer(self._fd)
-        if self.unsent < LOW_WATER:
+        if self._is_blocked and self.unsent < LOW_WATER:
             self._unblock()
         if self._is_ending and not chunks:
             self.close()

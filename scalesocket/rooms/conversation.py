@@ -1,22 +1,22 @@
 """How one room talks: its app's routing in both directions, and its join and leave messages."""
 
-from collections.abc import Iterable, Sequence
 from typing import Final
 
 from scalesocket.config.model import App
 from scalesocket.rooms.client import Client
-from scalesocket.wire.batch import ClientId
-from scalesocket.wire.frames import Event
-from scalesocket.wire.routing import Drop, Routed, Router, make_encoder, make_router
+from scalesocket.wire.routing import make_encoder, make_router
 from scalesocket.wire.template import Template, parse_template
 
 NO_RECORD: Final = b""
 
 
 class Conversation:
-    """Translates between the messages of clients and the records of the backend, by the settings the room opened with."""
+    """Translates between the messages of clients and the records of the backend, by the settings the room opened with.
 
-    __slots__ = ("_app", "_encoder", "_join", "_leave", "_room", "_router")
+    `encode`, `route` and `finish` are those of the app's encoder and, from `begin` on, of the running backend's router.
+    """
+
+    __slots__ = ("_app", "_encoder", "_join", "_leave", "_room", "encode", "finish", "route")
 
     def __init__(self, app: App, room: str) -> None:
         """Talk as `app` says."""
@@ -29,31 +29,28 @@ class Conversation:
             input_end=app.input_end,
             byte_order=app.byte_order,
         )
-        self._router = self._make_router()
+        self.encode = self._encoder.encode
         self._join: Template | None = None
         self._leave: Template | None = None
         self.apply(app)
 
     def begin(self) -> None:
-        """Forget what the last backend left unfinished: a new one speaks."""
-        self._router = self._make_router()
+        """A backend begins to speak: what the last one left unfinished is forgotten."""
+        app = self._app
+        router = make_router(
+            app.routing.server,
+            binary=app.binary,
+            delimiter=app.delimiter,
+            byte_order=app.byte_order,
+            max_record=app.max_record,
+        )
+        self.route = router.route
+        self.finish = router.finish
 
     def apply(self, app: App) -> None:
         """Take on the join and leave messages, which are live; the rest stays as it was."""
         self._join = parse_template(app.join_message, self._app.delimiter) if app.join_message else None
         self._leave = parse_template(app.leave_message, self._app.delimiter) if app.leave_message else None
-
-    def route(self, chunk: bytes) -> Iterable[Routed]:
-        """Route one read of the backend's output. Iterating raises BackendError after what was good."""
-        return self._router.route(chunk)
-
-    def finish(self) -> Iterable[Routed]:
-        """Route what was left unterminated when the output ended. Iterating may raise BackendError."""
-        return self._router.finish()
-
-    def encode(self, sender: ClientId, messages: Sequence[Event]) -> tuple[bytes, Sequence[Drop]]:
-        """Make one write of a client's messages, and say which had to be left out."""
-        return self._encoder.encode(sender, messages)
 
     def join_record(self, client: Client) -> bytes:
         """What the backend is told when `client` joins; empty for nothing."""
@@ -67,13 +64,3 @@ class Conversation:
         if template is None:
             return NO_RECORD
         return self._encoder.encode_text(client.id, template.render(client.id, self._room, client.remote, client.query))
-
-    def _make_router(self) -> Router:
-        app = self._app
-        return make_router(
-            app.routing.server,
-            binary=app.binary,
-            delimiter=app.delimiter,
-            byte_order=app.byte_order,
-            max_record=app.max_record,
-        )

@@ -42,9 +42,10 @@ class Batch:
     @property
     def frames(self) -> bytes:
         """The messages as unmasked, final frames (RFC 6455 5.2), joined."""
-        if self._plain is None:
-            self._plain = encode_frames(self.payloads, self.opcode)
-        return self._plain
+        plain = self._plain
+        if plain is None:
+            plain = self._plain = encode_frames(self.payloads, self.opcode)
+        return plain
 
     @property
     def deflated_frames(self) -> bytes:

@@ -78,26 +78,32 @@ class TextRouter:
 
     def route(self, chunk: bytes) -> Iterable[Routed]:
         """Route the records that end in this chunk. Raises RecordTooLong, after those before it."""
-        return self._route(self._splitter.feed, chunk)
-
-    def finish(self) -> Iterable[Routed]:
-        """Route the last record if it has no delimiter. Raises RecordTooLong."""
-        return self._route(self._splitter.finish)
-
-    def _route(self, split: Callable[..., list[bytes]], *chunk: bytes) -> Iterable[Routed]:
         if self._is_broken:
             return ()
         try:
-            records = split(*chunk)
+            records = self._splitter.feed(chunk)
         except RecordTooLong as error:
-            self._is_broken = True
-            return then_raise(self._give(error.records), error)
+            return self._break(error)
         return self._give(records) if records else ()
+
+    def finish(self) -> Iterable[Routed]:
+        """Route the last record if it has no delimiter. Raises RecordTooLong."""
+        if self._is_broken:
+            return ()
+        try:
+            records = self._splitter.finish()
+        except RecordTooLong as error:
+            return self._break(error)
+        return self._give(records) if records else ()
+
+    def _break(self, error: RecordTooLong) -> Iterable[Routed]:
+        self._is_broken = True
+        return then_raise(self._give(error.records), error)
 
     def _give(self, records: Sequence[bytes]) -> list[Routed]:
         # One look at all of them: a newline between them keeps half a character from being completed by the next record.
-        text = b"\n".join(records)
-        if is_utf8(text):
+        text = records[0] if len(records) == 1 else b"\n".join(records)
+        if text.isascii() or is_utf8(text):
             return self._address(records, text, Opcode.TEXT)
         mended = [mend_utf8(record) for record in records]
         return [MENDED, *self._address(mended, b"\n".join(mended), Opcode.TEXT)]
