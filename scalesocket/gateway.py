@@ -11,9 +11,8 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 import structlog
@@ -52,8 +51,7 @@ FROZEN: Final = 1.0
 DRAINING: Final = Refusal(status=503, reason="draining", message="the server is shutting down", retry_after=RETRY_AFTER)
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """An upgrade that may go through. Once it has, `join` finds the client its room."""
 
     app: App
@@ -128,7 +126,8 @@ class Gateway:
         refusal = pool.join(client, admission.room, admission.request)
         if refusal is None:
             self.connections += 1
-            self._by_address[_address(client)] += 1
+            if client.peer is not None:
+                self._by_address[client.peer[0]] += 1
         return refusal
 
     def apply(self, site: Site) -> Plan:
@@ -214,7 +213,9 @@ class Gateway:
 
     def _client_left(self, client: Client) -> None:
         self.connections -= 1
-        address = _address(client)
+        if client.peer is None:
+            return
+        address = client.peer[0]
         if self._by_address[address] <= 1:
             del self._by_address[address]
         else:
@@ -285,8 +286,3 @@ def make_environment(app: App, room: str, request: Request) -> Mapping[str, str]
     script_name = "" if app.mount == "/" else app.mount
     cgi = environment(request, app=app.name, room=room, script_name=script_name, path_info=f"/{room}", software=SOFTWARE)
     return child_environment(app.env, app.pass_env, os.environ, cgi)
-
-
-def _address(client: Client) -> str:
-    """The client's address as `Request.peer` has it: `remote` less the port, and less the brackets of IPv6."""
-    return client.remote.rpartition(":")[0].strip("[]").strip("[]")

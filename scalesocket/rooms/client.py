@@ -1,12 +1,14 @@
 """A client: one websocket as its room sees it, whichever lane it came by."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from enum import IntFlag
 from typing import TYPE_CHECKING
 
 from scalesocket.config.model import App
 from scalesocket.errors import Close
 from scalesocket.wire.batch import Batch, ClientId
+from scalesocket.wire.handshake import Request, format_address
 
 if TYPE_CHECKING:
     from scalesocket.rooms.room import Room
@@ -38,17 +40,18 @@ class Client(ABC):
         "held",
         "id",
         "is_congested",
+        "peer",
         "pinged_at",
         "query",
-        "remote",
         "room",
         "said_at",
+        "write",
     )
 
     id: ClientId
     room: "Room"
-    remote: str
-    """`ip:port` of the peer; empty on a unix socket."""
+    peer: tuple[str, int] | None
+    """Address and port of the peer; None on a unix socket."""
     query: str
     """The raw query string of the upgrade request."""
     is_congested: bool
@@ -65,15 +68,24 @@ class Client(ABC):
     """When a late pong was last no fault of the peer: what it sends was not read, or what it was sent had not left."""
     held: Hold
     """Why reading is paused; 0 while it is not."""
+    write: Callable[[bytes], object] | None
+    """Takes `Batch.frames` as they are: a fan-out's short way past `send`. None where there is no such way: compressed, on
+    the general lane, or closing."""
 
-    def __init__(self, *, remote: str, query: str, now: float) -> None:
-        """Describe the peer; `id` and `room` come with `Admission.join`."""
-        self.remote = remote
-        self.query = query
+    def __init__(self, request: Request, now: float) -> None:
+        """Describe the peer that sent `request`; `id` and `room` come with `Admission.join`."""
+        self.peer = request.peer
+        self.query = request.query
         self.is_congested = False
         self.allowance = 0
         self.heard_at = self.said_at = self.pinged_at = self.excused_at = now
         self.held = Hold(0)
+        self.write = None
+
+    @property
+    def remote(self) -> str:
+        """`ip:port` of the peer; empty on a unix socket."""
+        return format_address(self.peer)
 
     def hold(self, reason: Hold) -> None:
         """Stop reading from the peer for `reason`, so that TCP pushes back. Calls may repeat."""

@@ -21,7 +21,7 @@ class Flow:
     *Blocked*: `slow_client = "block"`, and somebody left more than `send_buffer` unsent.
     """
 
-    __slots__ = ("_blockers", "_congested", "_delivered", "_is_paced", "_pace_timer", "_room", "_slow")
+    __slots__ = ("_blockers", "_congested", "_delivered", "_is_paced", "_pace_timer", "_room", "slow")
 
     def __init__(self, room: "Room") -> None:
         """Watch over the output of `room`."""
@@ -31,7 +31,8 @@ class Flow:
         self._pace_timer: asyncio.TimerHandle | None = None
         self._delivered = 0
         self._blockers: dict[Client, asyncio.TimerHandle] = {}
-        self._slow: list[Client] = []
+        self.slow: list[Client] = []
+        """Judged too slow, to be closed by `close_slow`."""
 
     def may_send(self, client: Client, messages: int) -> bool:
         """Judge a congested client before a write of so many messages, by what it left unsent (`slow_client`)."""
@@ -46,12 +47,12 @@ class Flow:
                 self._block(client, app.stall_timeout)
                 return True
             case "close":
-                self._slow.append(client)
+                self.slow.append(client)
                 return False
 
     def close_slow(self) -> None:
         """Close the clients judged too slow, after the write that showed it."""
-        slow, self._slow = self._slow, []
+        slow, self.slow = self.slow, []
         for client in slow:
             self._expel(client)
 

@@ -5,7 +5,7 @@ backend call in from the event loop's callbacks, and no state is held across an 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, Protocol, assert_never
 
@@ -152,8 +152,10 @@ class Room:
         self._flow.joined()
         if self.history is not None:
             for batch in self.history.replay():
-                client.allowance += sum(map(len, batch.payloads))
-                self._count_out(batch.payloads, 1)
+                size = sum(map(len, batch.payloads))
+                client.allowance += size
+                self.counts.messages_out += len(batch.payloads)
+                self.counts.bytes_out += size
                 client.send(batch)
         if self._is_holding:
             client.hold(Hold.BACKEND)
@@ -182,8 +184,9 @@ class Room:
         for _, payload in messages:
             counts.bytes_in += len(payload)
         records, drops = self._conversation.encode(client.id, messages)
-        for drop in drops:
-            self._drop(drop)
+        if drops:
+            for drop in drops:
+                self._drop(drop)
         if records and not self._write(records):
             counts.messages_dropped += len(messages) - len(drops)
 
@@ -203,7 +206,10 @@ class Room:
         """Route one read of the backend's output (Receiver)."""
         try:
             for routed in self._conversation.route(chunk):
-                self._deliver(routed)
+                if type(routed) is Batch:  # nearly always
+                    self._send(routed)
+                else:
+                    self._deliver(routed)
         except BackendError as error:
             self._fail(error)
 
@@ -241,26 +247,29 @@ class Room:
 
     def _send(self, batch: Batch) -> None:
         """Give a batch to whom it is for: the frames are encoded once, and each client costs one write."""
-        clients: Iterable[Client] = self.clients.values()
+        clients: Collection[Client] = self.clients.values()
         if batch.to is not None:
             clients = [self.clients[one] for one in batch.to if one in self.clients]
         if batch.exclude:
             clients = [client for client in clients if client.id not in batch.exclude]
-        sent, messages, may_send = 0, len(batch.payloads), self._flow.may_send
+        sent, payloads, counts, flow = len(clients), batch.payloads, self.counts, self._flow
+        messages = len(payloads)
+        frames = batch.frames if clients else b""
+        # The hottest loop of the server: a call of ours for each client would add 0.08 us to the 0.13 that it takes.
         for client in clients:
-            if client.is_congested and not may_send(client, messages):
-                continue
-            client.send(batch)
-            sent += 1
-        self._flow.close_slow()
-        self.counts.records_out += messages
-        self._count_out(batch.payloads, sent)
+            if client.is_congested and not flow.may_send(client, messages):
+                sent -= 1
+            elif client.write is not None:
+                client.write(frames)
+            else:
+                client.send(batch)
+        if flow.slow:
+            flow.close_slow()
+        counts.records_out += messages
+        counts.messages_out += messages * sent
+        counts.bytes_out += sum(map(len, payloads)) * sent
         if self.history is not None:
             self.history.remember(batch)
-
-    def _count_out(self, payloads: Sequence[bytes], clients: int) -> None:
-        self.counts.messages_out += len(payloads) * clients
-        self.counts.bytes_out += sum(map(len, payloads)) * clients
 
     def _flush(self) -> None:
         """Route what was left without a delimiter when the output ended."""

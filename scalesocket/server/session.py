@@ -66,9 +66,8 @@ class Session(Client):
 
     def __init__(self, admission: Admission, receive: Receive, send: Send, *, cut: Callable[[], None] | None = None) -> None:
         """Speak through `receive` and `send`; nothing is sent before `run`."""
-        request = admission.request
         self._loop = asyncio.get_running_loop()
-        super().__init__(remote=request.remote, query=request.query, now=self._loop.time())
+        super().__init__(admission.request, self._loop.time())
         self._admission = admission
         self._receive = receive
         self._send = send

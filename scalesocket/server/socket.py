@@ -47,8 +47,7 @@ class Socket(Client, asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """Speak RFC 6455 on `transport`; `on_lost` hears when the connection is gone."""
-        request = admission.request
-        super().__init__(remote=request.remote, query=request.query, now=loop.time())
+        super().__init__(admission.request, loop.time())
         app = admission.app
         self._transport = transport
         self._loop = loop
@@ -63,6 +62,8 @@ class Socket(Client, asyncio.Protocol):
             inflate=inflate if is_deflated else None,
         )
         self._meter = RateMeter(app.rate, self.heard_at) if app.rate is not None else None
+        if not is_deflated:
+            self.write = transport.write
         self._limit_buffer(app)
 
     # --- The transport speaks (asyncio.Protocol)
@@ -82,7 +83,11 @@ class Socket(Client, asyncio.Protocol):
         if reader.has_control or reader.failure is not None or self._is_closing:
             self._handle(events, now)
         elif events:
-            self._said(events, now)
+            if self._meter is None:  # nearly always
+                self.said_at = now
+                self.room.from_client(self, events)
+            else:
+                self._said(events, now)
 
     def pause_writing(self) -> None:
         """Tell the room that unsent bytes passed the high-water mark."""
@@ -96,7 +101,7 @@ class Socket(Client, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the room; the peer is gone, or the closing handshake is done."""
-        self._is_closing = True
+        self._send_no_more()
         for timer in (self._timer, self._rate_timer):
             if timer is not None:
                 timer.cancel()
@@ -114,7 +119,7 @@ class Socket(Client, asyncio.Protocol):
         """Send a close frame; the peer has `CLOSE_TIMEOUT` to answer, once it could read it."""
         if self._is_closing:
             return
-        self._is_closing = True
+        self._send_no_more()
         self._transport.write(encode_frame(close.payload(), Opcode.CLOSE))
         if self.held:
             self.held = Hold(0)
@@ -125,7 +130,7 @@ class Socket(Client, asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection."""
-        self._is_closing = True
+        self._send_no_more()
         self._transport.abort()
 
     def ping(self) -> None:
@@ -215,12 +220,17 @@ class Socket(Client, asyncio.Protocol):
     def _closed_by_peer(self, payload: bytes) -> None:
         """Answer a close frame with its own code (RFC 6455 5.5.1), unless it answers ours, and end the connection."""
         if not self._is_closing:
-            self._is_closing = True
+            self._send_no_more()
             self._transport.write(encode_frame(payload[:2], Opcode.CLOSE))
         self.room.leave(self)
         self._transport.close()
         if self.unsent and self._timer is None:
             self._cut_later()
+
+    def _send_no_more(self) -> None:
+        """No message goes out after our close frame (RFC 6455 5.5.1), nor after the connection is gone."""
+        self._is_closing = True
+        self.write = None
 
     def _end(self) -> None:
         """End our side only, and drop what the peer still sends.

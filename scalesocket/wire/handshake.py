@@ -23,7 +23,7 @@ class HandshakeError(Exception):
         self.message = message
 
 
-class Request(NamedTuple):  # a frozen dataclass of nine fields takes 1.6 us to make, a tuple 0.5
+class Request(NamedTuple):  # a frozen dataclass of nine fields takes 1.6 us to make, a tuple 0.5, with keywords 0.8
     """The head of one HTTP request, as far as rooms, policies and CGI variables need it."""
 
     method: str
@@ -46,23 +46,27 @@ class Request(NamedTuple):  # a frozen dataclass of nine fields takes 1.6 us to 
     @property
     def remote(self) -> str:
         """`ip:port` of the client, `[ip]:port` for IPv6; empty on a unix socket."""
-        if self.peer is None:
-            return ""
-        host, port = self.peer
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return format_address(self.peer)
+
+
+def format_address(address: tuple[str, int] | None) -> str:
+    """`ip:port`, `[ip]:port` for IPv6; empty on a unix socket."""
+    if address is None:
+        return ""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 _names: dict[str, str] = {}  # field names seen -> lower case: checked once each, not once a request
 
 
-def _field_name(name: str) -> str:
-    lower = _names.get(name)
-    if lower is None:
-        if not _TOKEN.fullmatch(name):
-            raise HandshakeError(400, "a header field has no valid name")
-        lower = name.lower()
-        if len(_names) < _MAX_NAMES:
-            _names[name] = lower
+def _new_name(name: str) -> str:
+    """Check a field name that is not known yet; return it in lower case."""
+    if not _TOKEN.fullmatch(name):
+        raise HandshakeError(400, "a header field has no valid name")
+    lower = name.lower()
+    if len(_names) < _MAX_NAMES:
+        _names[name] = lower
     return lower
 
 
@@ -84,7 +88,7 @@ def parse_request(head: bytes, *, peer: tuple[str, int] | None, local: tuple[str
         name, colon, value = field.partition(":")
         if not colon:
             raise HandshakeError(400, "a header field has no colon")
-        name = _field_name(name)
+        name = _names.get(name) or _new_name(name)
         value = value.strip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     if target.startswith(("http://", "https://")):  # the absolute form, RFC 9112 3.2.2
@@ -92,17 +96,7 @@ def parse_request(head: bytes, *, peer: tuple[str, int] | None, local: tuple[str
         path, _, query = f"/{origin_form}".partition("?")
     else:
         path, _, query = target.partition("?")
-    return Request(
-        method=method,
-        target=target,
-        path=path,
-        query=query,
-        headers=headers,
-        peer=peer,
-        local=local,
-        is_secure=is_secure,
-        http_version=version.removeprefix("HTTP/"),
-    )
+    return Request(method, target, path, query, headers, peer, local, is_secure, version.removeprefix("HTTP/"))
 
 
 def has_token(value: str, token: str) -> bool:
