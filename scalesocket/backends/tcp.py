@@ -33,7 +33,10 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_blocked = False
         self._is_paused = True
-        self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._early = b""
+        """What was read before anybody asked for it."""
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[Exit] = self._loop.create_future()
         """Done when the connection has ended, and all output was given to the receiver. Not to be cancelled."""
         self._is_closed = asyncio.Event()
 
@@ -72,7 +75,10 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         if self._is_paused:
             self._is_paused = False
-            self._transport.resume_reading()
+            if self._early:
+                self._loop.call_soon(self._give_early)
+            else:
+                self._transport.resume_reading()
 
     def end_input(self) -> None:
         """Tell the peer that no more input comes, after what was queued. Calls may repeat."""
@@ -108,7 +114,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        if self.exit is None:
+        if self._is_paused:  # uvloop reads once, whatever `connection_made` asked for
+            self._early += data
+            assert self._transport is not None
+            self._transport.pause_reading()
+        elif self.exit is None:
             self._receiver.backend_output(data)
 
     def eof_received(self) -> None:
@@ -130,6 +140,16 @@ class Connection(asyncio.Protocol):
         if self._is_blocked:
             self._is_blocked = False
             self._receiver.backend_unblocked()
+
+    def _give_early(self) -> None:
+        if self._is_paused:
+            return
+        assert self._transport is not None
+        early, self._early = self._early, b""
+        if early:
+            self._receiver.backend_output(early)
+        if not self._is_paused:
+            self._transport.resume_reading()
 
     def _end(self, error: Exception | None) -> None:
         if not self.ended.done():

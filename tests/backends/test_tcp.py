@@ -15,10 +15,10 @@ import pytest
 
 from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
-from scalesocket.backends.tcp import try_connect
+from scalesocket.backends.tcp import connect_tcp, try_connect
 from scalesocket.config.values import Endpoint, PortRange
 from scalesocket.errors import BackendError
-from tests.backends.lobby import Opener, children, open_file_limit, program, until
+from tests.backends.lobby import Opener, Room, children, open_file_limit, program, until
 
 pytestmark = pytest.mark.anyio
 AUTO = PortRange(0, 0)
@@ -142,6 +142,19 @@ async def test_a_target_stands_still_while_reading_is_paused(listen: Listen, ope
 
     await room.hear(b"one\n")
     await room.stop()
+
+
+async def test_what_a_target_says_at_once_waits_for_its_room(listen: Listen) -> None:
+    room = Room()
+    connection = await connect_tcp("127.0.0.1", int(await listen()), room)
+    await asyncio.sleep(0.1)
+    assert bytes(room.heard) == b""
+
+    connection.resume()
+
+    await room.hear(b"hello\n")
+    connection.abort()
+    await connection.finish(1.0)
 
 
 async def test_a_target_that_refuses_is_named(open_room: Opener, logged: list[dict[str, object]]) -> None:
