@@ -29,6 +29,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -140,7 +141,7 @@ class Spawner:
         else:
             ours = (pipes[1], pipes[2], pipes[4])
             for fd in ours:
-                os.set_blocking(fd, False)
+                fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK)
             self.send({"spawned": id, "pid": pid}, ours)
         finally:
             for fd in pipes:
@@ -156,41 +157,27 @@ class Spawner:
         group: str | None,
         limits: dict[str, int],
     ) -> int:
-        """Start a child on `pipes` and return its pid. Without `user`, `group` and `limits` this is a vfork."""
-        uid, gid, groups = find_ids(user, group)
-        set_limits = limiter(limits) if limits else None
+        """Start a child on `pipes` and return its pid."""
+        stdio = (pipes[0], pipes[3], pipes[5])
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.soft_limit, self.hard_limit))
         try:
-            child = subprocess.Popen(
-                argv,
-                env=env,
-                cwd=cwd,
-                stdin=pipes[0],
-                stdout=pipes[3],
-                stderr=pipes[5],
-                process_group=0,
-                close_fds=False,  # all of ours close at exec; to close a thousand pidfds in the child costs 50 us more
-                user=uid,
-                group=gid,
-                extra_groups=groups,
-                preexec_fn=set_limits,
-            )
-        except subprocess.SubprocessError as error:
-            raise Refused("its limits could not be set") from error
+            if user is None and group is None and not limits:
+                pid = start_plain(argv, env, cwd, stdio)
+            else:
+                pid = start_with(argv, env, cwd, stdio, user, group, limits)
         except ValueError as error:  # a NUL in a word or a variable
             raise Refused(str(error)) from error
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (self.hard_limit, self.hard_limit))
-        child.returncode = 0  # Popen must never reap it: that is done here, once the gateway has released it
         try:
-            pidfd = self.open_pidfd(child.pid)
+            pidfd = self.open_pidfd(pid)
         except OSError:
-            kill_group(child.pid)
-            os.waitpid(child.pid, 0)
+            kill_group(pid)
+            os.waitpid(pid, 0)
             raise
-        self.leaders[child.pid] = self.running[pidfd] = Leader(child.pid, pidfd)
+        self.leaders[pid] = self.running[pidfd] = Leader(pid, pidfd)
         self.poll.register(pidfd, select.EPOLLIN)
-        return child.pid
+        return pid
 
     def open_pidfd(self, pid: int) -> int:
         """A descriptor that becomes readable when the child has ended."""
@@ -288,6 +275,66 @@ def oldest_zombie() -> int | None:
     except ChildProcessError:
         return None
     return ended.si_pid if ended is not None else None
+
+
+def start_plain(argv: list[str], env: dict[str, str], cwd: str, stdio: tuple[int, int, int]) -> int:
+    """Start a child as the user we are. Popen would take 100 us more of the 340 that a start costs us."""
+    os.chdir(cwd)  # of the whole process, which has no folder of its own
+    try:
+        return os.posix_spawn(
+            find_program(argv[0], env),
+            argv,
+            env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)],
+            setpgroup=0,
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
+        )
+    finally:
+        os.chdir("/")
+
+
+def find_program(name: str, env: dict[str, str]) -> str:
+    """Look a program up in the `PATH` of its environment, as `execvp` does. Raises OSError."""
+    if "/" in name:
+        return name
+    paths = [f"{folder}/{name}" if folder else name for folder in os.get_exec_path(env)]
+    for path in paths:
+        if os.access(path, os.X_OK) and stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            return path
+    code = errno.EACCES if any(os.access(path, os.F_OK) for path in paths) else errno.ENOENT
+    raise OSError(code, os.strerror(code), name)
+
+
+def start_with(
+    argv: list[str],
+    env: dict[str, str],
+    cwd: str,
+    stdio: tuple[int, int, int],
+    user: str | None,
+    group: str | None,
+    limits: dict[str, int],
+) -> int:
+    """Start a child as another user, or within limits, which `posix_spawn` can't. Raises Refused."""
+    uid, gid, groups = find_ids(user, group)
+    try:
+        child = subprocess.Popen(
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=stdio[0],
+            stdout=stdio[1],
+            stderr=stdio[2],
+            process_group=0,
+            close_fds=False,  # all of ours close at exec; to close a thousand pidfds in the child costs 50 us more
+            user=uid,
+            group=gid,
+            extra_groups=groups,
+            preexec_fn=limiter(limits) if limits else None,
+        )
+    except subprocess.SubprocessError as error:
+        raise Refused("its limits could not be set") from error
+    child.returncode = 0  # Popen must never reap it: that is done here, once the gateway has released it
+    return child.pid
 
 
 def kill_group(pid: int) -> None:

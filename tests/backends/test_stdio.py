@@ -138,6 +138,23 @@ async def test_a_command_that_does_not_exist_is_named(open_room: Opener, logged:
     assert (event["app"], event["room"], event["command"]) == ("app", "lobby", ["no-such-program", "--flag"])
 
 
+async def test_a_program_is_looked_up_in_the_path_of_its_environment(open_room: Opener, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("plain", "folder", "first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    (tmp_path / "plain" / "who").write_text("#!/bin/sh\necho plain\n")
+    (tmp_path / "folder" / "who").mkdir()
+    for name in ("first", "second"):
+        (tmp_path / name / "who").write_text(f"#!/bin/sh\necho {name}\n")
+        (tmp_path / name / "who").chmod(0o755)
+
+    room = await open_room("who", env={"PATH": ":".join(map(str, folders))})
+    assert await room.hear_line() == "first"
+    await room.end()
+    with pytest.raises(BackendError, match=r"^cannot start 'who': permission denied$"):
+        await open_room("who", env={"PATH": str(tmp_path / "plain")})
+
+
 async def test_a_command_that_is_not_executable_is_named(open_room: Opener, tmp_path: Path) -> None:
     (tmp_path / "script").write_text("#!/bin/sh\n")
 
