@@ -11,21 +11,22 @@ import asyncio
 import contextlib
 import ctypes
 import errno
-import json
 import os
 import resource
 import signal
 import socket
 import subprocess
 import sys
+from array import array
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
-from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
+from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest, encode_json
 from scalesocket.backends.groups import find_strays, kill_group, reap_group
 from scalesocket.errors import SpawnerError
 
@@ -54,7 +55,11 @@ LOOK: Final = 0.5
 POLL: Final = 0.01
 """Seconds between looks at a group that was killed and is the gateway's own to reap."""
 
+ANCILLARY: Final = socket.CMSG_SPACE(3 * array("i").itemsize)
+"""Bytes that come beside a report: three descriptors."""
+
 log = structlog.get_logger()
+decode_json: Final = msgspec.json.Decoder().decode
 
 
 class Start:
@@ -92,6 +97,8 @@ class Spawner:
         self._waiting: deque[Start] = deque()
         self._orders: deque[bytes] = deque()
         """Packets to send before any start; at most a few for each child."""
+        self._packet = bytearray(MAX_PACKET)
+        """Where a report is read to."""
         self._is_blocked = False
         self._children: dict[int, Child] = {}
         """By pid, from the spawner's answer until nothing is left of the group."""
@@ -245,7 +252,7 @@ class Spawner:
             self._order({"do": "release", "pid": child.pid})
 
     def _order(self, order: Mapping[str, object]) -> None:
-        self._orders.append(json.dumps(order).encode())
+        self._orders.append(encode_json(order))
         self._send()
 
     def _send(self) -> None:
@@ -305,19 +312,19 @@ class Spawner:
         """Read a report; False if there is none."""
         assert self._link is not None
         try:
-            packet, fds, flags, _ = socket.recv_fds(self._link, MAX_PACKET, 3, socket.MSG_CMSG_CLOEXEC)
+            size, messages, flags, _ = self._link.recvmsg_into([self._packet], ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
         except ConnectionResetError:  # it died without reading all of ours; its last reports come next
             return True
-        if not packet:  # it has no reason to close its end and live; `_died` follows
+        if not size:  # it has no reason to close its end and live; `_died` follows
             assert self._loop is not None
             assert self._process is not None
             self._loop.remove_reader(self._link.fileno())
             self._process.kill()
             return False
-        report = json.loads(packet)
-        match report:
+        fds = [fd for _, _, data in messages for fd in array("i", data)]
+        match decode_json(memoryview(self._packet)[:size]):
             case {"spawned": number, "pid": pid}:
                 self._spawned(number, pid, fds, is_whole=not flags & socket.MSG_CTRUNC)
             case {"failed": number, "error": error}:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -33,11 +32,11 @@ Environment = Callable[[App, str, Request], Mapping[str, str]]
 """The environment of a room's backend, from its first client's request."""
 
 
-class StartTask(Protocol):
-    """Starts a task in the gateway's task group."""
+class StartLife(Protocol):
+    """Starts the task of a room."""
 
-    def __call__(self, function: Callable[[], Coroutine[object, object, None]], /, *, name: str) -> object:
-        """Start `function()` as a task of that name."""
+    def __call__(self, life: Coroutine[object, object, None], /, *, name: str) -> None:
+        """Run `life` as a task of that name, which the gateway waits for in the end."""
 
 
 class RoomPool:
@@ -49,7 +48,7 @@ class RoomPool:
         *,
         open_backend: OpenBackend,
         environment: Environment,
-        start_task: StartTask,
+        start_life: StartLife,
         on_client_left: Callable[[Client], None],
         on_room_ended: Callable[["RoomPool"], None],
     ) -> None:
@@ -69,7 +68,7 @@ class RoomPool:
         self._exits: Counter[str] = Counter()
         self._open_backend = open_backend
         self._environment = environment
-        self._start_task = start_task
+        self._start_life = start_life
         self._on_client_left = on_client_left
         self._on_room_ended = on_room_ended
 
@@ -203,7 +202,7 @@ class RoomPool:
         self._alive.add(room)
         self._bound_histories()
         self.rooms_total += 1
-        self._start_task(partial(self._run, room), name=f"room {app.name}/{name}")
+        self._start_life(self._run(room), name=f"room {app.name}/{name}")
         return room
 
     async def _run(self, room: Room) -> None:

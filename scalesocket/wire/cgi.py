@@ -22,7 +22,7 @@ PASSED_HEADERS: Final = (
 """Request headers a child gets as `HTTP_*`. Never `proxy`: programs take `HTTP_PROXY` for a setting (CVE-2016-5385)."""
 
 _VARIABLES: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in PASSED_HEADERS}
-_CONTROLS: Final = dict.fromkeys([*range(0x20), 0x7F, *range(0xD800, 0xE000)], "?")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 
 
@@ -57,14 +57,14 @@ def environment(request: Request, *, app: str, room: str, script_name: str, path
         value = request.headers.get(header)
         if value is not None:
             variables[variable] = value
-    return {variable: value.translate(_CONTROLS) for variable, value in variables.items()}
+    if _CONTROLS.search("".join(variables.values())):  # one look at all: 1 us, where a look at each takes 4
+        return {variable: _CONTROLS.sub("?", value) for variable, value in variables.items()}
+    return variables
 
 
-def child_environment(
-    env: Mapping[str, str], pass_env: Iterable[str], environ: Mapping[str, str], cgi: Mapping[str, str]
-) -> dict[str, str]:
-    """Return all of a child's environment: what `pass_env` names of `environ`, then `env`, then `cgi`; the later wins."""
-    return {name: environ[name] for name in pass_env if name in environ} | dict(env) | dict(cgi)
+def base_environment(env: Mapping[str, str], pass_env: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what all children of an app have in their environment: what `pass_env` names of `environ`, then `env`."""
+    return {name: environ[name] for name in pass_env if name in environ} | dict(env)
 
 
 def _server(request: Request) -> tuple[str, str]:
