@@ -30,7 +30,7 @@ log = structlog.get_logger("listen")
 BACKLOG: Final = 4096
 """Connections the kernel may hold for us; it takes the lesser of this and `net.core.somaxconn`."""
 MAX_ACCEPTS: Final = 16
-"""Connections asyncio accepts at once; out of descriptors it tries, and reports, as many times a second."""
+"""Connections accepted in one turn of the loop; out of descriptors asyncio tries, and reports, as many times a second."""
 UNSENT_IN_KERNEL: Final = 64 * KiB
 """Bytes the kernel may hold for a peer beyond those on their way."""
 ACCEPT_PAUSE: Final = 1.0
@@ -54,7 +54,7 @@ class Listener:
     """As the site file has it."""
     sock: socket.socket
     """Kept beside the server's own, to serve the same address with other settings."""
-    server: "asyncio.Server | TlsServer"
+    servers: "Sequence[asyncio.Server | TlsServer]"
     tls: ssl.SSLContext | None
 
     @property
@@ -67,7 +67,8 @@ class Listener:
 
     def close(self, *, is_replaced: bool = False) -> None:
         """Accept no more. `is_replaced`: another listener serves the same address, so a unix socket's file stays."""
-        self.server.close()
+        for server in self.servers:
+            server.close()
         if self.sock.family == socket.AF_UNIX and self.bind.startswith("unix:") and not is_replaced:
             with suppress(OSError):
                 Path(os.fsdecode(self.sock.getsockname())).unlink()
@@ -184,23 +185,35 @@ class Listeners:
             # Connections inherit it. What a peer can't take yet stays in the transport's buffer, where `send_buffer` sees it,
             # and not in the 4 MiB that the kernel would hide.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL)
-        own = sock.dup()
         if tls is not None:
+            own = sock.dup()
             own.setblocking(False)
-            return Listener(bind, sock, TlsServer(own, tls, self._entrance), tls)
+            return Listener(bind, sock, [TlsServer(own, tls, self._entrance)], tls)
+        # libuv accepts one connection a turn from each handle. With as many handles as asyncio accepts at once a crowd is let
+        # in at 18.9 k/s instead of 16.3; a single newcomer wakes them all, and costs 115 us instead of 98.
+        handles = 1 if isinstance(loop, asyncio.BaseEventLoop) else MAX_ACCEPTS
+        listener = Listener(bind, sock, servers := [], tls)
         try:
-            if sock.family == socket.AF_UNIX:
-                # The file is ours to remove: asyncio would do it with a listener that has been replaced.
-                options: dict[str, Any] = {"cleanup_socket": False} if _removes_files(loop) else {}
-                server = await loop.create_unix_server(self._entrance.make_door, sock=own, backlog=MAX_ACCEPTS, **options)
-            else:
-                server = await loop.create_server(self._entrance.make_door, sock=own, backlog=MAX_ACCEPTS)
+            for _ in range(handles):
+                servers.append(await self._serve(sock.dup()))
         except BaseException:
-            own.close()
-            sock.close()
+            listener.close(is_replaced=True)
             raise
         sock.listen(BACKLOG)  # the loop has set the kernel's queue to what it accepts at once
-        return Listener(bind, sock, server, tls)
+        return listener
+
+    async def _serve(self, own: socket.socket) -> asyncio.Server:
+        """Let the loop accept at `own`, which is the loop's from now on."""
+        loop = asyncio.get_running_loop()
+        try:
+            if own.family != socket.AF_UNIX:
+                return await loop.create_server(self._entrance.make_door, sock=own, backlog=MAX_ACCEPTS)
+            # The file is ours to remove: asyncio would do it with a listener that has been replaced.
+            options: dict[str, Any] = {"cleanup_socket": False} if _removes_files(loop) else {}
+            return await loop.create_unix_server(self._entrance.make_door, sock=own, backlog=MAX_ACCEPTS, **options)
+        except BaseException:
+            own.close()
+            raise
 
     def commit(self, change: "Change") -> None:
         """Close what the edit no longer wants, or has replaced."""
