@@ -64,8 +64,8 @@ def fan_out(clients: int, in_flight: int, size: int = 100, **more: bool) -> Opti
 
 
 def echo(rooms: int, in_flight: int, **more: bool) -> Options:
-    """Rooms of one client, who talks and hears itself."""
-    return {"rooms": rooms, "senders": 1, "in-flight": in_flight, **more}
+    """Rooms of one client, who talks and hears itself. It begins when every backend answers: to start them is another load."""
+    return {"rooms": rooms, "senders": 1, "in-flight": in_flight, "first-echo": True, **more}
 
 
 OPENING: Final[Options] = {"rooms": 300, "concurrency": 20, "first-echo": True}
