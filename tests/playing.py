@@ -189,7 +189,7 @@ async def open_playground(site: Site, lane: Lane = "express") -> AsyncIterator[P
                 yield playground
             finally:
                 await playground.leave_all()
-        await until(lambda: not spawner.groups)  # no backend is left behind
+        assert not spawner.groups, "backends were left behind"
     finally:
         spawner.close()
 

@@ -122,6 +122,12 @@ class Child:
                 os.close(fd)
         self.release()
 
+    async def abandon(self) -> None:
+        """Discard a child nobody wants, and wait until nothing of its group is left, also when cancelled."""
+        self.discard()
+        with anyio.CancelScope(shield=True):
+            await self.wait_released()
+
     def note_exit(self, status: int) -> None:
         """Called by the spawner's side: the process ended, with a status as in subprocess."""
         if not self.ended.done() and not self.ended.get_loop().is_closed():

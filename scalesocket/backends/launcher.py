@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import anyio
 import msgspec
 import structlog
 
@@ -78,6 +79,12 @@ class Start:
         """Nothing was started, or nothing that is left."""
         if not self.answer.done():
             self.answer.set_exception(SpawnerError(error))
+
+
+def _discard(answer: asyncio.Future[Child]) -> None:
+    """Nobody wants the child: whoever asked for it was cancelled."""
+    if answer.exception() is None:
+        answer.result().discard()
 
 
 class Spawner:
@@ -148,7 +155,7 @@ class Spawner:
         self._watch()
 
     async def spawn(self, request: SpawnRequest) -> Child:
-        """Start a child. If cancelled, a child that is started nonetheless is killed and reaped.
+        """Start a child. If cancelled, a child that is started nonetheless is killed, and reaped before this returns.
 
         Raises SpawnerError, whose text says why and does not name the command.
         """
@@ -163,9 +170,20 @@ class Spawner:
         try:
             return await start.answer
         except asyncio.CancelledError:
-            if start.answer.done() and not start.answer.cancelled() and start.answer.exception() is None:
-                start.answer.result().discard()
+            await self._call_off(start)
             raise
+
+    async def _call_off(self, start: Start) -> None:
+        """Wait until nothing is left of a start that nobody wants any more."""
+        if start.answer.cancelled():
+            start.answer = asyncio.get_running_loop().create_future()
+        start.answer.add_done_callback(_discard)
+        if start.number not in self._starts:
+            start.fail("nobody wants it")
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait((start.answer,))
+            if start.answer.exception() is None:
+                await start.answer.result().wait_released()
 
     def close(self) -> None:
         """End the process, which kills and reaps what it still has. Blocks: milliseconds, if everything was released."""

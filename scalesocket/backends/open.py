@@ -58,7 +58,7 @@ async def _open_stdio(app: App, request: SpawnRequest, room: str, receiver: Rece
         try:
             await asyncio.sleep(app.start_delay)
         except BaseException:
-            child.discard()
+            await child.abandon()
             raise
     return StdioBackend(child, receiver, app=app.name, room=room)
 
@@ -84,7 +84,7 @@ async def _open_port(
                 raise
             log.info("starting again on another port", app=app.name, room=room, port=port, error=str(error))
         except BaseException:
-            backend.kill()
+            await backend.abandon()
             raise
         else:
             return backend

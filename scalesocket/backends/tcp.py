@@ -294,9 +294,10 @@ class PortBackend:
         return end
 
     async def abandon(self) -> None:
-        """Kill the process's group, and wait until it is gone."""
+        """Kill the process's group, and wait until it is gone, also when cancelled."""
         self.kill()
-        await self._process.wait_gone()
+        with anyio.CancelScope(shield=True):
+            await self._process.wait_gone()
 
     def kill(self) -> None:
         """Kill the process's group without waiting for it, close everything, and give the port back. Calls may repeat."""

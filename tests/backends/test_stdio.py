@@ -458,8 +458,8 @@ async def test_an_open_that_is_cancelled_leaves_nothing(open_room: Opener, spawn
             await opening.result().stop(timeout=0)
         opening.cancel()
         await asyncio.wait((opening,))
+        assert not spawner.groups
 
-    await until(lambda: not spawner.groups)
     assert open_fds() == before
     assert children() == [spawner.pid]
 

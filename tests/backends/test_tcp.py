@@ -305,7 +305,7 @@ async def test_a_start_on_a_port_that_is_cancelled_leaves_nothing(open_room: Ope
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert open_room.ports.taken == frozenset()
-    await until(lambda: not open_room.spawner.groups)
+    assert not open_room.spawner.groups
 
 
 async def test_a_stubborn_process_on_a_port_is_killed(open_room: Opener) -> None:
