@@ -56,7 +56,6 @@ soak: install
 generate: install
 	$(RUN) scalesocket schema > schemas/site.schema.json
 	$(RUN) python -m scalesocket.config.reference > docs/config.md
-	$(RUN) python -m scalesocket.config.reference > docs/config.md
 	for app in chat arena mud whiteboard editor terminal; do cp examples/shared/room.js examples/shared/style.css examples/$$app/page/; done
 	cp examples/shared/style.css examples/home/page/
 
