@@ -12,6 +12,7 @@ from scalesocket.config.model import App, Server
 from scalesocket.config.positions import Entry, KeyPath, Lines, Span, scan_positions
 from scalesocket.config.problems import ConfigError, Place, Problem
 from scalesocket.config.secrets import is_secret, secret_names, star_assignments
+from scalesocket.config.syntax import explain_syntax
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +74,9 @@ def model_at(path: KeyPath) -> tuple[type[BaseModel], KeyPath] | None:
 
 
 def _syntax_problem(text: str, file: Path, error: tomli.TOMLDecodeError) -> Problem:
-    lines = Lines(star_assignments(text, secret_names(Server, App)))
-    place = _place(file, lines, Span(error.pos, error.pos + 1))
-    message = error.msg[:1].lower() + error.msg[1:]
-    if error.pos >= len(text) and message.startswith("expected"):
-        message += " before the end of the file"
-    return Problem(place=place, message=f"not valid toml: {message}")
+    shown = star_assignments(text, secret_names(Server, App))
+    fault = explain_syntax(text, shown, error)
+    return Problem(place=_place(file, Lines(shown), fault.span), message=f"not valid toml: {fault.message}")
 
 
 def _place(file: Path, lines: Lines, span: Span) -> Place:

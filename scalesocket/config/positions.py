@@ -6,7 +6,8 @@ A test holds its paths equal to tomli's for texts of every shape.
 
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,28 +68,50 @@ def scan_positions(text: str) -> Mapping[KeyPath, Entry]:
     return scanner.entries
 
 
+def find_last_statement(text: str) -> tuple[int, KeyPath]:
+    """Where the last statement of a text begins, and the table it is in. That statement alone need not be whole."""
+    scanner = _Scanner(text)
+    with suppress(AssertionError, IndexError, RecursionError, tomli.TOMLDecodeError):
+        scanner.scan()
+    return scanner.start, scanner.table
+
+
+def scan_key(text: str, start: int) -> Sequence[tuple[str, Span]]:
+    """The parts of the dotted key that begins at `start`, as much of it as is there."""
+    scanner = _Scanner(text + "=")
+    scanner.at = start
+    try:
+        return scanner.key()
+    except (AssertionError, tomli.TOMLDecodeError):
+        return ()
+
+
 class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
+        self.start = 0
+        """Where the statement begins that is being read."""
+        self.table: KeyPath = ()
+        """The table it is in."""
         self.entries: dict[KeyPath, Entry] = {}
         self._items: dict[KeyPath, int] = {}
         """How many tables each array of tables has so far."""
 
     def scan(self) -> None:
-        table: KeyPath = ()
         self._skip_blank()
         while self.at < len(self.text):
+            self.start = self.at
             if self.text[self.at] == "[":
-                table = self._header()
+                self.table = self._header()
             else:
-                self._pair(table)
+                self._pair(self.table)
             self._skip_blank()
 
     def _header(self) -> KeyPath:
         is_item = self.text.startswith("[[", self.at)
         self.at += 2 if is_item else 1
-        parts = self._key()
+        parts = self.key()
         self.at += 2 if is_item else 1
         path: KeyPath = ()
         for name, span in parts[:-1]:
@@ -106,7 +129,7 @@ class _Scanner:
         return path
 
     def _pair(self, table: KeyPath) -> None:
-        parts = self._key()
+        parts = self.key()
         self.at += 1  # the equals sign
         self._skip_blank()
         path = table
@@ -116,7 +139,7 @@ class _Scanner:
         name, span = parts[-1]
         self._value((*path, name), span)
 
-    def _key(self) -> list[tuple[str, Span]]:
+    def key(self) -> list[tuple[str, Span]]:
         """Read a dotted key and the blanks around it."""
         parts = []
         while True:

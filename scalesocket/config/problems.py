@@ -73,7 +73,8 @@ class Problem:
             return str(self)
         before = self.place.source[: self.place.column - 1]
         margin = "".join(character if character == "\t" else " " for character in before)
-        return f"{self}\n  {self.place.source}\n  {margin}{'^' * max(1, self.place.width)}"
+        source = "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in self.place.source)
+        return f"{self}\n  {source}\n  {margin}{'^' * max(1, self.place.width)}"
 
     def to_record(self) -> ProblemRecord:
         """The problem for `--format json`."""
