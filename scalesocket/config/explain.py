@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from scalesocket.config.keys import file_keys_of, table_of
 from scalesocket.config.positions import KeyPath
+from scalesocket.config.values import FileText
 
 TYPE_NAMES: Final[Mapping[type, str]] = {
     bool: "a boolean",
@@ -105,15 +106,25 @@ def _string(details: ErrorDetails) -> str:
 def _flag(details: ErrorDetails) -> str:
     value = details["input"]
     hint = f" (write {value} without quotes)" if value in ("true", "false") else ""
-    return f"must be true or false, not {type_name(value)}{hint}"
+    return _from_variables("true or false", value) or f"must be true or false, not {type_name(value)}{hint}"
 
 
 def _whole(details: ErrorDetails) -> str:
-    return f"must be a whole number, not {type_name(details['input'])}{_unquoted(details['input'])}"
+    value = details["input"]
+    return _from_variables("a whole number", value) or f"must be a whole number, not {type_name(value)}{_unquoted(value)}"
 
 
 def _number(details: ErrorDetails) -> str:
-    return f"must be a number, not {type_name(details['input'])}{_unquoted(details['input'])}"
+    value = details["input"]
+    return _from_variables("a number", value) or f"must be a number, not {type_name(value)}{_unquoted(value)}"
+
+
+def _from_variables(form: str, value: object) -> str:
+    """What to say of a value that was made of variables, whose string is no fault; empty for any other."""
+    if not isinstance(value, FileText) or not value.is_interpolated:
+        return ""
+    example = "true or false" if form == "true or false" else "digits alone, such as 5"
+    return f"must be {form}, and is {_shown(value)} with its variables filled in (have them give {example})"
 
 
 def _unquoted(value: object) -> str:
@@ -138,7 +149,7 @@ _SENTENCES: Final[Mapping[str, Callable[[ErrorDetails], str]]] = {
     "bool_type": _flag,
     "int_type": _whole,
     "float_type": _number,
-    "tuple_type": _must_be("an array"),
+    "tuple_type": _must_be("a string or an array of strings"),
     "dict_type": _must_be("a table"),
     "model_type": _must_be("a table"),
     "model_attributes_type": _must_be("a table"),

@@ -73,7 +73,7 @@ class PortRange:
 def parse_endpoint(text: str) -> Endpoint:
     """Read `host:port` or `[v6]:port`; raises ValueError with a hint."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal():
+    if not (colon or port.isdecimal()) or not port.isascii() or not port.isdecimal():
         raise ValueError(f'{text!r} is not an address (write "host:port" or "[v6]:port")')
     if int(port) > 65535:
         raise ValueError(f"port {port} of {text!r} is not in 0-65535")
@@ -161,13 +161,16 @@ def _read_flag(value: object) -> object:
     return value
 
 
-def _read_number(value: object) -> object:
-    if isinstance(value, FileText) and value.is_interpolated:
-        try:
-            return int(value)
-        except ValueError:
-            return value
-    return value
+def _read_number(kind: type[int] | type[float]) -> BeforeValidator:
+    def read(value: object) -> object:
+        if isinstance(value, FileText) and value.is_interpolated:
+            try:
+                return kind(value)
+            except ValueError:
+                return value
+        return value
+
+    return BeforeValidator(read)
 
 
 def _read_command(value: object) -> object:
@@ -205,6 +208,15 @@ def _read_path(value: object) -> object:
     if isinstance(value, FileText):
         return value.folder / value
     return Path.cwd() / value if isinstance(value, str | Path) else value
+
+
+def _port_as_text(value: object) -> object:
+    """A bare number is read as what it looks like, a port: the error then says what is missing, which quotes alone are not."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _read_binds(value: object) -> object:
+    return _read_list(_port_as_text(value))
 
 
 def _read_bind(value: object) -> object:
@@ -265,11 +277,11 @@ def _as_text() -> PlainSerializer:
 
 
 Flag = Annotated[bool, BeforeValidator(_read_flag), Strict()]
-Count = Annotated[int, BeforeValidator(_read_number), Strict(), Field(ge=1), WithJsonSchema({"type": "integer", "minimum": 1})]
+Count = Annotated[int, _read_number(int), Strict(), Field(ge=1), WithJsonSchema({"type": "integer", "minimum": 1})]
 """A whole number from 1."""
 Amount = Annotated[
     float,
-    BeforeValidator(_read_number),
+    _read_number(float),
     Field(gt=0, allow_inf_nan=False, strict=True),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
 ]
@@ -282,10 +294,10 @@ Argv = Annotated[
 ]
 Env = Annotated[dict[str, str], AfterValidator(_check_env)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_read_list), _is_one_or_more("string or list")]
-Bind = Annotated[str, BeforeValidator(_read_bind)]
+Bind = Annotated[str, BeforeValidator(_read_bind), BeforeValidator(_port_as_text)]
 Binds = Annotated[
     tuple[Bind, ...],
-    BeforeValidator(_read_list),
+    BeforeValidator(_read_binds),
     Field(min_length=1),
     AfterValidator(_check_binds),
     _is_one_or_more("string or list"),
@@ -300,4 +312,4 @@ Networks = Annotated[tuple[Network, ...], BeforeValidator(_read_list), _is_one_o
 Pattern = Annotated[str, AfterValidator(parse_pattern), _is_string("regular expression")]
 Ports = Annotated[PortRange, _read(parse_ports), _as_text(), _is_string("ports")]
 Signal = Annotated[int, _read(parse_signal), PlainSerializer(format_signal, when_used="json"), _is_string("signal name")]
-Target = Annotated[Endpoint, _read(parse_endpoint), _as_text(), _is_string("address")]
+Target = Annotated[Endpoint, _read(parse_endpoint), BeforeValidator(_port_as_text), _as_text(), _is_string("address")]

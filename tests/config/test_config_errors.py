@@ -49,7 +49,17 @@ WRONG_VALUES = {
     "max_rooms = 0": "13: apps.chat.max_rooms: must be at least 1, not 0",
     "max_rooms = 1.5": "13: apps.chat.max_rooms: must be a whole number, not a float",
     'max_rooms = "5"': "13: apps.chat.max_rooms: must be a whole number, not a string (write 5 without quotes)",
-    'max_rooms = "${MANY}"': "13: apps.chat.max_rooms: must be a whole number, not a string",
+    'max_rooms = "${MANY}"': (
+        "13: apps.chat.max_rooms: must be a whole number, and is 'many' with its variables filled in "
+        "(have them give digits alone, such as 5)"
+    ),
+    'rate = { messages = "${X:-abc}" }': (
+        "21: apps.chat.rate.messages: must be a number, and is 'abc' with its variables filled in "
+        "(have them give digits alone, such as 5)"
+    ),
+    'oneshot = "${X:-maybe}"': (
+        "11: apps.chat.oneshot: must be true or false, and is 'maybe' with its variables filled in (have them give true or false)"
+    ),
     'oneshot = "true"': "11: apps.chat.oneshot: must be true or false, not a string (write true without quotes)",
     "oneshot = 1": "11: apps.chat.oneshot: must be true or false, not an integer",
     "user = 5": '8: apps.chat.user: must be a string, not an integer (write "5")',
@@ -68,7 +78,7 @@ WRONG_VALUES = {
         '(write "https://example.com", with its port if it has one, or "*")'
     ),
     "rooms = [1]": '10: apps.chat.rooms[0]: must be a string, not an integer (write "1")',
-    "rooms = true": "9: apps.chat.rooms: must be an array, not a boolean",
+    "rooms = true": "9: apps.chat.rooms: must be a string or an array of strings, not a boolean",
     "env = 5": "7: apps.chat.env: must be a table, not an integer",
     "env = { A = 5 }": '13: apps.chat.env.A: must be a string, not an integer (write "5")',
     'env = { "A=B" = "5" }': "7: apps.chat.env: bad name 'A=B' (not empty, without '=' and NUL)",
@@ -96,7 +106,11 @@ def test_a_wrong_value_is_named_with_its_place_and_a_hint(line: str) -> None:
 
 
 WRONG_IN_SERVER = {
-    'bind = "9000"': '8: server.bind: \'9000\' is not an address (write "host:port" or "[v6]:port")',
+    'bind = "9000"': '8: server.bind: \'9000\' names no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)',
+    "bind = 9000": '8: server.bind: \'9000\' names no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)',
+    "bind = [9000]": '9: server.bind[0]: \'9000\' names no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)',
+    "bind = true": "8: server.bind: must be a string or an array of strings, not a boolean",
+    'bind = "here"': '8: server.bind: \'here\' is not an address (write "host:port" or "[v6]:port")',
     'bind = ":9000"': ('8: server.bind: \':9000\' names no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)'),
     'bind = ["a:1", "::1:80"]': ("16: server.bind[1]: '::1:80' is not an address (write IPv6 in brackets: \"[::1]:80\")"),
     'bind = "host:99999"': "8: server.bind: port 99999 of 'host:99999' is not in 0-65535",
@@ -169,9 +183,12 @@ CONFLICTS = {
     "[apps.chat]\ncommand = []": "2:11: apps.chat.command: names no program",
     '[apps.chat]\ncommand = ""': "2:11: apps.chat.command: names no program",
     '[apps.chat]\ncommand = "echo \'a"': '2:11: apps.chat.command: cannot split "echo \'a" into words: no closing quotation',
-    "[apps.chat]\ncommand = 5": "2:11: apps.chat.command: must be an array, not an integer",
+    "[apps.chat]\ncommand = 5": "2:11: apps.chat.command: must be a string or an array of strings, not an integer",
     '[apps.chat]\ncommand = ["a", "\\u0000"]': (
         "2:11: apps.chat.command: an argument holds a NUL character, which no program can be given"
+    ),
+    "[apps.chat]\ntcp = 4000": (
+        '2:7: apps.chat.tcp: \'4000\' names no host (write "127.0.0.1:4000", or "0.0.0.0:4000" for every interface)'
     ),
     "[apps]\nchat = 5": "2:8: apps.chat: must be a table, not an integer",
     "apps = 5": "1:8: apps: must be a table, not an integer",

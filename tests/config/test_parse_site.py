@@ -193,6 +193,7 @@ def test_variables_are_replaced_inside_values_after_parsing() -> None:
         'idle_timeout = "${IDLE:-30s}"',
         'max_rooms = "${MANY}"',
         'oneshot = "${ONCE}"',
+        'rate = { messages = "${SPEED:-2.5}" }',
         'routing = "${ROUTING:-json}"',
         'static = "${FOLDER}/www"',
         "room_pattern = '.*'",
@@ -201,6 +202,7 @@ def test_variables_are_replaced_inside_values_after_parsing() -> None:
 
     assert chat.env == {"WHO": 'a"]\nroutes = "x', "${WHO}": "key"}
     assert chat.rooms == ('a"]\nroutes = "x', "${WHO}")
+    assert chat.rate == Rate(messages=2.5)
     assert (chat.idle_timeout, chat.max_rooms, chat.oneshot) == (30.0, 7, True)
     assert chat.routing.client is Routing.JSON
     assert chat.static == Path("/srv/pages/www")
