@@ -5,6 +5,7 @@
 like a flag or is called like one of our subcommands.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -150,6 +151,8 @@ FLAGS: Final[tuple[Flag, ...]] = (
 """Every flag, in the order of the help."""
 
 _BY_NAME: Final[Mapping[str, Flag]] = {name: flag for flag in FLAGS for name in (flag.name, *flag.aliases)}
+_NEAR: Final = 0.7
+"""How alike two words must be, from 0 to 1: two letters swapped in a word of four are 0.75."""
 _AT_ONCE: Final = ("--help", "--version")
 
 
@@ -233,8 +236,19 @@ def _read_flag(word: str, rest: list[str]) -> Iterable[tuple[Flag, str | None]]:
 
 def _find(name: str, word: str) -> Flag:
     if name not in _BY_NAME:
-        raise click.NoSuchOption(name, f"unknown flag {name!r}" + (f" in {word!r}" if name != word else ""), _BY_NAME)
+        where = f" in {word!r}" if name != word and not name.startswith("--") else ""
+        near = nearest_word(name, (flag.name for flag in FLAGS))
+        raise click.UsageError(
+            f"unknown flag {name!r}{where} " + (f"(did you mean {near}?)" if near else "(scalesocket run --help lists them)")
+        )
     return _BY_NAME[name]
+
+
+def nearest_word(word: str, words: Iterable[str]) -> str | None:
+    """The word or long flag that was probably meant; None where nothing is so near that this would not be a guess."""
+    bare = {known.strip("-"): known for known in words}
+    near = difflib.get_close_matches(word.strip("-").replace("-", ""), bare, n=1, cutoff=_NEAR)
+    return bare[near[0]] if near else None
 
 
 def _check(flags: Mapping[str, Sequence[str | None]]) -> None:

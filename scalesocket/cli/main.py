@@ -9,6 +9,7 @@ import click
 from scalesocket import __version__
 from scalesocket.cli.check import SITE_WRONG, check
 from scalesocket.cli.diff import diff
+from scalesocket.cli.flags import nearest_word
 from scalesocket.cli.init import init
 from scalesocket.cli.reload import reload
 from scalesocket.cli.run import run
@@ -21,6 +22,7 @@ from scalesocket.control.address import SiteRefusedError
 from scalesocket.errors import ScalesocketError
 
 NAME: Final = "scalesocket"
+WRONG_USAGE: Final = click.UsageError.exit_code
 
 HELP: Final = """\
 Turn any program into a multiplayer websocket server, and host many of them on one endpoint.
@@ -33,6 +35,20 @@ A subcommand counts only as the very first word. `scalesocket run -- serve` wrap
 """
 
 
+WAYS_IN: Final = """\
+Usage: scalesocket COMMAND, or scalesocket [FLAGS] CMD [-- ARGS...]
+
+Nothing to serve yet. There are two ways in:
+
+  scalesocket init                         write a site.toml to begin with
+  scalesocket serve site.toml              serve the apps of a site file
+
+  scalesocket --addr 127.0.0.1:9000 cat    wrap one program, without a file
+
+scalesocket --help lists the rest.\
+"""
+
+
 class Commands(click.Group):
     """The subcommands, which turn our errors into words and exit codes."""
 
@@ -40,6 +56,8 @@ class Commands(click.Group):
         """Run a subcommand."""
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            raise _without_guesses(error) from error
         except ScalesocketError as error:
             _fail(ctx, error)
         except ExceptionGroup as group:  # from below a task group
@@ -47,6 +65,13 @@ class Commands(click.Group):
             if ours is None or others is not None:
                 raise
             _fail(ctx, _first(ours))
+
+
+def _without_guesses(error: click.NoSuchOption) -> click.UsageError:
+    """The same with at most one suggestion: click's own would answer --foo with --loop."""
+    options = [name for param in (error.ctx.command.params if error.ctx else ()) for name in param.opts if name.startswith("--")]
+    near = nearest_word(error.option_name, options)
+    return click.UsageError(f"unknown flag {error.option_name!r}" + (f" (did you mean {near}?)" if near else ""), error.ctx)
 
 
 def _first(group: ExceptionGroup[ScalesocketError]) -> ScalesocketError:
@@ -74,5 +99,8 @@ for command in (serve, run, check, show, diff, reload, status, init, schema):
 def main(words: Sequence[str] | None = None) -> None:
     """Do what the command line says, and exit with 0, 1 (it failed), 2 (wrong usage) or 78 (the site file is wrong)."""
     words = sys.argv[1:] if words is None else words
+    if not words:
+        click.echo(WAYS_IN, err=True)
+        sys.exit(WRONG_USAGE)
     is_ours = words[:1] and (words[0] in commands.commands or words[0] in ("-h", "--help", "-V", "--version"))
     commands.main(list(words) if is_ours else [run.name or "", *words], prog_name=NAME)

@@ -1,6 +1,7 @@
 """`scalesocket [FLAGS] CMD [-- ARGS...]`, also as `scalesocket run`: wrap one program."""
 
-import difflib
+import shlex
+import shutil
 import sys
 from typing import Final
 
@@ -8,7 +9,7 @@ import click
 
 from scalesocket import __version__
 from scalesocket.cli.banner import announce
-from scalesocket.cli.flags import FLAGS, parse_command_line
+from scalesocket.cli.flags import FLAGS, nearest_word, parse_command_line
 from scalesocket.cli.original import APP_NAME, site_from_line
 from scalesocket.config.model import Site
 from scalesocket.logs import set_log
@@ -19,6 +20,7 @@ Wrap one program: each room, ws://HOST:PORT/ROOM, is one process of CMD.
 What its clients send comes to its standard input, what it prints goes to all of them. Flags are read until --, after
 CMD too.
 """
+SITE_SUFFIX: Final = ".toml"
 EPILOG: Final = "A line that has grown too long becomes a site file with: scalesocket init --from-cli 'scalesocket [FLAGS] CMD'"
 
 
@@ -38,6 +40,7 @@ class OriginalCommand(click.Command):
             ctx.params["site"] = site_from_line(line)
         except click.UsageError as error:
             raise click.UsageError(error.format_message() + _subcommand_hint(ctx, args), ctx) from error
+        _refuse_site_file(line.command[0], ctx)
         return []
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
@@ -55,8 +58,17 @@ def _subcommand_hint(ctx: click.Context, args: list[str]) -> str:
     group = ctx.parent.command if ctx.parent is not None else None
     if not isinstance(group, click.Group) or not args or args[0].startswith("-"):
         return ""
-    near = difflib.get_close_matches(args[0], group.commands, n=1)
-    return f"; did you mean: scalesocket {near[0]}" if near else ""
+    if args[0].endswith(SITE_SUFFIX):
+        return f"; did you mean: scalesocket serve {shlex.join(args)}"
+    near = nearest_word(args[0], group.commands)
+    return f"; did you mean: scalesocket {near}" if near else ""
+
+
+def _refuse_site_file(command: str, ctx: click.Context) -> None:
+    """A site file is no program, unless it can be started: who forgets `serve` would get a server of rooms that cannot open."""
+    if command.endswith(SITE_SUFFIX) and shutil.which(command) is None:
+        hint = f"did you mean: scalesocket serve {shlex.quote(command)}"
+        raise click.UsageError(f"{command} is a site file, not a program; {hint}", ctx)
 
 
 @click.command("run", cls=OriginalCommand, add_help_option=False, short_help="Wrap one program.", help=HELP, epilog=EPILOG)

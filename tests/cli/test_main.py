@@ -84,6 +84,57 @@ def test_a_misspelt_subcommand_is_answered_with_the_right_one() -> None:
     assert "scalesocket check" in done.err
 
 
+def test_a_line_without_words_shows_the_ways_in() -> None:
+    done = scalesocket()
+
+    assert done.code == 2
+    for line in ("scalesocket init ", "scalesocket serve site.toml ", "scalesocket --addr 127.0.0.1:9000 cat "):
+        assert f"\n  {line}" in done.err
+
+
+@pytest.mark.parametrize("words", [["site.toml"], ["./site.toml"], ["site.toml", "--bind", "a:1"], ["--json", "site.toml"]])
+def test_a_site_file_without_serve_is_answered_with_it(words: list[str], file: Path) -> None:
+    done = scalesocket(*words, cwd=file.parent)
+
+    assert done.code == 2
+    assert f"did you mean: scalesocket serve {' '.join(word for word in words if word != '--json')}" in done.err
+
+
+def test_a_program_called_like_a_site_file_is_wrapped(tmp_path: Path) -> None:
+    program = tmp_path / "hello.toml"
+    program.write_text("#!/bin/sh\necho hello\n")
+    program.chmod(0o755)
+
+    with (
+        serving("--addr", "127.0.0.1:0", "./hello.toml", cwd=tmp_path) as server,
+        connect(f"ws://127.0.0.1:{server.port}/lobby") as client,
+    ):
+        assert client.recv(timeout=10) == "hello"
+
+
+@pytest.mark.parametrize(
+    "words", [["--foo", "cat"], ["-x", "cat"], ["print", "x"], ["serve", "site.toml", "--foo"], ["check", "-z"]]
+)
+def test_what_resembles_nothing_is_answered_without_a_guess(words: list[str]) -> None:
+    done = scalesocket(*words)
+
+    assert done.code == 2
+    assert "did you mean" not in done.err.lower()
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["--jsno", "cat"], "(did you mean --json?)"),
+        (["--max-rooms=3", "cat"], "(did you mean --maxrooms?)"),
+        (["serve", "site.toml", "--no-wacth"], "(did you mean --no-watch?)"),
+        (["sevre", "site.toml"], "did you mean: scalesocket serve"),
+    ],
+)
+def test_what_is_near_is_answered_with_what_was_meant(words: list[str], meant: str) -> None:
+    assert meant in scalesocket(*words).err
+
+
 # -- check, show, schema
 
 
