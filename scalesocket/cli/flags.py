@@ -144,7 +144,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
         needs="--tcp",
         meaning="Ports for --tcp, END not included [default: 9001:9999]",
     ),
-    Flag(name="-v", repeats=True, meaning="Log more; -vv the most"),
+    Flag(name="-v", repeats=True, meaning="Log the most there is; -vv is the same"),
     Flag(name="--help", aliases=("-h",), meaning="Show this help"),
     Flag(name="--version", aliases=("-V",), meaning="Show the version"),
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import pytest
 
+from scalesocket.cli.flags import FLAGS
 from scalesocket.cli.original import site_from_args
 from scalesocket.config.model import App, History, PortRange, Routes, Routing
 
@@ -170,3 +171,10 @@ def test_a_value_without_meaning_is_a_usage_error(flags: list[str], told: str) -
         app_of(*flags)
 
     assert told in refused.value.format_message()
+
+
+def test_more_than_one_v_logs_no_more_and_the_help_says_so() -> None:
+    (flag,) = (flag for flag in FLAGS if flag.name == "-v")
+
+    assert site_from_args(["-v", "cat"]) == site_from_args(["-vv", "cat"])
+    assert "-vv is the same" in flag.meaning
