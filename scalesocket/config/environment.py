@@ -5,8 +5,10 @@ import os
 import pwd
 import ssl
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from scalesocket.config.certificates import CertificateError, load_pair
 from scalesocket.config.model import App, Server, Site
 from scalesocket.config.parse import Origins
 from scalesocket.config.positions import KeyPath
@@ -78,21 +80,13 @@ def _check_server(server: Server) -> Iterator[_Finding]:
         yield _error("control", f"there is no folder {str(Path(server.control).parent)!r} for the socket")
     if server.tls is None:
         return
-    unreadable = False
-    for name, file in (("certificate", server.tls.certificate), ("key", server.tls.key)):
-        try:
-            with file.open("rb"):
-                pass
-            if name == "key" and is_readable_by_others(file):
-                yield ("tls", name), Severity.WARNING, "the file can be read by others (chmod o-r)"
-        except OSError as error:
-            unreadable = True
-            yield ("tls", name), Severity.ERROR, f"cannot be read: {_reason(error)}"
-    if not unreadable:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(server.tls.certificate, server.tls.key, password="")
-        except (OSError, ValueError) as error:
-            yield _error("tls", f"the certificate and the key cannot be used: {_reason(error)}")
+    try:
+        load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server.tls)
+    except CertificateError as error:
+        yield ("tls", error.blamed), Severity.ERROR, error.reason
+    with suppress(OSError):
+        if is_readable_by_others(server.tls.key):
+            yield ("tls", "key"), Severity.WARNING, "the file can be read by others (chmod o-r)"
 
 
 def _check_app(app: App, environ: Mapping[str, str]) -> Iterator[_Finding]:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import structlog
 
+from scalesocket.config.certificates import CertificateError, load_pair
 from scalesocket.config.model import Server, Tls
 from scalesocket.config.units import KiB
 from scalesocket.errors import ScalesocketError
@@ -277,10 +278,10 @@ def load_tls(tls: Tls) -> ssl.SSLContext:
     context.set_alpn_protocols(PROTOCOLS)
     context.options |= ssl.OP_NO_COMPRESSION
     try:
-        context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror or str(error)
-        raise ListenError(f"server.tls: can't use {tls.certificate} with its key: {reason.lower()}") from error
+        load_pair(context, tls)
+    except CertificateError as error:  # the key's path is a secret
+        file = f"{tls.certificate} " if error.blamed == "certificate" else ""
+        raise ListenError(f"server.tls.{error.blamed}: {file}{error.reason}") from error
     return context
 
 

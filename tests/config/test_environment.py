@@ -100,16 +100,38 @@ def test_a_target_socket_that_is_not_there_yet_is_a_warning(tmp_path: Path) -> N
     assert of_app(unix=socket) == [f"warning: apps.chat.unix: there is no socket '{socket}' at the moment"]
 
 
-def test_certificates_must_be_readable_and_belong_together(tmp_path: Path, pair: Tls) -> None:
-    def of_tls(tls: Tls) -> list[str]:
-        return problems_of(Site(server=Server(tls=tls), apps={"chat": App(name="chat", command=["cat"])}))
+def of_tls(tls: Tls) -> list[str]:
+    found = problems_of(Site(server=Server(tls=tls), apps={"chat": App(name="chat", command=["cat"])}))
+    return [line for line in found if "warning" not in line]
 
-    missing = Tls(certificate=tmp_path / "none.pem", key=pair.key)
-    swapped = Tls(certificate=pair.certificate, key=pair.certificate)
 
-    assert of_tls(missing) == ["server.tls.certificate: cannot be read: no such file or directory"]
-    [problem] = [line for line in of_tls(swapped) if "warning" not in line]
-    assert problem.startswith("server.tls: the certificate and the key cannot be used: ")
+def test_a_certificate_or_key_that_cannot_be_used_is_named_with_what_is_wrong(tmp_path: Path, pair: Tls) -> None:
+    damaged = tmp_path / "damaged"
+    other = tmp_path / "other.key"
+    locked = tmp_path / "locked.key"
+    rubbish = tmp_path / "rubbish"
+    rubbish.write_text("rubbish")
+    for source, target in ((pair.certificate, tmp_path / "damaged"), (pair.key, tmp_path / "damaged.key")):
+        first, middle, *rest = source.read_text().splitlines(keepends=True)
+        target.write_text("".join([first, middle[:10] + "AAAAAAAA" + middle[18:], *rest[1:]]))
+    make = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    subprocess.run([*make, "-out", other], check=True, capture_output=True)
+    subprocess.run([*make, "-aes256", "-pass", "pass:x", "-out", locked], check=True, capture_output=True)
+
+    def of(*, certificate: Path = pair.certificate, key: Path = pair.key) -> str:
+        [problem] = of_tls(Tls(certificate=certificate, key=key))
+        return problem.removeprefix("server.tls.")
+
+    assert of(certificate=tmp_path / "none") == "certificate: cannot be read: no such file or directory"
+    assert of(certificate=rubbish) == 'certificate: holds no certificate (its text begins with "-----BEGIN CERTIFICATE-----")'
+    assert of(certificate=pair.key) == "certificate: holds a key and no certificate (are the two files swapped?)"
+    assert of(certificate=damaged) == "certificate: holds a certificate that is damaged (copy the file again)"
+    assert of(key=tmp_path / "none") == "key: cannot be read: no such file or directory"
+    assert of(key=rubbish) == 'key: holds no private key (its text begins with "-----BEGIN PRIVATE KEY-----")'
+    assert of(key=pair.certificate) == "key: holds a certificate and no key (are the two files swapped?)"
+    assert of(key=tmp_path / "damaged.key") == "key: holds a key that is damaged (copy the file again)"
+    assert of(key=locked) == "key: is locked with a passphrase (openssl pkey -in OLD -out NEW takes it off)"
+    assert of(key=other) == "key: does not belong to the certificate (name the key it was made with)"
 
 
 def test_a_key_that_others_may_read_is_a_warning_that_does_not_say_where_it_is(pair: Tls) -> None:

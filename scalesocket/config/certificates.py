@@ -1,0 +1,64 @@
+"""A certificate and its key: loaded, or the file that is to blame named, in other words than OpenSSL's."""
+
+import ssl
+from pathlib import Path
+from typing import Literal
+
+from scalesocket.config.model import Tls
+
+
+class CertificateError(Exception):
+    """A pair that cannot be used: which of the two files is to blame, and what is wrong with it."""
+
+    def __init__(self, blamed: Literal["certificate", "key"], reason: str) -> None:
+        self.blamed = blamed
+        """The key of `tls` in the site file."""
+        self.reason = reason
+        super().__init__(f"{blamed}: {reason}")
+
+
+def load_pair(context: ssl.SSLContext, tls: Tls) -> None:
+    """Load a certificate and its key into `context`. Raises CertificateError; never asks for a passphrase."""
+    certificate = _read("certificate", tls.certificate)
+    key = _read("key", tls.key)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password="")
+    except (OSError, ValueError) as error:  # ValueError: of an empty passphrase
+        raise _blame(certificate, key, error) from error
+
+
+def _read(name: Literal["certificate", "key"], file: Path) -> str:
+    try:
+        return file.read_text(encoding="latin-1")
+    except OSError as error:
+        raise CertificateError(name, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def _blame(certificate: str, key: str, error: Exception) -> CertificateError:
+    """Find what OpenSSL stumbled over; it names neither the file nor the fault."""
+    if "-----BEGIN CERTIFICATE-----" not in certificate:
+        if "PRIVATE KEY-----" in certificate:
+            return CertificateError("certificate", "holds a key and no certificate (are the two files swapped?)")
+        return CertificateError("certificate", 'holds no certificate (its text begins with "-----BEGIN CERTIFICATE-----")')
+    if not _is_whole(certificate):
+        return CertificateError("certificate", "holds a certificate that is damaged (copy the file again)")
+    if "PRIVATE KEY-----" not in key:
+        if "-----BEGIN CERTIFICATE-----" in key:
+            return CertificateError("key", "holds a certificate and no key (are the two files swapped?)")
+        return CertificateError("key", 'holds no private key (its text begins with "-----BEGIN PRIVATE KEY-----")')
+    if "ENCRYPTED" in key:
+        return CertificateError("key", "is locked with a passphrase (openssl pkey -in OLD -out NEW takes it off)")
+    reason = getattr(error, "reason", None) or str(error)
+    if "MISMATCH" in reason:
+        return CertificateError("key", "does not belong to the certificate (name the key it was made with)")
+    if "TOO_SMALL" in reason or "TOO_WEAK" in reason:
+        return CertificateError("certificate", "is too weak for this machine's rules (make one with a longer key)")
+    return CertificateError("key", "holds a key that is damaged (copy the file again)")
+
+
+def _is_whole(certificate: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificate)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
