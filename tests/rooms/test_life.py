@@ -1,9 +1,11 @@
 """The life of a room: starting, open, lingering, stopping, ended, and every race between them."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
+import weakref
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -188,6 +190,20 @@ async def test_ten_thousand_times_in_and_out_never_meet_two_processes_or_a_dying
     assert sum(status.backend_exits.values()) == status.backend_starts
     assert status.refusals == {}
     assert site.gateway.connections == 0
+
+
+async def test_an_ended_room_is_freed_at_once_and_not_by_the_garbage_collector(serve: Serve) -> None:
+    site = await serve(game={"command": ["cat"], "idle_timeout": 0.05, "max_lifetime": 3600.0})
+    ann = await site.join("/game/one")
+    room = weakref.ref(site.gateway.pools["game"].rooms["one"])
+    gc.disable()
+    try:
+        await ann.leave()
+        await site.wait_no_rooms()
+
+        await site.until(lambda: room() is None)
+    finally:
+        gc.enable()
 
 
 # --- The end of the backend
