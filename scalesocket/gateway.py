@@ -28,8 +28,9 @@ from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
 from scalesocket.errors import APP_REMOVED, ROOM_RESTARTED, SERVER_FULL, SHUTTING_DOWN, Close
 from scalesocket.rooms.client import Client
+from scalesocket.rooms.life import OpenBackend
 from scalesocket.rooms.pool import RoomPool, contained
-from scalesocket.rooms.room import OpenBackend, Room
+from scalesocket.rooms.room import Room
 from scalesocket.status import ReloadState, SiteStatus
 from scalesocket.wire.batch import ClientId
 from scalesocket.wire.cgi import base_environment, environment

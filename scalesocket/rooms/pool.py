@@ -14,7 +14,8 @@ from scalesocket.config.plan import with_live_changes
 from scalesocket.errors import APP_FULL, BACKEND_ENDED, TOO_MANY_ROOMS, Close, CloseCode
 from scalesocket.rooms.client import Client
 from scalesocket.rooms.history import History
-from scalesocket.rooms.room import OpenBackend, Room, State
+from scalesocket.rooms.life import Life, OpenBackend
+from scalesocket.rooms.room import Room, State
 from scalesocket.status import AppStatus, Counts
 from scalesocket.wire.handshake import Request
 
@@ -189,11 +190,10 @@ class RoomPool:
 
     def _open_room(self, name: str, request: Request) -> Room:
         app = self.app
-        room = Room(
-            name,
-            app,
+        room = Room(name, app, history=self._history(name), keeper=self)
+        life = Life(
+            room,
             environment=self._environment(app, name, request),
-            history=self._history(name),
             keeper=self,
             open_backend=self._open_backend,
             predecessor=self._last.get(name),
@@ -202,13 +202,13 @@ class RoomPool:
         self._alive.add(room)
         self._bound_histories()
         self.rooms_total += 1
-        self._start_life(self._run(room), name=f"room {app.name}/{name}")
+        self._start_life(self._run(life), name=f"room {app.name}/{name}")
         return room
 
-    async def _run(self, room: Room) -> None:
+    async def _run(self, life: Life) -> None:
         """Run a room. A mistake of ours in it ends that room, and no other."""
-        with contained(room):
-            await room.run()
+        with contained(life.room):
+            await life.run()
 
     def _history(self, name: str) -> History | None:
         """The history of a new room: the one an earlier room of that name left, or an empty one."""

@@ -1,36 +1,26 @@
-"""A room: one name, one backend, its clients, its history, its life.
+"""A room: one name, its clients, its history, and all that goes between them and its backend.
 
-Its pool starts one task for it (`run`), which owns the backend. Everything else here is synchronous: clients and the
-backend call in from the event loop's callbacks, and no state is held across an `await`.
+Everything here is synchronous: clients, backend and timers call in from the event loop's callbacks, and no state is held
+across an `await`. What waits is the task of the room, its `Life`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
-from typing import Final, Protocol, assert_never
+from typing import Final, assert_never
 
 import anyio
 import structlog
 
-from scalesocket.backends.backend import Backend, Exit, Receiver
+from scalesocket.backends.backend import Backend
 from scalesocket.config.model import App
-from scalesocket.errors import (
-    BACKEND_DEAF,
-    BACKEND_ENDED,
-    CLIENT_IDLE,
-    LIFETIME_REACHED,
-    ONESHOT_TAKEN,
-    PONG_MISSING,
-    ROOM_FULL,
-    BackendError,
-    Close,
-    CloseCode,
-)
+from scalesocket.errors import BACKEND_ENDED, ONESHOT_TAKEN, ROOM_FULL, BackendError, Close, CloseCode
 from scalesocket.rooms.client import Client, Hold
 from scalesocket.rooms.conversation import Conversation
+from scalesocket.rooms.deadlines import Deadlines
 from scalesocket.rooms.flow import Flow
 from scalesocket.rooms.history import History
-from scalesocket.rooms.restart import RestartPolicy
+from scalesocket.rooms.keeper import Keeper
 from scalesocket.status import Counts, RoomStatus
 from scalesocket.wire.batch import Batch, ClientId
 from scalesocket.wire.frames import Event
@@ -40,12 +30,6 @@ log = structlog.get_logger("room")
 
 MAX_WAITING: Final = 256 * 1024
 """Bytes of input that wait for a starting backend before its clients are read no more."""
-
-LAST_WORDS: Final = 0.1
-"""Seconds, at least, to read what is left in the pipe of a backend that is gone."""
-
-OpenBackend = Callable[[App, Mapping[str, str], str, Receiver], Awaitable[Backend]]
-"""Opens every backend of every room: app, environment, room, receiver. Raises BackendError."""
 
 
 class State(StrEnum):
@@ -61,43 +45,11 @@ class State(StrEnum):
     ENDED = "ended"
 
 
-class Keeper(Protocol):
-    """What a room tells the pool that keeps it."""
-
-    def client_left(self, client: Client) -> None:
-        """Count a client that is no longer in a room."""
-
-    def room_opening(self, room: "Room") -> None:
-        """Count the start of a backend."""
-
-    def room_failed(self, room: "Room") -> None:
-        """Count a start that failed."""
-
-    def room_exited(self, room: "Room", end: Exit) -> None:
-        """Count how a backend ended."""
-
-    def room_stopping(self, room: "Room") -> None:
-        """Take the room out of the map: from now on nobody joins it."""
-
-    def room_ended(self, room: "Room") -> None:
-        """Give its place free."""
-
-
 class Room:
     """One room, from its first client to the end of its backend."""
 
-    def __init__(
-        self,
-        name: str,
-        app: App,
-        *,
-        environment: Mapping[str, str],
-        history: History | None,
-        keeper: Keeper,
-        open_backend: OpenBackend,
-        predecessor: "Room | None" = None,
-    ) -> None:
-        """Describe a room of `app`; `run` opens it, after its predecessor of the same name has ended."""
+    def __init__(self, name: str, app: App, *, history: History | None, keeper: Keeper) -> None:
+        """Describe a room of `app`; its `Life` opens it."""
         self.name = name
         self.app = app
         """The settings in force: those it was opened with, and live changes since."""
@@ -106,31 +58,26 @@ class Room:
         self.history = history
         self.counts = Counts()
         self.metadata: bytes | None = None
-        self._environment = environment
+        self.written = 0
+        """Bytes of input given to the running backend."""
+        self.last_word: Close | None = None
+        """How `stop` closed the clients; None as long as nobody stopped the room."""
+        self.scope: anyio.CancelScope | None = None
+        """What `stop` interrupts: the turn of one backend, from before its start to its end."""
         self._keeper = keeper
-        self._open_backend = open_backend
-        self._predecessor = predecessor
         self._conversation = Conversation(app, name)
         self._flow = Flow(self)
+        self._deadlines = Deadlines(self)
         self._backend: Backend | None = None
         self._input: Backend | None = None  # who takes input: nobody from a backend's exit to its restart
-        self._written = 0
-        self._taken = 0  # of what was written, as `check` saw it last ...
-        self._taken_at = 0.0  # ... and since when it has not changed
         self._waiting: list[bytes] = []
         self._waiting_size = 0
         self._is_holding = False  # clients are not read, for the backend's sake
         self._is_taken = False  # by the one client of a oneshot room
         self._was_open = False
-        self._last_word: Close | None = None  # how `stop` closes the clients
         self._retiring: Close | None = None
-        self._life: anyio.CancelScope | None = None  # what `stop` interrupts
-        self._restarts = RestartPolicy()
         self._ended = asyncio.Event()
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._lifetime_timer: asyncio.TimerHandle | None = None
         self._told: set[str] = set()
-        self._born_at = 0.0
 
     # --- Clients come, speak and go
 
@@ -146,7 +93,7 @@ class Room:
         client.room = self
         self.clients[client.id] = client
         self.counts.connections_total += 1
-        self._stop_lingering()
+        self._deadlines.stop_lingering()
         if self.state is State.LINGERING:
             self.state = State.OPEN
         self._flow.joined()
@@ -199,6 +146,19 @@ class Room:
         """Note that a client's unsent bytes fell below the low-water mark."""
         if client.id in self.clients and client.is_congested:
             self._flow.drained(client)
+
+    def _emptied(self) -> None:
+        """Without clients, linger or stop."""
+        if self._retiring is not None:
+            self.stop(self._retiring)
+        elif self.state is State.STOPPING or not self._was_open:
+            return  # a first start is awaited: what was said must reach the backend
+        elif self.app.oneshot or not self.app.idle_timeout:
+            self.stop(BACKEND_ENDED)
+        else:
+            if self.state is State.OPEN:
+                self.state = State.LINGERING
+            self._deadlines.linger()
 
     # --- The backend speaks
 
@@ -271,14 +231,6 @@ class Room:
         if self.history is not None:
             self.history.remember(batch)
 
-    def _flush(self) -> None:
-        """Route what was left without a delimiter when the output ended."""
-        try:
-            for routed in self._conversation.finish():
-                self._deliver(routed)
-        except BackendError as error:
-            self._fail(error)
-
     def _fail(self, error: BackendError) -> None:
         """End the room: its backend sent what cannot be routed."""
         log.error("backend broke its contract", app=self.app.name, room=self.name, error=str(error))
@@ -300,7 +252,7 @@ class Room:
     def _write(self, records: bytes) -> bool:
         """Give input to the backend, or let it wait for one; False if nobody will ever take it."""
         if self._input is not None:
-            self._written += len(records)
+            self.written += len(records)
             return self._input.write(records)
         if self.state is not State.ENDED:
             self._waiting.append(records)
@@ -318,38 +270,11 @@ class Room:
             else:
                 client.release(Hold.BACKEND)
 
-    # --- Deadlines
+    # --- What its pool and the gateway ask of it
 
     def check(self, now: float) -> None:
         """Look at the deadlines of the room and its clients; called a few times in the length of the shortest."""
-        if self._is_deaf(now):
-            log.error("backend does not read", app=self.app.name, room=self.name)
-            self.stop(BACKEND_DEAF)
-            return
-        app = self.app
-        for client in list(self.clients.values()):
-            is_unanswered = client.pinged_at > client.heard_at
-            if client.held:
-                client.said_at = client.excused_at = now
-            elif is_unanswered and client.unsent:
-                client.excused_at = now
-            if app.client_idle_timeout is not None and now - client.said_at >= app.client_idle_timeout:
-                self.expel(client, CLIENT_IDLE)
-            elif is_unanswered and client.excused_at != now:
-                if now - max(client.pinged_at, client.excused_at) >= app.ping_timeout:
-                    self.expel(client, PONG_MISSING)
-            elif now - max(client.heard_at, client.pinged_at) >= app.ping_interval:
-                # Also when the last ping is unanswered: a vanished peer that is not read shows only in what is sent.
-                client.pinged_at = now
-                client.ping()
-
-    def _is_deaf(self, now: float) -> bool:
-        """Whether input has waited for `stall_timeout` and the backend took not a byte of it."""
-        unsent = self._input.unsent if self._input is not None else 0
-        taken = self._written - unsent
-        if not unsent or taken != self._taken or self._flow.is_waiting:  # then it may stand still for our sake
-            self._taken, self._taken_at = taken, now
-        return now - self._taken_at >= self.app.stall_timeout
+        self._deadlines.check(now)
 
     def apply(self, app: App) -> None:
         """Take on live changes: settings that count for running rooms too."""
@@ -357,80 +282,7 @@ class Room:
         self._conversation.apply(app)
         for client in self.clients.values():
             client.apply(app)
-        if self._idle_timer is not None:
-            self._linger()
-        self._arm_lifetime()
-
-    def _arm_lifetime(self) -> None:
-        if self._lifetime_timer is not None:
-            self._lifetime_timer.cancel()
-            self._lifetime_timer = None
-        if self.app.max_lifetime is not None and self._was_open:
-            loop = asyncio.get_running_loop()
-            self._lifetime_timer = loop.call_at(self._born_at + self.app.max_lifetime, self.stop, LIFETIME_REACHED)
-
-    def _emptied(self) -> None:
-        """Without clients, linger or stop."""
-        if self._retiring is not None:
-            self.stop(self._retiring)
-        elif self.state is State.STOPPING or not self._was_open:
-            return  # a first start is awaited: what was said must reach the backend
-        elif self.app.oneshot or not self.app.idle_timeout:
-            self.stop(BACKEND_ENDED)
-        else:
-            if self.state is State.OPEN:
-                self.state = State.LINGERING
-            self._linger()
-
-    def _linger(self) -> None:
-        self._stop_lingering()
-        self._idle_timer = asyncio.get_running_loop().call_later(self.app.idle_timeout, self.stop, BACKEND_ENDED)
-
-    def _stop_lingering(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
-
-    # --- Life
-
-    def stop(self, close: Close) -> None:
-        """End the room: nobody joins, its clients are closed with `close`, its backend climbs the stop ladder."""
-        self._last_word = self._last_word or close
-        self._leave_map()
-        self._close_clients(self._last_word)
-        if self._life is not None:
-            self._life.cancel()
-
-    def retire(self, close: Close) -> None:
-        """Take no new clients and stop with the last one. Who retires a room closes its clients, over time."""
-        if self.state not in (State.STOPPING, State.ENDED):
-            self._retiring = close
-            self._leave_map()
-        if not self.clients:
-            self.stop(close)
-
-    async def run(self) -> None:
-        """Live from start to end. The pool starts this once, as a task; when it returns the room has ENDED."""
-        try:
-            if self._predecessor is not None:
-                await self._predecessor.wait_ended()
-                self._predecessor = None
-            if self._last_word is None:
-                await self._live()
-        finally:
-            self.stop(Close(CloseCode.BACKEND_FAILED, "internal error"))
-            self._stop_lingering()
-            if self._lifetime_timer is not None:
-                self._lifetime_timer.cancel()
-            self.state = State.ENDED
-            self._waiting.clear()
-            del self._flow  # it points back here: without the cycle a room is freed at once, not by the garbage collector
-            self._ended.set()
-            self._keeper.room_ended(self)
-
-    async def wait_ended(self) -> None:
-        """Wait until the backend is gone and reaped."""
-        await self._ended.wait()
+        self._deadlines.apply()
 
     def status(self) -> RoomStatus:
         """What can be seen of the room now."""
@@ -443,110 +295,95 @@ class Room:
             counts=self.counts,
         )
 
-    async def _live(self) -> None:
-        """Serve with one backend after the other, as `restart` says, until `stop` has its word."""
-        delay = 0.0
-        while self._last_word is None:
-            with anyio.CancelScope() as self._life:
-                if delay:
-                    await anyio.sleep(delay)
-                delay = await self._serve()
+    def stop(self, close: Close) -> None:
+        """End the room: nobody joins, its clients are closed with `close`, its backend climbs the stop ladder."""
+        self.last_word = self.last_word or close
+        self.leave_map()
+        self.close_clients(self.last_word)
+        if self.scope is not None:
+            self.scope.cancel()
 
-    async def _serve(self) -> float:
-        """Serve with one backend; return the delay before the next one, or `stop` the room when there is none."""
-        self._keeper.room_opening(self)
-        try:
-            backend = await self._open_backend(self.app, self._environment, self.name, self)
-        except BackendError as error:
-            self._keeper.room_failed(self)
-            close = Close(CloseCode.BACKEND_FAILED, str(error))
-            delay = self._restart_delay(close, is_success=False)
-        else:
-            try:
-                self._attach(backend)
-                end = await backend.wait_exit()
-                close = BACKEND_ENDED if end.is_success else Close(CloseCode.BACKEND_FAILED, str(end))
-                if not end.is_success:
-                    log.warning("backend ended", app=self.app.name, room=self.name, pid=backend.pid, why=close.reason)
-                delay = self._restart_delay(close, is_success=end.is_success)
-                if delay is None:
-                    self._leave_map()
-                else:
-                    self._await_successor()
-                await self._drain(backend)
-                if delay is None:
-                    self._close_clients(close)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    end = await backend.stop(signal=self.app.stop_signal, timeout=self.app.stop_timeout)
-                self._backend = self._input = None
-                self._flow.reset()
-                self._keeper.room_exited(self, end)
-        if delay is None:
+    def retire(self, close: Close) -> None:
+        """Take no new clients and stop with the last one. Who retires a room closes its clients, over time."""
+        if self.state not in (State.STOPPING, State.ENDED):
+            self._retiring = close
+            self.leave_map()
+        if not self.clients:
             self.stop(close)
-            return 0.0
-        return delay
 
-    async def _drain(self, backend: Backend) -> None:
-        """Deliver what an ended backend has still said.
+    async def wait_ended(self) -> None:
+        """Wait until the backend is gone and reaped."""
+        await self._ended.wait()
 
-        Somebody it left may hold its output for ever: that is awaited for `stop_timeout`. But while the output waits for
-        slow clients, what is unread may be the backend's own last words; `Flow` bounds that.
-        """
-        is_waiting = True
-        while is_waiting:
-            was_waiting = self._flow.is_waiting
-            with anyio.move_on_after(max(self.app.stop_timeout, LAST_WORDS)) as scope:
-                await backend.wait_drained()
-            is_waiting = scope.cancelled_caught and (was_waiting or self._flow.is_waiting)
-        self._flush()
+    # --- What its life does with it
 
-    def _attach(self, backend: Backend) -> None:
+    @property
+    def unsent(self) -> int:
+        """Bytes of input that the backend has not taken yet."""
+        return self._input.unsent if self._input is not None else 0
+
+    @property
+    def is_output_waiting(self) -> bool:
+        """Whether the backend is not read now, for the sake of slow clients."""
+        return self._flow.is_waiting
+
+    def attach(self, backend: Backend) -> None:
         """Give the new backend what has waited for it, and let clients and output flow."""
         now = asyncio.get_running_loop().time()
         self._backend = self._input = backend
         self._conversation.begin()
-        self._written = self._taken = 0
-        self._taken_at = now
+        self.written = 0
+        self._deadlines.begin(now)
         waiting = b"".join(self._waiting)
         self._waiting.clear()
         self._waiting_size = 0
         self._hold_clients(False)
         self._write(waiting)
-        if not self._was_open:
-            self._was_open, self._born_at = True, now
-            self._arm_lifetime()
+        self._was_open = True
         if self.state is State.STARTING:
             self.state = State.OPEN
         if not self.clients:
             self._emptied()
         self.read_backend(not self._flow.is_waiting)
 
-    def _restart_delay(self, close: Close, *, is_success: bool) -> float | None:
-        """Seconds until the next backend, or None for the end: nobody is there to play with it, or it failed too often."""
-        mode = self.app.restart
-        if mode == "never" or (mode == "on-failure" and is_success) or not self.clients or self.state is State.STOPPING:
-            return None
-        delay = self._restarts.decide(asyncio.get_running_loop().time())
-        if delay is None:
-            log.error("backend is given up", app=self.app.name, room=self.name, why=close.reason)
-        else:
-            log.warning("backend starts again", app=self.app.name, room=self.name, why=close.reason, seconds=round(delay, 3))
-        return delay
-
-    def _await_successor(self) -> None:
-        """Begin the input of the next backend with a join record for each client that is present, in id order."""
+    def begin_again(self) -> None:
+        """Await another backend. Its input begins with a join record for each client that is present, in id order."""
         self.state = State.STARTING
         self.metadata = None
         self._input = None
         for _, client in sorted(self.clients.items()):
             self._write(self._conversation.join_record(client))
 
-    def _leave_map(self) -> None:
+    def flush(self) -> None:
+        """Route what was left without a delimiter when the output ended."""
+        try:
+            for routed in self._conversation.finish():
+                self._deliver(routed)
+        except BackendError as error:
+            self._fail(error)
+
+    def detach(self) -> None:
+        """Forget the backend: it is gone and reaped."""
+        self._backend = self._input = None
+        self._flow.reset()
+
+    def leave_map(self) -> None:
+        """Let nobody join any more. Calls may repeat."""
         if self.state not in (State.STOPPING, State.ENDED):
             self.state = State.STOPPING
             self._keeper.room_stopping(self)
 
-    def _close_clients(self, close: Close) -> None:
+    def close_clients(self, close: Close) -> None:
+        """Close every client."""
         for client in list(self.clients.values()):
             self.expel(client, close)
+
+    def end(self) -> None:
+        """Be over: the last thing that happens to a room."""
+        self.stop(Close(CloseCode.BACKEND_FAILED, "internal error"))
+        self._deadlines.end()
+        self.state = State.ENDED
+        self._waiting.clear()
+        del self._flow, self._deadlines  # they point back here: without cycles a room is freed at once, not by the collector
+        self._ended.set()
+        self._keeper.room_ended(self)

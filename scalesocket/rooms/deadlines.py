@@ -1,0 +1,116 @@
+"""The deadlines of one room, of its backend and of its clients."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from scalesocket.config.model import App
+from scalesocket.errors import BACKEND_DEAF, BACKEND_ENDED, CLIENT_IDLE, LIFETIME_REACHED, PONG_MISSING, Close
+from scalesocket.rooms.client import Client
+
+if TYPE_CHECKING:
+    from scalesocket.rooms.room import Room
+
+log = structlog.get_logger("room")
+
+
+class Deadlines:
+    """Stops one room, or closes one of its clients, when the time is up.
+
+    The room's own, `idle_timeout` and `max_lifetime`, are timers. Those of its clients and its backend are looked at by
+    `check`, now and then: they move with every message, and a timer for each would cost more than the message.
+    """
+
+    __slots__ = ("_idle_timer", "_lifetime_timer", "_opened_at", "_room", "_taken", "_taken_at")
+
+    def __init__(self, room: "Room") -> None:
+        """Watch over `room`."""
+        self._room = room
+        self._opened_at: float | None = None
+        self._taken = 0  # of the backend's input, as `check` saw it last ...
+        self._taken_at = 0.0  # ... and since when it has not changed
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._lifetime_timer: asyncio.TimerHandle | None = None
+
+    def begin(self, now: float) -> None:
+        """A backend begins, and has taken nothing yet. With the first one the lifetime of the room begins."""
+        self._taken, self._taken_at = 0, now
+        if self._opened_at is None:
+            self._opened_at = now
+            self._arm_lifetime()
+
+    def check(self, now: float) -> None:
+        """Look at the backend and the clients."""
+        room = self._room
+        if self._is_deaf(now):
+            log.error("backend does not read", app=room.app.name, room=room.name)
+            room.stop(BACKEND_DEAF)
+            return
+        for client in list(room.clients.values()):
+            close = judge(client, room.app, now)
+            if close is not None:
+                room.expel(client, close)
+
+    def apply(self) -> None:
+        """Take on live changes of the room's settings. A room that lingers does so anew."""
+        if self._idle_timer is not None:
+            self.linger()
+        self._arm_lifetime()
+
+    def linger(self) -> None:
+        """Stop the room in `idle_timeout`, unless `stop_lingering` comes first."""
+        self.stop_lingering()
+        room = self._room
+        self._idle_timer = asyncio.get_running_loop().call_later(room.app.idle_timeout, room.stop, BACKEND_ENDED)
+
+    def stop_lingering(self) -> None:
+        """Let `idle_timeout` run no more: somebody came. Calls may repeat."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def end(self) -> None:
+        """Let nothing run any more: the room has ended."""
+        self.stop_lingering()
+        self._stop_lifetime()
+
+    def _is_deaf(self, now: float) -> bool:
+        """Whether input has waited for `stall_timeout` and the backend took not a byte of it."""
+        room = self._room
+        unsent = room.unsent
+        taken = room.written - unsent
+        if not unsent or taken != self._taken or room.is_output_waiting:  # then it may stand still for our sake
+            self._taken, self._taken_at = taken, now
+        return now - self._taken_at >= room.app.stall_timeout
+
+    def _arm_lifetime(self) -> None:
+        self._stop_lifetime()
+        lifetime = self._room.app.max_lifetime
+        if lifetime is not None and self._opened_at is not None:
+            loop = asyncio.get_running_loop()
+            self._lifetime_timer = loop.call_at(self._opened_at + lifetime, self._room.stop, LIFETIME_REACHED)
+
+    def _stop_lifetime(self) -> None:
+        if self._lifetime_timer is not None:
+            self._lifetime_timer.cancel()
+            self._lifetime_timer = None
+
+
+def judge(client: Client, app: App, now: float) -> Close | None:
+    """Say why a client is to be closed, if it said nothing or answered no ping for too long; ping it if it is time to."""
+    is_unanswered = client.pinged_at > client.heard_at
+    if client.held:
+        client.said_at = client.excused_at = now
+    elif is_unanswered and client.unsent:
+        client.excused_at = now
+    if app.client_idle_timeout is not None and now - client.said_at >= app.client_idle_timeout:
+        return CLIENT_IDLE
+    if is_unanswered and client.excused_at != now:
+        if now - max(client.pinged_at, client.excused_at) >= app.ping_timeout:
+            return PONG_MISSING
+    elif now - max(client.heard_at, client.pinged_at) >= app.ping_interval:
+        # Also when the last ping is unanswered: a vanished peer that is not read shows only in what is sent.
+        client.pinged_at = now
+        client.ping()
+    return None
