@@ -6,6 +6,11 @@
 const FIRST_DELAY = 500; // ms before the first new try; doubled for each further one
 const LAST_DELAY = 15_000;
 const STEADY = 5_000; // ms a connection must last before the delay starts small again
+const LAST_REFUSAL = 3; // refusals in a row, by a server that is there, after which it is left in peace
+
+// The ends that another try would only repeat (docs/closing.md); 4000 and more are the program's own.
+const FINAL = new Set([1000, 1002, 1007, 1009]);
+const ROOM_NAME = /^(?!\.{1,2}$)[\p{L}\p{N}_.~-]{1,128}$/u; // what `room_pattern` is where the site file sets none
 
 /** The room this page is in. */
 export const roomName = new URLSearchParams(location.search).get("room")?.trim() || "lobby";
@@ -23,7 +28,21 @@ function roomAddress(query) {
 }
 
 /**
- * Join the room, and join again whenever the connection is lost.
+ * Why a handshake failed, if that was the server's will: a browser keeps its answer from the page, so the room's address is
+ * asked again without a handshake. Null if nobody is there, or the server cannot serve anyone now: that may pass.
+ */
+async function refusal() {
+  const address = roomAddress({});
+  address.protocol = location.protocol;
+  const answer = await fetch(address, { cache: "no-store" }).catch(() => null);
+  if (answer === null || answer.status === 429 || answer.status >= 500) return null;
+  return ROOM_NAME.test(roomName)
+    ? { text: `the server refuses room ${roomName}`, isSure: false } // not listed, or too many connections from here
+    : { text: `${roomName}: this is not a name a room can have`, isSure: true };
+}
+
+/**
+ * Join the room, and join again whenever the connection is lost, unless that can lead nowhere.
  *
  * `query()` gives the parameters of each attempt. `onOpen()` runs before the first message of each connection,
  * `onMessage(message)` for each message (a string, or an ArrayBuffer), `onClose(event)` when the connection has ended.
@@ -33,6 +52,7 @@ export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onC
   const status = document.querySelector(".status");
   let socket = null;
   let tries = 0;
+  let refusals = 0;
   let timer = 0;
 
   function say(state, text, again = false) {
@@ -49,27 +69,35 @@ export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onC
 
   function open() {
     clearTimeout(timer);
+    timer = 0;
     say("connecting", "connecting …");
     let openedAt = Infinity;
     socket = new WebSocket(roomAddress(query()));
     socket.binaryType = "arraybuffer";
     socket.addEventListener("open", () => {
       openedAt = performance.now();
+      refusals = 0;
       say("open", `in room ${roomName}`);
       onOpen();
     });
     socket.addEventListener("message", (event) => onMessage(event.data));
-    socket.addEventListener("close", (event) => {
+    socket.addEventListener("close", async (event) => {
       socket = null;
       onClose(event);
-      if (event.code === 1000 || event.code >= 4000) {
+      if (FINAL.has(event.code) || event.code >= 4000) {
         say("closed", event.reason || "the room has ended", true);
+        return;
+      }
+      const refused = openedAt === Infinity ? await refusal() : null;
+      refusals = refused ? refusals + 1 : 0;
+      if (refused?.isSure || refusals >= LAST_REFUSAL) {
+        say("closed", refused.text, !refused.isSure);
         return;
       }
       if (performance.now() - openedAt > STEADY) tries = 0;
       const delay = Math.min(FIRST_DELAY * 2 ** tries, LAST_DELAY) * (0.5 + Math.random() / 2);
       tries += 1;
-      const why = event.reason || "no connection";
+      const why = event.reason || refused?.text || "no connection";
       say("closed", `${why}; trying again in ${Math.max(1, Math.round(delay / 1000))} s`, true);
       timer = setTimeout(open, delay);
     });
@@ -82,7 +110,7 @@ export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onC
     return true;
   }
 
-  addEventListener("online", () => socket ?? open());
+  addEventListener("online", () => { if (timer) open(); });
   open();
   return send;
 }
