@@ -1,7 +1,9 @@
 """The example site in a real browser: pages that play together, with nothing to complain about in their consoles."""
 
+import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Final
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from websockets.sync.client import connect
 
 from tests.examples.listening import run_until_listening
 
@@ -56,8 +59,8 @@ def visit(browser: Browser) -> Iterator[Open]:
     complaints: list[str] = []
     contexts = []
 
-    def visit(url: str) -> Page:
-        context = browser.new_context(viewport={"width": 1100, "height": 720})
+    def visit(url: str, *, width: int = 1100) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 720})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
@@ -228,3 +231,107 @@ def test_the_terminal_shows_what_its_shell_prints(examples: Path, visit: Open) -
 
         expect(page.locator(".xterm-accessibility-tree")).to_contain_text("42yes")
         page.close()  # before its server ends: a page that cannot connect again says so in its console
+
+
+def test_on_a_narrow_phone_nothing_to_read_or_to_write_in_is_cut_off(site: str, visit: Open) -> None:
+    chat = visit(f"{site}/chat/?name={'n' * 24}", width=360)  # as long as names may be
+    mud = visit(f"{site}/mud/", width=360)
+    arena = visit(f"{site}/arena/", width=360)
+    for page in (chat, mud, arena):
+        expect(page.locator(JOINED)).to_be_visible()
+
+    assert chat.locator("#name").evaluate("field => field.scrollWidth <= field.clientWidth")
+    assert width_of(mud, "#order") > 200
+    assert arena.locator(".keys").evaluate("line => line.offsetHeight") <= 48  # the FOOT that the drawing leaves free
+
+
+def width_of(page: Page, selector: str) -> float:
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    return box["width"]
+
+
+# -- rooms that cannot be joined. A browser writes each refusal into the console, so these pages are not watched for that.
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["not a name", "..", "x" * 129])
+def test_a_page_with_a_name_that_no_room_can_have_says_so_and_stops(site: str, page: Page, name: str) -> None:
+    tries = tries_of(page)
+    page.clock.install()
+
+    page.goto(f"{site}/chat/?room={name}")
+    expect(page.locator(".status")).to_have_text(f"{name}: this is not a name a room can have", timeout=PATIENCE)
+    page.clock.fast_forward("01:00")
+
+    expect(page.locator(".status")).to_have_attribute("data-state", "closed")
+    assert len(tries) == 1
+
+
+def test_a_page_that_is_refused_again_and_again_leaves_the_server_in_peace(examples: Path, page: Page) -> None:
+    listed = examples / "listed.toml"
+    listed.write_text('[apps.chat]\ncommand = "cat"\nrouting = "json"\nrooms = ["lobby"]\nstatic = "chat/page"\n')
+    tries = tries_of(page)
+
+    with run_until_listening(*SERVE, str(listed)) as address:
+        page.goto(f"http://{address}/chat/?room=attic")
+        expect(page.locator(".status")).to_have_text(re.compile("^the server refuses room attic *join again$"), timeout=PATIENCE)
+
+    assert len(tries) == 3
+
+
+def test_a_page_that_is_sent_away_stays_away(site: str, page: Page) -> None:
+    tries = tries_of(page)
+    page.clock.install()
+    page.goto(f"{site}/chat/?room=strict")
+    expect(page.locator(JOINED)).to_be_visible()
+
+    with connect(f"{site.replace('http', 'ws')}/chat/strict") as other:
+        mine = json.loads(other.recv(timeout=10))["_from"]
+        other.send(json.dumps({"_to": mine - 1, "_close": 4000, "reason": "no shouting"}))
+        expect(page.locator(".status")).to_contain_text("no shouting")
+    page.clock.fast_forward("01:00")
+
+    expect(page.locator(".status")).to_have_attribute("data-state", "closed")
+    assert len(tries) == 1
+
+
+def test_a_page_whose_message_was_too_long_stays_away(site: str, page: Page) -> None:
+    tries = tries_of(page)
+    page.clock.install()
+    page.goto(f"{site}/chat/?room=verbose")
+    expect(page.locator(JOINED)).to_be_visible()
+
+    page.locator("#text").evaluate("field => field.value = 'x'.repeat(2 ** 20 + 1)")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".status")).to_contain_text("max_message")
+    page.clock.fast_forward("01:00")
+
+    expect(page.locator(".status")).to_have_attribute("data-state", "closed")
+    assert len(tries) == 1
+
+
+def test_a_page_comes_back_to_a_room_that_was_restarted(site: str, page: Page, examples: Path) -> None:
+    tries = tries_of(page)
+    page.goto(f"{site}/chat/?room=restarted")
+    expect(page.locator(JOINED)).to_be_visible()
+
+    subprocess.run([*SERVE[:3], "reload", "--restart", "chat", examples / "site.toml"], check=True, capture_output=True)
+    expect(page.locator(".status")).to_contain_text("trying again", timeout=PATIENCE)
+    expect(page.locator(JOINED)).to_be_visible(timeout=PATIENCE)
+
+    assert len(tries) == 2
+
+
+def tries_of(page: Page) -> list[str]:
+    """The websockets that a page opens, as it opens them."""
+    tries: list[str] = []
+    page.on("websocket", lambda socket: tries.append(socket.url))
+    return tries
