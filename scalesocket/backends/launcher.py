@@ -66,7 +66,7 @@ decode_json: Final = msgspec.json.Decoder().decode
 class Start:
     """A child that was asked for."""
 
-    __slots__ = ("answer", "deadline", "is_second_try", "number", "packet")
+    __slots__ = ("answer", "deadline", "is_second_try", "is_wanted", "number", "packet")
 
     def __init__(self, number: int, packet: bytes) -> None:
         self.number = number
@@ -74,6 +74,8 @@ class Start:
         self.answer: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         self.deadline: asyncio.TimerHandle | None = None
         self.is_second_try = False
+        self.is_wanted = True
+        """Until who asked for it was cancelled; the answer is awaited all the same."""
 
     def fail(self, error: str) -> None:
         """Nothing was started, or nothing that is left."""
@@ -168,15 +170,14 @@ class Spawner:
         self._waiting.append(start)
         self._send()
         try:
-            return await start.answer
+            return await asyncio.shield(start.answer)
         except asyncio.CancelledError:
             await self._call_off(start)
             raise
 
     async def _call_off(self, start: Start) -> None:
         """Wait until nothing is left of a start that nobody wants any more."""
-        if start.answer.cancelled():
-            start.answer = asyncio.get_running_loop().create_future()
+        start.is_wanted = False
         start.answer.add_done_callback(_discard)
         if start.number not in self._starts:
             start.fail("nobody wants it")
@@ -412,6 +413,8 @@ class Spawner:
         for start in again:
             if start.is_second_try:
                 start.fail("the spawner died twice while it was being started")
+            elif not start.is_wanted:
+                start.fail("nobody wants it")
             start.is_second_try = True
         self._waiting.extendleft(start for start in reversed(again) if not start.answer.done())
 

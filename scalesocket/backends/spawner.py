@@ -294,7 +294,7 @@ def start_plain(argv: list[str], env: dict[str, str], cwd: str, stdio: tuple[int
 
 
 def find_program(name: str, env: dict[str, str]) -> str:
-    """Look a program up in the `PATH` of its environment, as `execvp` does. Raises OSError."""
+    """Look a program up in the `PATH` of its environment: the first that is a file and may be run. Raises OSError."""
     if "/" in name:
         return name
     paths = [f"{folder}/{name}" if folder else name for folder in os.get_exec_path(env)]

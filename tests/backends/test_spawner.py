@@ -301,6 +301,28 @@ async def test_starts_that_were_cancelled_while_the_spawner_hangs_hold_up_nobody
     await until(lambda: not spawner.groups)
 
 
+async def test_a_start_that_is_cancelled_as_it_is_answered_is_waited_for(spawner: Spawner) -> None:
+    woken, wake = os.pipe()
+    starting: asyncio.Task[Child] | None = None
+
+    def cancel() -> None:
+        os.read(woken, 1)
+        assert starting is not None
+        starting.cancel()
+
+    asyncio.get_running_loop().add_reader(woken, cancel)
+    for _ in range(20):
+        starting = asyncio.create_task(spawner.spawn(CAT))
+        await asyncio.sleep(0)
+        os.write(wake, b"x")
+        time.sleep(0.02)  # noqa: ASYNC251 - so that the answer and the wish to cancel are read in the same turn
+        await asyncio.wait((starting,))
+        assert not spawner.groups
+    asyncio.get_running_loop().remove_reader(woken)
+    os.close(woken)
+    os.close(wake)
+
+
 async def test_a_stop_does_not_need_a_spawner_that_answers(
     spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
