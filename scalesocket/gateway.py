@@ -1,6 +1,6 @@
 """The running site: names to pools, and who may come in.
 
-Owns the task group of all rooms, and the sweep that looks at their deadlines.
+Owns the tasks of all rooms, and the sweep that looks at their deadlines.
 """
 
 import asyncio
@@ -198,9 +198,15 @@ class Gateway:
                 pool.check(now)
 
     async def wait_ended(self) -> None:
-        """Wait until every room has ended; `cut` was called."""
+        """Wait until every room has ended, also when cancelled; `cut` was called. Their stop ladders have deadlines."""
+        cancelled: asyncio.CancelledError | None = None
         while self._lives:
-            await asyncio.wait(self._lives)
+            try:
+                await asyncio.wait(self._lives)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     def _all_rooms(self) -> tuple[Room, ...]:
         return tuple(room for pool in (*self._pools.values(), *self._leaving.values()) for room in pool.all_rooms)
@@ -289,7 +295,7 @@ async def open_gateway(site: Site, *, spawner: Spawner) -> AsyncIterator[Gateway
         finally:
             gateway.cut()
             tasks.cancel_scope.cancel()
-            with anyio.CancelScope(shield=True):  # each climbs its stop ladder, which has its deadlines
+            with anyio.CancelScope(shield=True):
                 await gateway.wait_ended()
 
 

@@ -214,13 +214,13 @@ class Room:
             clients = [client for client in clients if client.id not in batch.exclude]
         sent, payloads, counts, flow = len(clients), batch.payloads, self.counts, self._flow
         messages = len(payloads)
-        frames = batch.frames if clients else b""
+        frames = b""
         # The hottest loop of the server: a call of ours for each client would add 0.08 us to the 0.13 that it takes.
         for client in clients:
             if client.is_congested and not flow.may_send(client, messages):
                 sent -= 1
             elif client.write is not None:
-                client.write(frames)
+                client.write(frames := frames or batch.frames)
             else:
                 client.send(batch)
         if flow.slow:
@@ -299,9 +299,11 @@ class Room:
         """End the room: nobody joins, its clients are closed with `close`, its backend climbs the stop ladder."""
         self.last_word = self.last_word or close
         self.leave_map()
-        self.close_clients(self.last_word)
-        if self.scope is not None:
-            self.scope.cancel()
+        try:
+            self.close_clients(self.last_word)
+        finally:
+            if self.scope is not None:
+                self.scope.cancel()
 
     def retire(self, close: Close) -> None:
         """Take no new clients and stop with the last one. Who retires a room closes its clients, over time."""
@@ -380,10 +382,12 @@ class Room:
 
     def end(self) -> None:
         """Be over: the last thing that happens to a room."""
-        self.stop(Close(CloseCode.BACKEND_FAILED, "internal error"))
-        self._deadlines.end()
-        self.state = State.ENDED
-        self._waiting.clear()
-        del self._flow, self._deadlines  # they point back here: without cycles a room is freed at once, not by the collector
-        self._ended.set()
-        self._keeper.room_ended(self)
+        try:
+            self.stop(Close(CloseCode.BACKEND_FAILED, "internal error"))
+        finally:
+            self._deadlines.end()
+            self.state = State.ENDED
+            self._waiting.clear()
+            del self._flow, self._deadlines  # they point back here: without cycles a room is freed at once, not by the collector
+            self._ended.set()
+            self._keeper.room_ended(self)
