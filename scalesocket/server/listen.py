@@ -209,8 +209,8 @@ class Listeners:
         try:
             if own.family != socket.AF_UNIX:
                 return await loop.create_server(self._entrance.make_door, sock=own, backlog=MAX_ACCEPTS)
-            # The file is ours to remove: asyncio would do it with a listener that has been replaced.
-            options: dict[str, Any] = {"cleanup_socket": False} if _removes_files(loop) else {}
+            # The file is ours to remove: both loops would do it, since Python 3.13, with a listener that has been replaced.
+            options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
             return await loop.create_unix_server(self._entrance.make_door, sock=own, backlog=MAX_ACCEPTS, **options)
         except BaseException:
             own.close()
@@ -264,11 +264,6 @@ async def open_listeners(server: Server, entrance: Entrance) -> AsyncIterator[Li
         yield listeners
     finally:
         listeners.close()
-
-
-def _removes_files(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether this loop's servers remove the files of their unix sockets (asyncio's do since Python 3.13)."""
-    return sys.version_info >= (3, 13) and isinstance(loop, asyncio.BaseEventLoop)
 
 
 def load_tls(tls: Tls) -> ssl.SSLContext:
