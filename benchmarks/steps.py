@@ -42,6 +42,8 @@ def steps(count: int) -> Iterator[tuple[str, Callable[[], object]]]:
     """The steps in the order a message takes them, for a read of `count` messages."""
     plain = Conversation(App(name="bench", command=["cat"]), "r1")
     json = Conversation(App(name="bench", command=["cat"], routing="json"), "r1")
+    plain.begin()
+    json.begin()
     texts = [(b'{"m":"%d"' % number).ljust(SIZE - 1) + b"}" for number in range(count)]
     events: list[Event] = [(Opcode.TEXT, text) for text in texts]
     wire = b"".join(masked(text) for text in texts)
