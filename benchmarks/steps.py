@@ -5,7 +5,6 @@ The least of several repetitions counts, so a busy machine disturbs little.
 """
 
 import os
-import socket
 import timeit
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -50,14 +49,6 @@ def steps(count: int) -> Iterator[tuple[str, Callable[[], object]]]:
     reader = FrameReader(max_message=1 << 20, binary_as_text=True)
     chunk, _ = plain.encode(SENDER, events)
     addressed = b"".join(b'{"_to":[7],"m":1}'.ljust(SIZE) + b"\n" for _ in range(count))
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    frames = Batch(texts).frames
-
-    def send() -> None:
-        ours.send(frames)
-        theirs.recv(1 << 16)
-
     yield "frames in: parse, unmask, check UTF-8", lambda: reader.feed(wire)
     yield "encode for the backend, plain", lambda: plain.encode(SENDER, events)
     yield "encode for the backend, json (parse, set `_from`)", lambda: json.encode(SENDER, events)
@@ -66,7 +57,6 @@ def steps(count: int) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "split and route, json with `_to` in each", lambda: list(json.route(addressed))
     yield "encode frames, once for all clients", lambda: Batch(texts).frames
     yield "compress, once for all clients", lambda: Batch(texts).deflated_frames
-    yield "one send and one receive of a local socket, both kernel's", send
 
 
 def handshake() -> None:
