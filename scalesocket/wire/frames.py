@@ -129,7 +129,7 @@ class FrameReader:
         self._rest: bytes | bytearray = b""
         self._needed = 0  # bytes of `_rest` that complete the next frame, or 0 when not even its header is there
         self._opcode: Opcode | None = None  # of the message whose fragments are held
-        self._fragments = bytearray()  # joined as they come, so that a million tiny ones take no more than their bytes
+        self._fragments: bytes | bytearray = b""
         self._is_deflated = False
         self._utf8: _IncrementalDecoder | None = None
 
@@ -254,12 +254,14 @@ class FrameReader:
         if self._utf8 is not None:  # at the first bad fragment, not at the end of the message
             _check_utf8(payload, self._utf8, is_final)
         if not is_final:
+            if not self._fragments:
+                self._fragments = bytearray()  # joined as they come, so that a million tiny ones take no more than their bytes
             self._fragments += payload
             return
         was_checked = self._utf8 is not None
         if self._fragments:
             payload = bytes(self._fragments + payload)
-            self._fragments = bytearray()
+            self._fragments = b""
         self._opcode, self._utf8 = None, None
         if self._is_deflated:
             payload = self._inflated(payload)
