@@ -16,9 +16,10 @@ for line in sys.stdin:
     match message:
         case {"t": "Join"}:
             players[player] = None
-            say(t="welcome", _to=player, players=sorted(players))
-            say(t="joined", _except=player, player=player)
+            # The welcome last: whoever joins after somebody has heard it is not told of that player again.
             say(_meta=True, players=len(players))
+            say(t="joined", _except=player, player=player)
+            say(t="welcome", _to=player, players=sorted(players))
         case {"t": "Leave"}:
             players.pop(player, None)
             say(_meta=True, players=len(players))
