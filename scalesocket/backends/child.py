@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import json
+import marshal
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import anyio
-import msgspec
 import structlog
 
 from scalesocket.backends.backend import Exit
@@ -20,8 +19,6 @@ RELEASE_TIMEOUT: Final = 5.0
 """Seconds killed processes have to be gone. Only one that the kernel can't end takes longer."""
 
 log = structlog.get_logger()
-encode_json: Final = msgspec.json.Encoder().encode
-"""Takes 1 us for a request, where the standard library takes 9."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +41,18 @@ class SpawnRequest:
 
     def packet(self, number: int) -> bytes:
         """The request as the spawner reads it."""
-        request = {
-            "do": "spawn",
-            "id": number,
-            "argv": self.argv,
-            "env": self.env,
-            "cwd": self.cwd,
-            "user": self.user,
-            "group": self.group,
-            "limits": self.limits,
-        }
-        try:
-            return encode_json(request)
-        except UnicodeEncodeError:  # bytes of the environment that are not UTF-8, which Python has as half surrogate pairs
-            return json.dumps(request).encode()
+        return marshal.dumps(
+            {
+                "do": "spawn",
+                "id": number,
+                "argv": self.argv,
+                "env": {**self.env},
+                "cwd": self.cwd,
+                "user": self.user,
+                "group": self.group,
+                "limits": {**self.limits},
+            }
+        )
 
 
 class Child:

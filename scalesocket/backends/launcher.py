@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import marshal
 import os
 import resource
 import signal
@@ -19,15 +20,13 @@ import subprocess
 import sys
 from array import array
 from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import anyio
-import msgspec
 import structlog
 
-from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest, encode_json
+from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
 from scalesocket.backends.groups import find_strays, kill_group, reap_group
 from scalesocket.errors import SpawnerError
 
@@ -60,7 +59,6 @@ ANCILLARY: Final = socket.CMSG_SPACE(3 * array("i").itemsize)
 """Bytes that come beside a report: three descriptors."""
 
 log = structlog.get_logger()
-decode_json: Final = msgspec.json.Decoder().decode
 
 
 class Start:
@@ -270,8 +268,8 @@ class Spawner:
         else:
             self._order({"do": "release", "pid": child.pid})
 
-    def _order(self, order: Mapping[str, object]) -> None:
-        self._orders.append(encode_json(order))
+    def _order(self, order: dict[str, object]) -> None:
+        self._orders.append(marshal.dumps(order))
         self._send()
 
     def _send(self) -> None:
@@ -343,7 +341,7 @@ class Spawner:
             self._process.kill()
             return False
         fds = [fd for _, _, data in messages for fd in array("i", data)]
-        match decode_json(memoryview(self._packet)[:size]):
+        match marshal.loads(self._packet):  # S302: the spawner is ours
             case {"spawned": number, "pid": pid}:
                 self._spawned(number, pid, fds, is_whole=not flags & socket.MSG_CTRUNC)
             case {"failed": number, "error": error}:

@@ -258,6 +258,36 @@ def running(marker: str) -> list[int]:
     return found
 
 
+async def test_a_program_is_started_from_where_it_is_now(spawner: Spawner, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    request = SpawnRequest(argv=("here",), env={"PATH": f"{first}:{second}"}, cwd="/")
+
+    async def said() -> str:
+        child = await spawner.spawn(request)
+        await child.wait_exit()
+        text = os.read(child.stdout, 100).decode()
+        child.discard()
+        await child.wait_released()
+        return text
+
+    def install(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "here").write_text(f"#!/bin/sh\necho {folder.name}\n")
+        (folder / "here").chmod(0o755)
+
+    install(second)
+    assert await said() == "second\n"
+    (second / "here").rename(tmp_path / "there")
+    with pytest.raises(SpawnerError, match="no such file"):
+        await said()
+    (tmp_path / "there").rename(second / "here")
+    assert await said() == "second\n"
+    install(first)  # what comes earlier in PATH is seen when the spawner looks again
+    async with asyncio.timeout(10):
+        while await said() != "first\n":
+            pass
+
+
 async def test_a_spawner_that_hangs_is_replaced(
     spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
