@@ -8,7 +8,8 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 import structlog
@@ -155,13 +156,13 @@ class Hypercorn:
         peer: tuple[str, int] | None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        state = {CUT: writer.transport.abort, PEER: peer}
+        state = {CUT: partial(cut, writer.transport), PEER: peer}
         try:
             await TCPServer(self._app, loop, self._config, surroundings, state, reader, writer)
         except Exception as error:  # the border to code that isn't ours: a peer's odd frame may end up here
             log.debug("connection failed", error=repr(innermost(error)))
         finally:
-            writer.transport.abort()  # nothing after a proper close; else it must not outlive its task
+            cut(writer.transport)  # nothing after a proper close; else it must not outlive its task
             self.connections -= 1
             if not self.connections:
                 self._idle.set()
@@ -178,6 +179,12 @@ async def open_hypercorn(app: ASGIFramework, gateway: "Gateway", *, grace: float
             with anyio.CancelScope(shield=True):
                 await hypercorn.stop(grace)
             tasks.cancel_scope.cancel()
+
+
+def cut(transport: asyncio.BaseTransport) -> None:
+    """Cut a connection, whatever became of it before."""
+    with suppress(AttributeError):  # from asyncio's TLS transport that was closed twice, as Hypercorn does, in Python 3.11.2
+        cast(asyncio.Transport, transport).abort()
 
 
 def probe_when_silent(transport: asyncio.Transport) -> None:
