@@ -75,11 +75,11 @@ class Socket(Client, asyncio.Protocol):
         reader = self._reader
         if reader.failure is not None:
             return  # only read on so that our close frame is not lost to a reset
-        if len(chunk) >= LARGE_READ:
+        events = reader.feed(chunk)
+        if reader.has_more or len(chunk) >= LARGE_READ:
             # libuv would read one peer up to 32 times in a row: a flood may not keep everyone else waiting.
             self.hold(Hold.TURN)
             self._loop.call_soon(self.release, Hold.TURN)
-        events = reader.feed(chunk)
         if reader.has_control or reader.failure is not None or self._is_closing:
             self._handle(events, now)
         elif events:
@@ -123,7 +123,7 @@ class Socket(Client, asyncio.Protocol):
         self._transport.write(encode_frame(close.payload(), Opcode.CLOSE))
         if self.held:
             self.held = Hold(0)
-            self._transport.resume_reading()  # to see the answer
+            self.resume_reading()  # to see the answer
         self._cut_later()
         if close.code in AT_ONCE:
             self._end()
@@ -152,8 +152,10 @@ class Socket(Client, asyncio.Protocol):
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again."""
-        if not self._transport.is_closing():
+        """Read again, first what was read and not looked at yet."""
+        if self._reader.has_more and not self._transport.is_closing():
+            self.data_received(b"")
+        if not self.held and not self._transport.is_closing():
             self._transport.resume_reading()
 
     @property

@@ -30,9 +30,12 @@ FIN: Final = 0x80
 RSV1: Final = 0x40
 MASKED: Final = 0x80
 MAX_CONTROL: Final = 125
+FRAMES_A_FEED: Final = 1024
+"""Frames taken at a time: in one read of uvloop there may be 43,000, and to handle them all would hold up everyone for 0.1 s."""
 FINAL_TEXT: Final = FIN | Opcode.TEXT
 
 _OPCODES: Final = {opcode.value: opcode for opcode in Opcode}  # a look-up costs a tenth of what Opcode(…) does
+_FEED: Final = range(FRAMES_A_FEED)
 _SHORT_HEADERS: Final = {
     first: tuple(bytes((first, size)) for size in range(126))
     for opcode in (Opcode.TEXT, Opcode.BINARY)
@@ -108,6 +111,7 @@ class FrameReader:
         "binary_as_text",
         "failure",
         "has_control",
+        "has_more",
         "max_message",
     )
 
@@ -125,6 +129,8 @@ class FrameReader:
         """How the connection must be closed: set once, after the events that came before were returned."""
         self.has_control = False
         """Whether the events returned last have a control frame among them."""
+        self.has_more = False
+        """Whether whole frames may be left, because there were more than a turn may take; `feed(b"")` goes on with them."""
         self._inflate = inflate
         self._rest: bytes | bytearray = b""
         self._needed = 0  # bytes of `_rest` that complete the next frame, or 0 when not even its header is there
@@ -134,7 +140,7 @@ class FrameReader:
         self._utf8: _IncrementalDecoder | None = None
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """Take what was read; return what it completed, in order.
+        """Take what was read; return what it completed, in order, but no more than FRAMES_A_FEED frames of it.
 
         After a CLOSE event or a failure the client has nothing more to say: do not feed further chunks.
         """
@@ -150,7 +156,7 @@ class FrameReader:
             self._needed = 0
         else:
             data = chunk
-        self.has_control = False
+        self.has_control = self.has_more = False
         events: list[Event] = []
         try:
             at = self._read_frames(data, events)
@@ -166,7 +172,9 @@ class FrameReader:
         """Append the events of all complete frames; return where the incomplete one starts, setting `_needed`."""
         at, end = 0, len(data)
         text, unmask, append, max_message = Opcode.TEXT, apply_mask, events.append, self.max_message
-        while end - at >= 2:
+        for _ in _FEED:
+            if end - at < 2:
+                break
             # The common frame, a short final text, in a dozen operations: 0.55 us against 1.6 us the general way.
             size = data[at + 1] - MASKED
             if 0 <= size < 126 and data[at] == FINAL_TEXT and self._opcode is None and size <= max_message:
@@ -187,6 +195,8 @@ class FrameReader:
             at = after
             if events and events[-1][0] is Opcode.CLOSE:
                 return end
+        else:
+            self.has_more = end - at >= 2
         return at
 
     def _read_frame(self, data: bytes, at: int, events: list[Event]) -> int:

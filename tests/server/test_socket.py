@@ -80,6 +80,38 @@ async def test_pings_and_pongs_are_no_messages(serve_express: Serve) -> None:
     assert site.room("echo", "one").counts.messages_in == 1
 
 
+@pytest.mark.parametrize("start", ["exec cat", "sleep 0.3; exec cat"], ids=["ready", "late"])
+async def test_a_flood_in_one_breath_is_heard_whole_and_in_order(serve_express: Serve, start: str) -> None:
+    site = await serve_express(echo={"command": ["sh", "-c", start], "rate": {"messages": 1_000_000}})
+    ann = await site.join_raw("/echo/one")
+    flood = [b"%d" % number for number in range(20_000)]
+
+    ann.send(b"".join(map(mask_frame, flood)) + mask_frame(b"", PING) + mask_frame(b"over"))
+
+    heard = [await ann.read_frame() for _ in range(len(flood) + 2)]
+    assert [payload for opcode, payload in heard if opcode == FIN | TEXT] == [*flood, b"over"]
+
+
+async def test_a_close_behind_a_flood_is_answered(serve_express: Serve) -> None:
+    site, ann = await echo_of(serve_express)
+    bob = await site.join_raw("/echo/one")
+
+    ann.send(b"".join(mask_frame(b"%d" % number) for number in range(20_000)) + mask_frame(close_payload(1000), CLOSE))
+
+    for number in range(20_000):
+        assert (await bob.read_frame()).payload == b"%d" % number
+    await site.until(lambda: site.gateway.connections == 1)
+
+
+async def test_a_client_that_vanishes_behind_a_flood_has_left(serve_express: Serve) -> None:
+    site, ann = await echo_of(serve_express)
+
+    ann.send(b"".join(mask_frame(b"%d" % number) for number in range(20_000)))
+    ann.cut()
+
+    await site.wait_no_rooms()
+
+
 async def test_utf8_may_be_cut_anywhere_by_fragments(serve_express: Serve) -> None:
     _, ann = await echo_of(serve_express)
     text = "日本🎲".encode()

@@ -14,7 +14,16 @@ from websockets.streams import StreamReader
 
 from scalesocket.errors import Close, CloseCode
 from scalesocket.wire.deflate import deflate, inflate
-from scalesocket.wire.frames import Event, FrameReader, Opcode, apply_mask, encode_frame, encode_frames, is_valid_close_code
+from scalesocket.wire.frames import (
+    FRAMES_A_FEED,
+    Event,
+    FrameReader,
+    Opcode,
+    apply_mask,
+    encode_frame,
+    encode_frames,
+    is_valid_close_code,
+)
 from scalesocket.wire.frames import _xor as xor
 from tests.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, close_payload, mask_frame
 from tests.wire.cuts import every_cut
@@ -83,6 +92,35 @@ def test_masks_with_and_without_compiled_code_are_the_same_and_their_own_inverse
 
 
 # --- From clients
+
+
+@pytest.mark.parametrize("surplus", [-1, 0, 1, 2 * FRAMES_A_FEED])
+def test_a_crowd_of_frames_is_taken_in_parts(surplus: int) -> None:
+    texts = [b"%d" % number for number in range(FRAMES_A_FEED + surplus)]
+    reader = make_reader()
+
+    parts = [reader.feed(b"".join(map(mask_frame, texts)) + b"\x81")]
+    while reader.has_more:
+        parts.append(reader.feed(b""))
+
+    assert [len(part) <= FRAMES_A_FEED for part in parts] == [True] * max(1, -(-len(texts) // FRAMES_A_FEED))
+    assert [payload for part in parts for _, payload in part] == texts
+    assert reader.feed(mask_frame(b"the rest")[1:]) == [(Opcode.TEXT, b"the rest")]
+
+
+def test_fragments_count_as_frames_too() -> None:
+    reader = make_reader(max_message=10_000)
+    fragments = (
+        mask_frame(b"a", fin=False)
+        + mask_frame(b"b", CONTINUATION, fin=False) * 2 * FRAMES_A_FEED
+        + mask_frame(b"c", CONTINUATION)
+    )
+
+    assert reader.feed(fragments) == []
+    assert reader.has_more
+    assert reader.feed(mask_frame(b"next")) == []
+    assert reader.feed(b"") == [(Opcode.TEXT, b"a" + b"b" * 2 * FRAMES_A_FEED + b"c"), (Opcode.TEXT, b"next")]
+    assert not reader.has_more
 
 
 def test_messages_and_control_frames_come_in_order() -> None:
