@@ -1,9 +1,12 @@
 # The daily verbs. A Python of 3.11 or newer and make are all that must be there; the rest goes into .venv.
 
-# The first that runs and is new enough; PYTHON=... chooses another.
-NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
-PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14 python; do \
-	$$python $(NEW_ENOUGH) 2>/dev/null && echo $$python && break; done)
+# The first that is new enough and can make environments; PYTHON=... chooses another. The system's is asked first: that of a
+# distribution is built with profile-guided optimisation, which others (pyenv's, say) are only when asked for, and a handshake
+# takes a quarter less time on it.
+NEW_ENOUGH := sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for modules in sys,ensurepip sys; do \
+	for python in /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	$$python -c "import $$modules; $(NEW_ENOUGH)" 2>/dev/null && echo $$python && break 2; done; done)
 
 VENV := $(CURDIR)/.venv
 INSTALLED := $(VENV)/.installed
