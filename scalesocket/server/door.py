@@ -5,6 +5,7 @@ goes to Hypercorn, with the bytes that were read.
 """
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -29,6 +30,11 @@ HARD_CAP: Final = 1.5
 """Connections accepted, as a multiple of `max_connections`: beyond the websockets, so that /health still answers."""
 
 _END: Final = b"\r\n\r\n"
+_REQUEST_LINE: Final = re.compile(rb"(\r\n)?[!#$%&'*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/[0-9]\.[0-9]\r\n")  # RFC 9112 2.2 and 3
+_CLIENT_HELLO: Final = b"\x16\x03"  # how TLS begins (RFC 8446 5.1)
+
+NO_TLS: Final = Refusal(status=400, reason="not_http", message="this port speaks HTTP without TLS: use http:// or ws://")
+NO_HTTP: Final = Refusal(status=400, reason="not_http", message="this is not an HTTP request")
 
 
 class Entrance:
@@ -160,6 +166,8 @@ class Door(asyncio.Protocol):
             self._choose_lane(head, end)
         elif end >= 0 or len(head) > MAX_HEAD:
             self._refuse(Refusal(status=431, reason="head_too_big", message=f"the request head is longer than {MAX_HEAD} bytes"))
+        elif head.startswith(_CLIENT_HELLO):  # it waits for our part of the handshake, and would until `handshake_timeout`
+            self._refuse(NO_TLS)
         else:
             self._head = head
 
@@ -238,6 +246,9 @@ class Door(asyncio.Protocol):
             socket.data_received(rest)
 
     def _hand_over(self, head: bytes) -> None:
+        if not _REQUEST_LINE.match(head):
+            self._refuse(NO_HTTP)
+            return
         self._entrance.forget(self._transport)
         self._entrance.hypercorn.take_over(self._transport, head, peer=self._peer)
 

@@ -313,6 +313,32 @@ async def test_a_proxy_header_reaches_the_general_lane(serve_express: Serve) -> 
     assert [client.remote for client in site.room("game", "one").clients.values()] == ["192.0.2.1:4711"]
 
 
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"hello\r\n\r\n", b"GET /health\r\n\r\n", b"\x00\xff\r\n\r\n", b"\r\n\r\n\x00\r\nQUIT\n", b"SSH-2.0-x\r\n\r\n"],
+    ids=["a word", "HTTP/0.9", "bytes", "PROXY v2 from nobody trusted", "SSH"],
+)
+async def test_what_is_no_http_is_told_so(serve_express: Serve, rubbish: bytes) -> None:
+    site = await serve_express(game=CAT)
+
+    answer = await answer_to(site, rubbish)
+
+    assert answer.startswith("HTTP/1.1 400 Bad Request\r\n")
+    assert answer.endswith("\r\n\r\nthis is not an HTTP request\n")
+    assert site.gateway.refusals["not_http"] == 1
+
+
+async def test_who_speaks_tls_where_there_is_none_is_told_at_once(serve_express: Serve) -> None:
+    site = await serve_express(Server(bind=("127.0.0.1:0",), handshake_timeout=3600), game=CAT)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+
+    answer = await answer_to(site, outgoing.read())
+
+    assert answer.endswith("this port speaks HTTP without TLS: use http:// or ws://\n")
+
+
 async def test_a_malformed_proxy_header_is_400(serve_express: Serve) -> None:
     site = await serve_express(Server.model_validate(PROXIES), game=CAT)
 
