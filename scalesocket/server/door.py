@@ -57,10 +57,6 @@ class Entrance:
         self._waiting: dict[Door, float] = {}  # since when, the oldest first
         self._timer: asyncio.TimerHandle | None = None
 
-    def make_door(self) -> "Door":
-        """Make the protocol of a new connection."""
-        return Door(self)
-
     def has_place(self) -> bool:
         """Whether one more connection may stay."""
         limit = self.gateway.site.server.max_connections
@@ -131,11 +127,12 @@ class Entrance:
 class Door(asyncio.Protocol):
     """One connection until its first request head is complete; `handshake_timeout` bounds the wait, `MAX_HEAD` the size."""
 
-    __slots__ = ("_entrance", "_head", "_peer", "_transport", "_was_proxied")
+    __slots__ = ("_entrance", "_head", "_local", "_peer", "_transport", "_was_proxied")
 
-    def __init__(self, entrance: Entrance) -> None:
-        """Wait at `entrance`."""
+    def __init__(self, entrance: Entrance, local: tuple[str, int] | None = None) -> None:
+        """Wait at `entrance`. `local`: the address connected to, where it is the same for all connections of a listener."""
         self._entrance = entrance
+        self._local = local
         self._head = b""
         self._peer: tuple[str, int] | None = None
         self._was_proxied = False
@@ -148,7 +145,7 @@ class Door(asyncio.Protocol):
             entrance.gateway.refusals["too_many_connections"] += 1
             transport.abort()
         entrance.connections.add(transport)
-        self._peer = _address(transport.get_extra_info("peername"))
+        self._peer = address_of(transport.get_extra_info("peername"))
         entrance.wait_for_head(self)
 
     def data_received(self, chunk: bytes) -> None:
@@ -211,7 +208,7 @@ class Door(asyncio.Protocol):
             request = parse_request(
                 head[:end],
                 peer=self._peer,
-                local=_address(transport.get_extra_info("sockname")),
+                local=self._local or address_of(transport.get_extra_info("sockname")),
                 is_secure=transport.get_extra_info("ssl_object") is not None,
             )
             if not has_token(request.headers.get("upgrade", ""), "websocket"):
@@ -309,6 +306,6 @@ class TurnedAway(Ending):
         super().__init__(transport, entrance)
 
 
-def _address(name: object) -> tuple[str, int] | None:
-    """Address and port of a socket; None for a unix socket."""
-    return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) >= 2 else None
+def address_of(name: object) -> tuple[str, int] | None:
+    """Address and port from the name of a socket; None for a unix socket."""
+    return name[:2] if isinstance(name, tuple) else None

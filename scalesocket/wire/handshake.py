@@ -1,8 +1,8 @@
 """The opening handshake (RFC 6455 4.2): a request head to facts, and facts to an answer."""
 
-import base64
 import hashlib
 import re
+from binascii import b2a_base64
 from typing import Final, NamedTuple
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
@@ -129,4 +129,4 @@ def check_upgrade(request: Request) -> str:
 
 def accept_key(key: str) -> bytes:
     """What `Sec-WebSocket-Accept` must say to `key` (RFC 6455 4.2.2)."""
-    return base64.b64encode(hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest())
+    return b2a_base64(hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest(), newline=False)
