@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scalesocket.config.model import Server, Tls
-from scalesocket.server.listen import ListenError, load_tls, open_socket
+from scalesocket.server.listen import ListenError, fixed_address, load_tls, open_socket
 from tests.conftest import Serve
 from tests.raw import RawClient, upgrade
 
@@ -239,3 +239,14 @@ async def test_connections_that_have_not_agreed_on_tls_have_a_place_too(serve_ex
     writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b'{"status":"ok"}' in await reader.read()
     writer.close()
+
+
+def test_the_address_of_a_connection_is_its_listener_s_unless_that_has_many(tmp_path: Path) -> None:
+    with socket.socket() as one, socket.socket() as many, socket.socket(socket.AF_UNIX) as unix:
+        one.bind(("127.0.0.1", 0))
+        many.bind(("0.0.0.0", 0))
+        unix.bind(os.fspath(tmp_path / "unix"))
+
+        assert fixed_address(one) == one.getsockname()
+        assert fixed_address(many) is None
+        assert fixed_address(unix) is None
