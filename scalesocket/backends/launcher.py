@@ -28,6 +28,7 @@ import structlog
 
 from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
 from scalesocket.backends.groups import find_strays, kill_group, reap_group
+from scalesocket.backends.readers import Readers
 from scalesocket.errors import SpawnerError
 
 PROGRAM: Final = Path(__file__).with_name("spawner.py")
@@ -92,6 +93,7 @@ class Spawner:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._readers: Readers | None = None
         self._soft_limit = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
@@ -151,6 +153,7 @@ class Spawner:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve from this loop, to which all further calls belong."""
         self._loop = loop
+        self._readers = Readers(loop)
         self._started_at = loop.time()
         self._watch()
 
@@ -207,6 +210,8 @@ class Spawner:
             child.is_released = True
             child.note_exit(-signal.SIGKILL)
             self._forget(child)
+        if self._readers is not None:
+            self._readers.close()
 
     def _launch(self) -> None:
         """Start the process. This is a vfork, so the size of the gateway does not matter."""
@@ -364,7 +369,9 @@ class Spawner:
 
     def _spawned(self, number: int, pid: int, fds: list[int], *, is_whole: bool) -> None:
         start = self._answered(number)
-        child = self._children[pid] = Child(pid, *fds, *[-1] * (3 - len(fds)), on_release=self._release)
+        assert self._readers is not None
+        fds += [-1] * (3 - len(fds))
+        child = self._children[pid] = Child(pid, *fds, readers=self._readers, on_release=self._release)
         if start is None or start.answer.done():
             child.discard()
         elif is_whole:
@@ -376,6 +383,7 @@ class Spawner:
     def _died(self) -> None:
         """The spawner is gone. Its children are ours now; a new one is started."""
         assert self._loop is not None
+        assert self._readers is not None
         assert self._process is not None
         while self._read_one():  # up to the end of file: what it reported is true
             pass
@@ -399,7 +407,7 @@ class Spawner:
             if child.pid not in self._adopted:
                 self._adopt(child)
         for pid in strays:  # started, but it died before it could say so
-            stray = self._children[pid] = Child(pid, -1, -1, -1, on_release=self._release)
+            stray = self._children[pid] = Child(pid, -1, -1, -1, readers=self._readers, on_release=self._release)
             self._adopt(stray)
             stray.release()
 

@@ -101,7 +101,7 @@ class Process:
         self.stdin = stdin
         self.stdout = stdout
         self._lines = LineLog("stderr", app=app, room=room, pid=child.pid)
-        self._stderr = OutputPipe(child.stderr, self._lines.feed)
+        self._stderr = OutputPipe(child.stderr, self._lines.feed, child.readers)
 
     @property
     def pid(self) -> int:

@@ -14,7 +14,7 @@ class StdioBackend:
     def __init__(self, child: Child, receiver: Receiver, *, app: str, room: str) -> None:
         """Take `child` over and read its output from now on."""
         self._stdin = InputPipe(child.stdin, receiver)
-        self._stdout = OutputPipe(child.stdout, receiver.backend_output)
+        self._stdout = OutputPipe(child.stdout, receiver.backend_output, child.readers)
         self._process = Process(child, self._stdin, self._stdout, app=app, room=room)
 
     @property

@@ -1,0 +1,133 @@
+"""Many pipes watched as one descriptor."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import pytest
+
+from scalesocket.backends.readers import READS_A_TURN, Readers
+from tests.playing import until
+
+pytestmark = pytest.mark.anyio
+
+
+class Pipe:
+    """A pipe whose read end is watched."""
+
+    def __init__(self, readers: Readers) -> None:
+        self.fd, self.write_end = os.pipe()
+        self.readers = readers
+        self.heard: list[bytes] = []
+        readers.add(self.fd, self.read)
+
+    def read(self) -> None:
+        self.heard.append(os.read(self.fd, 100))
+
+    def say(self, text: bytes) -> None:
+        os.write(self.write_end, text)
+
+    def close(self) -> None:
+        self.readers.remove(self.fd)
+        os.close(self.fd)
+        os.close(self.write_end)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def readers(stack: ExitStack) -> Readers:
+    return stack.enter_context(closing(Readers(asyncio.get_running_loop())))
+
+
+@pytest.fixture
+def pipes(stack: ExitStack, readers: Readers) -> list[Pipe]:
+    return [stack.enter_context(closing(Pipe(readers))) for _ in range(3 * READS_A_TURN)]
+
+
+async def test_each_pipe_is_read_when_it_has_something(pipes: list[Pipe]) -> None:
+    pipes[0].say(b"a")
+    pipes[2].say(b"c")
+
+    await until(lambda: bool(pipes[0].heard and pipes[2].heard))
+
+    assert [pipe.heard for pipe in pipes[:3]] == [[b"a"], [], [b"c"]]
+
+
+async def test_more_pipes_than_a_turn_takes_are_all_read(pipes: list[Pipe]) -> None:
+    for pipe in pipes:
+        pipe.say(b"x")
+
+    await until(lambda: all(pipe.heard == [b"x"] for pipe in pipes))
+
+
+async def test_one_that_always_has_something_does_not_keep_the_others_from_their_turn(pipes: list[Pipe]) -> None:
+    for pipe in pipes[1:]:
+        pipe.read = lambda: None  # type: ignore[method-assign]  # what it has stays there
+        pipe.readers.remove(pipe.fd)
+        pipe.readers.add(pipe.fd, pipe.read)
+        pipe.say(b"x")
+    pipes[0].say(b"y")
+
+    await until(lambda: pipes[0].heard == [b"y"])
+
+
+async def test_one_that_was_removed_by_another_is_not_read(readers: Readers, pipes: list[Pipe]) -> None:
+    first, second = pipes[:2]
+
+    def remove_the_other(pipe: Pipe, other: Pipe) -> None:
+        pipe.read()
+        readers.remove(other.fd)
+
+    for pipe, other in ((first, second), (second, first)):
+        readers.remove(pipe.fd)
+        readers.add(pipe.fd, lambda pipe=pipe, other=other: remove_the_other(pipe, other))  # type: ignore[misc]
+        pipe.say(b"x")
+
+    await until(lambda: bool(first.heard or second.heard))
+    await asyncio.sleep(0)
+
+    assert sorted([first.heard, second.heard]) == [[], [b"x"]]
+
+
+async def test_one_that_fails_is_reported_and_the_others_are_read(readers: Readers, pipes: list[Pipe]) -> None:
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+    readers.remove(pipes[0].fd)
+
+    def fail() -> None:
+        readers.remove(pipes[0].fd)
+        raise ValueError("a mistake")
+
+    readers.add(pipes[0].fd, fail)
+    for pipe in pipes[:3]:
+        pipe.say(b"x")
+
+    await until(lambda: bool(pipes[1].heard and pipes[2].heard))
+
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert [str(report["exception"]) for report in reports] == ["a mistake"]
+
+
+async def test_the_end_of_a_file_is_read(pipes: list[Pipe]) -> None:
+    os.close(pipes[0].write_end)
+
+    await until(lambda: pipes[0].heard != [])
+
+    assert pipes[0].heard[0] == b""
+    pipes[0].write_end = os.open(os.devnull, os.O_WRONLY)
+
+
+async def test_nothing_is_read_after_the_close(readers: Readers, pipes: list[Pipe]) -> None:
+    readers.close()
+    pipes[0].say(b"x")
+
+    await asyncio.sleep(0.05)
+
+    assert pipes[0].heard == []
