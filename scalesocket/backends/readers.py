@@ -26,6 +26,8 @@ class Readers:
 
     def add(self, fd: int, callback: Callable[[], None]) -> None:
         """Call `callback` whenever `fd` has something to read, or its end was reached, until `remove`."""
+        if self._set.closed:
+            return
         self._set.register(fd, select.EPOLLIN)
         self._callbacks[fd] = callback
 

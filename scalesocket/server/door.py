@@ -30,7 +30,7 @@ HARD_CAP: Final = 1.5
 """Connections accepted, as a multiple of `max_connections`: beyond the websockets, so that /health still answers."""
 
 _END: Final = b"\r\n\r\n"
-_REQUEST_LINE: Final = re.compile(rb"(\r\n)?[!#$%&'*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/[0-9]\.[0-9]\r\n")  # RFC 9112 2.2 and 3
+_REQUEST_LINE: Final = re.compile(rb"(\r\n)?[!#$%&'*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/[0-9]\.[0-9]\r?\n")  # RFC 9112 2.2 and 3
 _CLIENT_HELLO: Final = b"\x16\x03"  # how TLS begins (RFC 8446 5.1)
 
 NO_TLS: Final = Refusal(status=400, reason="not_http", message="this port speaks HTTP without TLS: use http:// or ws://")

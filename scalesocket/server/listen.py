@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -274,7 +275,10 @@ def fixed_address(sock: socket.socket) -> tuple[str, int] | None:
     To ask each connection's socket takes a handshake 1.5 us of its 43.
     """
     address = address_of(sock.getsockname())
-    return address if address is not None and address[0] not in ("0.0.0.0", "::") else None
+    if address is None:
+        return None
+    ip = ip_address(address[0].partition("%")[0])
+    return None if (getattr(ip, "ipv4_mapped", None) or ip).is_unspecified else address
 
 
 def load_tls(tls: Tls) -> ssl.SSLContext:

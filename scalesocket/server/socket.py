@@ -101,6 +101,7 @@ class Socket(Client, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the room; the peer is gone, or the closing handshake is done."""
+        self._take_rest()
         self._send_no_more()
         for timer in (self._timer, self._rate_timer):
             if timer is not None:
@@ -149,13 +150,14 @@ class Socket(Client, asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Read no more, so that TCP pushes back."""
-        self._transport.pause_reading()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again, first what was read and not looked at yet."""
-        if self._reader.has_more and not self._transport.is_closing():
-            self.data_received(b"")
-        if not self.held and not self._transport.is_closing():
+        """Read again, first what was read and not looked at yet: soon, as who calls may be going through all clients."""
+        if self._reader.has_more:
+            self._loop.call_soon(self._go_on)
+        elif not self._transport.is_closing():
             self._transport.resume_reading()
 
     @property
@@ -176,6 +178,24 @@ class Socket(Client, asyncio.Protocol):
         return int.from_bytes(info[BYTES_ACKED], sys.byteorder)
 
     # --- In between
+
+    def _go_on(self) -> None:
+        """Look at more of what was read, and read on when nothing is left of it."""
+        if self.held:
+            return
+        if self._reader.has_more:
+            self.data_received(b"")
+        if not self.held and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _take_rest(self) -> None:
+        """Give the room what was read before the connection went. Nobody is there to be answered."""
+        reader = self._reader
+        while reader.has_more and not self._is_closing:
+            messages = [event for event in reader.feed(b"") if event[0] < Opcode.CLOSE]
+            if messages:
+                self.room.from_client(self, messages)
+        reader.has_more = False
 
     def _said(self, messages: list[Event], now: float) -> None:
         self.said_at = now

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 from scalesocket.config.model import Server
 from tests.conftest import Serve
 from tests.playing import Player, Playground, program
-from tests.raw import FIN, TEXT, RawClient, mask_frame, upgrade
+from tests.raw import CLOSE, FIN, TEXT, RawClient, close_payload, mask_frame, upgrade
 
 CAT: dict[str, Any] = {"command": ["cat"]}
 WHO: dict[str, Any] = {"command": ["sh", "-c", 'echo "$REMOTE_ADDR|$HTTPS|$SERVER_PROTOCOL"; exec cat']}
@@ -500,3 +500,20 @@ async def test_plain_requests_and_later_upgrades_go_over_tls(serve_express: Serv
     while (frame := await ann.read_frame()).first != FIN | TEXT:
         pass
     assert frame.payload.endswith(b"|on|HTTP/1.1")
+
+
+async def test_a_flood_over_tls_that_ends_at_once_is_heard_whole(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
+    site = await serve_express(tls_server(certificate), echo=CAT)
+    bob = await RawClient.connect(site.port, tls=tls_client(certificate))
+    bob.send(upgrade("/echo/one"))
+    await bob.read_head()
+    ann = await RawClient.connect(site.port, tls=tls_client(certificate))
+    ann.send(upgrade("/echo/one"))
+    await ann.read_head()
+
+    ann.send(b"".join(mask_frame(b"%d" % number) for number in range(5_000)) + mask_frame(close_payload(1000), CLOSE))
+    ann.writer.close()
+
+    for number in range(5_000):
+        assert (await bob.read_frame()).payload == b"%d" % number
+    bob.writer.close()

@@ -84,7 +84,7 @@ async def test_pings_and_pongs_are_no_messages(serve_express: Serve) -> None:
 async def test_a_flood_in_one_breath_is_heard_whole_and_in_order(serve_express: Serve, start: str) -> None:
     site = await serve_express(echo={"command": ["sh", "-c", start], "rate": {"messages": 1_000_000}})
     ann = await site.join_raw("/echo/one")
-    flood = [b"%d" % number for number in range(20_000)]
+    flood = [b"%d %s" % (number, b"x" * 100) for number in range(20_000)]  # more than a room keeps for a backend
 
     ann.send(b"".join(map(mask_frame, flood)) + mask_frame(b"", PING) + mask_frame(b"over"))
 
@@ -100,6 +100,19 @@ async def test_a_close_behind_a_flood_is_answered(serve_express: Serve) -> None:
 
     for number in range(20_000):
         assert (await bob.read_frame()).payload == b"%d" % number
+    await site.until(lambda: site.gateway.connections == 1)
+
+
+async def test_a_close_behind_a_flood_that_had_to_wait_leaves_the_others_free_to_speak(serve_express: Serve) -> None:
+    site = await serve_express(echo={"command": ["sh", "-c", "sleep 0.3; exec cat"]})
+    ann, bob = await site.join_raw("/echo/one"), await site.join_raw("/echo/one")
+    flood = [b"%d %s" % (number, b"x" * 100) for number in range(6_000)]
+
+    ann.send(b"".join(map(mask_frame, flood)) + mask_frame(close_payload(1000), CLOSE))
+    assert [(await bob.read_frame()).payload for _ in flood] == flood
+    bob.say("my turn")
+
+    await bob.hear("my turn")
     await site.until(lambda: site.gateway.connections == 1)
 
 
