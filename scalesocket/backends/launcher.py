@@ -346,7 +346,7 @@ class Spawner:
             self._process.kill()
             return False
         fds = [fd for _, _, data in messages for fd in array("i", data)]
-        match marshal.loads(self._packet):  # S302: the spawner is ours
+        match marshal.loads(self._packet):  # what is behind the dict is an older report's
             case {"spawned": number, "pid": pid}:
                 self._spawned(number, pid, fds, is_whole=not flags & socket.MSG_CTRUNC)
             case {"failed": number, "error": error}:

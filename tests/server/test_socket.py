@@ -80,9 +80,13 @@ async def test_pings_and_pongs_are_no_messages(serve_express: Serve) -> None:
     assert site.room("echo", "one").counts.messages_in == 1
 
 
-@pytest.mark.parametrize("start", ["exec cat", "sleep 0.3; exec cat"], ids=["ready", "late"])
-async def test_a_flood_in_one_breath_is_heard_whole_and_in_order(serve_express: Serve, start: str) -> None:
-    site = await serve_express(echo={"command": ["sh", "-c", start], "rate": {"messages": 1_000_000}})
+@pytest.mark.parametrize(
+    "start",
+    [{"command": ["cat"]}, {"command": ["cat"], "start_delay": 0.3}, {"command": ["sh", "-c", "sleep 0.3; exec cat"]}],
+    ids=["ready", "started late", "reading late"],
+)
+async def test_a_flood_in_one_breath_is_heard_whole_and_in_order(serve_express: Serve, start: dict[str, Any]) -> None:
+    site = await serve_express(echo={**start, "rate": {"messages": 1_000_000}})
     ann = await site.join_raw("/echo/one")
     flood = [b"%d %s" % (number, b"x" * 100) for number in range(20_000)]  # more than a room keeps for a backend
 
@@ -104,7 +108,7 @@ async def test_a_close_behind_a_flood_is_answered(serve_express: Serve) -> None:
 
 
 async def test_a_close_behind_a_flood_that_had_to_wait_leaves_the_others_free_to_speak(serve_express: Serve) -> None:
-    site = await serve_express(echo={"command": ["sh", "-c", "sleep 0.3; exec cat"]})
+    site = await serve_express(echo={**CAT, "start_delay": 0.3})
     ann, bob = await site.join_raw("/echo/one"), await site.join_raw("/echo/one")
     flood = [b"%d %s" % (number, b"x" * 100) for number in range(6_000)]
 
