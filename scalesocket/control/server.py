@@ -14,6 +14,7 @@ from typing import Final
 import anyio
 import msgspec
 import structlog
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from scalesocket.config.model import Site
@@ -29,7 +30,7 @@ MAX_REQUEST: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 8
 """Connections served at once; more wait in the kernel's queue."""
 LOCK_TIMEOUT: Final = 0.25
-"""Seconds to wait for the lock on the socket's folder. The server does nothing else meanwhile."""
+"""Seconds to wait for the lock on the socket's folder."""
 LOCK_PAUSE: Final = 0.01
 REQUEST_TIMEOUT: Final = 5.0
 """Seconds to send the request, and to take the answer."""
@@ -52,24 +53,32 @@ class ControlServer:
     async def prepare(self, site: Site, plan: Plan) -> "Move":
         """Open the socket of an edited site beside the old one, if its place changed; nobody is answered there before the commit.
 
-        Raises ControlError when the new place cannot be used.
+        In a thread, because the lock of the folder and what answers in the place may be waited for. Raises ControlError when
+        the new place cannot be used.
         """
         if not any(change.key == "control" for change in plan.server):
             return Move(self, self._binding)
-        return Move(self, bind_control(control_paths(site.server.control, site.path)))
+        return Move(self, await to_thread.run_sync(bind_control, control_paths(site.server.control, site.path)))
 
     def use(self, binding: "Binding | None") -> None:
         """Answer at `binding` from now on (nowhere, for None), and let go of the old one."""
         if binding is self._binding:
             return
-        self.close()
+        self._accepting.cancel()
+        if self._binding is not None:
+            self.let_go(self._binding)
         self._binding = binding
         if binding is not None:
             self._accepting = anyio.CancelScope()
             self._tasks.start_soon(self._accept, binding.listener, self._accepting, name="control socket")
 
+    def let_go(self, binding: "Binding") -> None:
+        """Listen there no more, at once; the files go as soon as their folder can be locked."""
+        binding.listener.close()
+        self._tasks.start_soon(_remove_files, binding, name="old control socket")
+
     def close(self) -> None:
-        """Answer nobody any more. Requests being answered are not cut off."""
+        """Answer nobody any more, and remove the files. Requests being answered are not cut off."""
         self._accepting.cancel()
         if self._binding is not None:
             self._binding.close()
@@ -94,7 +103,7 @@ class Move:
     def take_back(self) -> None:
         """Stay where the server is."""
         if self.binding is not None and self.binding is not self.server._binding:
-            self.binding.close()
+            self.server.let_go(self.binding)
 
 
 @asynccontextmanager
@@ -185,7 +194,12 @@ class Binding:
     inode: int
 
     def close(self) -> None:
-        """Close the socket and remove its files, unless they are another's by now or the folder is locked: then they stay."""
+        """Close the socket and remove its files. Waits for the lock of their folder."""
+        self.remove_files()
+        self.listener.close()
+
+    def remove_files(self) -> None:
+        """Remove the files, unless they are another's by now or the folder is locked: then they stay."""
         try:
             with suppress(OSError), _claimed(self.places[0].parent):
                 if self.places[0].lstat().st_ino == self.inode:
@@ -193,7 +207,12 @@ class Binding:
                         place.unlink(missing_ok=True)
         except ControlError as error:
             log.warning("the files of the control socket stay", why=str(error))
-        self.listener.close()
+
+
+async def _remove_files(binding: Binding) -> None:
+    """To the end, also when the server stops meanwhile."""
+    with anyio.CancelScope(shield=True):
+        await to_thread.run_sync(binding.remove_files)
 
 
 def bind_control(paths: Sequence[Path]) -> Binding | None:
@@ -212,11 +231,8 @@ def bind_control(paths: Sequence[Path]) -> Binding | None:
         with _claimed(path.parent):
             for place in places:
                 _clear(place)
-            before = os.umask(0o177)  # not by a later chmod: nobody may connect in between
-            try:
-                listener.bind(os.fspath(path))
-            finally:
-                os.umask(before)
+            os.fchmod(listener.fileno(), 0o600)  # Linux gives its mode to the file: nobody may connect in between
+            listener.bind(os.fspath(path))
             inode = path.lstat().st_ino
             listener.listen()
             for alias in places[1:]:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ from scalesocket.config.plan import make_plan
 from scalesocket.control.address import ControlError, control_paths
 from scalesocket.control.client import ask
 from scalesocket.control.messages import Answer, Diff, Reload, ReloadReport, Request, Status
-from scalesocket.control.server import open_control
+from scalesocket.control.server import LOCK_TIMEOUT, open_control
+from tests.playing import until
 
 pytestmark = pytest.mark.anyio
 
@@ -197,16 +199,49 @@ async def test_the_socket_moves_with_an_edit(tmp_path: Path) -> None:
         await to_thread.run_sync(ask, [tmp_path / "a"], Reload(dry_run=True))
         move.commit()
         await to_thread.run_sync(ask, [tmp_path / "b"], Reload(dry_run=True))
-        assert names_in(tmp_path) == ["b"]
+        await until(lambda: names_in(tmp_path) == ["b"])
 
         (await control.prepare(old, make_plan(new, old))).take_back()
         (await control.prepare(new, make_plan(new, new))).commit()
         await to_thread.run_sync(ask, [tmp_path / "b"], Reload(dry_run=True))
-        assert names_in(tmp_path) == ["b"]
+        await until(lambda: names_in(tmp_path) == ["b"])
 
         off = Site(apps={}, server=Server(control="off"))
         (await control.prepare(off, make_plan(new, off))).commit()
-        assert names_in(tmp_path) == []
+        await until(lambda: names_in(tmp_path) == [])
+
+
+async def test_a_lock_that_is_waited_for_holds_up_nobody_else(tmp_path: Path) -> None:
+    """Neither when the socket of an edit is opened in a locked folder nor when that of the old place is removed from one."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    old, new = (
+        Site(apps={}, server=Server(control=str(tmp_path / "a"))),
+        Site(apps={}, server=Server(control=str(elsewhere / "b"))),
+    )
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.sleep(0.01)
+
+    async with open_control([tmp_path / "a"], respond) as control, anyio.create_task_group() as tasks:
+        tasks.start_soon(count_turns)
+        with locked(elsewhere), pytest.raises(ControlError, match="another process holds a lock"):
+            await control.prepare(new, make_plan(old, new))
+        assert turns >= 5  # 25 in what LOCK_TIMEOUT lasts
+
+        move = await control.prepare(new, make_plan(old, new))
+        with locked(tmp_path):
+            before = time.monotonic()
+            move.commit()
+            assert time.monotonic() - before < LOCK_TIMEOUT / 2
+            await to_thread.run_sync(ask, [elsewhere / "b"], Reload(dry_run=True))
+        await until(lambda: names_in(tmp_path) == ["elsewhere"])
+        tasks.cancel_scope.cancel()
+    assert names_in(elsewhere) == []
 
 
 async def test_both_ends_find_the_place_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
