@@ -3,12 +3,11 @@
 `Spawner.start` runs before the event loop and before the gateway raises its own limit of open files; `attach` gives it
 the loop. It starts no tasks: everything happens in callbacks of the loop.
 
-The gateway is a child subreaper, so when the spawner dies its children become the gateway's own. They run on; the
-gateway then watches and reaps those itself, and the new spawner is told of them only to kill them with the gateway.
+The gateway is a child subreaper, so when the spawner dies its children become the gateway's own. They run on as `Orphans`,
+and the new spawner is told of them only to kill them with the gateway.
 """
 
 import asyncio
-import contextlib
 import ctypes
 import errno
 import marshal
@@ -27,7 +26,8 @@ import anyio
 import structlog
 
 from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
-from scalesocket.backends.groups import find_strays, kill_group, reap_group
+from scalesocket.backends.groups import find_strays
+from scalesocket.backends.orphans import Orphans
 from scalesocket.backends.readers import Readers
 from scalesocket.errors import SpawnerError
 
@@ -51,10 +51,6 @@ SHORT_LIFE: Final = 1.0
 """A spawner that died before this age, in seconds, is replaced only after a pause."""
 PAUSE: Final = 1.0
 """Seconds until the next attempt to start a spawner; starts asked for meanwhile fail."""
-LOOK: Final = 0.5
-"""Seconds between looks at a child that is the gateway's own, when there is no descriptor to watch it by."""
-POLL: Final = 0.01
-"""Seconds between looks at a group that was killed and is the gateway's own to reap."""
 
 ANCILLARY: Final = socket.CMSG_SPACE(3 * array("i").itemsize)
 """Bytes that come beside a report: three descriptors."""
@@ -111,8 +107,7 @@ class Spawner:
         self._is_blocked = False
         self._children: dict[int, Child] = {}
         """By pid, from the spawner's answer until nothing is left of the group."""
-        self._adopted: dict[int, int] = {}
-        """Children that are the gateway's own: pid -> pidfd, -1 once the process has ended."""
+        self._orphans: Orphans | None = None
 
     @property
     def pid(self) -> int | None:
@@ -154,6 +149,7 @@ class Spawner:
         """Serve from this loop, to which all further calls belong."""
         self._loop = loop
         self._readers = Readers(loop)
+        self._orphans = Orphans(loop, self._forget)
         self._started_at = loop.time()
         self._watch()
 
@@ -203,10 +199,8 @@ class Spawner:
                 self._process.wait()
             self._process = None
         for pid, child in tuple(self._children.items()):
-            if pid in self._adopted:
-                kill_group(pid)
-                reap_group(pid)
-                self._unwatch_adopted(pid)
+            if self._orphans is not None and pid in self._orphans:
+                self._orphans.end(pid)
             child.is_released = True
             child.note_exit(-signal.SIGKILL)
             self._forget(child)
@@ -267,9 +261,9 @@ class Spawner:
 
     def _release(self, child: Child) -> None:
         """A child was killed: have its group reaped."""
-        if child.pid in self._adopted:
+        if self._orphans is not None and child.pid in self._orphans:
             self._order({"do": "forget", "pid": child.pid})
-            self._reap(child)
+            self._orphans.reap(child)
         else:
             self._order({"do": "release", "pid": child.pid})
 
@@ -383,6 +377,7 @@ class Spawner:
     def _died(self) -> None:
         """The spawner is gone. Its children are ours now; a new one is started."""
         assert self._loop is not None
+        assert self._orphans is not None
         assert self._readers is not None
         assert self._process is not None
         while self._read_one():  # up to the end of file: what it reported is true
@@ -404,11 +399,11 @@ class Spawner:
         except OSError as error:
             log.error("cannot look for what the spawner had started", pid=old, error=str(error))
         for child in tuple(self._children.values()):  # after the launch, which can't do without descriptors
-            if child.pid not in self._adopted:
-                self._adopt(child)
+            if child.pid not in self._orphans:
+                self._orphans.adopt(child)
         for pid in strays:  # started, but it died before it could say so
             stray = self._children[pid] = Child(pid, -1, -1, -1, readers=self._readers, on_release=self._release)
-            self._adopt(stray)
+            self._orphans.adopt(stray)
             stray.release()
 
     def _requeue(self) -> None:
@@ -448,57 +443,7 @@ class Spawner:
             start.fail(error)
         self._waiting.clear()
 
-    def _adopt(self, child: Child) -> None:
-        """Watch a child of the spawner that died."""
-        assert self._loop is not None
-        self._adopted[child.pid] = -1
-        try:
-            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:  # it was reaped, and the spawner died before it could say so
-            child.is_released = True
-            child.note_exit(-signal.SIGKILL)
-            self._forget(child)
-            return
-        if not child.ended.done():
-            with contextlib.suppress(OSError):  # no descriptor is left: then it is looked after now and then
-                self._adopted[child.pid] = pidfd = os.pidfd_open(child.pid)
-                self._loop.add_reader(pidfd, self._look_after, child)
-            self._look_after(child)
-        if child.is_released:
-            kill_group(child.pid)
-            self._reap(child)
-
-    def _look_after(self, child: Child) -> None:
-        """See whether an adopted child has ended."""
-        assert self._loop is not None
-        if child.pid not in self._children or child.ended.done():
-            return
-        end = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if end is not None:
-            self._unwatch_adopted(child.pid)
-            child.note_exit(end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
-        elif self._adopted[child.pid] < 0:
-            self._loop.call_later(LOOK, self._look_after, child)
-
-    def _unwatch_adopted(self, pid: int) -> None:
-        pidfd = self._adopted[pid]
-        if pidfd >= 0:
-            if self._loop is not None and not self._loop.is_closed():
-                self._loop.remove_reader(pidfd)
-            os.close(pidfd)
-            self._adopted[pid] = -1
-
-    def _reap(self, child: Child) -> None:
-        """Reap a killed group that is the gateway's own, now or as soon as it has ended."""
-        assert self._loop is not None
-        if child.pid not in self._children:
-            return
-        if child.exit is not None and reap_group(child.pid):
-            self._forget(child)
-        else:
-            self._loop.call_later(POLL, self._reap, child)
-
     def _forget(self, child: Child) -> None:
+        """Nothing is left of it."""
         del self._children[child.pid]
-        self._adopted.pop(child.pid, None)
         child.note_released()

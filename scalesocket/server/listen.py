@@ -5,11 +5,9 @@ were accepted stay, whatever becomes of their listener.
 """
 
 import asyncio
-import errno
 import os
 import socket
 import ssl
-import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -21,32 +19,16 @@ from typing import Any, Final
 
 import structlog
 
-from scalesocket.config.certificates import CertificateError, load_pair
-from scalesocket.config.model import Server, Tls
+from scalesocket.config.model import Server
 from scalesocket.config.units import KiB
-from scalesocket.errors import ScalesocketError
+from scalesocket.server.bind import BACKLOG, open_socket
 from scalesocket.server.door import Door, Entrance, address_of
-from scalesocket.systemd import InheritedSocketError, adopt_listener
+from scalesocket.server.tls import MAX_ACCEPTS, TlsServer, load_tls
 
 log = structlog.get_logger("listen")
 
-BACKLOG: Final = 4096
-"""Connections the kernel may hold for us; it takes the lesser of this and `net.core.somaxconn`."""
-MAX_ACCEPTS: Final = 16
-"""Connections accepted in one turn of the loop; out of descriptors asyncio tries, and reports, as many times a second."""
 UNSENT_IN_KERNEL: Final = 64 * KiB
 """Bytes the kernel may hold for a peer beyond those on their way."""
-ACCEPT_PAUSE: Final = 1.0
-"""Seconds to wait when there is no descriptor for a connection."""
-PROTOCOLS: Final = ["h2", "http/1.1"]
-
-
-Address = tuple[Any, ...]
-"""What a socket binds to: host and port, and two numbers more for IPv6."""
-
-
-class ListenError(ScalesocketError):
-    """An address that can't be listened at, or a certificate that can't be used."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +39,7 @@ class Listener:
     """As the site file has it."""
     sock: socket.socket
     """Kept beside the server's own, to serve the same address with other settings."""
-    servers: "Sequence[asyncio.Server | TlsServer]"
+    servers: Sequence[asyncio.Server | TlsServer]
     tls: ssl.SSLContext | None
 
     @property
@@ -76,77 +58,6 @@ class Listener:
             with suppress(OSError):
                 Path(os.fsdecode(self.sock.getsockname())).unlink()
         self.sock.close()
-
-
-class TlsServer:
-    """Accepts connections and agrees on TLS with them, within `handshake_timeout`.
-
-    A server of the event loop would tell of a connection when that is done: until then it would have no place, and those
-    that only connect could take every descriptor.
-    """
-
-    def __init__(self, sock: socket.socket, tls: ssl.SSLContext, entrance: Entrance) -> None:
-        """Accept at `sock`, which is the server's from now on."""
-        self._sock = sock
-        self._tls = tls
-        self._entrance = entrance
-        self._accepting = entrance.loop.create_task(self._accept())
-
-    def close(self) -> None:
-        """Accept no more. Connections that were accepted stay."""
-        self._accepting.cancel()
-        self._accepting.add_done_callback(lambda _: self._sock.close())
-
-    async def _accept(self) -> None:
-        entrance = self._entrance
-        while True:
-            for _ in range(MAX_ACCEPTS):
-                try:
-                    connection, _ = await entrance.loop.sock_accept(self._sock)
-                except ConnectionAbortedError:  # by the peer, before it was accepted
-                    continue
-                except OSError as error:  # out of descriptors: that passes
-                    log.warning("can't accept connections", error=str(error))
-                    await asyncio.sleep(ACCEPT_PAUSE)
-                    continue
-                if entrance.has_place():
-                    self._start_handshake(connection)
-                else:
-                    entrance.gateway.refusals["too_many_connections"] += 1
-                    connection.close()
-            await asyncio.sleep(0)  # while more are there, accepting does not wait
-
-    def _start_handshake(self, connection: socket.socket) -> None:
-        entrance = self._entrance
-
-        async def shake_hands() -> None:
-            with suppress(OSError):  # of the peer: it went, was late, or speaks no TLS
-                await entrance.loop.connect_accepted_socket(
-                    lambda: TlsDoor(entrance, task),
-                    connection,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=entrance.gateway.site.server.handshake_timeout,
-                )
-
-        task = entrance.loop.create_task(shake_hands())
-        entrance.handshakes.add(task)
-        task.add_done_callback(entrance.handshakes.discard)
-
-
-class TlsDoor(Door):
-    """A door behind TLS."""
-
-    __slots__ = ("_handshake",)
-
-    def __init__(self, entrance: Entrance, handshake: asyncio.Task[None]) -> None:
-        """Wait at `entrance` when `handshake` is done."""
-        super().__init__(entrance)
-        self._handshake = handshake
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Give the place of the handshake to the connection, and start the clock."""
-        self._entrance.handshakes.discard(self._handshake)
-        super().connection_made(transport)
 
 
 class Listeners:
@@ -279,118 +190,3 @@ def fixed_address(sock: socket.socket) -> tuple[str, int] | None:
         return None
     ip = ip_address(address[0].partition("%")[0])
     return None if (getattr(ip, "ipv4_mapped", None) or ip).is_unspecified else address
-
-
-def load_tls(tls: Tls) -> ssl.SSLContext:
-    """Load a certificate and its key. Raises ListenError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(PROTOCOLS)
-    context.options |= ssl.OP_NO_COMPRESSION
-    try:
-        load_pair(context, tls)
-    except CertificateError as error:  # the key's path is a secret
-        file = f"{tls.certificate} " if error.blamed == "certificate" else ""
-        raise ListenError(f"server.tls.{error.blamed}: {file}{error.reason}") from error
-    return context
-
-
-async def open_socket(bind: str, closing: Sequence[socket.socket] = ()) -> socket.socket:
-    """Open a listening socket for `host:port`, `[v6]:port`, `unix:path` or `fd://N`. Raises ListenError.
-
-    `closing` are sockets of ours that soon listen no more: the new one may overlap them (`0.0.0.0:80` for `127.0.0.1:80`).
-    """
-    try:
-        if bind.startswith("fd://"):
-            return adopt_listener(int(bind.removeprefix("fd://")))
-        if bind.startswith("unix:"):
-            return _open_unix_socket(Path(bind.removeprefix("unix:")))
-        host, _, port = bind.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        family, address = await _resolve(host, int(port))
-        is_dual = host in ("", "::")
-        try:
-            return _open_tcp_socket(family, address, is_dual=is_dual)
-        except OSError as error:
-            in_the_way = [sock for sock in closing if sock.family != socket.AF_UNIX and sock.getsockname()[1] == address[1]]
-            if error.errno != errno.EADDRINUSE or not in_the_way:
-                raise
-            return _open_beside(in_the_way, family, address, is_dual=is_dual)
-    except InheritedSocketError as error:
-        raise ListenError(f"server.bind: {error}") from error
-    except OSError as error:
-        hint = " (is another server running? choose another port)" if error.errno == errno.EADDRINUSE else ""
-        raise ListenError(f"server.bind: can't listen at {bind}: {(error.strerror or str(error)).lower()}{hint}") from error
-
-
-async def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Address]:
-    """Look up an address to listen at. Only a name waits for the resolver, and then in a thread."""
-    kind = socket.SOCK_STREAM
-    try:
-        found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    return family, address
-
-
-def _open_tcp_socket(
-    family: socket.AddressFamily, address: Address, *, is_dual: bool, may_overlap: bool = False
-) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, may_overlap)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_dual)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _open_beside(
-    in_the_way: Sequence[socket.socket], family: socket.AddressFamily, address: Address, *, is_dual: bool
-) -> socket.socket:
-    """Open an address that sockets of ours hold until they are closed.
-
-    Linux lets sockets overlap that all have SO_REUSEPORT, also when they get it while they listen. They lose it at once:
-    another server must be refused, not share our connections.
-    """
-    for sock in in_the_way:
-        if sock.getsockname() == address:  # the same under another name: two sockets would split what comes
-            return sock.dup()
-    try:
-        for sock in in_the_way:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        beside = _open_tcp_socket(family, address, is_dual=is_dual, may_overlap=True)
-        beside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
-        return beside
-    finally:
-        for sock in in_the_way:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
-
-
-def _open_unix_socket(path: Path) -> socket.socket:
-    """Bind a unix socket, in place of one that a dead server left behind."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.setblocking(False)
-                try:
-                    probe.connect(str(path))
-                except ConnectionRefusedError:
-                    path.unlink()
-                except BlockingIOError as error:  # it lives, with more connections in its queue than it takes
-                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from error
-                else:
-                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        sock.bind(str(path))
-        sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

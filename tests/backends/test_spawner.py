@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from scalesocket.backends import child as child_module
-from scalesocket.backends import launcher
+from scalesocket.backends import launcher, orphans
 from scalesocket.backends.child import Child, SpawnRequest
 from scalesocket.backends.groups import find_strays
 from scalesocket.backends.launcher import Spawner
@@ -460,7 +460,7 @@ async def test_a_start_that_finds_no_descriptor_left_fails_and_leaves_nothing(sp
 async def test_rooms_go_on_without_a_descriptor_to_watch_them_by(
     spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "LOOK", 0.05)
+    monkeypatch.setattr(orphans, "LOOK", 0.05)
     rooms = [await open_room("cat") for _ in range(20)]
     lowest = os.dup(0)
     os.close(lowest)

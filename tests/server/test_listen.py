@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from scalesocket.config.model import Server, Tls
-from scalesocket.server.listen import ListenError, fixed_address, load_tls, open_socket
+from scalesocket.server.bind import ListenError, open_socket
+from scalesocket.server.listen import fixed_address
+from scalesocket.server.tls import load_tls
 from tests.conftest import Serve
 from tests.raw import RawClient, upgrade
 
