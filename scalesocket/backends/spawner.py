@@ -415,6 +415,11 @@ def describe(error: OSError, cwd: str) -> str:
     """The error in words that follow the command's name, or the folder's if that is what is wrong."""
     if error.errno == errno.E2BIG:
         return "its arguments and environment are too long"
+    if error.errno == errno.ENOEXEC:
+        return "it is neither a program nor a script with a first line like #!/bin/sh"
+    program = str(error.filename or "")
+    if error.errno == errno.ENOENT and "/" in program and program != cwd and os.path.exists(os.path.join(cwd, program)):  # noqa: PTH110, PTH118
+        return "the interpreter of its first line is not there"
     words = os.strerror(error.errno).lower() if error.errno else str(error)
     return f"its folder {cwd!r}: {words}" if error.filename == cwd and not os.access(cwd, os.X_OK) else words
 

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from scalesocket.config.certificates import CertificateError, load_pair
 from scalesocket.config.model import App, Server, Site
@@ -14,6 +15,9 @@ from scalesocket.config.parse import Origins
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Place, Problem, Severity, key_text
 from scalesocket.config.secrets import is_readable_by_others
+
+MAX_FIRST_LINE: Final = 256
+"""Bytes of a script's first line that Linux reads."""
 
 
 def check_environment(site: Site, origins: Origins | None = None, environ: Mapping[str, str] | None = None) -> list[Problem]:
@@ -96,7 +100,7 @@ def _check_app(app: App, environ: Mapping[str, str]) -> Iterator[_Finding]:
             yield _error("cwd", _no_folder(app.cwd))
         try:
             if has_cwd or "/" not in app.command[0] or Path(app.command[0]).is_absolute():
-                find_program(app, environ)
+                yield from _check_first_line(find_program(app, environ), app.cwd)
         except OSError as error:
             yield _error("command", str(error))
         yield from _check_identity(app)
@@ -133,6 +137,23 @@ def _require_executable(file: Path) -> None:
         raise PermissionError(f"{str(file)!r} is not a file")
     if not os.access(file, os.X_OK):
         raise PermissionError(f"{str(file)!r} is not executable (chmod +x)")
+
+
+def _check_first_line(program: Path, cwd: Path) -> Iterator[_Finding]:
+    """See whether the system can run it. Of what is wrong with a script's first line it says itself only "no such file"."""
+    try:
+        with program.open("rb") as file:
+            first, _, _ = file.read(MAX_FIRST_LINE).partition(b"\n")
+    except OSError:  # it may be run and not read
+        return
+    if first.startswith(b"#!") and (words := first[2:].split()):
+        interpreter = os.fsdecode(words[0])
+        if first.endswith(b"\r"):
+            yield _error("command", f"{str(program)!r} has line ends of Windows: its interpreter is not found (dos2unix)")
+        elif not (cwd / interpreter).is_file():
+            yield _error("command", f"{str(program)!r} is for an interpreter that is not there: {interpreter!r}")
+    elif not first.startswith(b"\x7fELF"):
+        yield _warning("command", f"{str(program)!r} is neither a program nor a script with a first line like #!/bin/sh")
 
 
 def _no_folder(path: Path) -> str:

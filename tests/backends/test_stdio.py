@@ -162,6 +162,23 @@ async def test_a_command_that_is_not_executable_is_named(open_room: Opener, tmp_
         await open_room("./script", cwd=str(tmp_path))
 
 
+@pytest.mark.parametrize("way", ["./script", "script"])
+async def test_a_script_the_system_cannot_run_is_named_with_what_is_wrong(open_room: Opener, tmp_path: Path, way: str) -> None:
+    script = tmp_path / "script"
+    script.write_text("echo hello\n")
+    script.chmod(0o755)
+    here = {"cwd": str(tmp_path), "env": {"PATH": str(tmp_path)}}
+
+    with pytest.raises(BackendError, match=r"neither a program nor a script with a first line like #!/bin/sh$"):
+        await open_room(way, **here)
+    script.write_text("#!/no/such/interpreter\n")
+    with pytest.raises(BackendError, match=rf"^cannot start '{way}': the interpreter of its first line is not there$"):
+        await open_room(way, **here)
+    script.unlink()
+    with pytest.raises(BackendError, match=r"no such file or directory$"):
+        await open_room(way, **here)
+
+
 async def test_a_missing_folder_is_told_from_a_missing_command(open_room: Opener) -> None:
     with pytest.raises(BackendError, match=r"^cannot start 'cat': its folder '/no/such/folder': no such file or directory$"):
         await open_room("cat", cwd="/no/such/folder")

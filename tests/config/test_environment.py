@@ -80,6 +80,29 @@ def test_a_program_on_the_path_that_is_not_executable_is_named(tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b"#!/bin/sh\r\ncat\r\n", "has line ends of Windows: its interpreter is not found (dos2unix)"),
+        (b"#! /no/such/python -u\n", "is for an interpreter that is not there: '/no/such/python'"),
+        (b"echo hello\n", "is neither a program nor a script with a first line like #!/bin/sh"),
+        (b"#!\n", "is neither a program nor a script with a first line like #!/bin/sh"),
+        (b"", "is neither a program nor a script with a first line like #!/bin/sh"),
+        (b"#! /usr/bin/env sh\n", None),
+        (b"\x7fELF\x02", None),
+    ],
+)
+def test_a_script_the_system_could_not_run_is_named_with_what_is_wrong(tmp_path: Path, text: bytes, found: str | None) -> None:
+    program = tmp_path / "game"
+    program.write_bytes(text)
+    program.chmod(0o755)
+
+    problems = of_app(command=["./game"], cwd=tmp_path)
+
+    severity = "warning: " if found is not None and found.startswith("is neither") else ""
+    assert problems == ([f"{severity}apps.chat.command: '{program}' {found}"] if found is not None else [])
+
+
 def test_folders_that_are_missing_or_none_are_errors(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
