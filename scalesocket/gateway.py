@@ -31,6 +31,7 @@ from scalesocket.rooms.client import Client
 from scalesocket.rooms.life import OpenBackend
 from scalesocket.rooms.pool import RoomPool, contained
 from scalesocket.rooms.room import Room
+from scalesocket.rooms.turnstile import Turnstile
 from scalesocket.status import ReloadState, SiteStatus
 from scalesocket.wire.batch import ClientId
 from scalesocket.wire.cgi import base_environment, environment
@@ -46,6 +47,8 @@ CLOSES: Final = 1000
 SLICE: Final = 0.02
 """Seconds between two slices of spread closes."""
 
+ENDINGS_A_TURN: Final = 16
+"""Backends that begin to be stopped in one turn of the loop: 0.1 ms each, and a crowd of rooms may end together."""
 FROZEN: Final = 1.0
 """Seconds the sweep may come late before it lets a round go by."""
 
@@ -87,6 +90,7 @@ class Gateway:
         self._open_backend = open_backend
         self._tasks = tasks
         self._lives: set[asyncio.Task[None]] = set()
+        self._endings = Turnstile(ENDINGS_A_TURN)
         self._ids = itertools.count(1)
         self._by_address: Counter[str] = Counter()
         self._leaving: dict[str, RoomPool] = {}  # removed apps whose rooms have not all ended
@@ -217,6 +221,7 @@ class Gateway:
             open_backend=self._open_backend,
             environment=Environments(),
             start_life=self._start_life,
+            endings=self._endings,
             on_client_left=self._client_left,
             on_room_ended=self._room_ended,
         )

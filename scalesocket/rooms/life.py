@@ -16,6 +16,7 @@ from scalesocket.errors import BACKEND_ENDED, BackendError, Close, CloseCode
 from scalesocket.rooms.keeper import Keeper
 from scalesocket.rooms.restart import RestartPolicy
 from scalesocket.rooms.room import Room, State
+from scalesocket.rooms.turnstile import Turnstile
 
 log = structlog.get_logger("room")
 
@@ -32,7 +33,7 @@ class Life:
     The room does not know its life, so that both are freed at once when this ends; `Room.stop` reaches it by a cancel scope.
     """
 
-    __slots__ = ("_environment", "_keeper", "_open_backend", "_predecessor", "_restarts", "room")
+    __slots__ = ("_endings", "_environment", "_keeper", "_open_backend", "_predecessor", "_restarts", "room")
 
     def __init__(
         self,
@@ -41,13 +42,18 @@ class Life:
         environment: Mapping[str, str],
         keeper: Keeper,
         open_backend: OpenBackend,
+        endings: Turnstile,
         predecessor: Room | None = None,
     ) -> None:
-        """Describe the life of `room`, which begins when its predecessor of the same name has ended."""
+        """Describe the life of `room`, which begins when its predecessor of the same name has ended.
+
+        Its backends are stopped one by one with those of others that pass the same `endings`.
+        """
         self.room = room
         self._environment = environment
         self._keeper = keeper
         self._open_backend = open_backend
+        self._endings = endings
         self._predecessor = predecessor
         self._restarts = RestartPolicy()
 
@@ -97,6 +103,7 @@ class Life:
                     room.close_clients(close)
             finally:
                 with anyio.CancelScope(shield=True):
+                    await self._endings.wait()
                     end = await backend.stop(signal=room.app.stop_signal, timeout=room.app.stop_timeout)
                 room.detach()
                 self._keeper.room_exited(room, end)

@@ -16,6 +16,7 @@ from scalesocket.rooms.client import Client
 from scalesocket.rooms.history import History
 from scalesocket.rooms.life import Life, OpenBackend
 from scalesocket.rooms.room import Room, State
+from scalesocket.rooms.turnstile import Turnstile
 from scalesocket.status import AppStatus, Counts
 from scalesocket.wire.handshake import Request
 
@@ -50,10 +51,14 @@ class RoomPool:
         open_backend: OpenBackend,
         environment: Environment,
         start_life: StartLife,
+        endings: Turnstile,
         on_client_left: Callable[[Client], None],
         on_room_ended: Callable[["RoomPool"], None],
     ) -> None:
-        """Keep rooms of `app`; the callbacks hear of every client that joined and is gone, and of every room's end."""
+        """Keep rooms of `app`, whose backends are stopped as `endings` lets them.
+
+        The callbacks hear of every client that joined and is gone, and of every room's end.
+        """
         self.app = app
         self.rooms: dict[str, Room] = {}
         """The rooms that can be joined."""
@@ -70,6 +75,7 @@ class RoomPool:
         self._open_backend = open_backend
         self._environment = environment
         self._start_life = start_life
+        self._endings = endings
         self._on_client_left = on_client_left
         self._on_room_ended = on_room_ended
 
@@ -196,6 +202,7 @@ class RoomPool:
             environment=self._environment(app, name, request),
             keeper=self,
             open_backend=self._open_backend,
+            endings=self._endings,
             predecessor=self._last.get(name),
         )
         self.rooms[name] = self._last[name] = room

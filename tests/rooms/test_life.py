@@ -6,11 +6,16 @@ import json
 import os
 import signal
 import weakref
+from collections import Counter
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import pytest
 
+from scalesocket.backends.backend import Exit
+from scalesocket.backends.stdio import StdioBackend
+from scalesocket.errors import BACKEND_ENDED
+from scalesocket.gateway import ENDINGS_A_TURN
 from tests.conftest import Serve
 from tests.playing import Player, is_alive, program
 from tests.raw import CLOSE, RawClient, mask_frame
@@ -54,6 +59,37 @@ async def test_the_room_stops_when_its_last_client_leaves(serve: Serve, tmp_path
 
     await site.wait_no_rooms()
     assert not is_alive(pid)
+
+
+async def test_rooms_that_end_together_leave_the_loop_time_for_others(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = await serve(game={"command": ["cat"]})
+    players = [await site.join(f"/game/{number}") for number in range(3 * ENDINGS_A_TURN)]
+    for player in players:
+        await player.say("hello")
+        await player.hear("hello")
+    loop = asyncio.get_running_loop()
+    stopped: Counter[int] = Counter()
+    turn = 0
+
+    def count_turn() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(count_turn)
+
+    stop = StdioBackend.stop
+
+    async def counted_stop(self: StdioBackend, **how: Any) -> Exit:
+        stopped[turn] += 1
+        return await stop(self, **how)
+
+    monkeypatch.setattr(StdioBackend, "stop", counted_stop)
+    count_turn()
+    for room in site.gateway.pools["game"].all_rooms:
+        room.stop(BACKEND_ENDED)
+
+    await site.wait_no_rooms()
+    assert stopped.total() == len(players)
+    assert max(stopped.values()) <= ENDINGS_A_TURN
 
 
 async def test_a_room_lingers_for_idle_timeout_and_keeps_its_process(serve: Serve, tmp_path: Path) -> None:
