@@ -34,31 +34,40 @@ class TlsServer:
         self._sock = sock
         self._tls = tls
         self._entrance = entrance
-        self._accepting = entrance.loop.create_task(self._accept())
+        self._pause: asyncio.TimerHandle | None = None
+        self._resume()
 
     def close(self) -> None:
         """Accept no more. Connections that were accepted stay."""
-        self._accepting.cancel()
-        self._accepting.add_done_callback(lambda _: self._sock.close())
+        self._entrance.loop.remove_reader(self._sock)
+        if self._pause is not None:
+            self._pause.cancel()
+        self._sock.close()
 
-    async def _accept(self) -> None:
+    def _resume(self) -> None:
+        # Not `sock_accept`: to cancel it may lose a connection that was accepted, and nobody was told of.
+        self._entrance.loop.add_reader(self._sock, self._accept)
+
+    def _accept(self) -> None:
         entrance = self._entrance
-        while True:
-            for _ in range(MAX_ACCEPTS):
-                try:
-                    connection, _ = await entrance.loop.sock_accept(self._sock)
-                except ConnectionAbortedError:  # by the peer, before it was accepted
-                    continue
-                except OSError as error:  # out of descriptors: that passes
-                    log.warning("can't accept connections", error=str(error))
-                    await asyncio.sleep(ACCEPT_PAUSE)
-                    continue
-                if entrance.has_place():
-                    self._start_handshake(connection)
-                else:
-                    entrance.gateway.refusals["too_many_connections"] += 1
-                    connection.close()
-            await asyncio.sleep(0)  # while more are there, accepting does not wait
+        for _ in range(MAX_ACCEPTS):
+            try:
+                connection, _ = self._sock.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:  # by the peer, before it was accepted
+                continue
+            except OSError as error:  # out of descriptors: that passes
+                log.warning("can't accept connections", error=str(error))
+                entrance.loop.remove_reader(self._sock)
+                self._pause = entrance.loop.call_later(ACCEPT_PAUSE, self._resume)
+                return
+            if entrance.has_place():
+                connection.setblocking(False)
+                self._start_handshake(connection)
+            else:
+                entrance.gateway.refusals["too_many_connections"] += 1
+                connection.close()
 
     def _start_handshake(self, connection: socket.socket) -> None:
         entrance = self._entrance

@@ -16,7 +16,7 @@ import pytest
 from scalesocket.config.model import Server, Tls
 from scalesocket.server.bind import ListenError, open_socket
 from scalesocket.server.listen import fixed_address
-from scalesocket.server.tls import load_tls
+from scalesocket.server.tls import TlsServer, load_tls
 from tests.conftest import Serve
 from tests.raw import RawClient, upgrade
 
@@ -241,6 +241,35 @@ async def test_connections_that_have_not_agreed_on_tls_have_a_place_too(serve_ex
     writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b'{"status":"ok"}' in await reader.read()
     writer.close()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_no_connection_is_lost_when_a_listener_with_tls_is_replaced(
+    serve_express: Serve, tls: dict[str, Path], turns: int
+) -> None:
+    """At whatever moment: those that the old one has accepted are served, the others are accepted by the new one."""
+    site = await serve_express(game={"command": ["cat"]})
+    context = ssl.create_default_context(cafile=tls["certificate"])
+    ours = load_tls(Tls(**tls))
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        listener.setblocking(False)
+        servers = [TlsServer(listener.dup(), ours, site.service.entrance)]
+        connections = []
+        for _ in range(20):
+            connections.append(socket.create_connection(listener.getsockname()))
+            connections[-1].setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            servers.append(TlsServer(listener.dup(), ours, site.service.entrance))
+            servers.pop(0).close()
+
+        for connection in connections:
+            async with asyncio.timeout(10):
+                reader, writer = await asyncio.open_connection(sock=connection, ssl=context, server_hostname="127.0.0.1")
+                writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert b'{"status":"ok"}' in await reader.read()
+                writer.close()
+        servers.pop().close()
 
 
 def test_the_address_of_a_connection_is_its_listener_s_unless_that_has_many(tmp_path: Path) -> None:
