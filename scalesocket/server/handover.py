@@ -120,8 +120,12 @@ class Hypercorn:
         self._terminated = EventWrapper()
         self._config = SiteConfig(gateway)
         self._idle = asyncio.Event()
-        self.connections = 0
-        """Open connections."""
+        self._transports: set[asyncio.BaseTransport] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._transports)
 
     def take_over(self, transport: asyncio.Transport, head: bytes, *, peer: tuple[str, int] | None = None) -> None:
         """Serve a connection from which `head` was already read; the transport's protocol is replaced at once.
@@ -141,16 +145,22 @@ class Hypercorn:
         transport.set_write_buffer_limits(high=WRITE_BEHIND)
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         probe_when_silent(transport)
-        self.connections += 1
+        self._transports.add(transport)
         self._idle.clear()
         self._tasks.start_soon(self._serve, reader, writer, surroundings, peer, name="hypercorn")
 
     async def stop(self, grace: float) -> None:
-        """Close idle connections now, others when their answer is written; return when none is left, or after `grace` seconds."""
+        """Close idle connections now, others when their answer is written; after `grace` seconds cut those that are left."""
         await self._terminated.set()
         with anyio.move_on_after(grace):
-            while self.connections:
+            while self._transports:
                 await self._idle.wait()
+        self.cut_all()
+
+    def cut_all(self) -> None:
+        """Cut every connection. A peer that does not read its answer would else hold up its task, which waits for that."""
+        for transport in tuple(self._transports):
+            cut(transport)
 
     async def _serve(
         self,
@@ -167,8 +177,8 @@ class Hypercorn:
             log.debug("connection failed", error=repr(innermost(error)))
         finally:
             cut(writer.transport)  # nothing after a proper close; else it must not outlive its task
-            self.connections -= 1
-            if not self.connections:
+            self._transports.discard(writer.transport)
+            if not self._transports:
                 self._idle.set()
 
 

@@ -37,9 +37,10 @@ class Service:
             await self.entrance.wait_quiet()
 
     def cut(self) -> None:
-        """Cut every websocket and stop every room."""
+        """Cut every connection and stop every room."""
         self.gateway.cut()
         self.entrance.cut_all()
+        self.entrance.hypercorn.cut_all()
 
 
 @asynccontextmanager
