@@ -140,7 +140,8 @@ async def _watch_signals(stop: Stop, reloader: Reloader | None, *, task_status: 
 
 async def _watch_oneshot(service: Service, stop: Stop) -> None:
     await service.gateway.room_ended.wait()
-    stop.ask("oneshot")
+    if not stop.asked.is_set():  # else it ended because the server does, and is no second signal
+        stop.ask("oneshot")
 
 
 def favour_loop() -> None:

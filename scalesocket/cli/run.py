@@ -6,11 +6,13 @@ import sys
 from typing import Final
 
 import click
+import structlog
 
 from scalesocket import __version__
 from scalesocket.cli.banner import announce
 from scalesocket.cli.flags import FLAGS, nearest_word, parse_command_line
 from scalesocket.cli.original import APP_NAME, site_from_line
+from scalesocket.config.environment import check_environment
 from scalesocket.config.model import Site
 from scalesocket.logs import set_log
 
@@ -78,4 +80,6 @@ def run(site: Site) -> None:
     from scalesocket.supervisor import serve as serve_site
 
     set_log(site.server.log.format, site.server.log.level)
+    for problem in check_environment(site):  # said, and no more: as with the original, rooms fail when they are opened
+        structlog.get_logger().warning(problem.message)
     sys.exit(serve_site(site, announce=announce, options=Options(is_oneshot=site.apps[APP_NAME].oneshot)))

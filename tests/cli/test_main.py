@@ -322,6 +322,27 @@ def test_oneshot_ends_the_server_with_its_room() -> None:
         assert server.wait_ended() == 0
 
 
+def test_a_program_that_is_not_there_is_said_to_be_missing_when_it_is_served() -> None:
+    with serving("--addr=127.0.0.1:0", "--staticdir=nowhere", "no-such-program") as server:
+        assert "'no-such-program' is not found on PATH" in server.said
+        assert "there is no folder" in server.said
+
+
+def test_a_signal_to_a_oneshot_server_is_one_signal() -> None:
+    with serving("--addr=127.0.0.1:0", "--oneshot", "cat") as server:
+        with connect(f"ws://127.0.0.1:{server.port}/room") as client:
+            client.send("hello")
+            assert client.recv(timeout=10) == "hello"
+            server.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(timeout=10)
+
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
+        assert server.wait_ended() == 0
+        assert "at once" not in server.said
+
+
 def test_a_subcommand_that_is_not_the_first_word_is_a_program(tmp_path: Path) -> None:
     program = tmp_path / "serve"
     program.write_text("#!/bin/sh\necho served by $APP in $ROOM\n")
