@@ -44,8 +44,8 @@ class Close:
     reason: str = ""
 
     def payload(self) -> bytes:
-        """The payload of the close frame (RFC 6455 5.5.1)."""
-        reason = self.reason.encode()[:MAX_REASON].decode(errors="ignore").encode()
+        """The payload of the close frame (RFC 6455 5.5.1). Half surrogate pairs, which a backend's JSON may spell, become `?`."""
+        reason = self.reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore").encode()
         return self.code.to_bytes(2, "big") + reason
 
 
@@ -55,11 +55,13 @@ BACKEND_ENDED: Final = Close(CloseCode.NORMAL, "the program ended")
 LIFETIME_REACHED: Final = Close(CloseCode.NORMAL, "the room reached its max_lifetime")
 CLIENT_IDLE: Final = Close(CloseCode.POLICY, "nothing was sent for client_idle_timeout")
 PONG_MISSING: Final = Close(CloseCode.POLICY, "a ping was not answered within ping_timeout")
+BACKEND_BEHIND: Final = Close(CloseCode.TRY_LATER, "the backend is far behind with its input")
 BACKEND_DEAF: Final = Close(CloseCode.BACKEND_FAILED, "the backend does not read")
 RECORD_TOO_LONG: Final = Close(CloseCode.BACKEND_FAILED, "the backend sent a record longer than max_record")
 ROOM_RESTARTED: Final = Close(CloseCode.RESTARTED, "the room was restarted")
 TOO_SLOW: Final = Close(CloseCode.TRY_LATER, "too slow: more than send_buffer was left unread")
 ROOM_FULL: Final = Close(CloseCode.TRY_LATER, "the room is full")
+ADDRESS_FULL: Final = Close(CloseCode.TRY_LATER, "too many connections from this address")
 APP_FULL: Final = Close(CloseCode.TRY_LATER, "the app is full")
 SERVER_FULL: Final = Close(CloseCode.TRY_LATER, "the server is full")
 TOO_MANY_ROOMS: Final = Close(CloseCode.TRY_LATER, "the app has no place for another room")

@@ -6,6 +6,7 @@ and runs twice, on each loop.
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -28,9 +29,11 @@ def lane(request: pytest.FixtureRequest) -> Lane:
 class Serve:
     """Serves apps: `site = await serve(chat={"command": ["cat"]})`."""
 
-    def __init__(self, stack: AsyncExitStack, lane: Lane, events: list[Any]) -> None:
+    def __init__(self, stack: AsyncExitStack, lane: Lane, events: list[Any], folder: Path) -> None:
         self._stack = stack
         self._lane = lane
+        self.folder = folder
+        """An empty folder for this test's programs."""
         self.events = events
         """What was logged."""
 
@@ -43,14 +46,14 @@ class Serve:
 
 
 @pytest.fixture
-async def serve(anyio_backend: object, lane: Lane) -> AsyncIterator[Serve]:
+async def serve(anyio_backend: object, lane: Lane, tmp_path: Path) -> AsyncIterator[Serve]:
     with structlog.testing.capture_logs() as events:
         async with AsyncExitStack() as stack:
-            yield Serve(stack, lane, events)
+            yield Serve(stack, lane, events, tmp_path)
 
 
 @pytest.fixture
-async def serve_express(anyio_backend: object) -> AsyncIterator[Serve]:
+async def serve_express(anyio_backend: object, tmp_path: Path) -> AsyncIterator[Serve]:
     with structlog.testing.capture_logs() as events:
         async with AsyncExitStack() as stack:
-            yield Serve(stack, "express", events)
+            yield Serve(stack, "express", events, tmp_path)

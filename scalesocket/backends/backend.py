@@ -76,6 +76,9 @@ class Backend(Protocol):
     def write(self, records: bytes) -> bool:
         """Queue input. Never raises: returns False if it was discarded, because the backend ended or closed its input."""
 
+    def reclaim(self) -> bytes:
+        """Take back what was queued and the backend has not begun to take, in whole records; for when it has ended."""
+
     def pause_reading(self) -> None:
         """Stop reading output, so that the backend blocks. Calls may repeat."""
 

@@ -83,13 +83,26 @@ class InputPipe:
 
     def close(self) -> None:
         """Close the pipe now; what is still queued is discarded. Calls may repeat."""
+        self._chunks.clear()
+        self._shut()
+
+    def reclaim(self) -> bytes:
+        """Take back what is queued, but for a piece the child has begun to take. Also after it has closed its end."""
+        chunks = self._chunks
+        if chunks and type(chunks[0]) is memoryview:
+            chunks.popleft()
+        left = b"".join(chunks)
+        chunks.clear()
+        self.unsent = 0
+        return left
+
+    def _shut(self) -> None:
         if self._fd < 0:
             return
         if self._is_waiting:
             self._loop.remove_writer(self._fd)
         os.close(self._fd)
         self._fd = -1
-        self._chunks.clear()
         self.unsent = 0
         self._unblock()
 
@@ -122,7 +135,7 @@ class InputPipe:
             except BlockingIOError:
                 break
             except OSError:  # EPIPE: the child has closed its standard input, or ended; its output still counts
-                self.close()
+                self._shut()
                 return
             if taken == self.unsent:
                 self.unsent = 0

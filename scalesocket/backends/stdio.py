@@ -31,6 +31,10 @@ class StdioBackend:
         """Queue input."""
         return self._stdin.write(records)
 
+    def reclaim(self) -> bytes:
+        """Take back input that the process has not begun to take."""
+        return self._stdin.reclaim()
+
     def pause_reading(self) -> None:
         """Stop reading output, so that the process blocks."""
         self._stdout.pause()

@@ -83,7 +83,8 @@ class Connection(asyncio.Protocol):
     def end_input(self) -> None:
         """Tell the peer that no more input comes, after what was queued. Calls may repeat."""
         if self._transport is not None and self.exit is None and not self._transport.is_closing():
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # asyncio's own loop says so if the peer has reset the connection
+                self._transport.write_eof()
 
     async def finish(self, timeout: float) -> Exit:
         """Wait at most `timeout` seconds for the rest of the output, unless reading is paused, and close."""
@@ -181,6 +182,10 @@ class TargetBackend:
         """Queue input."""
         return self._connection.write(records)
 
+    def reclaim(self) -> bytes:
+        """Nothing: what a transport holds can't be had back."""
+        return b""
+
     def pause_reading(self) -> None:
         """Stop reading output, so that the target blocks."""
         self._connection.pause()
@@ -263,6 +268,10 @@ class PortBackend:
     def write(self, records: bytes) -> bool:
         """Queue input."""
         return self._connection.write(records)
+
+    def reclaim(self) -> bytes:
+        """Nothing: what a transport holds can't be had back."""
+        return b""
 
     def pause_reading(self) -> None:
         """Stop reading output, so that the process blocks."""

@@ -11,7 +11,7 @@ from scalesocket.backends.backend import Exit
 from scalesocket.config.model import App
 from scalesocket.config.model import History as HistorySettings
 from scalesocket.config.plan import with_live_changes
-from scalesocket.errors import APP_FULL, BACKEND_ENDED, TOO_MANY_ROOMS, Close, CloseCode
+from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, TOO_MANY_ROOMS, Close, CloseCode
 from scalesocket.rooms.client import Client
 from scalesocket.rooms.history import History
 from scalesocket.rooms.life import Life, OpenBackend
@@ -101,7 +101,7 @@ class RoomPool:
             room = self._open_room(name, request)
         refusal = room.join(client)
         if refusal is not None:
-            return self._refused("room_full", refusal)
+            return self._refused("backend_behind" if refusal is BACKEND_BEHIND else "room_full", refusal)
         self.connections += 1
         return None
 

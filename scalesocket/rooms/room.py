@@ -7,19 +7,20 @@ across an `await`. What waits is the task of the room, its `Life`.
 import asyncio
 from collections.abc import Collection, Sequence
 from enum import StrEnum
-from typing import Final, assert_never
+from typing import assert_never
 
 import anyio
 import structlog
 
 from scalesocket.backends.backend import Backend
 from scalesocket.config.model import App
-from scalesocket.errors import BACKEND_ENDED, ONESHOT_TAKEN, ROOM_FULL, BackendError, Close, CloseCode
-from scalesocket.rooms.client import Client, Hold
+from scalesocket.errors import BACKEND_BEHIND, BACKEND_ENDED, ONESHOT_TAKEN, ROOM_FULL, BackendError, Close, CloseCode
+from scalesocket.rooms.client import Client
 from scalesocket.rooms.conversation import Conversation
 from scalesocket.rooms.deadlines import Deadlines
 from scalesocket.rooms.flow import Flow
 from scalesocket.rooms.history import History
+from scalesocket.rooms.intake import Intake
 from scalesocket.rooms.keeper import Keeper
 from scalesocket.status import Counts, RoomStatus
 from scalesocket.wire.batch import Batch, ClientId
@@ -27,9 +28,6 @@ from scalesocket.wire.frames import Event
 from scalesocket.wire.routing import CloseClients, Drop, Metadata, Notice, Routed
 
 log = structlog.get_logger("room")
-
-MAX_WAITING: Final = 256 * 1024
-"""Bytes of input that wait for a starting backend before its clients are read no more."""
 
 
 class State(StrEnum):
@@ -58,21 +56,16 @@ class Room:
         self.history = history
         self.counts = Counts()
         self.metadata: bytes | None = None
-        self.written = 0
-        """Bytes of input given to the running backend."""
         self.last_word: Close | None = None
         """How `stop` closed the clients; None as long as nobody stopped the room."""
         self.scope: anyio.CancelScope | None = None
         """What `stop` interrupts: the turn of one backend, from before its start to its end."""
         self._keeper = keeper
         self._conversation = Conversation(app, name)
+        self._intake = Intake(self)
         self._flow = Flow(self)
         self._deadlines = Deadlines(self)
         self._backend: Backend | None = None
-        self._input: Backend | None = None  # who takes input: nobody from a backend's exit to its restart
-        self._waiting: list[bytes] = []
-        self._waiting_size = 0
-        self._is_holding = False  # clients are not read, for the backend's sake
         self._is_taken = False  # by the one client of a oneshot room
         self._was_open = False
         self._retiring: Close | None = None
@@ -86,6 +79,8 @@ class Room:
         app = self.app
         if app.max_clients is not None and len(self.clients) >= app.max_clients:
             return ROOM_FULL
+        if self._intake.is_behind:
+            return BACKEND_BEHIND
         if app.oneshot:
             if self._is_taken:
                 return ONESHOT_TAKEN
@@ -104,9 +99,8 @@ class Room:
                 self.counts.messages_out += len(batch.payloads)
                 self.counts.bytes_out += size
                 client.send(batch)
-        if self._is_holding:
-            client.hold(Hold.BACKEND)
-        self._write(self._conversation.join_record(client))
+        self._intake.admit(client)
+        self._intake.tell(self._conversation.join_record(client))
         return None
 
     def leave(self, client: Client) -> None:
@@ -115,14 +109,16 @@ class Room:
             return
         self._flow.left(client)
         self._keeper.client_left(client)
-        self._write(self._conversation.leave_record(client))
+        self._intake.tell(self._conversation.leave_record(client))
         if not self.clients:
             self._emptied()
 
     def expel(self, client: Client, close: Close) -> None:
         """Close one client."""
-        client.close(close)
-        self.leave(client)
+        try:
+            client.close(close)
+        finally:
+            self.leave(client)
 
     def from_client(self, client: Client, messages: Sequence[Event]) -> None:
         """Pass messages of a client on to the backend, in order, as one write."""
@@ -134,7 +130,7 @@ class Room:
         if drops:
             for drop in drops:
                 self._drop(drop)
-        if records and not self._write(records):
+        if records and not self._intake.write(records, len(messages) - len(drops)):
             counts.messages_dropped += len(messages) - len(drops)
 
     def congested(self, client: Client) -> None:
@@ -175,11 +171,11 @@ class Room:
 
     def backend_blocked(self) -> None:
         """Read the clients no more until the backend has taken some of its input (Receiver)."""
-        self._hold_clients(True)
+        self._intake.hold(True)
 
     def backend_unblocked(self) -> None:
         """Read the clients again (Receiver)."""
-        self._hold_clients(False)
+        self._intake.hold(False)
 
     def read_backend(self, is_wanted: bool) -> None:
         """Read the backend's output, or let it wait."""
@@ -247,29 +243,6 @@ class Room:
             self._told.add(what)
             log.warning(what, app=self.app.name, room=self.name)
 
-    # --- Input for the backend
-
-    def _write(self, records: bytes) -> bool:
-        """Give input to the backend, or let it wait for one; False if nobody will ever take it."""
-        if self._input is not None:
-            self.written += len(records)
-            return self._input.write(records)
-        if self.state is not State.ENDED:
-            self._waiting.append(records)
-            self._waiting_size += len(records)
-            if self._waiting_size > MAX_WAITING:
-                self._hold_clients(True)
-            return True
-        return False
-
-    def _hold_clients(self, is_held: bool) -> None:
-        self._is_holding = is_held
-        for client in self.clients.values():
-            if is_held:
-                client.hold(Hold.BACKEND)
-            else:
-                client.release(Hold.BACKEND)
-
     # --- What its pool and the gateway ask of it
 
     def check(self, now: float) -> None:
@@ -322,7 +295,17 @@ class Room:
     @property
     def unsent(self) -> int:
         """Bytes of input that the backend has not taken yet."""
-        return self._input.unsent if self._input is not None else 0
+        return self._intake.unsent
+
+    @property
+    def written(self) -> int:
+        """Bytes of input given to the running backend."""
+        return self._intake.written
+
+    @property
+    def may_begin_again(self) -> bool:
+        """Whether another backend may follow when the running one ends."""
+        return self.app.restart != "never" and self.state not in (State.STOPPING, State.ENDED)
 
     @property
     def is_output_waiting(self) -> bool:
@@ -332,15 +315,10 @@ class Room:
     def attach(self, backend: Backend) -> None:
         """Give the new backend what has waited for it, and let clients and output flow."""
         now = asyncio.get_running_loop().time()
-        self._backend = self._input = backend
+        self._backend = backend
         self._conversation.begin()
-        self.written = 0
         self._deadlines.begin(now)
-        waiting = b"".join(self._waiting)
-        self._waiting.clear()
-        self._waiting_size = 0
-        self._hold_clients(False)
-        self._write(waiting)
+        self._intake.begin(backend)
         self._was_open = True
         if self.state is State.STARTING:
             self.state = State.OPEN
@@ -351,10 +329,7 @@ class Room:
     def begin_again(self) -> None:
         """Await another backend. Its input begins with a join record for each client that is present, in id order."""
         self.state = State.STARTING
-        self.metadata = None
-        self._input = None
-        for _, client in sorted(self.clients.items()):
-            self._write(self._conversation.join_record(client))
+        self._intake.begin_again([self._conversation.join_record(client) for _, client in sorted(self.clients.items())])
 
     def flush(self) -> None:
         """Route what was left without a delimiter when the output ended."""
@@ -365,8 +340,10 @@ class Room:
             self._fail(error)
 
     def detach(self) -> None:
-        """Forget the backend: it is gone and reaped."""
-        self._backend = self._input = None
+        """Forget the backend, and what it said of the room: it is gone and reaped."""
+        self._backend = None
+        self.metadata = None
+        self._intake.detach()
         self._flow.reset()
 
     def leave_map(self) -> None:
@@ -387,7 +364,7 @@ class Room:
         finally:
             self._deadlines.end()
             self.state = State.ENDED
-            self._waiting.clear()
+            self._intake.end()
             del self._flow, self._deadlines  # they point back here: without cycles a room is freed at once, not by the collector
             self._ended.set()
             self._keeper.room_ended(self)

@@ -240,7 +240,7 @@ class Door(asyncio.Protocol):
         entrance.websockets += 1
         rest = head[end + len(_END) :]
         if rest:
-            socket.data_received(rest)
+            socket.start_with(rest)
 
     def _hand_over(self, head: bytes) -> None:
         if not _REQUEST_LINE.match(head):

@@ -145,10 +145,11 @@ class Session(Client):
     def apply(self, app: App) -> None:
         """Take on live changes."""
         self._app = app
-        if app.rate is None:
-            self._meter = None
-        elif self._meter is None or self._meter.rate != app.rate:
-            self._meter = RateMeter(app.rate, self._loop.time())
+        if app.rate != (self._meter.rate if self._meter is not None else None):
+            self._meter = RateMeter(app.rate, self._loop.time()) if app.rate is not None else None
+            if self._rate_timer is not None:
+                self._rate_timer.cancel()
+            self.release(Hold.RATE)  # the time it was to wait was the old rate's
 
     def pause_reading(self) -> None:
         """Take no more messages from the server, which then reads no more from the peer."""

@@ -66,6 +66,13 @@ class Socket(Client, asyncio.Protocol):
             self.write = transport.write
         self._limit_buffer(app)
 
+    def start_with(self, rest: bytes) -> None:
+        """Read what came along with the request head, once it is to be read: the room may have its clients wait."""
+        if self.held:
+            self._reader.keep(rest)
+        else:
+            self.data_received(rest)
+
     # --- The transport speaks (asyncio.Protocol)
 
     def data_received(self, chunk: bytes) -> None:
@@ -142,10 +149,11 @@ class Socket(Client, asyncio.Protocol):
     def apply(self, app: App) -> None:
         """Take on live changes."""
         self._reader.max_message = app.max_message
-        if app.rate is None:
-            self._meter = None
-        elif self._meter is None or self._meter.rate != app.rate:
-            self._meter = RateMeter(app.rate, self._loop.time())
+        if app.rate != (self._meter.rate if self._meter is not None else None):
+            self._meter = RateMeter(app.rate, self._loop.time()) if app.rate is not None else None
+            if self._rate_timer is not None:
+                self._rate_timer.cancel()
+            self.release(Hold.RATE)  # the time it was to wait was the old rate's
         self._limit_buffer(app)
 
     def pause_reading(self) -> None:

@@ -168,6 +168,11 @@ class FrameReader:
             self._needed = max(0, self._needed - at)
         return events
 
+    def keep(self, chunk: bytes) -> None:
+        """Take what was read and look at it later: `feed(b"")` does. For a reader that has taken nothing yet."""
+        self._rest = chunk
+        self.has_more = True
+
     def _read_frames(self, data: bytes, events: list[Event]) -> int:
         """Append the events of all complete frames; return where the incomplete one starts, setting `_needed`."""
         at, end = 0, len(data)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -153,10 +153,12 @@ def _read_metadata(record: bytes) -> Metadata | Drop:
 
 def _is_command(record: bytes) -> bool:
     """Whether an object says nothing but whom to close and why."""
+    members: Mapping[str, object]
     try:
-        return _decode_members(record).keys() <= _COMMAND
-    except ValueError:
-        return False
+        members = _decode_members(record)
+    except ValueError:  # what JSON does not have and `json` reads: see `_read_fields`
+        members = json.loads(str(record, "utf-8"))
+    return members.keys() <= _COMMAND
 
 
 # --- To the backend

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
@@ -98,6 +99,19 @@ async def test_a_connection_that_breaks_is_told_from_one_that_ends(listen: Liste
     outcome = await room.end()
 
     assert (outcome.label, outcome.error) == ("lost", "connection reset by peer")
+
+
+async def test_a_target_that_broke_the_connection_unnoticed_can_be_stopped(open_room: Opener) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        room = await open_room(tcp=target(str(server.getsockname()[1])))
+        accepted, _ = server.accept()
+        room.backend.pause_reading()  # as for a slow client
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+
+        await room.stop(timeout=1)
+
+    assert not room.backend.write(b"more\n")
 
 
 async def test_a_target_that_does_not_read_blocks_its_room_and_is_closed_in_time(listen: Listen, open_room: Opener) -> None:

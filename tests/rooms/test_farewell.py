@@ -3,11 +3,15 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from types import SimpleNamespace
+from typing import Any, Final, NoReturn, cast
 
+import anyio
 import pytest
 
 from scalesocket.config.model import Server
+from scalesocket.errors import SHUTTING_DOWN
+from scalesocket.gateway import Gateway
 from tests.conftest import Serve
 from tests.playing import is_alive, program, site_of
 from tests.raw import CLOSE, RawClient, close_payload, mask_frame
@@ -60,6 +64,39 @@ async def test_no_more_time_is_taken_than_drain_timeout(serve_express: Serve) ->
     assert set(closes) == {SHUTDOWN}
     assert time.monotonic() - began < 2.0
     await draining
+
+
+async def test_drain_timeout_counts_the_time_that_closing_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3,000 clients, each of which takes 0.2 ms to close, and one second for all."""
+    now = 0.0
+
+    async def sleep(delay: float) -> None:
+        nonlocal now
+        now += delay
+
+    class SlowRoom:
+        """Stands for a room whose clients take their time."""
+
+        def __init__(self) -> None:
+            self.clients = {number: SimpleNamespace(id=number) for number in range(3000)}
+
+        def expel(self, client: SimpleNamespace, close: object) -> None:
+            nonlocal now
+            now += 0.0002
+            del self.clients[client.id]
+
+        def stop(self, close: object) -> None:
+            assert not self.clients
+
+    site = site_of({"game": CAT}, Server(drain_timeout=1.0))
+    async with anyio.create_task_group() as tasks:
+        gateway = Gateway(site, open_backend=cast(Any, None), tasks=tasks)
+        monkeypatch.setattr(anyio, "current_time", lambda: now)
+        monkeypatch.setattr(anyio, "sleep", sleep)
+        await gateway._stop_spread([cast(Any, SlowRoom())], SHUTTING_DOWN)
+        monkeypatch.undo()
+
+    assert now < 1.3  # what is left at the end of it is closed at once
 
 
 async def test_connections_that_have_said_nothing_yet_are_not_waited_for(serve_express: Serve) -> None:
@@ -204,6 +241,7 @@ async def test_rooms_that_are_restarted_close_with_1012_and_the_next_client_meet
     first = int(await ann.listen())
 
     assert site.gateway.restart_app("game") == 1
+    assert [(told["app"], told["rooms"], told["clients"]) for told in serve.logged("restarting")] == [("game", 1, 1)]
 
     assert await ann.wait_closed() == (1012, "the room was restarted")
     bob = await site.join("/game/one")

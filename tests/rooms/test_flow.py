@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from tests.conftest import Serve
-from tests.playing import Lane, Player, Playground, program
+from tests.playing import Lane, Player, Playground, program, site_of
 from tests.raw import RawClient, mask_frame
 
 KiB: Final = 1024
@@ -363,6 +363,22 @@ async def test_a_client_over_its_rate_is_slowed_down_and_not_closed(serve: Serve
     await ann.say("and one more")
     await ann.hear("and one more")
     assert loop.time() - began >= 0.45
+
+
+@pytest.mark.parametrize("rate", [{"messages": 100_000}, None])
+async def test_a_higher_rate_counts_at_once_for_those_that_wait(serve: Serve, rate: dict[str, int] | None) -> None:
+    game: dict[str, Any] = {"command": ["cat"], "rate": {"messages": 1, "burst": 1}}
+    site = await serve(game=game)
+    ann = await site.join("/game/one")
+    for number in range(60):
+        await ann.say(str(number))
+    await ann.hear("0")
+
+    site.gateway.apply(site_of({"game": {**game, "rate": rate}}))
+
+    await ann.hear(*map(str, range(1, 60)))
+    await ann.say("and one more")
+    await ann.hear("and one more")
 
 
 async def test_bytes_count_too(serve: Serve) -> None:

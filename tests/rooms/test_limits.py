@@ -214,6 +214,17 @@ async def test_a_page_of_another_origin_is_403(serve: Serve, origin: str) -> Non
     assert refusals(site, "game") == {"origin": 1}
 
 
+async def test_an_origin_that_may_not_connect_is_logged_once(serve: Serve) -> None:
+    site = await serve(game=CAT)
+
+    for _ in range(3):
+        assert await site.refused("/game/one", origin="http://evil.example") == 403
+
+    [told] = serve.logged("origin refused")
+    assert (told["app"], told["origin"]) == ("game", "http://evil.example")
+    assert len(serve.logged("refused")) == 3
+
+
 async def test_a_client_without_an_origin_is_no_browser_and_passes(serve: Serve) -> None:
     site = await serve(game={**CAT, "origins": ("https://play.example",)})
 

@@ -51,6 +51,19 @@ async def test_to_may_be_a_list_and_order_is_kept_for_each(serve: Serve) -> None
     assert [(await heard_as_json(eve))["n"] for _ in range(4)] == [1, 2, 4, 6]
 
 
+async def test_half_a_surrogate_pair_in_a_reason_costs_nothing_but_itself(serve: Serve) -> None:
+    """Python's `json` writes such, and a client may have it in its name: the close and all around it are carried out."""
+    site = await serve(game=PUPPET)
+    ann, bob = await site.join("/game/one"), await site.join("/game/one")
+
+    await bob.say(record(_to=1, _close=4000, reason="kicked by \ud800!"))
+    await bob.say("and on we play")
+
+    assert await ann.wait_closed() == (4000, "kicked by ?!")
+    await bob.hear("and on we play")
+    await site.until(lambda: list(site.room("game", "one").clients) == [2])
+
+
 @pytest.mark.parametrize("to", [0, [0], [99]])
 async def test_to_nobody_reaches_nobody(serve: Serve, to: object) -> None:
     site = await serve(game=PUPPET)

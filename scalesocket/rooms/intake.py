@@ -1,0 +1,168 @@
+"""A room's input on its way to the backend: given to it, or waiting for one."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from scalesocket.backends.backend import Backend
+from scalesocket.rooms.client import Client, Hold
+
+if TYPE_CHECKING:
+    from scalesocket.rooms.room import Room
+
+MAX_WAITING: Final = 256 * 1024
+"""Bytes of input that wait for a starting backend before its clients are read no more."""
+MAX_BEHIND: Final = 16 * 1024 * 1024
+"""Bytes that wait, for a backend or in its pipe, before nobody joins any more: whoever comes brings a little more with him."""
+GRACE: Final = 0.5
+"""Seconds in which a backend that takes no more input may turn out to have ended."""
+
+
+class Intake:
+    """Gives one room's input to its backend, in order, and has the clients wait when it must.
+
+    Without a backend, input waits for the next one. A backend that refuses input has most likely ended, which is not known
+    yet: if another one may follow, input waits for that as well, for `GRACE` seconds.
+    """
+
+    __slots__ = (
+        "_backend",
+        "_doubted",
+        "_is_deaf",
+        "_is_holding",
+        "_messages",
+        "_room",
+        "_size",
+        "_timer",
+        "_waiting",
+        "written",
+    )
+
+    def __init__(self, room: "Room") -> None:
+        """Take the input of `room`, whose first backend has not begun yet."""
+        self._room: Room | None = room
+        self._backend: Backend | None = None
+        self._doubted: Backend | None = None
+        """The backend that refused input and has, as far as is known, not ended."""
+        self._is_deaf = False
+        """The backend refuses input and lives on."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._messages = 0  # among what waits
+        self._is_holding = False
+        self.written = 0
+        """Bytes given to the running backend."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the backend was given and has not taken yet."""
+        return self._backend.unsent if self._backend is not None else 0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits that nobody else should come."""
+        return self._size > MAX_BEHIND or self.unsent > MAX_BEHIND
+
+    def write(self, records: bytes, messages: int = 0) -> bool:
+        """Give input to the backend, or let it wait for one; False if nobody will ever take it.
+
+        `messages`: how many of the clients' are in it, to count them should nobody take them after all.
+        """
+        if self._backend is not None:
+            self.written += len(records)
+            if self._backend.write(records):
+                return True
+            if self._is_deaf or self._room is None or not self._room.may_begin_again:
+                return False
+            self._doubt(self._backend)
+        if self._room is None:
+            return False
+        if records:
+            self._waiting.append(records)
+            self._size += len(records)
+            self._messages += messages
+            if self._size > MAX_WAITING and not self._is_holding:
+                self.hold(True)
+        return True
+
+    def tell(self, record: bytes) -> None:
+        """Give the backend a join or leave record. Not in doubt: the next backend is told who is there when it begins."""
+        if self._doubted is None:
+            self.write(record)
+
+    def admit(self, client: Client) -> None:
+        """Have a new client wait if all do."""
+        if self._is_holding:
+            client.hold(Hold.BACKEND)
+
+    def hold(self, is_held: bool) -> None:
+        """Read the clients no more, or again."""
+        self._is_holding = is_held
+        if self._room is None:
+            return
+        for client in self._room.clients.values():
+            if is_held:
+                client.hold(Hold.BACKEND)
+            else:
+                client.release(Hold.BACKEND)
+
+    def begin(self, backend: Backend) -> None:
+        """Give a new backend what has waited for it, and all that comes."""
+        self._end_doubt()
+        self._backend, self._is_deaf = backend, False
+        self.written = 0
+        waiting, messages = self._take_waiting()
+        self.hold(False)
+        if waiting:
+            self.write(waiting, messages)
+
+    def begin_again(self, records: Sequence[bytes]) -> None:
+        """The backend has ended: let input wait for the next one, which hears `records` first, then what the last one left."""
+        backend = self._backend or self._doubted
+        left = backend.reclaim() if backend is not None else b""
+        self._end_doubt()
+        self._backend = None
+        self._waiting[:0] = [*records, left]
+        self._size += len(left) + sum(map(len, records))
+
+    def detach(self) -> None:
+        """The backend is gone."""
+        self._end_doubt()
+        self._backend = None
+
+    def end(self) -> None:
+        """Nobody takes input any more. What still waits is counted as dropped."""
+        self.detach()
+        self._drop_waiting()
+        self._room = None
+
+    def _doubt(self, backend: Backend) -> None:
+        self._backend, self._doubted = None, backend
+        self._timer = asyncio.get_running_loop().call_later(GRACE, self._give_up)
+
+    def _end_doubt(self) -> None:
+        self._doubted = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        """It lives on and wants no input: what waits was for nobody, and so is all that comes."""
+        self._backend, self._is_deaf = self._doubted, True
+        self._end_doubt()
+        self._drop_waiting()
+        if self._backend is not None:
+            self._backend.reclaim()
+        self.hold(False)
+
+    def _drop_waiting(self) -> None:
+        _, messages = self._take_waiting()
+        if self._room is not None:
+            self._room.counts.messages_dropped += messages
+
+    def _take_waiting(self) -> tuple[bytes, int]:
+        waiting, messages = b"".join(self._waiting), self._messages
+        self._waiting.clear()
+        self._size = self._messages = 0
+        return waiting, messages
