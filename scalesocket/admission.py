@@ -34,6 +34,8 @@ class Refusal:
 
 
 UNKNOWN_APP: Final = Refusal(status=404, reason="unknown_app", message="no app is served here")
+NO_SUCH_PATH: Final = Refusal(status=404, reason="unknown_app", message="there is nothing here: a room's name has no slash")
+NO_ROOM: Final = Refusal(status=400, reason="bad_name", message="the name of a room is missing at the end of the path")
 BAD_NAME: Final = Refusal(status=400, reason="bad_name", message="this is not a name a room can have")
 RESERVED_NAME: Final = Refusal(status=400, reason="reserved_name", message="this name is reserved")
 NOT_LISTED: Final = Refusal(status=404, reason="not_listed", message="there is no such room")
@@ -53,8 +55,10 @@ def find_room(site: Site, path: str) -> tuple[App, str] | tuple[App | None, Refu
     if app is None:
         return None, UNKNOWN_APP
     segment = rest.removesuffix("/")
+    if not segment:
+        return app, NO_ROOM
     if "/" in segment:
-        return app, UNKNOWN_APP
+        return app, NO_SUCH_PATH
     if "%" in segment:
         try:
             segment = unquote(segment, errors="strict")

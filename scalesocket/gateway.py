@@ -26,7 +26,7 @@ from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
 from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
-from scalesocket.errors import APP_REMOVED, ROOM_RESTARTED, SERVER_FULL, SHUTTING_DOWN, Close
+from scalesocket.errors import ADDRESS_FULL, APP_REMOVED, ROOM_RESTARTED, SERVER_FULL, SHUTTING_DOWN, Close
 from scalesocket.rooms.client import Client
 from scalesocket.rooms.life import OpenBackend
 from scalesocket.rooms.pool import RoomPool, contained
@@ -47,6 +47,10 @@ CLOSES: Final = 1000
 SLICE: Final = 0.02
 """Seconds between two slices of spread closes."""
 
+MAX_ORIGINS: Final = 100
+"""Refused origins that are logged."""
+MAX_ORIGIN: Final = 200
+"""Characters of one in the log."""
 ENDINGS_A_TURN: Final = 16
 """Backends that begin to be stopped in one turn of the loop: 0.1 ms each, and a crowd of rooms may end together."""
 FROZEN: Final = 1.0
@@ -91,6 +95,7 @@ class Gateway:
         self._tasks = tasks
         self._lives: set[asyncio.Task[None]] = set()
         self._endings = Turnstile(ENDINGS_A_TURN)
+        self._told_origins: set[tuple[str, str]] = set()
         self._ids = itertools.count(1)
         self._by_address: Counter[str] = Counter()
         self._leaving: dict[str, RoomPool] = {}  # removed apps whose rooms have not all ended
@@ -113,9 +118,9 @@ class Gateway:
             return self._refuse(app, room)
         assert app is not None
         if not allows_origin(app, request):
+            self._tell_origin(app, request)
             return self._refuse(app, WRONG_ORIGIN)
-        limit = server.max_connections_per_ip
-        if limit is not None and request.peer is not None and self._by_address[request.peer[0]] >= limit:
+        if self._is_address_full(request.peer):
             return self._refuse(app, TOO_MANY_FROM_ADDRESS)
         return Admission(app, room, request, self)
 
@@ -128,6 +133,9 @@ class Gateway:
         pool = self._pools.get(admission.app.name)
         if pool is None or self.is_draining:  # between admission and here, on the lane that can wait in between
             return APP_REMOVED if pool is None else SHUTTING_DOWN
+        if self._is_address_full(client.peer):  # likewise: many may have been admitted before the first of them joins
+            pool.refusals[TOO_MANY_FROM_ADDRESS.reason] += 1
+            return ADDRESS_FULL
         client.id = ClientId(next(self._ids))
         refusal = pool.join(client, admission.room, admission.request)
         if refusal is None:
@@ -155,6 +163,7 @@ class Gateway:
     def restart_app(self, name: str) -> int:
         """Close the rooms of an app with 1012, spread over time, so that they open anew; return how many."""
         rooms = tuple(self._pools[name].rooms.values())
+        log.info("restarting", app=name, rooms=len(rooms), clients=sum(len(room.clients) for room in rooms))
         self._close_spread(rooms, ROOM_RESTARTED)
         return len(rooms)
 
@@ -185,6 +194,7 @@ class Gateway:
             generation=self.reload_state.generation,
             applied_at=self.reload_state.applied_at,
             last_error=self.reload_state.last_error,
+            public_error=self.reload_state.public_error,
             refusals=dict(self.refusals),
         )
 
@@ -242,6 +252,10 @@ class Gateway:
         else:
             self._by_address[address] -= 1
 
+    def _is_address_full(self, peer: tuple[str, int] | None) -> bool:
+        limit = self.site.server.max_connections_per_ip
+        return limit is not None and peer is not None and self._by_address[peer[0]] >= limit
+
     def _room_ended(self, pool: RoomPool) -> None:
         self.room_ended.set()
         self._forget_if_empty(pool)
@@ -253,7 +267,15 @@ class Gateway:
     def _refuse(self, app: App | None, refusal: Refusal) -> Refusal:
         pool = None if app is None else self._pools.get(app.name)
         (self.refusals if pool is None else pool.refusals)[refusal.reason] += 1
+        log.debug("refused", app=None if app is None else app.name, reason=refusal.reason, status=refusal.status)
         return refusal
+
+    def _tell_origin(self, app: App, request: Request) -> None:
+        """Log an origin once: browsers hide from a page why it may not connect."""
+        told = (app.name, request.headers.get("origin", "")[:MAX_ORIGIN])
+        if told not in self._told_origins and len(self._told_origins) < MAX_ORIGINS:
+            self._told_origins.add(told)
+            log.warning("origin refused", app=told[0], origin=told[1], hint="list it in origins if its pages may connect")
 
     def _close_spread(self, rooms: Sequence[Room], close: Close) -> None:
         """Nobody joins these rooms from now on; their clients are closed over time."""
@@ -266,15 +288,19 @@ class Gateway:
     async def _stop_spread(self, rooms: Sequence[Room], close: Close) -> None:
         """Close the clients of retired rooms one by one, then stop the rooms. Two go at once, thousands take their time."""
         clients = [(room, client) for room in rooms for client in room.clients.values()]
-        over = self.site.server.drain_timeout
-        slice_size = math.ceil(max(CLOSES, len(clients) / over if over else math.inf) * SLICE) if over else len(clients)
-        for start in range(0, len(clients), max(1, slice_size)):
-            if start:
+        started, over, closed = anyio.current_time(), self.site.server.drain_timeout, 0
+        while closed < len(clients):
+            if closed:
                 await anyio.sleep(SLICE)
-            for room, client in clients[start : start + slice_size]:
+            due = len(clients)
+            passed = anyio.current_time() - started + SLICE
+            if passed < over:  # by the clock: to close so many takes time, too
+                due = min(due, math.ceil(max(CLOSES, len(clients) / over) * passed))
+            for room, client in clients[closed:due]:
                 with contained(room):
                     if client.id in room.clients:
                         room.expel(client, close)
+            closed = due
         for room in rooms:
             with contained(room):
                 room.stop(close)

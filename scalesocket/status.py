@@ -82,7 +82,9 @@ class SiteStatus:
     applied_at: float
     """Unix time of the last edit applied."""
     last_error: str | None
-    """Why the newest text of the site file was not applied; None when it was."""
+    """Why the newest text of the site file was not applied; None when it was. May quote the file: for its owner alone."""
+    public_error: str | None
+    """The same for everybody: without paths, hints and values."""
     refusals: Mapping[str, int]
     """Turned away before an app was found: `bad_handshake`, `unknown_app`, `head_too_big`, `head_timeout` …"""
 
@@ -96,4 +98,10 @@ class ReloadState:
     applied_at: float
     """Unix time of the start, or of the last edit applied."""
     last_error: str | None = None
-    """Why the newest text of the site file was not applied; None when it was."""
+    """Why the newest text of the site file was not applied; None when it was. May quote the file: for its owner alone."""
+    public_error: str | None = None
+    """The same for everybody: without paths, hints and values."""
+
+    def note_error(self, error: str | None, public: str | None) -> None:
+        """An edit was applied (None), or refused for `error`; `public` is what everybody may know of that."""
+        self.last_error, self.public_error = error, public

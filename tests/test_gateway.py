@@ -1,14 +1,77 @@
-"""The end of a site: what it waits for, whoever hurries it."""
+"""A whole site: who is let in, and what its end waits for, whoever hurries it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from scalesocket.backends.launcher import Spawner
-from scalesocket.server.service import open_service
+from scalesocket.config.model import Server, Site
+from scalesocket.errors import ADDRESS_FULL
+from scalesocket.gateway import Admission
+from scalesocket.server.service import Service, open_service
+from scalesocket.server.session import Session
+from scalesocket.wire.handshake import parse_request
 from tests.playing import Playground, program, site_of
+from tests.raw import upgrade
 
 pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def serving(site: Site) -> AsyncIterator[Service]:
+    spawner = Spawner()
+    spawner.start()
+    try:
+        async with open_service(site, spawner=spawner) as service:
+            yield service
+    finally:
+        spawner.close()
+
+
+def guest(admission: Admission) -> Session:
+    """A client whose connection does nothing."""
+    return Session(admission, cast(Any, None), cast(Any, None))
+
+
+async def test_the_limit_of_an_address_holds_for_those_that_were_admitted_together() -> None:
+    """As on one HTTP/2 connection, whose peer may let the answers to many upgrades wait before it joins with all of them."""
+    site = site_of({"game": {"command": ["cat"]}}, Server(max_connections_per_ip=2))
+    async with serving(site) as service:
+        request = parse_request(
+            upgrade("/game/one").removesuffix(b"\r\n\r\n"), peer=("192.0.2.1", 4), local=None, is_secure=False
+        )
+        admissions = [service.gateway.admit(request) for _ in range(4)]
+
+        joined = [admission.join(guest(admission)) for admission in admissions if isinstance(admission, Admission)]
+
+        assert len(joined) == 4
+        assert joined == [None, None, ADDRESS_FULL, ADDRESS_FULL]
+        service.gateway.cut()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("is_forced", [False, True])
+async def test_a_download_that_nobody_reads_does_not_hold_up_the_end(tmp_path: Path, is_forced: bool) -> None:
+    (tmp_path / "large").write_bytes(bytes(30_000_000))
+    site = site_of({"game": {"command": ["cat"], "static": tmp_path}})
+    async with serving(site) as service:
+        port = int(service.listeners.addresses[0].rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /game/large HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.transport.pause_reading()
+        began = asyncio.get_running_loop().time()
+        if is_forced:
+            service.cut()
+        else:
+            await service.drain()
+
+    assert asyncio.get_running_loop().time() - began < 5.0
+    writer.transport.abort()
 
 
 async def test_a_site_that_is_cancelled_again_and_again_waits_for_its_backends() -> None:

@@ -48,6 +48,7 @@ def make_site(*apps: AppStatus, last_error: str | None = None, is_draining: bool
         generation=4,
         applied_at=1234.5,
         last_error=last_error,
+        public_error=last_error,
         refusals={"unknown_app": 5},
     )
 

@@ -25,6 +25,7 @@ from scalesocket.gateway import Gateway
 from scalesocket.logs import set_log
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
 from scalesocket.reload.prepared import Prepare, Prepared, prepare_all, take_back_all
+from scalesocket.reload.public import make_public
 from scalesocket.reload.reading import SiteReader, digest_certificates, find_lacks
 from scalesocket.reload.touched import find_touched
 from scalesocket.systemd import notify_ready, notify_reloading
@@ -185,17 +186,17 @@ class Reloader:
             set_log(site.server.log.format, site.server.log.level)
         self._state.generation += 1
         self._state.applied_at = time.time()
-        self._state.last_error = None
+        self._state.note_error(None, None)
 
     def _unchanged(self, trigger: str) -> None:
         if self._state.last_error is not None:
-            self._state.last_error = None
+            self._state.note_error(None, None)
             log.info("the site file is again what runs", trigger=trigger, generation=self._state.generation)
         elif trigger not in ("start", "edit"):
             log.info("nothing to reload", trigger=trigger, generation=self._state.generation)
 
     def _refused(self, trigger: str, error: ConfigError | ReloadError) -> None:
-        self._state.last_error = str(error)
+        self._state.note_error(str(error), make_public(error))
         lines = str(error).splitlines()
         for line in lines[:MAX_LOGGED]:
             log.error(line)

@@ -57,7 +57,7 @@ def apps_blueprint(gateway: "Gateway") -> Blueprint:
         return answer_json(
             {
                 "generation": status.generation,
-                "last_error": status.last_error,
+                "last_error": status.public_error,
                 "draining": status.is_draining,
                 "connections": status.connections,
                 "apps": [describe(app, gateway.site.apps[app.name]) for app in status.apps],

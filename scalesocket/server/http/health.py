@@ -26,7 +26,7 @@ def health_blueprint(gateway: "Gateway") -> Blueprint:
             "status": "draining" if status.is_draining else "ready",
             "draining": status.is_draining,
             "generation": status.generation,
-            "last_error": status.last_error,
+            "last_error": status.public_error,
         }
         return answer_json(body, 503 if status.is_draining else 200)
 

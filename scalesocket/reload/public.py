@@ -1,0 +1,30 @@
+"""What `/ready` and the API may tell everybody of an edit that was refused."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from scalesocket.config.problems import ConfigError, Severity
+from scalesocket.errors import ScalesocketError
+
+_HINT_OR_VALUE: Final = re.compile(r"""\(|(?<![A-Za-z])["']""")
+
+
+def make_public(error: ScalesocketError) -> str:
+    """The first thing that is wrong: the file's name, line, column and key, and the message up to a hint or a quoted value.
+
+    Those may hold what somebody wrote without quotes, a password for one. The log and the control socket have all of it.
+    """
+    if not isinstance(error, ConfigError):
+        return _without_values(str(error))
+    errors = [problem for problem in error.problems if problem.severity is Severity.ERROR]
+    first = errors[0]
+    name = Path(first.place.file.name) if first.place.file is not None else None
+    text = str(replace(first, place=replace(first.place, file=name), message=_without_values(first.message)))
+    return text + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
+
+
+def _without_values(message: str) -> str:
+    """What stands before the first hint or quoted value."""
+    return _HINT_OR_VALUE.split(message, maxsplit=1)[0].strip() or "…"

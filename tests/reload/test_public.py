@@ -1,0 +1,37 @@
+"""What everybody may know of an edit that was refused."""
+
+from pathlib import Path
+
+import pytest
+
+from scalesocket.config.load import load_site
+from scalesocket.config.problems import ConfigError
+from scalesocket.errors import ScalesocketError
+from scalesocket.reload.public import make_public
+
+
+@pytest.mark.parametrize(
+    ("line", "public"),
+    [
+        ("env = { PIN = 4711 }", "site.toml:3:15: apps.a.env.PIN: must be a string, not an integer"),
+        ("user = s3cret-token", "site.toml:3:8: not valid toml: text needs quotes"),
+        ('routing = "it\'s (s3cret)"', "site.toml:3:11: apps.a.routing: unknown value"),
+        ('cwd = ".."\ncommand_ = "x"', "site.toml:4:1: apps.a.command_: unknown key"),
+        ("mode = 1", "site.toml:3:1: apps.a.mode: unknown key"),
+        ("mode = 1\nmood = 2", "site.toml:3:1: apps.a.mode: unknown key (and 1 more)"),
+    ],
+)
+def test_neither_values_nor_paths_nor_hints_are_told(tmp_path: Path, line: str, public: str) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(f'[apps.a]\ncommand = "cat"\n{line}\n')
+
+    with pytest.raises(ConfigError) as refused:
+        load_site(path, {})
+
+    assert make_public(refused.value) == public
+
+
+def test_other_errors_lose_their_values_too() -> None:
+    assert make_public(ScalesocketError("server.bind: can't listen at unix socket")) == "server.bind: can't listen at unix socket"
+    assert make_public(ScalesocketError("'/a/secret' is no file")) == "…"
+    assert make_public(ScalesocketError("it is '/a/secret' (and that)")) == "it is"
