@@ -68,6 +68,9 @@ def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Sequence[Prob
         folders.add((main.folder / pattern).parent)
         if not matches and not has_magic(pattern):
             reader.problems.append(Problem(place=place, key="include", message=f"there is no file {pattern!r}"))
+        elif not matches and not (folder := _fixed_folder(main.folder / pattern)).is_dir():
+            # None in a folder is as it may be; but whoever moves the folder does not want every app of it gone.
+            reader.problems.append(Problem(place=place, key="include", message=f"there is no folder {str(folder)!r}"))
         included += [_as_named(match, main, path) for match in matches]
     included = list(dict.fromkeys(included))
     documents = [document for file in included if (document := reader.document(file)) is not None]
@@ -117,6 +120,14 @@ class Reader:
 def _find(pattern: Path, main: Document) -> list[Path]:
     found = (Path(name) for name in sorted(glob(str(pattern))))  # noqa: PTH207 - patterns may be absolute
     return [file for file in found if file.is_file() and file != main.folder / main.file.name]
+
+
+def _fixed_folder(pattern: Path) -> Path:
+    """The folder below which a pattern is looked for: its parts before the first with a wildcard."""
+    folder = pattern
+    while has_magic(str(folder)):
+        folder = folder.parent
+    return folder
 
 
 def _as_named(file: Path, main: Document, path: Path) -> Path:

@@ -108,7 +108,7 @@ class Server(Table):
     max_connections_per_ip: Annotated[Count | None, live("websockets admitted at a time from one address")] = None
     drain_timeout: Annotated[
         AnyDuration,
-        live("over which shutdown and removal spread their closes; then the rest is closed"),
+        live("over which shutdown and removal spread their closes, a thousand a second at least; then the rest is closed"),
     ] = 10.0
     log: Annotated[Log, live("format and level of the log")] = Log()
 

@@ -39,7 +39,7 @@ static = "chat"
 - **Durations** are strings with units, from large to small: `"30s"`, `"250ms"`, `"1h30m"`, `"2d"`.
 - **Sizes** are strings with a unit: `"64kB"` is 64,000 bytes, `"64KiB"` is 65,536. A bare number is an error in both.
 - **Paths** are relative to the folder of the file they stand in.
-- **Lists** of strings may be a single string where there is one item.
+- **Lists** of strings may be a single string where there is one item; `include` is always an array.
 - **Variables**: `${NAME}`, `${NAME:-default}` and `${NAME:?message}` are replaced inside string values, after parsing.
   The braces are needed; `$${` gives a literal `${`; `$$` and `$X` are left alone. A variable that is not set and has no
   default is an error. A number or boolean may be a string that holds a variable: `max_rooms = "${MAX_ROOMS:-50}"`.

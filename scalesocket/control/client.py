@@ -52,7 +52,8 @@ def _connect(paths: Sequence[Path]) -> socket.socket:
         else:
             return connection
     places = ", ".join(str(path) for path in paths) or "server.control is off"
-    raise ControlError(f"no server runs this site (looked at: {places})")
+    hint = "; if its server runs as another user, ask as that user" if paths else ""
+    raise ControlError(f"no server runs this site (looked at: {places}{hint})")
 
 
 def _read_line(connection: socket.socket) -> bytes:

@@ -51,9 +51,18 @@ def test_all_files_that_take_part_are_named_for_the_watcher(tmp_path: Path) -> N
 
 
 def test_a_pattern_that_matches_nothing_is_fine_but_a_name_is_not(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
     path = write(tmp_path, site='include = ["more/*.toml", "apps/none.toml"]\n' + APP.format(name="home"))
 
     assert problems_of(path) == [f"{path}:1:27: include: there is no file 'apps/none.toml'"]
+
+
+@pytest.mark.parametrize("pattern", ["app/*.toml", "app/*/site.toml"])
+def test_a_pattern_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path, pattern: str) -> None:
+    """Else all its apps would go, with everyone in them, when somebody moves the folder or mistypes its name."""
+    path = write(tmp_path, site=f'include = ["{pattern}"]\n' + APP.format(name="home"))
+
+    assert problems_of(path) == [f"{path}:1:12: include: there is no folder '{tmp_path}/app'"]
 
 
 def test_a_pattern_never_includes_the_site_file_itself(tmp_path: Path) -> None:
