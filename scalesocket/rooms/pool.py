@@ -131,10 +131,11 @@ class RoomPool:
         old, self.app = self.app, app
         for room in list(self.rooms.values()):
             live = with_live_changes(room.app, app)
-            if room.state is State.LINGERING and live != app and old != app:
-                room.stop(BACKEND_ENDED)
-            else:
-                room.apply(live)
+            with contained(room):  # an edit goes on, whatever is wrong with one room
+                if room.state is State.LINGERING and live != app and old != app:
+                    room.stop(BACKEND_ENDED)
+                else:
+                    room.apply(live)
         self._bound_histories()
 
     def status(self) -> AppStatus:

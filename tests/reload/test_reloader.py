@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from scalesocket.config.model import Site
+from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan
 from scalesocket.config.problems import ConfigError
 from scalesocket.errors import ScalesocketError
@@ -17,6 +17,7 @@ from scalesocket.reload import reloader as reloader_module
 from scalesocket.reload.overrides import Overrides
 from scalesocket.reload.prepared import Prepared
 from scalesocket.reload.reloader import NoSuchAppError, ReloadError
+from scalesocket.rooms.room import Room
 from tests.playing import until
 from tests.reload.editing import CHAT, OTHER, SERVER, WITHIN, Edited, open_edited
 
@@ -281,6 +282,28 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch, Edited], None]] = {
     "prepare": lambda patch, edited: patch.setattr(edited.playground.service.listeners.__class__, "prepare", raise_fault_later),
     "apply": lambda patch, edited: patch.setattr(edited.gateway.__class__, "apply", raise_fault),
 }
+
+
+async def test_a_fault_of_ours_in_one_room_keeps_an_edit_from_no_other(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = Room.apply
+
+    def fail_in_one(room: Room, app: App) -> None:
+        if room.name == "one":
+            raise RuntimeError("injected")
+        apply(room, app)
+
+    async with open_edited(file, SERVER + CHAT, is_watching=False) as edited:
+        for name in ("one", "two"):
+            ann = await edited.playground.join(f"/chat/{name}")
+            await ann.say("hello")
+            await ann.hear("hello")
+        monkeypatch.setattr(Room, "apply", fail_in_one)
+        edited.write(SERVER + CHAT + "max_clients = 7\n")
+
+        await edited.reloader.reload("test")
+
+        assert edited.generation == 2
+        assert edited.playground.room("chat", "two").app.max_clients == 7
 
 
 @pytest.mark.parametrize("step", FAULTS)
