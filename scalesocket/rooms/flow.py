@@ -56,6 +56,10 @@ class Flow:
         for client in slow:
             self._expel(client)
 
+    def begin(self) -> None:
+        """A new backend begins: it waits as the last one would have for clients that still have their buffers full."""
+        self._pace()
+
     def congested(self, client: Client) -> None:
         """Count a client whose unsent bytes passed the high-water mark."""
         client.is_congested = True

@@ -324,6 +324,7 @@ class Room:
             self.state = State.OPEN
         if not self.clients:
             self._emptied()
+        self._flow.begin()
         self.read_backend(not self._flow.is_waiting)
 
     def begin_again(self) -> None:

@@ -5,10 +5,12 @@ import hashlib
 import itertools
 import time
 from pathlib import Path
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
 import pytest
 
+from scalesocket.rooms.flow import Flow
 from tests.conftest import Serve
 from tests.playing import Lane, Player, Playground, program, site_of
 from tests.raw import RawClient, mask_frame
@@ -343,6 +345,27 @@ async def test_clients_that_vanish_while_much_is_sent_disturb_nobody(serve: Serv
     await asyncio.gather(vanish(), hear_numbers(ann, 20_000, 500))
 
     await site.until(lambda: len(site.room("game", "one").clients) == 1)
+
+
+async def test_a_new_backend_waits_for_clients_that_the_last_one_has_filled_up() -> None:
+    client = cast(Any, SimpleNamespace(is_congested=False, allowance=0, delivered=0))
+    is_read = True
+
+    def read_backend(is_wanted: bool) -> None:
+        nonlocal is_read
+        is_read = is_wanted
+
+    flow = Flow(cast(Any, SimpleNamespace(clients={1: client}, read_backend=read_backend)))
+    flow.congested(client)
+    assert not is_read
+    flow.reset()
+    assert is_read
+
+    flow.begin()
+
+    assert not is_read
+    flow.drained(client)
+    assert is_read
 
 
 # --- Rate
