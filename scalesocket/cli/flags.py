@@ -56,6 +56,8 @@ class Flag:
         return f"{short + ', ' if short else ''}{self.name}{value[self.takes]}"
 
 
+_MODES: Final = frozenset({"json", "gwsocket"})
+"""Values of `--frame`, which nobody would call a program."""
 FRAME_FLAGS: Final = frozenset({"--frame", "--clientframe", "--serverframe"})
 
 FLAGS: Final[tuple[Flag, ...]] = (
@@ -198,12 +200,10 @@ def parse_command_line(words: Sequence[str]) -> CommandLine:
             break
         if not word.startswith("-") or word == "-":
             if command:
-                raise click.UsageError(
-                    f"unexpected argument {word!r} (arguments of the command come after --: {command[0]} -- {word})"
-                )
+                raise _surplus(word, command[0], flags)
             command.append(word)
             continue
-        for flag, value in _read_flag(word, rest):
+        for flag, value in _read_flag(word, rest, command):
             flags.setdefault(flag.name, []).append(value)
             if flag.name in _AT_ONCE:
                 return CommandLine(flags={flag.name: (None,)}, command=())
@@ -213,14 +213,22 @@ def parse_command_line(words: Sequence[str]) -> CommandLine:
     return CommandLine(flags={name: tuple(values) for name, values in flags.items()}, command=tuple(command))
 
 
-def _read_flag(word: str, rest: list[str]) -> Iterable[tuple[Flag, str | None]]:
+def _surplus(word: str, command: str, flags: Mapping[str, Sequence[str | None]]) -> click.UsageError:
+    """What to say of a word after the command, which may be the command itself."""
+    for name, values in flags.items():
+        if command in _MODES and values == [None] and _BY_NAME[name].takes is Takes.MAYBE:
+            return click.UsageError(f"{name} takes its value after an equal sign ({name}={command})")
+    return click.UsageError(f"unexpected argument {word!r} (arguments of the command come after --: {command} -- {word})")
+
+
+def _read_flag(word: str, rest: list[str], command: Sequence[str]) -> Iterable[tuple[Flag, str | None]]:
     """Read `--name`, `--name=value` or a cluster of short flags; takes the value from `rest` if the flag wants it there."""
     if not word.startswith("--"):
         for letter in word[1:]:
-            yield _find(f"-{letter}", word), None
+            yield _find(f"-{letter}", word, command), None
         return
     name, equals, attached = word.partition("=")
-    flag = _find(name, word)
+    flag = _find(name, word, command)
     match flag.takes, equals:
         case Takes.NOTHING, "=":
             raise click.UsageError(f"{name} takes no value")
@@ -234,13 +242,13 @@ def _read_flag(word: str, rest: list[str]) -> Iterable[tuple[Flag, str | None]]:
             yield flag, attached if equals else None
 
 
-def _find(name: str, word: str) -> Flag:
+def _find(name: str, word: str, command: Sequence[str]) -> Flag:
     if name not in _BY_NAME:
         where = f" in {word!r}" if name != word and not name.startswith("--") else ""
         near = nearest_word(name, (flag.name for flag in FLAGS))
-        raise click.UsageError(
-            f"unknown flag {name!r}{where} " + (f"(did you mean {near}?)" if near else "(scalesocket run --help lists them)")
-        )
+        hint = f"did you mean {near}?" if near else "scalesocket run --help lists them"
+        its = f"; flags of {command[0]} come after --: {command[0]} -- {word}" if command else ""
+        raise click.UsageError(f"unknown flag {name!r}{where} ({hint}{its})")
     return _BY_NAME[name]
 
 
