@@ -70,7 +70,7 @@ class Stop:
             self.is_forced = True
             self.over.set()
         else:
-            log.info("stopping", why=why)
+            log.info("stopping", why=why, **({"hint": "once more to stop at once"} if why == "SIGINT" else {}))
             self.asked.set()
 
 

@@ -98,6 +98,7 @@ class Process:
     def __init__(self, child: Child, stdin: InputPipe, stdout: OutputPipe, *, app: str, room: str) -> None:
         """Take the child over: its pipes and its release. Its stderr goes to the log."""
         self._child = child
+        self._names = {"app": app, "room": room}
         self.stdin = stdin
         self.stdout = stdout
         self._lines = LineLog("stderr", app=app, room=room, pid=child.pid)
@@ -125,7 +126,8 @@ class Process:
                 if not await is_over(self._wait_over(wait_drained), GRACE):
                     self.stdin.close()
                     self._child.signal_group(signal)
-                    await is_over(self._wait_over(wait_drained), timeout)
+                    if not await is_over(self._wait_over(wait_drained), timeout) and timeout:
+                        log.warning("backend did not stop, it is killed", **self._names, pid=self.pid, after=timeout)
             self._child.release()
             await self._child.wait_released()
         finally:

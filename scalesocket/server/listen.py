@@ -134,6 +134,8 @@ class Listeners:
         """Close what the edit no longer wants, or has replaced."""
         for bind, listener in self._open.items():
             if bind in change.added or bind not in change.binds:
+                if bind not in change.binds:
+                    log.info("listening no more", address=listener.address)
                 listener.close(is_replaced=bind in change.added)
         added = [listener for bind, listener in change.added.items() if bind not in self._open]
         self._open = {bind: change.added.get(bind) or self._open[bind] for bind in change.binds}

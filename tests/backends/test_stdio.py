@@ -304,7 +304,7 @@ async def test_a_process_that_ignores_the_end_of_its_input_is_signalled(open_roo
     assert 0.4 < time.monotonic() - started < 2
 
 
-async def test_a_stubborn_process_is_killed_after_the_timeout(open_room: Opener) -> None:
+async def test_a_stubborn_process_is_killed_after_the_timeout(open_room: Opener, logged: list[dict[str, object]]) -> None:
     room = await open_room(*program("stubborn"))
     await room.hear(b"stubborn\n")
     started = time.monotonic()
@@ -314,6 +314,7 @@ async def test_a_stubborn_process_is_killed_after_the_timeout(open_room: Opener)
     assert outcome.signal == signal.SIGKILL
     assert 0.7 < time.monotonic() - started < 2
     assert bytes(room.heard) == b"stubborn\nno more input\nSIGTERM\n"
+    assert [told["after"] for told in logged if told["event"] == "backend did not stop, it is killed"] == [0.3]
 
 
 async def test_a_deaf_process_is_stopped_in_time_whatever_input_waits(open_room: Opener) -> None:

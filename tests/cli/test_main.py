@@ -328,6 +328,14 @@ def test_a_program_that_is_not_there_is_said_to_be_missing_when_it_is_served() -
         assert "there is no folder" in server.said
 
 
+def test_ctrl_c_says_how_to_stop_at_once() -> None:
+    with serving("--addr=127.0.0.1:0", "cat") as server:
+        server.send_signal(signal.SIGINT)
+
+        assert server.wait_ended() == 0
+        assert "once more to stop at once" in server.said
+
+
 def test_a_signal_to_a_oneshot_server_is_one_signal() -> None:
     with serving("--addr=127.0.0.1:0", "--oneshot", "cat") as server:
         with connect(f"ws://127.0.0.1:{server.port}/room") as client:

@@ -151,6 +151,7 @@ async def test_an_address_may_be_edited_to_one_that_overlaps_it(serve_express: S
         await after.say("still here")
         await before.hear("still here")
         await after.leave()
+    assert next(told["address"] for told in serve_express.logged("listening no more")) == f"127.0.0.1:{port}"
 
 
 async def test_an_overlapping_edit_that_is_taken_back_changes_nothing(serve_express: Serve) -> None:
