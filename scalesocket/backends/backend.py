@@ -1,5 +1,6 @@
 """The interface between a room and its backend."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from signal import Signals
 from typing import Protocol
@@ -76,8 +77,8 @@ class Backend(Protocol):
     def write(self, records: bytes) -> bool:
         """Queue input. Never raises: returns False if it was discarded, because the backend ended or closed its input."""
 
-    def reclaim(self) -> bytes:
-        """Take back what was queued and the backend has not begun to take, in whole records; for when it has ended."""
+    def reclaim(self) -> Sequence[bytes]:
+        """Take back the writes that were queued and that the backend has not begun to take; for when it takes no more."""
 
     def pause_reading(self) -> None:
         """Stop reading output, so that the backend blocks. Calls may repeat."""

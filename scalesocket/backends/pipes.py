@@ -86,13 +86,10 @@ class InputPipe:
         self._chunks.clear()
         self._shut()
 
-    def reclaim(self) -> bytes:
-        """Take back what is queued, but for a piece the child has begun to take. Also after it has closed its end."""
-        chunks = self._chunks
-        if chunks and type(chunks[0]) is memoryview:
-            chunks.popleft()
-        left = b"".join(chunks)
-        chunks.clear()
+    def reclaim(self) -> list[bytes]:
+        """Take back what is queued, as it was written, but for a piece it has begun to take; also once it takes no more."""
+        left = [chunk for chunk in self._chunks if not isinstance(chunk, memoryview)]
+        self._chunks.clear()
         self.unsent = 0
         return left
 

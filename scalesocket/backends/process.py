@@ -126,7 +126,8 @@ class Process:
                 if not await is_over(self._wait_over(wait_drained), GRACE):
                     self.stdin.close()
                     self._child.signal_group(signal)
-                    if not await is_over(self._wait_over(wait_drained), timeout) and timeout:
+                    is_over_in_time = await is_over(self._wait_over(wait_drained), timeout)
+                    if not is_over_in_time and not self._child.ended.done() and timeout:
                         log.warning("backend did not stop, it is killed", **self._names, pid=self.pid, after=timeout)
             self._child.release()
             await self._child.wait_released()

@@ -419,7 +419,7 @@ def describe(error: OSError, cwd: str) -> str:
         return "it is neither a program nor a script with a first line like #!/bin/sh"
     program = str(error.filename or "")
     if error.errno == errno.ENOENT and "/" in program and program != cwd and os.path.exists(os.path.join(cwd, program)):  # noqa: PTH110, PTH118
-        return "the interpreter of its first line is not there"
+        return "its interpreter, or the loader it was linked for, is not there"
     words = os.strerror(error.errno).lower() if error.errno else str(error)
     return f"its folder {cwd!r}: {words}" if error.filename == cwd and not os.access(cwd, os.X_OK) else words
 

@@ -31,7 +31,7 @@ class StdioBackend:
         """Queue input."""
         return self._stdin.write(records)
 
-    def reclaim(self) -> bytes:
+    def reclaim(self) -> list[bytes]:
         """Take back input that the process has not begun to take."""
         return self._stdin.reclaim()
 

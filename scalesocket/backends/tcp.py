@@ -182,9 +182,9 @@ class TargetBackend:
         """Queue input."""
         return self._connection.write(records)
 
-    def reclaim(self) -> bytes:
+    def reclaim(self) -> list[bytes]:
         """Nothing: what a transport holds can't be had back."""
-        return b""
+        return []
 
     def pause_reading(self) -> None:
         """Stop reading output, so that the target blocks."""
@@ -269,9 +269,9 @@ class PortBackend:
         """Queue input."""
         return self._connection.write(records)
 
-    def reclaim(self) -> bytes:
+    def reclaim(self) -> list[bytes]:
         """Nothing: what a transport holds can't be had back."""
-        return b""
+        return []
 
     def pause_reading(self) -> None:
         """Stop reading output, so that the process blocks."""

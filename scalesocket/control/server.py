@@ -73,9 +73,8 @@ class ControlServer:
             self._tasks.start_soon(self._accept, binding.listener, self._accepting, name="control socket")
 
     def let_go(self, binding: "Binding") -> None:
-        """Listen there no more, at once; the files go as soon as their folder can be locked."""
-        binding.listener.close()
-        self._tasks.start_soon(_remove_files, binding, name="old control socket")
+        """Listen there no more, as soon as the folder of its files can be locked and they are gone."""
+        self._tasks.start_soon(_close, binding, name="old control socket")
 
     def close(self) -> None:
         """Answer nobody any more, and remove the files. Requests being answered are not cut off."""
@@ -194,12 +193,10 @@ class Binding:
     inode: int
 
     def close(self) -> None:
-        """Close the socket and remove its files. Waits for the lock of their folder."""
-        self.remove_files()
-        self.listener.close()
+        """Close the socket and remove its files, unless they are another's by now or the folder is locked: then they stay.
 
-    def remove_files(self) -> None:
-        """Remove the files, unless they are another's by now or the folder is locked: then they stay."""
+        Waits a little for the lock. The files first: the number of a file that is gone may be given to another socket.
+        """
         try:
             with suppress(OSError), _claimed(self.places[0].parent):
                 if self.places[0].lstat().st_ino == self.inode:
@@ -207,12 +204,13 @@ class Binding:
                         place.unlink(missing_ok=True)
         except ControlError as error:
             log.warning("the files of the control socket stay", why=str(error))
+        self.listener.close()
 
 
-async def _remove_files(binding: Binding) -> None:
+async def _close(binding: Binding) -> None:
     """To the end, also when the server stops meanwhile."""
     with anyio.CancelScope(shield=True):
-        await to_thread.run_sync(binding.remove_files)
+        await to_thread.run_sync(binding.close)
 
 
 def bind_control(paths: Sequence[Path]) -> Binding | None:

@@ -8,7 +8,9 @@ from typing import Final
 from scalesocket.config.problems import ConfigError, Severity
 from scalesocket.errors import ScalesocketError
 
-_HINT_OR_VALUE: Final = re.compile(r"""\(|(?<![A-Za-z])["']""")
+_LEADING_VALUE: Final = re.compile(r"""(["'])(?:\\.|(?!\1).)*\1""")
+_HINT_OR_VALUE: Final = re.compile(r"""\(|(?<![A-Za-z])["']|(?<=unknown value)|(?<=is not set)|, not (?!an? )""")
+_PATH: Final = re.compile(r"\S*/\S*")
 
 
 def make_public(error: ScalesocketError) -> str:
@@ -26,5 +28,7 @@ def make_public(error: ScalesocketError) -> str:
 
 
 def _without_values(message: str) -> str:
-    """What stands before the first hint or quoted value."""
-    return _HINT_OR_VALUE.split(message, maxsplit=1)[0].strip() or "…"
+    """What is said, up to the first hint or value, but for one that it begins with, and without paths."""
+    leading = _LEADING_VALUE.match(message)
+    rest = message[leading.end() :] if leading is not None else message
+    return ("…" if leading is not None else "") + _PATH.sub("…", _HINT_OR_VALUE.split(rest, maxsplit=1)[0].rstrip())

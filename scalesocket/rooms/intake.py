@@ -14,8 +14,14 @@ MAX_WAITING: Final = 256 * 1024
 """Bytes of input that wait for a starting backend before its clients are read no more."""
 MAX_BEHIND: Final = 16 * 1024 * 1024
 """Bytes that wait, for a backend or in its pipe, before nobody joins any more: whoever comes brings a little more with him."""
-GRACE: Final = 0.5
-"""Seconds in which a backend that takes no more input may turn out to have ended."""
+GRACE: Final = 1.5
+"""Seconds in which a backend that takes no more input may turn out to have ended: three times what it takes to see that."""
+
+
+class Membership(bytes):
+    """A join or leave record. It is for one backend: the next one is told anew who is there."""
+
+    __slots__ = ()
 
 
 class Intake:
@@ -30,7 +36,6 @@ class Intake:
         "_doubted",
         "_is_deaf",
         "_is_holding",
-        "_messages",
         "_room",
         "_size",
         "_timer",
@@ -47,9 +52,8 @@ class Intake:
         self._is_deaf = False
         """The backend refuses input and lives on."""
         self._timer: asyncio.TimerHandle | None = None
-        self._waiting: list[bytes] = []
+        self._waiting: list[tuple[bytes, int]] = []  # each with the number of messages in it
         self._size = 0
-        self._messages = 0  # among what waits
         self._is_holding = False
         self.written = 0
         """Bytes given to the running backend."""
@@ -74,14 +78,14 @@ class Intake:
             if self._backend.write(records):
                 return True
             if self._is_deaf or self._room is None or not self._room.may_begin_again:
+                self._backend.reclaim()  # what it left is for nobody
                 return False
             self._doubt(self._backend)
         if self._room is None:
             return False
         if records:
-            self._waiting.append(records)
+            self._waiting.append((records, messages))
             self._size += len(records)
-            self._messages += messages
             if self._size > MAX_WAITING and not self._is_holding:
                 self.hold(True)
         return True
@@ -89,7 +93,7 @@ class Intake:
     def tell(self, record: bytes) -> None:
         """Give the backend a join or leave record. Not in doubt: the next backend is told who is there when it begins."""
         if self._doubted is None:
-            self.write(record)
+            self.write(Membership(record))
 
     def admit(self, client: Client) -> None:
         """Have a new client wait if all do."""
@@ -112,19 +116,22 @@ class Intake:
         self._end_doubt()
         self._backend, self._is_deaf = backend, False
         self.written = 0
-        waiting, messages = self._take_waiting()
+        waiting, self._waiting, self._size = self._waiting, [], 0
         self.hold(False)
-        if waiting:
-            self.write(waiting, messages)
+        for records, messages in waiting:  # piece by piece, so that few are lost if it ends while it takes them
+            if not self.write(records, messages) and self._room is not None:
+                self._room.counts.messages_dropped += messages
 
-    def begin_again(self, records: Sequence[bytes]) -> None:
-        """The backend has ended: let input wait for the next one, which hears `records` first, then what the last one left."""
+    def begin_again(self, joins: Sequence[bytes]) -> None:
+        """The backend has ended: let input wait for the next one, which hears `joins` first, then what the last one left."""
         backend = self._backend or self._doubted
-        left = backend.reclaim() if backend is not None else b""
+        left = backend.reclaim() if backend is not None else []
         self._end_doubt()
         self._backend = None
-        self._waiting[:0] = [*records, left]
-        self._size += len(left) + sum(map(len, records))
+        waiting = [*((piece, 0) for piece in left), *self._waiting]
+        messages = [(piece, count) for piece, count in waiting if type(piece) is not Membership]
+        self._waiting = [*((Membership(join), 0) for join in joins), *messages]
+        self._size = sum(len(piece) for piece, _ in self._waiting)
 
     def detach(self) -> None:
         """The backend is gone."""
@@ -132,7 +139,7 @@ class Intake:
         self._backend = None
 
     def end(self) -> None:
-        """Nobody takes input any more. What still waits is counted as dropped."""
+        """Nobody takes input any more. Messages that still wait for a backend are counted as dropped."""
         self.detach()
         self._drop_waiting()
         self._room = None
@@ -157,12 +164,7 @@ class Intake:
         self.hold(False)
 
     def _drop_waiting(self) -> None:
-        _, messages = self._take_waiting()
         if self._room is not None:
-            self._room.counts.messages_dropped += messages
-
-    def _take_waiting(self) -> tuple[bytes, int]:
-        waiting, messages = b"".join(self._waiting), self._messages
+            self._room.counts.messages_dropped += sum(messages for _, messages in self._waiting)
         self._waiting.clear()
-        self._size = self._messages = 0
-        return waiting, messages
+        self._size = 0

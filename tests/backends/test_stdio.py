@@ -172,7 +172,9 @@ async def test_a_script_the_system_cannot_run_is_named_with_what_is_wrong(open_r
     with pytest.raises(BackendError, match=r"neither a program nor a script with a first line like #!/bin/sh$"):
         await open_room(way, **here)
     script.write_text("#!/no/such/interpreter\n")
-    with pytest.raises(BackendError, match=rf"^cannot start '{way}': the interpreter of its first line is not there$"):
+    with pytest.raises(
+        BackendError, match=rf"^cannot start '{way}': its interpreter, or the loader it was linked for, is not there$"
+    ):
         await open_room(way, **here)
     script.unlink()
     with pytest.raises(BackendError, match=r"no such file or directory$"):

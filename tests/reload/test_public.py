@@ -17,6 +17,9 @@ from scalesocket.reload.public import make_public
         ("user = s3cret-token", "site.toml:3:8: not valid toml: text needs quotes"),
         ('routing = "it\'s (s3cret)"', "site.toml:3:11: apps.a.routing: unknown value"),
         ('cwd = ".."\ncommand_ = "x"', "site.toml:4:1: apps.a.command_: unknown key"),
+        ('user = "${SECRET:?call 4711}"', "site.toml:3:8: apps.a.user: the variable SECRET is not set"),
+        ("max_clients = -4711", "site.toml:3:15: apps.a.max_clients: must be at least 1"),
+        ('command = "no-such-program"', "site.toml:3:1: not valid toml: command is set twice, first in line 2"),
         ("mode = 1", "site.toml:3:1: apps.a.mode: unknown key"),
         ("mode = 1\nmood = 2", "site.toml:3:1: apps.a.mode: unknown key (and 1 more)"),
     ],
@@ -33,5 +36,9 @@ def test_neither_values_nor_paths_nor_hints_are_told(tmp_path: Path, line: str, 
 
 def test_other_errors_lose_their_values_too() -> None:
     assert make_public(ScalesocketError("server.bind: can't listen at unix socket")) == "server.bind: can't listen at unix socket"
-    assert make_public(ScalesocketError("'/a/secret' is no file")) == "…"
+    assert make_public(ScalesocketError("'/a/secret' is no file")) == "… is no file"
+    assert (
+        make_public(ScalesocketError("server.bind: can't listen at unix:/a/x.sock: in use"))
+        == "server.bind: can't listen at … in use"
+    )
     assert make_public(ScalesocketError("it is '/a/secret' (and that)")) == "it is"

@@ -8,7 +8,7 @@ import pytest
 
 from scalesocket.errors import BACKEND_ENDED
 from scalesocket.rooms import intake
-from scalesocket.rooms.intake import MAX_WAITING, Intake
+from scalesocket.rooms.intake import MAX_WAITING, Intake, Membership
 from scalesocket.status import Counts
 from tests.conftest import Serve
 from tests.playing import until
@@ -40,7 +40,7 @@ class Taker:
 
     def __init__(self) -> None:
         self.taken = b""
-        self.left = b""
+        self.left: list[bytes] = []
         """What it has not begun to take."""
         self.is_refusing = False
 
@@ -49,8 +49,8 @@ class Taker:
             self.taken += records
         return not self.is_refusing
 
-    def reclaim(self) -> bytes:
-        left, self.left = self.left, b""
+    def reclaim(self) -> list[bytes]:
+        left, self.left = self.left, []
         return left
 
 
@@ -93,7 +93,7 @@ async def test_what_a_dying_backend_refuses_is_for_the_next_one_after_the_joins(
     stage = Stage()
     first = stage.begin()
     stage.intake.write(b"one\n", 1)
-    first.is_refusing, first.left = True, b"left\n"
+    first.is_refusing, first.left = True, [Membership(b"+2\n"), b"left\n"]
 
     assert stage.intake.write(b"two\n", 1)
     stage.intake.tell(b"-2\n")  # the next one is told who is there
@@ -103,6 +103,20 @@ async def test_what_a_dying_backend_refuses_is_for_the_next_one_after_the_joins(
     assert first.taken == b"one\n"
     assert stage.begin().taken == b"+1\nleft\ntwo\nthree\n"
     assert stage.counts.messages_dropped == 0
+
+
+async def test_each_backend_is_told_once_who_is_there_however_many_end_before_they_listen() -> None:
+    stage = Stage()
+    stage.intake.tell(b"+1\n")
+    stage.intake.write(b"one\n", 1)
+
+    for _ in range(3):
+        stage.intake.begin_again([b"+1\n"])
+        stage.intake.tell(b"+2\n")
+        stage.intake.tell(b"-2\n")
+        stage.intake.write(b"more\n", 1)
+
+    assert stage.begin().taken == b"+1\none\nmore\nmore\n+2\n-2\nmore\n"
 
 
 async def test_what_a_backend_refuses_that_lives_on_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +164,24 @@ async def test_messages_to_a_backend_that_closes_its_input_and_then_ends_reach_t
     await ann.hear(*said)
 
 
+async def test_a_backend_that_ends_before_it_took_anything_leaves_all_to_the_next(serve: Serve) -> None:
+    site = await serve(
+        game={
+            "command": ["sh", "-c", "[ -e second ] && exec cat; touch second; exit 3"],
+            "restart": "on-failure",
+            "cwd": serve.folder,
+            "start_delay": 0.2,
+            "join_message": "+#ID",
+        }
+    )
+    ann = await site.join("/game/one")
+    await ann.say("hello")
+
+    await ann.hear("+1", "hello")
+    await ann.say("and no second join")
+    await ann.hear("and no second join")
+
+
 async def test_a_backend_that_closes_its_input_and_talks_on_keeps_its_room(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "GRACE", 0.1)
     script = f"read first; {REFUSING}; while :; do sleep 0.1; echo tick; done"
@@ -158,11 +190,12 @@ async def test_a_backend_that_closes_its_input_and_talks_on_keeps_its_room(serve
     await ann.say("first")
     await ann.hear("closed")
 
-    await ann.say("for nobody")
-    await asyncio.sleep(0.05)  # the pipe says so when it is written to
-    await ann.say("for nobody")
+    counts = site.room("game", "one").status().counts
+    async with asyncio.timeout(10):
+        while not counts.messages_dropped:  # the first goes to the pipe, which only then says that it is closed
+            await ann.say("for nobody")
+            await asyncio.sleep(0.02)
 
-    await site.until(lambda: site.room("game", "one").status().counts.messages_dropped == 1)
     assert "tick" in await ann.hear_until("tick")
 
 
