@@ -4,14 +4,15 @@ A behaviour test takes `serve` and runs four times, on each lane and each loop. 
 and runs twice, on each loop.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import structlog
 
+from scalesocket import logs
 from scalesocket.config.model import App, Server
 from tests.playing import Lane, Playground, open_playground, site_of
 
@@ -45,15 +46,26 @@ class Serve:
         return [entry for entry in self.events if entry["event"] == event]
 
 
+@contextmanager
+def capture_all_logs() -> Iterator[list[Any]]:
+    """Capture the log at every level, whatever level an earlier test of this process has set."""
+    before, logs._threshold = logs._threshold, logs.LEVELS["debug"]
+    try:
+        with structlog.testing.capture_logs() as events:
+            yield events
+    finally:
+        logs._threshold = before
+
+
 @pytest.fixture
 async def serve(anyio_backend: object, lane: Lane, tmp_path: Path) -> AsyncIterator[Serve]:
-    with structlog.testing.capture_logs() as events:
+    with capture_all_logs() as events:
         async with AsyncExitStack() as stack:
             yield Serve(stack, lane, events, tmp_path)
 
 
 @pytest.fixture
 async def serve_express(anyio_backend: object, tmp_path: Path) -> AsyncIterator[Serve]:
-    with structlog.testing.capture_logs() as events:
+    with capture_all_logs() as events:
         async with AsyncExitStack() as stack:
             yield Serve(stack, "express", events, tmp_path)
