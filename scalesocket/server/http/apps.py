@@ -28,7 +28,7 @@ table {{ width: 100%; border-collapse: collapse }}
 th {{ text-align: left; font-weight: 500; opacity: .6 }}
 th, td {{ padding: .5rem 1rem .5rem 0; border-bottom: 1px solid color-mix(in srgb, currentColor 15%, transparent) }}
 td {{ overflow-wrap: anywhere }}
-td.number, th.number {{ text-align: right; padding-right: 0 }}
+td.number, th.number {{ text-align: right; padding: .5rem 0 .5rem .75rem }}
 code {{ font-size: .9em }}
 </style>
 </head>
