@@ -288,14 +288,13 @@ class Gateway:
     async def _stop_spread(self, rooms: Sequence[Room], close: Close) -> None:
         """Close the clients of retired rooms one by one, then stop the rooms. Two go at once, thousands take their time."""
         clients = [(room, client) for room in rooms for client in room.clients.values()]
-        started, over, closed = anyio.current_time(), self.site.server.drain_timeout, 0
+        deadline, closed = anyio.current_time() + self.site.server.drain_timeout, 0
         while closed < len(clients):
             if closed:
                 await anyio.sleep(SLICE)
-            due = len(clients)
-            passed = anyio.current_time() - started + SLICE
-            if passed < over:  # by the clock: to close so many takes time, too
-                due = min(due, math.ceil(max(CLOSES, len(clients) / over) * passed))
+            due, time_left = len(clients), deadline - anyio.current_time()
+            if time_left > SLICE:  # by the clock, because to close so many takes time, too
+                due = closed + math.ceil(max(CLOSES * SLICE, (len(clients) - closed) * SLICE / time_left))
             for room, client in clients[closed:due]:
                 with contained(room):
                     if client.id in room.clients:
