@@ -91,8 +91,8 @@ class Intake:
         return True
 
     def tell(self, record: bytes) -> None:
-        """Give the backend a join or leave record. Not in doubt: the next backend is told who is there when it begins."""
-        if self._doubted is None:
+        """Give the backend a join or leave record, unless it is empty. In doubt none: the next backend is told who is there."""
+        if record and self._doubted is None:
             self.write(Membership(record))
 
     def admit(self, client: Client) -> None:
@@ -130,7 +130,7 @@ class Intake:
         self._backend = None
         waiting = [*((piece, 0) for piece in left), *self._waiting]
         messages = [(piece, count) for piece, count in waiting if type(piece) is not Membership]
-        self._waiting = [*((Membership(join), 0) for join in joins), *messages]
+        self._waiting = [*((Membership(join), 0) for join in joins if join), *messages]
         self._size = sum(len(piece) for piece, _ in self._waiting)
 
     def detach(self) -> None:
