@@ -16,6 +16,7 @@ import pytest
 
 from scalesocket.backends import child as child_module
 from scalesocket.backends import launcher, orphans
+from scalesocket.backends import starts as starts_module
 from scalesocket.backends.child import Child, SpawnRequest
 from scalesocket.backends.groups import find_strays
 from scalesocket.backends.launcher import Spawner
@@ -292,7 +293,7 @@ async def test_a_spawner_that_hangs_is_replaced(
     spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
     room = await open_room("cat")
-    monkeypatch.setattr(launcher, "SPAWN_TIMEOUT", 0.3)
+    monkeypatch.setattr(starts_module, "SPAWN_TIMEOUT", 0.3)
     old = spawner.pid
     assert old is not None
     spawner._started_at -= launcher.SHORT_LIFE
@@ -312,13 +313,13 @@ async def test_a_spawner_that_hangs_is_replaced(
 async def test_starts_that_were_cancelled_while_the_spawner_hangs_hold_up_nobody(
     spawner: Spawner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "SPAWN_TIMEOUT", 0.3)
+    monkeypatch.setattr(starts_module, "SPAWN_TIMEOUT", 0.3)
     old = spawner.pid
     assert old is not None
     spawner._started_at -= launcher.SHORT_LIFE
     os.kill(old, signal.SIGSTOP)
-    starts = [asyncio.ensure_future(spawner.spawn(CAT)) for _ in range(launcher.MAX_IN_FLIGHT)]
-    await until(lambda: len(spawner._starts) == launcher.MAX_IN_FLIGHT)
+    starts = [asyncio.ensure_future(spawner.spawn(CAT)) for _ in range(starts_module.MAX_IN_FLIGHT)]
+    await until(lambda: len(spawner._starts.in_flight) == starts_module.MAX_IN_FLIGHT)
 
     for start in starts:
         start.cancel()
@@ -417,12 +418,12 @@ async def test_a_thousand_starts(spawner: Spawner) -> None:
 
 
 async def test_one_start_too_many_fails(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "MAX_WAITING", 10)
+    monkeypatch.setattr(starts_module, "MAX_WAITING", 10)
 
     outcomes = await asyncio.gather(*(spawner.spawn(CAT) for _ in range(100)), return_exceptions=True)
 
     started = [outcome for outcome in outcomes if isinstance(outcome, Child)]
-    assert len(started) == launcher.MAX_IN_FLIGHT + 10
+    assert len(started) == starts_module.MAX_IN_FLIGHT + 10
     assert {str(outcome) for outcome in outcomes if not isinstance(outcome, Child)} == {"too many starts are waiting"}
     for child in started:
         child.discard()
