@@ -1,12 +1,14 @@
 """A client: one websocket as its room sees it, whichever lane it came by."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntFlag
 from typing import TYPE_CHECKING
 
-from scalesocket.config.model import App
+from scalesocket.config.model import App, Rate
 from scalesocket.errors import Close
+from scalesocket.rooms.rate import RateMeter
 from scalesocket.wire.batch import Batch, ClientId
 from scalesocket.wire.handshake import Request, format_address
 
@@ -23,6 +25,8 @@ class Hold(IntFlag):
     """The client sent more than its `rate`."""
     TURN = 4
     """The client sent so much at once that others come first."""
+    GONE = 8
+    """There is nothing to read from any more."""
 
 
 class Client(ABC):
@@ -45,6 +49,7 @@ class Client(ABC):
         "query",
         "room",
         "said_at",
+        "throttle",
         "write",
     )
 
@@ -68,6 +73,8 @@ class Client(ABC):
     """When a late pong was last no fault of the peer: what it sends was not read, or what it was sent had not left."""
     held: Hold
     """Why reading is paused; 0 while it is not."""
+    throttle: "Throttle | None"
+    """Holds the client when it says more than its `rate`; None without one. The lane tells it what was said."""
     write: Callable[[bytes], object] | None
     """Takes `Batch.frames` as they are: a fan-out's short way past `send`. None where there is no such way: compressed, on
     the general lane, or closing."""
@@ -80,6 +87,7 @@ class Client(ABC):
         self.allowance = 0
         self.heard_at = self.said_at = self.pinged_at = self.excused_at = now
         self.held = Hold(0)
+        self.throttle = None
         self.write = None
 
     @property
@@ -99,6 +107,14 @@ class Client(ABC):
             self.held &= ~reason
             if not self.held:
                 self.resume_reading()
+
+    def limit_rate(self, rate: Rate | None, now: float) -> None:
+        """Measure what the client says by `rate`, if that is another one than before: then it waits for the old one no more."""
+        throttle = self.throttle
+        if rate != (throttle.rate if throttle is not None else None):
+            if throttle is not None:
+                throttle.end()
+            self.throttle = Throttle(self, rate, now) if rate is not None else None
 
     @abstractmethod
     def send(self, batch: Batch) -> None:
@@ -137,3 +153,37 @@ class Client(ABC):
     @abstractmethod
     def delivered(self) -> int:
         """A number that grows while bytes go on towards the peer; for comparing with an earlier one."""
+
+
+class Throttle:
+    """Holds one client for as long as its `rate` asks for."""
+
+    __slots__ = ("_client", "_meter", "_timer")
+
+    def __init__(self, client: Client, rate: Rate, now: float) -> None:
+        """Measure `client` from `now`, in the loop's time."""
+        self._client = client
+        self._meter = RateMeter(rate, now)
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def rate(self) -> Rate:
+        """What the client may say."""
+        return self._meter.rate
+
+    def spend(self, messages: int, size: int, now: float) -> None:
+        """Count so many messages with so many bytes; hold the client if they were too many."""
+        wait = self._meter.spend(messages, size, now)
+        if wait:
+            self._client.hold(Hold.RATE)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._client.release, Hold.RATE)
+
+    def end(self) -> None:
+        """Hold the client no more."""
+        self.cancel()
+        self._client.release(Hold.RATE)
+
+    def cancel(self) -> None:
+        """Let nothing run any more: the client is gone."""
+        if self._timer is not None:
+            self._timer.cancel()

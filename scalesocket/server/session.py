@@ -17,7 +17,6 @@ from scalesocket.config.units import KiB
 from scalesocket.errors import SHUTTING_DOWN, Close, CloseCode
 from scalesocket.gateway import Admission
 from scalesocket.rooms.client import Client, Hold
-from scalesocket.rooms.rate import RateMeter
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.frames import Opcode
 
@@ -55,9 +54,7 @@ class Session(Client):
         "_cut",
         "_is_gone",
         "_loop",
-        "_meter",
         "_queue",
-        "_rate_timer",
         "_readable",
         "_receive",
         "_scope",
@@ -83,8 +80,6 @@ class Session(Client):
         self._close: Close | None = None
         self._is_gone = False
         self._app = admission.app
-        self._meter: RateMeter | None = None
-        self._rate_timer: asyncio.TimerHandle | None = None
         self.apply(admission.app)
 
     async def run(self) -> bool:
@@ -102,8 +97,8 @@ class Session(Client):
             await self._say_farewell()
             raise
         finally:
-            if self._rate_timer is not None:
-                self._rate_timer.cancel()
+            if self.throttle is not None:
+                self.throttle.cancel()
             if refusal is None:
                 self.room.leave(self)
         if not self._is_gone and self._cut is not None:
@@ -145,11 +140,7 @@ class Session(Client):
     def apply(self, app: App) -> None:
         """Take on live changes."""
         self._app = app
-        if app.rate != (self._meter.rate if self._meter is not None else None):
-            self._meter = RateMeter(app.rate, self._loop.time()) if app.rate is not None else None
-            if self._rate_timer is not None:
-                self._rate_timer.cancel()
-            self.release(Hold.RATE)  # the time it was to wait was the old rate's
+        self.limit_rate(app.rate, self._loop.time())
 
     def pause_reading(self) -> None:
         """Take no more messages from the server, which then reads no more from the peer."""
@@ -216,11 +207,8 @@ class Session(Client):
                 return
             opcode = Opcode.TEXT
         self.room.from_client(self, [(opcode, payload)])
-        if self._meter is not None and self._close is None:
-            wait = self._meter.spend(1, len(payload), now)
-            if wait:
-                self.hold(Hold.RATE)
-                self._rate_timer = self._loop.call_later(wait, self.release, Hold.RATE)
+        if self.throttle is not None and self._close is None:
+            self.throttle.spend(1, len(payload), now)
 
     def _took(self, size: int) -> None:
         """Note that the server took so many bytes."""

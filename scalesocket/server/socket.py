@@ -11,7 +11,6 @@ from scalesocket.config.units import KiB
 from scalesocket.errors import TOO_SLOW, Close, CloseCode
 from scalesocket.gateway import Admission
 from scalesocket.rooms.client import Client, Hold
-from scalesocket.rooms.rate import RateMeter
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.deflate import inflate
 from scalesocket.wire.frames import Event, FrameReader, Opcode, encode_frame
@@ -35,7 +34,7 @@ _PING: Final = encode_frame(b"", Opcode.PING)
 class Socket(Client, asyncio.Protocol):
     """One websocket. The door puts it on a transport in place of itself, when it has written the 101."""
 
-    __slots__ = ("_is_closing", "_is_deflated", "_loop", "_meter", "_on_lost", "_rate_timer", "_reader", "_timer", "_transport")
+    __slots__ = ("_is_closing", "_is_deflated", "_loop", "_on_lost", "_reader", "_timer", "_transport")
 
     def __init__(
         self,
@@ -55,13 +54,13 @@ class Socket(Client, asyncio.Protocol):
         self._is_closing = False
         self._is_deflated = is_deflated
         self._timer: asyncio.TimerHandle | None = None
-        self._rate_timer: asyncio.TimerHandle | None = None
         self._reader = FrameReader(
             max_message=app.max_message,
             binary_as_text=not (app.binary or app.routing.client == "gwsocket"),
             inflate=inflate if is_deflated else None,
         )
-        self._meter = RateMeter(app.rate, self.heard_at) if app.rate is not None else None
+        if app.rate is not None:
+            self.limit_rate(app.rate, self.heard_at)
         if not is_deflated:
             self.write = transport.write
         self._limit_buffer(app)
@@ -90,7 +89,7 @@ class Socket(Client, asyncio.Protocol):
         if reader.has_control or reader.failure is not None or self._is_closing:
             self._handle(events, now)
         elif events:
-            if self._meter is None:  # nearly always
+            if self.throttle is None:  # nearly always
                 self.said_at = now
                 self.room.from_client(self, events)
             else:
@@ -107,14 +106,18 @@ class Socket(Client, asyncio.Protocol):
             self.room.drained(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the room; the peer is gone, or the closing handshake is done."""
-        self._take_rest()
+        """Leave the room once it has heard all that was read; the peer is gone, or the closing handshake is done."""
+        is_heard_out = self._is_closing or not self._reader.has_more
         self._send_no_more()
-        for timer in (self._timer, self._rate_timer):
-            if timer is not None:
-                timer.cancel()
-        self.room.leave(self)
-        self._on_lost(self._transport)
+        self.hold(Hold.GONE)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.throttle is not None:
+            self.throttle.cancel()
+        if is_heard_out:
+            self._leave()
+        else:
+            self._take_rest()
 
     # --- The room speaks (Client)
 
@@ -149,11 +152,7 @@ class Socket(Client, asyncio.Protocol):
     def apply(self, app: App) -> None:
         """Take on live changes."""
         self._reader.max_message = app.max_message
-        if app.rate != (self._meter.rate if self._meter is not None else None):
-            self._meter = RateMeter(app.rate, self._loop.time()) if app.rate is not None else None
-            if self._rate_timer is not None:
-                self._rate_timer.cancel()
-            self.release(Hold.RATE)  # the time it was to wait was the old rate's
+        self.limit_rate(app.rate, self._loop.time())
         self._limit_buffer(app)
 
     def pause_reading(self) -> None:
@@ -197,22 +196,26 @@ class Socket(Client, asyncio.Protocol):
             self._transport.resume_reading()
 
     def _take_rest(self) -> None:
-        """Give the room what was read before the connection went. Nobody is there to be answered."""
-        reader = self._reader
-        while reader.has_more and not self._is_closing:
-            messages = [event for event in reader.feed(b"") if event[0] < Opcode.CLOSE]
+        """Give the room what was read before the connection went, some of it a turn. Nobody is there to be answered."""
+        reader, room = self._reader, self.room
+        messages = [event for event in reader.feed(b"") if event[0] < Opcode.CLOSE]
+        if self.id in room.clients:  # it may have ended meanwhile
             if messages:
-                self.room.from_client(self, messages)
-        reader.has_more = False
+                room.from_client(self, messages)
+            if reader.has_more:
+                self._loop.call_soon(self._take_rest)
+                return
+        self._leave()
+
+    def _leave(self) -> None:
+        self.room.leave(self)
+        self._on_lost(self._transport)
 
     def _said(self, messages: list[Event], now: float) -> None:
         self.said_at = now
         self.room.from_client(self, messages)
-        if self._meter is not None and not self._is_closing:
-            wait = self._meter.spend(len(messages), sum(len(payload) for _, payload in messages), now)
-            if wait:
-                self.hold(Hold.RATE)
-                self._rate_timer = self._loop.call_later(wait, self.release, Hold.RATE)
+        if self.throttle is not None and not self._is_closing:
+            self.throttle.spend(len(messages), sum(len(payload) for _, payload in messages), now)
 
     def _handle(self, events: list[Event], now: float) -> None:
         """Act on events among which are control frames, or after which the protocol was broken."""

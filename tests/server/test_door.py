@@ -6,6 +6,8 @@ import ssl
 import struct
 import subprocess
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import pytest
 from websockets.asyncio.client import connect
 
 from scalesocket.config.model import Server
+from scalesocket.rooms.client import Client
+from scalesocket.rooms.room import Room
+from scalesocket.wire.frames import FRAMES_A_FEED, Event
 from tests.conftest import Serve
 from tests.playing import Player, Playground, program
 from tests.raw import CLOSE, FIN, TEXT, RawClient, close_payload, mask_frame, upgrade
@@ -517,3 +522,33 @@ async def test_a_flood_over_tls_that_ends_at_once_is_heard_whole(serve_express: 
     for number in range(5_000):
         assert (await bob.read_frame()).payload == b"%d" % number
     bob.writer.close()
+
+
+async def test_what_is_left_of_a_flood_when_its_sender_goes_is_heard_turn_by_turn(
+    serve_express: Serve, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await serve_express(tls_server(certificate), echo=CAT)
+    turn, heard_in = 0, Counter[int]()
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    def from_client(room: Room, client: Client, messages: Sequence[Event]) -> None:
+        heard_in[turn] += len(messages)
+
+    monkeypatch.setattr(Room, "from_client", from_client)
+    counting = asyncio.create_task(count_turns())
+    ann = await RawClient.connect(site.port, tls=tls_client(certificate))
+    ann.send(upgrade("/echo/one"))
+    await ann.read_head()
+
+    ann.send(mask_frame(b"") * 30_000)
+    ann.writer.close()
+
+    await site.until(lambda: heard_in.total() == 30_000)
+    await site.until(lambda: site.gateway.connections == 0)
+    assert max(heard_in.values()) <= 2 * FRAMES_A_FEED
+    counting.cancel()
