@@ -200,13 +200,16 @@ class Gateway:
 
     async def sweep(self) -> None:
         """Look at the deadlines of rooms and clients, for ever. Started by `open_gateway`, once."""
+        was_frozen = False
         while True:
             pools = [*self._pools.values(), *self._leaving.values()]
             interval = min((pool.check_interval for pool in pools), default=1.0)
             due = time.monotonic() + interval
             await anyio.sleep(interval)
-            if time.monotonic() > due + FROZEN:
-                continue  # the process stood still: what its peers said meanwhile is read first, then they are judged
+            # The process stood still: what its peers said meanwhile is read first, then they are judged, however late it is.
+            was_frozen = time.monotonic() > due + FROZEN and not was_frozen
+            if was_frozen:
+                continue
             now = anyio.current_time()
             for pool in pools:
                 pool.check(now)

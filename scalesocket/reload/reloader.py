@@ -20,7 +20,7 @@ from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan, make_plan
 from scalesocket.config.problems import ConfigError
 from scalesocket.control.messages import ReloadReport, Touched
-from scalesocket.errors import ScalesocketError
+from scalesocket.errors import SHUTTING_DOWN, ScalesocketError
 from scalesocket.gateway import Gateway
 from scalesocket.logs import set_log
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
@@ -128,7 +128,7 @@ class Reloader:
 
     async def _reload(self, trigger: str, *, is_dry: bool, restart: str | None) -> ReloadReport:
         if self._gateway.is_draining:
-            raise ReloadError("the server is shutting down")
+            raise ReloadError(SHUTTING_DOWN.reason)
         try:
             loaded = await self._reader.read()
             site, plan = loaded.site, make_plan(self._gateway.site, loaded.site)
@@ -141,6 +141,9 @@ class Reloader:
             if is_dry:
                 take_back_all(prepared)
                 return report
+            if self._gateway.is_draining:  # since it was read
+                take_back_all(prepared)
+                raise ReloadError(SHUTTING_DOWN.reason)
             if report.changes:
                 self._apply(site, plan, prepared)
                 log.info("reloaded", trigger=trigger, generation=self._state.generation, changes=_words(plan, is_renewed))

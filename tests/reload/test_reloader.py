@@ -358,6 +358,27 @@ async def test_what_was_prepared_is_taken_back_when_something_later_fails(file: 
     assert calls == ["prepare", "take back"]
 
 
+async def test_an_edit_that_is_not_ready_when_the_server_begins_to_end_is_not_applied(file: Path) -> None:
+    async def prepare(site: Site, plan: Plan) -> Prepared:
+        edited.gateway.is_draining = True
+        return Untouched()
+
+    class Untouched:
+        def commit(self) -> None:
+            raise AssertionError
+
+        def take_back(self) -> None:
+            pass
+
+    async with open_edited(file, SERVER + CHAT, prepare=[prepare], is_watching=False) as edited:
+        edited.write(SERVER + CHAT + OTHER)
+        with pytest.raises(ReloadError, match="the server is shutting down"):
+            await edited.reloader.reload("test")
+
+        assert set(edited.gateway.pools) == {"chat"}
+        edited.gateway.is_draining = False
+
+
 # -- what an operator asks for
 
 

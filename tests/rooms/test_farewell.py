@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn, cast
 import anyio
 import pytest
 
+from scalesocket import gateway as gateway_module
 from scalesocket.config.model import Server
 from scalesocket.errors import SHUTTING_DOWN
 from scalesocket.gateway import Gateway
@@ -270,6 +271,14 @@ async def test_a_room_whose_deadlines_cannot_be_looked_at_ends_alone(serve: Serv
     await bob.say("still here")
     await bob.hear("still here")
     assert (await bob.wait_closed())[0] == 1008  # the sweep goes on
+
+
+async def test_deadlines_hold_though_the_process_is_always_late(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_module, "FROZEN", -10.0)
+    site = await serve(game={**CAT, "client_idle_timeout": 0.3})
+    ann = await site.join("/game/one")
+
+    assert (await ann.wait_closed())[0] == 1008
 
 
 async def test_a_client_that_cannot_be_closed_keeps_no_other_room_from_its_restart(
