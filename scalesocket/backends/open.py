@@ -10,10 +10,11 @@ import structlog
 
 from scalesocket.backends.backend import Backend, Receiver
 from scalesocket.backends.child import SpawnRequest
+from scalesocket.backends.connection import connect_tcp, connect_unix, describe
 from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
 from scalesocket.backends.stdio import StdioBackend
-from scalesocket.backends.tcp import PortBackend, TargetBackend, connect_tcp, connect_unix, describe
+from scalesocket.backends.tcp import PortBackend, TargetBackend
 from scalesocket.config.model import App
 from scalesocket.errors import MAX_REASON, BackendError
 

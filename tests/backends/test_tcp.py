@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from scalesocket.backends.connection import connect_tcp, try_connect
 from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
-from scalesocket.backends.tcp import connect_tcp, try_connect
 from scalesocket.config.values import Endpoint, PortRange
 from scalesocket.errors import BackendError
 from tests.backends.lobby import Opener, Room, children, open_file_limit, program, until
