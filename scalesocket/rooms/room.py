@@ -75,7 +75,10 @@ class Room:
     # --- Clients come, speak and go
 
     def join(self, client: Client) -> Close | None:
-        """Let a client in, replay the history to it and tell the backend; return why not if there is no place."""
+        """Let a client in, replay the history to it and tell the backend; return why not if there is no place.
+
+        Who comes before the first backend hears the history when that begins: a predecessor may still add to it.
+        """
         app = self.app
         if app.max_clients is not None and len(self.clients) >= app.max_clients:
             return ROOM_FULL
@@ -92,16 +95,22 @@ class Room:
         if self.state is State.LINGERING:
             self.state = State.OPEN
         self._flow.joined()
-        if self.history is not None:
-            for batch in self.history.replay():
-                size = sum(map(len, batch.payloads))
-                client.allowance += size
-                self.counts.messages_out += len(batch.payloads)
-                self.counts.bytes_out += size
-                client.send(batch)
+        if self._was_open:
+            self._replay(client)
         self._intake.admit(client)
         self._intake.tell(self._conversation.join_record(client))
         return None
+
+    def _replay(self, client: Client) -> None:
+        """Send the history to a client that has not heard anything."""
+        if self.history is None:
+            return
+        for batch in self.history.replay():
+            size = sum(map(len, batch.payloads))
+            client.allowance += size
+            self.counts.messages_out += len(batch.payloads)
+            self.counts.bytes_out += size
+            client.send(batch)
 
     def leave(self, client: Client) -> None:
         """Forget a client and tell the backend. Calls may repeat."""
@@ -318,6 +327,9 @@ class Room:
         self._backend = backend
         self._conversation.begin()
         self._deadlines.begin(now)
+        if not self._was_open:
+            for client in tuple(self.clients.values()):
+                self._replay(client)
         self._intake.begin(backend)
         self._was_open = True
         if self.state is State.STARTING:

@@ -469,6 +469,22 @@ async def test_persistent_history_outlives_the_room(serve: Serve) -> None:
     await eve.hear_nothing(within=0.1)
 
 
+async def test_persistent_history_has_the_last_words_of_a_room_that_was_still_ending(serve: Serve) -> None:
+    slow = ["sh", "-c", "while read line; do echo $line; done; sleep 0.3; echo bye"]
+    site = await serve(game={"command": slow, "history": {"size": 5, "persist": True}})
+    ann = await site.join("/game/one")
+    await ann.say("hello")
+    await ann.hear("hello")
+    await ann.leave()
+    await site.until(lambda: not site.gateway.pools["game"].rooms)
+
+    bob = await site.join("/game/one")  # its program starts when the other has ended
+
+    await bob.hear("hello", "bye")
+    await bob.say("mine")
+    await bob.hear("mine")
+
+
 async def test_persistent_history_is_kept_for_as_many_rooms_as_max_rooms_says(serve: Serve) -> None:
     site = await serve(game={**CAT, "history": {"size": 2, "persist": True}, "max_rooms": 2})
     for room in ("one", "two", "three"):
