@@ -22,6 +22,7 @@ from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.server.handover import CUT, PEER
 from scalesocket.server.http.app import create_http_app
+from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.only_worker import claim_only_worker
 from scalesocket.server.session import Receive, Send, Session
 from scalesocket.wire.handshake import Request
@@ -36,6 +37,7 @@ DISCARD_TIMEOUT: Final = 60.0
 
 def create_app(path: str) -> "SiteApp":
     """Make the ASGI app of a site file, for a stock Hypercorn with one worker. The file is read when the server starts."""
+    decline_deflate()
     return SiteApp(Path(path))
 
 

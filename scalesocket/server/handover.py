@@ -21,6 +21,7 @@ from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 
 from scalesocket.config.units import KiB
+from scalesocket.server.no_deflate import decline_deflate
 
 if TYPE_CHECKING:
     from scalesocket.gateway import Gateway
@@ -119,6 +120,7 @@ class Hypercorn:
         self._tasks = tasks
         self._terminated = EventWrapper()
         self._config = SiteConfig(gateway)
+        decline_deflate()
         self._idle = asyncio.Event()
         self._transports: set[asyncio.BaseTransport] = set()
 

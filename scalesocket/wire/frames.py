@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Final, Protocol
 
+from scalesocket.config.units import KiB
 from scalesocket.errors import Close, CloseCode
 
 
@@ -32,6 +33,8 @@ MASKED: Final = 0x80
 MAX_CONTROL: Final = 125
 FRAMES_A_FEED: Final = 1024
 """Frames taken at a time: in one read of uvloop there may be 43,000, and to handle them all would hold up everyone for 0.1 s."""
+INFLATED_A_FEED: Final = 256 * KiB
+"""Bytes inflated after which a feed ends: 260 kB that came in one read were 250 MiB, and held up everyone for 0.2 s."""
 FINAL_TEXT: Final = FIN | Opcode.TEXT
 
 _OPCODES: Final = {opcode.value: opcode for opcode in Opcode}  # a look-up costs a tenth of what Opcode(…) does
@@ -103,6 +106,7 @@ class FrameReader:
     __slots__ = (
         "_fragments",
         "_inflate",
+        "_inflated",
         "_is_deflated",
         "_needed",
         "_opcode",
@@ -132,6 +136,7 @@ class FrameReader:
         self.has_more = False
         """Whether whole frames may be left, because there were more than a turn may take; `feed(b"")` goes on with them."""
         self._inflate = inflate
+        self._inflated = 0  # bytes, by the running feed
         self._rest: bytes | bytearray = b""
         self._needed = 0  # bytes of `_rest` that complete the next frame, or 0 when not even its header is there
         self._opcode: Opcode | None = None  # of the message whose fragments are held
@@ -141,6 +146,8 @@ class FrameReader:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Take what was read; return what it completed, in order, but no more than FRAMES_A_FEED frames of it.
+
+        A message that takes it past INFLATED_A_FEED bytes of inflated ones is the last, too.
 
         After a CLOSE event or a failure the client has nothing more to say: do not feed further chunks.
         """
@@ -157,6 +164,7 @@ class FrameReader:
         else:
             data = chunk
         self.has_control = self.has_more = False
+        self._inflated = 0
         events: list[Event] = []
         try:
             at = self._read_frames(data, events)
@@ -200,6 +208,9 @@ class FrameReader:
             at = after
             if events and events[-1][0] is Opcode.CLOSE:
                 return end
+            if self._inflated > INFLATED_A_FEED:
+                self.has_more = end - at >= 2
+                break
         else:
             self.has_more = end - at >= 2
         return at
@@ -279,7 +290,7 @@ class FrameReader:
             self._fragments = b""
         self._opcode, self._utf8 = None, None
         if self._is_deflated:
-            payload = self._inflated(payload)
+            payload = self._undo_deflate(payload)
         if kind is Opcode.TEXT and not was_checked and not payload.isascii():
             _check_utf8(payload)
         events.append((kind, payload))
@@ -293,7 +304,7 @@ class FrameReader:
     def _too_big(self) -> _Violation:
         return _Violation(CloseCode.TOO_BIG, f"the message is longer than max_message ({self.max_message} bytes)")
 
-    def _inflated(self, payload: bytes) -> bytes:
+    def _undo_deflate(self, payload: bytes) -> bytes:
         assert self._inflate is not None
         try:
             inflated = self._inflate(payload, self.max_message)
@@ -301,6 +312,7 @@ class FrameReader:
             raise _Violation(CloseCode.INVALID_DATA, "the compressed data is damaged") from error
         if inflated is None:
             raise self._too_big()
+        self._inflated += len(inflated)
         return inflated
 
 

@@ -52,6 +52,20 @@ async def open_mute(general: General, path: str) -> socket.socket:
 # --- Messages
 
 
+async def test_compression_is_declined_because_it_would_be_inflated_without_a_bound() -> None:
+    async with open_general(App(name="game", command=["cat"], compression=True)) as general:
+        sock = await keep_alive_connection(general.playground.port)
+        with closing(sock):
+            offer = b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+            await asyncio.get_running_loop().sock_sendall(sock, UPGRADE.removesuffix(b"\r\n") % b"/game/one" + offer)
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += await asyncio.get_running_loop().sock_recv(sock, 1)
+
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert b"permessage-deflate" not in head
+
+
 async def test_a_message_longer_than_the_apps_limit_closes_with_1009() -> None:
     # Hypercorn has one limit for all apps; the lesser one is ours to keep, in bytes and not in characters.
     small, large = App(name="small", command=["cat"], max_message=1000), App(name="large", command=["cat"])

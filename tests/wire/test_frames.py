@@ -16,6 +16,7 @@ from scalesocket.errors import Close, CloseCode
 from scalesocket.wire.deflate import deflate, inflate
 from scalesocket.wire.frames import (
     FRAMES_A_FEED,
+    INFLATED_A_FEED,
     Event,
     FrameReader,
     Opcode,
@@ -106,6 +107,17 @@ def test_a_crowd_of_frames_is_taken_in_parts(surplus: int) -> None:
     assert [len(part) <= FRAMES_A_FEED for part in parts] == [True] * max(1, -(-len(texts) // FRAMES_A_FEED))
     assert [payload for part in parts for _, payload in part] == texts
     assert reader.feed(mask_frame(b"the rest")[1:]) == [(Opcode.TEXT, b"the rest")]
+
+
+def test_a_crowd_of_inflated_messages_is_taken_in_parts() -> None:
+    message = b"x" * (INFLATED_A_FEED // 2)
+    reader = make_reader(max_message=len(message), inflate=inflate)
+    parts = [reader.feed(mask_frame(deflate(message), flags=RSV1) * 8 + mask_frame(b"last"))]
+    while reader.has_more:
+        parts.append(reader.feed(b""))
+
+    assert [len(part) for part in parts] == [3, 3, 3]
+    assert [payload for part in parts for _, payload in part] == [message] * 8 + [b"last"]
 
 
 def test_fragments_count_as_frames_too() -> None:
