@@ -74,6 +74,10 @@ class Backend(Protocol):
     def unsent(self) -> int:
         """Bytes of input the backend has not taken yet (0 after its input is gone)."""
 
+    @property
+    def output(self) -> tuple[int, int]:
+        """Bytes of output that were read, and bytes that wait to be read now."""
+
     def write(self, records: bytes) -> bool:
         """Queue input. Never raises: returns False if it was discarded, because the backend ended or closed its input."""
 

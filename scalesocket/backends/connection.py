@@ -11,7 +11,7 @@ from typing import Final, cast
 import anyio
 
 from scalesocket.backends.backend import Exit, Receiver
-from scalesocket.backends.pipes import HIGH_WATER, LOW_WATER
+from scalesocket.backends.pipes import HIGH_WATER, LOW_WATER, count_unread
 from scalesocket.backends.ports import LOOPBACK
 from scalesocket.backends.process import is_over
 from scalesocket.errors import BackendError
@@ -34,6 +34,8 @@ class Connection(asyncio.Protocol):
         self._is_paused = True
         self._early = b""
         """What was read before anybody asked for it."""
+        self.taken = 0
+        """Bytes that were read and given to the receiver."""
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
         """Done when the connection has ended, and all output was given to the receiver. Not to be cancelled."""
@@ -53,6 +55,12 @@ class Connection(asyncio.Protocol):
         """Bytes the peer has not taken."""
         assert self._transport is not None
         return self._transport.get_write_buffer_size() if self.exit is None else 0
+
+    @property
+    def unread(self) -> int:
+        """Bytes that were sent to us and that the receiver has not seen."""
+        connected = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return len(self._early) + (count_unread(connected.fileno()) if connected is not None else 0)
 
     def write(self, records: bytes) -> bool:
         """Queue input; False if the connection has ended."""
@@ -119,6 +127,7 @@ class Connection(asyncio.Protocol):
             assert self._transport is not None
             self._transport.pause_reading()
         elif self.exit is None:
+            self.taken += len(data)
             self._receiver.backend_output(data)
 
     def eof_received(self) -> None:
@@ -147,6 +156,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         early, self._early = self._early, b""
         if early:
+            self.taken += len(early)
             self._receiver.backend_output(early)
         if not self._is_paused:
             self._transport.resume_reading()

@@ -262,13 +262,21 @@ class Spawner:
         """A spawner that does not answer holds up everyone: it is killed, and replaced when it is gone."""
         assert self._loop is not None
         self._clock = None
-        while self._read_one():  # it may have answered while the loop was held up
+        while self._link is not None and self._read_one():  # it may have answered while the loop was held up
             pass
+        self._send()  # to read them made place for others
         if self._starts.fail_late(self._loop.time()):
             log.error("the spawner does not answer", pid=self.pid, after=SPAWN_TIMEOUT)
             if self._process is not None:
                 self._process.kill()
+                self._loop.call_later(RELEASE_TIMEOUT, self._give_up, self._process.pid)
         self._watch_clock()
+
+    def _give_up(self, pid: int) -> None:
+        """A spawner that was killed and is still there can't be replaced: nobody waits for it."""
+        if self.pid == pid and not self._is_closed:
+            log.error("the spawner does not end", pid=pid)
+            self._starts.fail_all("the spawner does not end")
 
     def _read(self) -> None:
         """Read some reports."""
@@ -333,7 +341,9 @@ class Spawner:
         self._unwatch()
         self._process = None
         self._orders.clear()
-        log.error("the spawner died", pid=old, status=status, children=len(self._children))
+        log.error(
+            "the spawner died", pid=old, status=status, children=len(self._children), hint="rooms go on; another is started"
+        )
         self._starts.begin_again()
         if self._loop.time() - self._started_at < SHORT_LIFE:
             self._starts.fail_all("the spawner is not running")

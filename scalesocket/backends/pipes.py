@@ -5,7 +5,10 @@ less than half as much, and closing never waits for input that nobody takes.
 """
 
 import asyncio
+import fcntl
 import os
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -24,6 +27,16 @@ MAX_LEFTOVER: Final = 1024 * 1024
 """Bytes read at most when everyone who could write is gone."""
 MAX_VECTOR: Final = 64
 """Pieces given to one writev."""
+
+
+def count_unread(fd: int) -> int:
+    """Bytes that wait to be read from a pipe or a socket; 0 for one that is closed."""
+    count = bytearray(4)
+    try:
+        fcntl.ioctl(fd, termios.FIONREAD, count)
+    except (OSError, ValueError):
+        return 0
+    return int.from_bytes(count, sys.byteorder)
 
 
 class InputPipe:
@@ -166,7 +179,7 @@ class InputPipe:
 class OutputPipe:
     """The read end of a child's standard output or error."""
 
-    __slots__ = ("_fd", "_is_paused", "_on_chunk", "_readers", "is_drained")
+    __slots__ = ("_fd", "_is_paused", "_on_chunk", "_readers", "is_drained", "taken")
 
     def __init__(self, fd: int, on_chunk: Callable[[bytes], None], readers: Readers) -> None:
         """Read from now on, when `readers` calls: `on_chunk` is called with each chunk."""
@@ -174,9 +187,16 @@ class OutputPipe:
         self._fd = fd
         self._on_chunk = on_chunk
         self._is_paused = False
+        self.taken = 0
+        """Bytes that were read."""
         self.is_drained = asyncio.Event()
         """Set at the end of file, and when the pipe is closed."""
         readers.add(fd, self._read)
+
+    @property
+    def unread(self) -> int:
+        """Bytes that are in the pipe."""
+        return count_unread(self._fd)
 
     def pause(self) -> None:
         """Stop reading. Calls may repeat."""
@@ -206,6 +226,7 @@ class OutputPipe:
             if not chunk:
                 break
             left -= len(chunk)
+            self.taken += len(chunk)
             self._on_chunk(chunk)
         self.close()
 
@@ -223,6 +244,7 @@ class OutputPipe:
         except BlockingIOError:
             return
         if chunk:
+            self.taken += len(chunk)
             self._on_chunk(chunk)
         else:
             self.close()

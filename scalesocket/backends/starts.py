@@ -21,7 +21,7 @@ SPAWN_TIMEOUT: Final = 10.0
 class Start:
     """A child that was asked for."""
 
-    __slots__ = ("answer", "due", "is_second_try", "is_wanted", "number", "packet")
+    __slots__ = ("answer", "due", "is_in_flight", "is_second_try", "is_wanted", "number", "packet")
 
     def __init__(self, number: int, packet: bytes) -> None:
         self.number = number
@@ -30,6 +30,8 @@ class Start:
         """Awaited by `wait` alone, which is cancelled with it."""
         self.due = math.inf
         """When the spawner is to have answered, in the loop's time; infinite unless that is still to be judged."""
+        self.is_in_flight = False
+        """The spawner was asked for it and has not answered."""
         self.is_second_try = False
         self.is_wanted = True
         """Until who asked for it was cancelled."""
@@ -47,7 +49,7 @@ class Start:
         """Wait until nothing is left of a start that nobody wants any more."""
         self.is_wanted = False
         if self.answer.cancelled():
-            if self.due == math.inf:  # the spawner does not know of it, and never will
+            if not self.is_in_flight:  # the spawner does not know of it, and never will
                 return
             self.answer = asyncio.get_running_loop().create_future()
         self.answer.add_done_callback(_discard)
@@ -58,7 +60,7 @@ class Start:
 
     def succeed(self, child: Child) -> None:
         """It is there. Killed, if it comes too late."""
-        if self.answer.cancelled():  # just now: it is for `_call_off`, which comes next
+        if self.answer.cancelled() and self.is_wanted:  # cancelled just now: it is for `_call_off`, which comes next
             self.answer = asyncio.get_running_loop().create_future()
         if self.answer.done():
             child.discard()
@@ -98,14 +100,14 @@ class Starts:
     def sent(self, now: float) -> None:
         """The spawner was asked for `next()`."""
         start = self.waiting.popleft()
-        start.due = now + SPAWN_TIMEOUT
+        start.due, start.is_in_flight = now + SPAWN_TIMEOUT, True
         self.in_flight[start.number] = start
 
     def answered(self, number: int) -> Start | None:
         """Take out what the spawner speaks of; None if it was given up."""
         start = self.in_flight.pop(number, None)
         if start is not None:
-            start.due = math.inf
+            start.due, start.is_in_flight = math.inf, False
         return start
 
     @property

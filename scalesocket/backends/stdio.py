@@ -27,6 +27,11 @@ class StdioBackend:
         """Bytes of input the process has not taken yet."""
         return self._stdin.unsent
 
+    @property
+    def output(self) -> tuple[int, int]:
+        """Bytes of output that were read, and those in the pipe."""
+        return self._stdout.taken, self._stdout.unread
+
     def write(self, records: bytes) -> bool:
         """Queue input."""
         return self._stdin.write(records)

@@ -33,6 +33,11 @@ class TargetBackend:
         """Bytes of input the target has not taken yet."""
         return self._connection.unsent
 
+    @property
+    def output(self) -> tuple[int, int]:
+        """Bytes of output that were read, and those the kernel has for us."""
+        return self._connection.taken, self._connection.unread
+
     def write(self, records: bytes) -> bool:
         """Queue input."""
         return self._connection.write(records)
@@ -94,6 +99,11 @@ class PortBackend:
     def unsent(self) -> int:
         """Bytes of input the process has not taken yet."""
         return self._connection.unsent
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Bytes of output that were read, and those the kernel has for us."""
+        return self._connection.taken, self._connection.unread
 
     async def connect(self, *, timeout: float, delay: float) -> None:
         """Connect as soon as the process listens, but not before `delay` seconds have passed.

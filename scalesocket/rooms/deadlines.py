@@ -43,8 +43,12 @@ class Deadlines:
     def check(self, now: float) -> None:
         """Look at the backend and the clients."""
         room = self._room
+        if room.last_word is not None:  # it ends, which has deadlines of its own
+            return
         if self._is_deaf(now):
-            log.error("backend does not read", app=room.app.name, room=room.name)
+            log.error(
+                "backend does not read, its room ends", app=room.app.name, room=room.name, stall_timeout=room.app.stall_timeout
+            )
             room.stop(BACKEND_DEAF)
             return
         for client in list(room.clients.values()):

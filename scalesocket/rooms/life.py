@@ -10,7 +10,7 @@ from typing import Final
 import anyio
 import structlog
 
-from scalesocket.backends.backend import Backend, Receiver
+from scalesocket.backends.backend import Backend, Exit, Receiver
 from scalesocket.config.model import App
 from scalesocket.errors import BACKEND_ENDED, BackendError, Close, CloseCode
 from scalesocket.rooms.keeper import Keeper
@@ -90,7 +90,7 @@ class Life:
             try:
                 room.attach(backend)
                 end = await backend.wait_exit()
-                close = BACKEND_ENDED if end.is_success else Close(CloseCode.BACKEND_FAILED, str(end))
+                close = BACKEND_ENDED if end.status == 0 else Close(_code(end), str(end))
                 if not end.is_success:
                     log.warning("backend ended", app=room.app.name, room=room.name, pid=backend.pid, why=close.reason)
                 delay = self._restart_delay(close, is_success=end.is_success)
@@ -98,13 +98,15 @@ class Life:
                     room.leave_map()
                 else:
                     room.begin_again()
-                await self._drain(backend)
-                if delay is None:
-                    room.close_clients(close)
+                if await self._drain(backend):
+                    room.flush()
+                    if delay is None:
+                        room.close_clients(close)
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._endings.wait()
                     end = await backend.stop(signal=room.app.stop_signal, timeout=room.app.stop_timeout)
+                room.flush()
                 room.detach()
                 self._keeper.room_exited(room, end)
         if delay is None:
@@ -112,19 +114,22 @@ class Life:
             return 0.0
         return delay
 
-    async def _drain(self, backend: Backend) -> None:
-        """Deliver what an ended backend has still said.
+    async def _drain(self, backend: Backend) -> bool:
+        """Deliver what an ended backend has still said; False if somebody it left still holds its output after that.
 
-        Somebody it left may hold its output for ever: that is awaited for `stop_timeout`. But while the output waits for
-        slow clients, what is unread may be the backend's own last words; `Flow` bounds that.
+        That is awaited for `stop_timeout`. But while the output waits for slow clients, what was unread when the backend
+        ended may be its own last words; `Flow` bounds that.
         """
-        room, is_waiting = self.room, True
-        while is_waiting:
+        room, patience = self.room, max(self.room.app.stop_timeout, LAST_WORDS)
+        own = sum(backend.output)
+        while True:
             was_waiting = room.is_output_waiting
-            with anyio.move_on_after(max(room.app.stop_timeout, LAST_WORDS)) as scope:
+            with anyio.move_on_after(patience) as scope:
                 await backend.wait_drained()
-            is_waiting = scope.cancelled_caught and (was_waiting or room.is_output_waiting)
-        room.flush()
+            if not scope.cancelled_caught:
+                return True
+            if backend.output[0] >= own or not (was_waiting or room.is_output_waiting):
+                return False
 
     def _restart_delay(self, close: Close, *, is_success: bool) -> float | None:
         """Seconds until the next backend, or None for the end: nobody is there to play with it, or it failed too often."""
@@ -137,3 +142,7 @@ class Life:
         else:
             log.warning("backend starts again", app=room.app.name, room=room.name, why=close.reason, seconds=round(delay, 3))
         return delay
+
+
+def _code(end: Exit) -> CloseCode:
+    return CloseCode.NORMAL if end.is_success else CloseCode.BACKEND_FAILED

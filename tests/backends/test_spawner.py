@@ -11,6 +11,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -20,6 +21,7 @@ from scalesocket.backends import starts as starts_module
 from scalesocket.backends.child import Child, SpawnRequest
 from scalesocket.backends.groups import find_strays
 from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.starts import Start, Starts
 from scalesocket.errors import BackendError, SpawnerError
 from tests.backends.lobby import (
     PROGRAMS,
@@ -308,6 +310,79 @@ async def test_a_spawner_that_hangs_is_replaced(
     await room.hear(b"still here\n")
     await room.stop()
     await (await open_room("cat")).stop()
+
+
+async def test_starts_that_wait_are_asked_for_when_the_clock_reads_the_answers_of_others(
+    spawner: Spawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starts_module, "SPAWN_TIMEOUT", 1.0)
+    woken, wake = os.pipe()
+    loop = asyncio.get_running_loop()
+
+    def be_slow() -> None:
+        os.read(woken, 1)
+        time.sleep(0.4)
+
+    loop.add_reader(woken, be_slow)
+    first = await spawner.spawn(CAT)  # sets the clock
+    await asyncio.sleep(0.8)
+    waits = [asyncio.ensure_future(spawner.spawn(CAT)) for _ in range(2 * starts_module.MAX_IN_FLIGHT + 5)]
+    await asyncio.sleep(0)
+    os.write(wake, b"x")
+
+    async with asyncio.timeout(5):
+        for child in (first, *await asyncio.gather(*waits)):
+            child.discard()
+    await until(lambda: not spawner.groups)
+    loop.remove_reader(woken)
+    os.close(woken)
+    os.close(wake)
+
+
+async def test_the_clock_does_not_mind_that_there_is_no_spawner(
+    spawner: Spawner, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
+) -> None:
+    monkeypatch.setattr(starts_module, "SPAWN_TIMEOUT", 0.3)
+    monkeypatch.setattr(launcher, "PAUSE", 0.6)
+    (await spawner.spawn(CAT)).discard()
+    assert spawner.pid is not None
+    os.kill(spawner.pid, signal.SIGKILL)
+    await until(lambda: spawner.pid is None)
+
+    await until(lambda: spawner.pid is not None)
+
+    (await spawner.spawn(CAT)).discard()
+    await until(lambda: not spawner.groups)
+
+
+async def test_a_child_that_comes_too_late_for_one_who_was_cancelled_is_killed() -> None:
+    start = Start(1, b"")
+    waiting = asyncio.create_task(start.wait())
+    await asyncio.sleep(0)
+    starts = Starts()
+    starts.waiting.append(start)
+    starts.sent(now=0.0)
+    waiting.cancel()
+    starts.fail_late(now=100.0)
+    await asyncio.sleep(0)
+    assert not waiting.done()  # the spawner still has it
+
+    child = FakeChild()
+    starts.in_flight[1].succeed(cast(Child, child))
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert child.is_discarded
+
+
+class FakeChild:
+    is_discarded = False
+
+    def discard(self) -> None:
+        self.is_discarded = True
+
+    async def wait_released(self) -> None:
+        assert self.is_discarded
 
 
 async def test_starts_that_were_cancelled_while_the_spawner_hangs_hold_up_nobody(

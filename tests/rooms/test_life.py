@@ -311,6 +311,43 @@ async def test_a_process_left_behind_is_killed_after_stop_timeout(serve: Serve) 
     assert not is_alive(pid)
 
 
+@pytest.mark.parametrize("routing", ["text", "gwsocket"])
+async def test_a_process_left_behind_that_goes_on_is_cut_off_once_at_its_kill(serve: Serve, routing: str) -> None:
+    settings = {} if routing == "text" else {"routing": "gwsocket"}
+    site = await serve(game={"command": program("heirs", routing), "stop_timeout": 0.1, "restart": "always", **settings})
+    ann = await site.join("/game/one")
+    pool, halves, started = site.gateway.pools["game"], 0, 0
+
+    async with asyncio.timeout(20):
+        while (started := pool.status().backend_starts) < 4:
+            halves += await ann.listen() != "0123456789" * 10
+
+    assert halves <= started
+
+
+@pytest.mark.parametrize("slow_client", ["close", "block"])
+async def test_a_flood_of_a_process_left_behind_ends_however_slowly_it_is_read(serve_express: Serve, slow_client: str) -> None:
+    flood = ["sh", "-c", "yes 0123456789012345678901234567890123456789 & exit 0"]
+    site = await serve_express(game={"command": flood, "stop_timeout": 0.3, "slow_client": slow_client})
+    ann = await site.join_raw("/game/one")
+
+    async with asyncio.timeout(10):
+        while site.gateway.pools["game"].all_rooms:
+            await ann.reader.read(65536)
+            await asyncio.sleep(0.005)
+
+
+async def test_a_target_that_goes_is_not_called_a_program(serve: Serve) -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    site = await serve(game={"tcp": f"127.0.0.1:{port}"})
+
+    ann = await site.join("/game/one")
+
+    assert await ann.wait_closed() == (1000, "the target closed the connection")
+    server.close()
+
+
 async def test_a_command_that_cannot_start_closes_its_clients_with_1011_and_why(serve: Serve) -> None:
     site = await serve(game={"command": ["/no/such/program"]}, other={"command": ["cat"]})
 
