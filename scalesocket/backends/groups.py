@@ -27,10 +27,11 @@ def reap_group(pid: int) -> bool:
     return True
 
 
-def find_strays(session: int, groups: Collection[int]) -> list[int]:
-    """Our own children in this session that belong to none of these groups.
+def find_strays(session: int, groups: Collection[int], since: float) -> list[int]:
+    """Our own children in this session that lead a group which is none of these, and started after `since`.
 
-    Every child of a spawner is in the spawner's session, so what it had started is told from children of others.
+    Every child of a spawner is in the spawner's session, so what it had started is told from children of others; and by
+    `since`, in seconds of CLOCK_BOOTTIME, from what running programs had started and left to us.
     A thread of ours that ends meanwhile hands its children to another. Raises OSError if no descriptor is left.
     """
     strays = []
@@ -40,7 +41,13 @@ def find_strays(session: int, groups: Collection[int]) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         for pid in map(int, pids):
-            with contextlib.suppress(ProcessLookupError):
-                if os.getsid(pid) == session and os.getpgid(pid) not in groups:
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                if os.getsid(pid) == session and os.getpgid(pid) == pid not in groups and _started_at(pid) >= since:
                     strays.append(pid)
     return strays
+
+
+def _started_at(pid: int) -> float:
+    """When a process started (proc_pid_stat(5)), in seconds of CLOCK_BOOTTIME, to the hundredth."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from array import array
 from collections import deque
 from pathlib import Path
@@ -344,6 +345,7 @@ class Spawner:
         log.error(
             "the spawner died", pid=old, status=status, children=len(self._children), hint="rooms go on; another is started"
         )
+        asked_at = min((start.asked_at for start in self._starts.in_flight.values()), default=None)
         self._starts.begin_again()
         if self._loop.time() - self._started_at < SHORT_LIFE:
             self._starts.fail_all("the spawner is not running")
@@ -352,7 +354,9 @@ class Spawner:
             self._relaunch()
         strays: list[int] = []
         try:  # after the launch, which comes about whatever becomes of this
-            strays = find_strays(old, self._children.keys())
+            if asked_at is not None:
+                since = time.clock_gettime(time.CLOCK_BOOTTIME) - (self._loop.time() - asked_at) - 1.0
+                strays = find_strays(old, self._children.keys(), since)
         except OSError as error:
             log.error("cannot look for what the spawner had started", pid=old, error=str(error))
         for child in tuple(self._children.values()):  # after the launch, which can't do without descriptors

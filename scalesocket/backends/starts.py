@@ -21,13 +21,15 @@ SPAWN_TIMEOUT: Final = 10.0
 class Start:
     """A child that was asked for."""
 
-    __slots__ = ("answer", "due", "is_in_flight", "is_second_try", "is_wanted", "number", "packet")
+    __slots__ = ("answer", "asked_at", "due", "is_in_flight", "is_second_try", "is_wanted", "number", "packet")
 
     def __init__(self, number: int, packet: bytes) -> None:
         self.number = number
         self.packet = packet
         self.answer: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         """Awaited by `wait` alone, which is cancelled with it."""
+        self.asked_at = 0.0
+        """When the spawner was asked for it last, in the loop's time."""
         self.due = math.inf
         """When the spawner is to have answered, in the loop's time; infinite unless that is still to be judged."""
         self.is_in_flight = False
@@ -100,7 +102,7 @@ class Starts:
     def sent(self, now: float) -> None:
         """The spawner was asked for `next()`."""
         start = self.waiting.popleft()
-        start.due, start.is_in_flight = now + SPAWN_TIMEOUT, True
+        start.asked_at, start.due, start.is_in_flight = now, now + SPAWN_TIMEOUT, True
         self.in_flight[start.number] = start
 
     def answered(self, number: int) -> Start | None:

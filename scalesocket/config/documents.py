@@ -50,8 +50,8 @@ def parse_document(text: str, file: Path) -> Document:
         tables = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(text, file, error)]) from None
-    except RecursionError:
-        message = "arrays or tables are nested too deeply"
+    except (RecursionError, ValueError) as error:  # a ValueError: Python reads no number of more than 4,300 digits
+        message = "arrays or tables are nested too deeply" if isinstance(error, RecursionError) else "a number is far too long"
         raise ConfigError([Problem(place=Place(file=file), message=message)]) from None
     entries = scan_positions(text)
     return Document(

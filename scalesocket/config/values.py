@@ -141,6 +141,8 @@ def parse_pattern(pattern: str) -> str:
     except re.error as error:
         at = "" if error.pos is None else f" at character {error.pos + 1}"
         raise ValueError(f"bad regular expression: {error.msg}{at}") from None
+    except (OverflowError, RecursionError):
+        raise ValueError("bad regular expression: it repeats or nests too much") from None
     return pattern
 
 

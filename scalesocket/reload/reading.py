@@ -35,6 +35,7 @@ class SiteReader:
         """
         while True:
             before = await wait_settled(self._watched)
+            self._read = before  # also when a mistake of ours ends this: it is not to be read again and again
             result = await to_thread.run_sync(self._load, abandon_on_cancel=True)
             watched = self._files_of(result)
             is_stable = watched == self._watched and watched.fingerprint() == before

@@ -3,12 +3,20 @@
 from collections import deque
 from itertools import groupby
 from operator import itemgetter
-from typing import Literal
+from typing import Literal, TypedDict
 
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.frames import Opcode
 
 Keep = Literal["all", "tagged"]
+
+
+class Bounds(TypedDict):
+    """What a history keeps; see `History`."""
+
+    size: int
+    keep: Keep
+    max_bytes: int
 
 
 class History:
@@ -26,11 +34,17 @@ class History:
         `keep`: `all` but what the backend gave a `_cache: false`, or only what it `tagged` with `_cache: true`.
         """
         self._size = size
-        self._keep = keep
+        self._keep: Keep = keep
         self._max_bytes = max_bytes
         self._messages: deque[tuple[Opcode, bytes]] = deque()
         self._bytes = 0
         self._replay: list[Batch] | None = None
+
+    def apply(self, *, size: int, keep: Keep, max_bytes: int) -> None:
+        """Take on other bounds; what is kept by now and fits is kept on."""
+        self._size, self._keep, self._max_bytes = size, keep, max_bytes
+        self._trim()
+        self._replay = None
 
     def remember(self, batch: Batch) -> None:
         """Keep a batch's messages if they were for everyone (whoever it excepted); never those addressed to some."""
@@ -41,9 +55,13 @@ class History:
         for payload in fitting[-self._size :]:
             messages.append((batch.opcode, payload))
             self._bytes += len(payload)
-            while len(messages) > self._size or self._bytes > self._max_bytes:
-                self._bytes -= len(messages.popleft()[1])
+            self._trim()
         self._replay = None
+
+    def _trim(self) -> None:
+        messages = self._messages
+        while len(messages) > self._size or self._bytes > self._max_bytes:
+            self._bytes -= len(messages.popleft()[1])
 
     def replay(self) -> list[Batch]:
         """Return what a newcomer is sent. Between two messages it is the same list, so that its frames are encoded once."""

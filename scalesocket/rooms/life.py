@@ -63,6 +63,7 @@ class Life:
             if self._predecessor is not None:
                 await self._predecessor.wait_ended()
                 self._predecessor = None
+                self.room.predecessor_ended()
             await self._live()
         finally:
             self.room.end()

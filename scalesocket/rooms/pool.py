@@ -9,11 +9,10 @@ import structlog
 
 from scalesocket.backends.backend import Exit
 from scalesocket.config.model import App
-from scalesocket.config.model import History as HistorySettings
 from scalesocket.config.plan import with_live_changes
 from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, TOO_MANY_ROOMS, Close, CloseCode
 from scalesocket.rooms.client import Client
-from scalesocket.rooms.history import History
+from scalesocket.rooms.history import Bounds, History
 from scalesocket.rooms.life import Life, OpenBackend
 from scalesocket.rooms.room import Room, State
 from scalesocket.rooms.turnstile import Turnstile
@@ -67,7 +66,7 @@ class RoomPool:
         self.refusals: Counter[str] = Counter()
         self._last: dict[str, Room] = {}  # by name, the newest room that has not ended: what a successor waits for
         self._alive: set[Room] = set()
-        self._histories: dict[str, tuple[HistorySettings, History]] = {}  # with `persist`; the least recently used first
+        self._histories: dict[str, History] = {}  # with `persist`; the least recently used first
         self._ended_counts = Counts()
         self._starts = 0
         self._failures = 0
@@ -126,7 +125,8 @@ class RoomPool:
     def apply(self, app: App) -> None:
         """Take on an edit: live changes for running rooms too, the rest for rooms opened from now on.
 
-        A lingering room of an app that changed for new rooms is stopped, so that the next client meets the new settings.
+        A lingering room of an app that changed for new rooms is stopped, so that the next client meets the new settings; one
+        that still starts and has no clients any more will not linger.
         """
         old, self.app = self.app, app
         for room in list(self.rooms.values()):
@@ -135,6 +135,7 @@ class RoomPool:
                 if room.state is State.LINGERING and live != app and old != app:
                     room.stop(BACKEND_ENDED)
                 else:
+                    room.is_outdated |= not room.clients and live != app and old != app
                     room.apply(live)
         self._bound_histories()
 
@@ -197,14 +198,15 @@ class RoomPool:
 
     def _open_room(self, name: str, request: Request) -> Room:
         app = self.app
-        room = Room(name, app, history=self._history(name), keeper=self)
+        predecessor = self._last.get(name)
+        room = Room(name, app, history=self._history(name), keeper=self, predecessor=predecessor)
         life = Life(
             room,
             environment=self._environment(app, name, request),
             keeper=self,
             open_backend=self._open_backend,
             endings=self._endings,
-            predecessor=self._last.get(name),
+            predecessor=predecessor,
         )
         self.rooms[name] = self._last[name] = room
         self._alive.add(room)
@@ -223,15 +225,16 @@ class RoomPool:
         wanted = self.app.history
         if wanted is None:
             return None
-        kept = self._histories.pop(name, None) if wanted.persist else None
-        if kept is None or kept[0] != wanted:
-            history = History(size=wanted.size, keep=wanted.keep, max_bytes=wanted.max_bytes)
-            for batch in kept[1].replay() if kept is not None else ():
-                history.remember(batch)
-            kept = (wanted, history)
-        if wanted.persist:
-            self._histories[name] = kept
-        return kept[1]
+        bounds: Bounds = {"size": wanted.size, "keep": wanted.keep, "max_bytes": wanted.max_bytes}
+        if not wanted.persist:
+            return History(**bounds)
+        history = self._histories.pop(name, None)
+        if history is None:
+            history = History(**bounds)
+        else:
+            history.apply(**bounds)  # the same one, to which a predecessor may still add
+        self._histories[name] = history
+        return history
 
     def _bound_histories(self) -> None:
         if self.app.history is None or not self.app.history.persist:

@@ -46,8 +46,10 @@ class State(StrEnum):
 class Room:
     """One room, from its first client to the end of its backend."""
 
-    def __init__(self, name: str, app: App, *, history: History | None, keeper: Keeper) -> None:
-        """Describe a room of `app`; its `Life` opens it."""
+    def __init__(
+        self, name: str, app: App, *, history: History | None, keeper: Keeper, predecessor: "Room | None" = None
+    ) -> None:
+        """Describe a room of `app`; its `Life` opens it, when the predecessor has ended."""
         self.name = name
         self.app = app
         """The settings in force: those it was opened with, and live changes since."""
@@ -58,6 +60,8 @@ class Room:
         self.metadata: bytes | None = None
         self.last_word: Close | None = None
         """How `stop` closed the clients; None as long as nobody stopped the room."""
+        self.is_outdated = False
+        """Whether it must not linger, because another would have other settings."""
         self.scope: anyio.CancelScope | None = None
         """What `stop` interrupts: the turn of one backend, from before its start to its end."""
         self._keeper = keeper
@@ -68,6 +72,7 @@ class Room:
         self._backend: Backend | None = None
         self._is_taken = False  # by the one client of a oneshot room
         self._was_open = False
+        self._is_history_whole = predecessor is None  # else that may still add to it
         self._retiring: Close | None = None
         self._ended = asyncio.Event()
         self._told: set[str] = set()
@@ -77,7 +82,7 @@ class Room:
     def join(self, client: Client) -> Close | None:
         """Let a client in, replay the history to it and tell the backend; return why not if there is no place.
 
-        Who comes before the first backend hears the history when that begins: a predecessor may still add to it.
+        Who comes while a predecessor still ends hears the history after that.
         """
         app = self.app
         if app.max_clients is not None and len(self.clients) >= app.max_clients:
@@ -95,7 +100,7 @@ class Room:
         if self.state is State.LINGERING:
             self.state = State.OPEN
         self._flow.joined()
-        if self._was_open:
+        if self._is_history_whole:
             self._replay(client)
         self._intake.admit(client)
         self._intake.tell(self._conversation.join_record(client))
@@ -158,7 +163,7 @@ class Room:
             self.stop(self._retiring)
         elif self.state is State.STOPPING or not self._was_open:
             return  # a first start is awaited: what was said must reach the backend
-        elif self.app.oneshot or not self.app.idle_timeout:
+        elif self.app.oneshot or self.is_outdated or not self.app.idle_timeout:
             self.stop(BACKEND_ENDED)
         else:
             if self.state is State.OPEN:
@@ -327,9 +332,6 @@ class Room:
         self._backend = backend
         self._conversation.begin()
         self._deadlines.begin(now)
-        if not self._was_open:
-            for client in tuple(self.clients.values()):
-                self._replay(client)
         self._intake.begin(backend)
         self._was_open = True
         if self.state is State.STARTING:
@@ -338,6 +340,12 @@ class Room:
             self._emptied()
         self._flow.begin()
         self.read_backend(not self._flow.is_waiting)
+
+    def predecessor_ended(self) -> None:
+        """Replay the history to who came meanwhile."""
+        self._is_history_whole = True
+        for client in tuple(self.clients.values()):
+            self._replay(client)
 
     def begin_again(self) -> None:
         """Await another backend. Its input begins with a join record for each client that is present, in id order."""

@@ -244,11 +244,28 @@ def test_strays_are_looked_for_while_threads_come_and_go() -> None:
     try:
         deadline = time.monotonic() + 1
         while time.monotonic() < deadline:
-            find_strays(os.getpid(), ())
+            find_strays(os.getpid(), (), 0.0)
     finally:
         is_over.set()
         for starter in starters:
             starter.join()
+
+
+async def test_helpers_of_running_programs_live_on_when_the_spawner_dies(open_room: Opener, spawner: Spawner) -> None:
+    helper = "set -m; (sleep 60 & echo $! >&3) 3>&1 >/dev/null; cat"  # of a group of its own, and an orphan
+    room = await open_room("bash", "-c", helper)
+    pid = int(await room.hear_line())
+    await asyncio.sleep(1.1)  # older than any start that could be under way
+
+    starting = asyncio.ensure_future(spawner.spawn(CAT))
+    await asyncio.sleep(0)
+    await kill_spawner(spawner)
+
+    (await starting).discard()
+    assert is_alive(pid)
+    await room.stop()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)  # noqa: ASYNC222 - it is dead
 
 
 def running(marker: str) -> list[int]:

@@ -213,6 +213,17 @@ def test_tables_nested_without_end_are_an_error_and_no_crash() -> None:
     assert problems_of("a = " + "[" * 100_000) == ["site.toml: arrays or tables are nested too deeply"]
 
 
+def test_a_number_that_python_does_not_read_is_an_error() -> None:
+    assert problems_of("a = " + "1" * 5_000) == ["site.toml: a number is far too long"]
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999}", "(" * 3_000 + ")" * 3_000])
+def test_a_pattern_that_python_cannot_compile_is_an_error(pattern: str) -> None:
+    problems = problems_of(f'[apps.a]\ncommand = "cat"\nroom_pattern = "{pattern}"')
+
+    assert problems == ["site.toml:3:16: apps.a.room_pattern: bad regular expression: it repeats or nests too much"]
+
+
 def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:
     text = """\
         [server]

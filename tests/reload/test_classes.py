@@ -8,7 +8,7 @@ import pytest
 from scalesocket.config.keys import Reload, file_keys_of, keys_of
 from scalesocket.config.model import App, Server
 from scalesocket.config.render import to_toml
-from tests.playing import until
+from tests.playing import program, until
 from tests.reload.editing import CHAT, SERVER, open_edited
 
 pytestmark = pytest.mark.anyio
@@ -150,6 +150,20 @@ async def test_a_room_that_waits_for_clients_gives_way_to_a_changed_app(tmp_path
         report = await edited.reloader.reload("test")
 
         assert report.changes[0].rooms == 1
+        await edited.playground.wait_no_rooms()
+
+
+async def test_a_room_that_still_starts_without_clients_gives_way_too(tmp_path: Path) -> None:
+    text = f'{SERVER}[apps.chat]\ncommand = {to_toml(program("tcp", "slow"))}\nport = "auto"\nidle_timeout = "1m"\n'
+    async with open_edited(tmp_path / "site.toml", text, is_watching=False) as edited:
+        ann = await edited.playground.join("/chat/lobby")
+        await ann.leave()
+        await until(lambda: not edited.playground.room("chat", "lobby").clients)
+        assert edited.playground.room("chat", "lobby").status().state == "starting"
+
+        edited.write(text + 'env = { A = "1" }\n')
+        await edited.reloader.reload("test")
+
         await edited.playground.wait_no_rooms()
 
 

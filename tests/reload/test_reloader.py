@@ -4,6 +4,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import anyio
 import anyio.lowlevel
@@ -13,6 +14,7 @@ from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan
 from scalesocket.config.problems import ConfigError
 from scalesocket.errors import ScalesocketError
+from scalesocket.reload import reading as reading_module
 from scalesocket.reload import reloader as reloader_module
 from scalesocket.reload.overrides import Overrides
 from scalesocket.reload.prepared import Prepared
@@ -377,6 +379,25 @@ async def test_an_edit_that_is_not_ready_when_the_server_begins_to_end_is_not_ap
 
         assert set(edited.gateway.pools) == {"chat"}
         edited.gateway.is_draining = False
+
+
+async def test_a_fault_of_ours_in_reading_is_met_once_an_edit(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = 0
+
+    def fail(path: Path) -> NoReturn:
+        nonlocal reads
+        reads += 1
+        raise RuntimeError("injected")
+
+    async with open_edited(file, SERVER + CHAT) as edited:
+        await until(lambda: edited.generation == 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(reading_module, "load_site_with_origins", fail)
+            edited.write(SERVER + CHAT + OTHER)
+            await edited.wait_refused()
+            await anyio.sleep(1.0)
+
+        assert reads == 1
 
 
 # -- what an operator asks for

@@ -22,6 +22,16 @@ def replayed(history: History) -> list[bytes]:
     return [payload for batch in history.replay() for payload in batch.payloads]
 
 
+def test_other_bounds_keep_what_fits() -> None:
+    history = History(size=5, keep="tagged", max_bytes=100)
+    for number in range(5):
+        history.remember(Batch([b"%d" % number], cache=True))
+
+    history.apply(size=3, keep="tagged", max_bytes=2)
+
+    assert [list(batch.payloads) for batch in history.replay()] == [[b"3", b"4"]]
+
+
 def test_the_last_messages_are_replayed_oldest_first() -> None:
     history = remember(Batch([b"1", b"2"]), Batch([b"3"]), Batch([b"4", b"5"]), size=4)
 
