@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from scalesocket.config.model import App, Site
-from scalesocket.wire.forwarded import forwarded_for, forwarded_proto
+from scalesocket.wire.forwarded import seen_by_proxies
 from scalesocket.wire.handshake import Request
 
 RESERVED: Final = frozenset({".", ".."})
@@ -99,8 +99,7 @@ def seen_through_proxies(request: Request, trusted: tuple[IPv4Network | IPv6Netw
     """The request as the client sent it: a trusted proxy's word for who the client is, and whether it came by TLS."""
     if not trusted or (request.peer is not None and not is_trusted(request.peer[0], trusted)):
         return request
-    peer = forwarded_for(request.headers, lambda address: is_trusted(address, trusted))
-    proto = forwarded_proto(request.headers)
+    peer, proto = seen_by_proxies(request.headers, lambda address: is_trusted(address, trusted))
     return request._replace(
         peer=peer or request.peer,
         is_secure=request.is_secure if proto is None else proto in ("https", "wss"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 _START: Final = re.compile(r"\$\$\{|\$\{")
-_REST: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)([^}]*))?\}")
+_REST: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)((?:(?!\$\{)[^}])*))?\}")
 
 
 def interpolate(text: str, environ: Mapping[str, str]) -> str:

@@ -64,11 +64,11 @@ def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Sequence[Prob
     folders: set[Path] = set()
     included = []
     for pattern, place in include_patterns(main, environ):
-        matches = _find(main.folder / pattern, main)
+        matches = _find(pattern, main)
         folders.add((main.folder / pattern).parent)
         if not matches and not has_magic(pattern):
             reader.problems.append(Problem(place=place, key="include", message=f"there is no file {pattern!r}"))
-        elif not matches and not (folder := _fixed_folder(main.folder / pattern)).is_dir():
+        elif not matches and not (folder := main.folder / _fixed_folder(Path(pattern))).is_dir():
             # None in a folder is as it may be; but whoever moves the folder does not want every app of it gone.
             reader.problems.append(Problem(place=place, key="include", message=f"there is no folder {str(folder)!r}"))
         included += [_as_named(match, main, path) for match in matches]
@@ -117,8 +117,9 @@ class Reader:
         return text
 
 
-def _find(pattern: Path, main: Document) -> list[Path]:
-    found = (Path(name) for name in sorted(glob(str(pattern))))  # noqa: PTH207 - patterns may be absolute
+def _find(pattern: str, main: Document) -> list[Path]:
+    # In the folder, not as a part of the pattern: its own name may have brackets. A pattern may be absolute.
+    found = (main.folder / name for name in sorted(glob(pattern, root_dir=main.folder)))  # noqa: PTH207
     return [file for file in found if file.is_file() and file != main.folder / main.file.name]
 
 

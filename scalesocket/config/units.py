@@ -72,6 +72,8 @@ def parse_size(text: str) -> int:
             raise ValueError(_unit_missing(text, "B"))
         raise ValueError(f'cannot read {text!r} as a size (write for example "64kB" or "1MiB")')
     size = float(match[1]) * _SIZE_UNITS_FOLDED[match[2].lower()]
+    if size >= 1 << 63:
+        raise ValueError(f"{text!r} is more than any machine has")
     if size != int(size):
         raise ValueError(f"{text!r} is not a whole number of bytes")
     return int(size)

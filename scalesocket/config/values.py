@@ -18,7 +18,8 @@ RESERVED_APPS: Final = frozenset({"admin", "api", "health", "metrics", "ready", 
 APP_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 ENV_NAME: Final = re.compile(r"[^=\x00]+")
 
-
+DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+"""Ends of an origin that mean nothing."""
 FROM_FILE: Final[dict[str, object]] = {"is_from_file": True}
 """The validation context of what stands in a site file: durations and sizes need their units then."""
 
@@ -70,8 +71,19 @@ class PortRange:
         return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
+def parse_target(text: str) -> Endpoint:
+    """Read the address of a target; raises ValueError with a hint."""
+    endpoint = parse_endpoint(text)
+    if not endpoint.port:
+        raise ValueError(f"{text!r} has no port to connect to")
+    return endpoint
+
+
 def parse_endpoint(text: str) -> Endpoint:
     """Read `host:port` or `[v6]:port`; raises ValueError with a hint."""
+    scheme, has_scheme, rest = text.partition("://")
+    if has_scheme:
+        raise ValueError(f'{text!r} is not an address (leave out "{scheme}://": "{rest or "host:port"}")')
     host, colon, port = text.rpartition(":")
     if not (colon or port.isdecimal()) or not port.isascii() or not port.isdecimal():
         raise ValueError(f'{text!r} is not an address (write "host:port" or "[v6]:port")')
@@ -230,7 +242,7 @@ def _read_bind(value: object) -> object:
             raise ValueError('"unix:" names no path (write for example "unix:/run/scalesocket.sock")')
         return "unix:" + str(_read_path(FileText(path, value.folder) if isinstance(value, FileText) else path))
     if value.startswith("fd://"):
-        if not re.fullmatch(r"fd://\d+", value, re.ASCII):
+        if not re.fullmatch(r"fd://\d{1,6}", value, re.ASCII):
             raise ValueError(f'cannot read {str(value)!r} as a file descriptor (write for example "fd://3")')
         return value
     parse_endpoint(value)
@@ -256,7 +268,8 @@ def _check_origin(origin: str) -> str:
         return origin
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s*]+", origin):
         raise ValueError(f'{origin!r} is not an origin (write "https://example.com", with its port if it has one, or "*")')
-    return origin.lower()
+    scheme, _, host = origin.lower().partition("://")
+    return f"{scheme}://{host.removesuffix(DEFAULT_PORTS.get(scheme, '/'))}"  # browsers leave it out (RFC 6454 6.2)
 
 
 def _check_delimiter(characters: str) -> str:
@@ -314,4 +327,4 @@ Networks = Annotated[tuple[Network, ...], BeforeValidator(_read_list), _is_one_o
 Pattern = Annotated[str, AfterValidator(parse_pattern), _is_string("regular expression")]
 Ports = Annotated[PortRange, _read(parse_ports), _as_text(), _is_string("ports")]
 Signal = Annotated[int, _read(parse_signal), PlainSerializer(format_signal, when_used="json"), _is_string("signal name")]
-Target = Annotated[Endpoint, _read(parse_endpoint), BeforeValidator(_port_as_text), _as_text(), _is_string("address")]
+Target = Annotated[Endpoint, _read(parse_target), BeforeValidator(_port_as_text), _as_text(), _is_string("address")]

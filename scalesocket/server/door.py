@@ -17,7 +17,7 @@ from scalesocket.errors import Close
 from scalesocket.gateway import Gateway
 from scalesocket.server.handover import Hypercorn
 from scalesocket.server.socket import CLOSE_TIMEOUT, Socket
-from scalesocket.wire.deflate import RESPONSE, accepts_offer
+from scalesocket.wire.deflate import answer_offers
 from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, starts_proxy_header
 from scalesocket.wire.frames import Opcode, encode_frame
 from scalesocket.wire.handshake import HandshakeError, accept_key, check_upgrade, has_token, parse_request
@@ -33,6 +33,8 @@ _END: Final = b"\r\n\r\n"
 _REQUEST_LINE: Final = re.compile(rb"(\r\n)?[!#$%&'*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/[0-9]\.[0-9]\r?\n")  # RFC 9112 2.2 and 3
 _CLIENT_HELLO: Final = b"\x16\x03"  # how TLS begins (RFC 8446 5.1)
 
+WANTED: Final = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+"""What a 426 asks for (RFC 9110 15.5.22, RFC 6455 4.4)."""
 NO_TLS: Final = Refusal(status=400, reason="not_http", message="this port speaks HTTP without TLS: use http:// or ws://")
 NO_HTTP: Final = Refusal(status=400, reason="not_http", message="this is not an HTTP request")
 
@@ -217,21 +219,21 @@ class Door(asyncio.Protocol):
             key = check_upgrade(request)
         except HandshakeError as error:
             self._entrance.gateway.refusals["bad_handshake"] += 1
-            self._answer(error.status, error.message, extra="Sec-WebSocket-Version: 13\r\n" if error.status == 426 else "")
+            self._answer(error.status, error.message, extra=WANTED if error.status == 426 else "")
             return
         admission = self._entrance.gateway.admit(request)
         if isinstance(admission, Refusal):
             retry = f"Retry-After: {admission.retry_after}\r\n" if admission.retry_after is not None else ""
             self._answer(admission.status, admission.message, extra=retry)
             return
-        is_deflated = admission.app.compression and accepts_offer(request.headers.get("sec-websocket-extensions", ""))
-        extensions = f"Sec-WebSocket-Extensions: {RESPONSE}\r\n".encode() if is_deflated else b""
+        deflation = answer_offers(request.headers.get("sec-websocket-extensions", "")) if admission.app.compression else ""
+        extensions = f"Sec-WebSocket-Extensions: {deflation}\r\n".encode() if deflation else b""
         transport.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: " + accept_key(key) + b"\r\n" + extensions + b"\r\n"
         )
         entrance = self._entrance
-        socket = Socket(transport, admission, is_deflated=is_deflated, on_lost=entrance.forget_websocket, loop=entrance.loop)
+        socket = Socket(transport, admission, is_deflated=bool(deflation), on_lost=entrance.forget_websocket, loop=entrance.loop)
         transport.set_protocol(socket)  # before the history is sent, which may fill the buffer
         refusal = admission.join(socket)
         if refusal is not None:

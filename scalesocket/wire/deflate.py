@@ -6,44 +6,47 @@ from typing import Final
 
 RESPONSE: Final = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 """What the server answers to every offer it takes: neither side keeps a window, so an idle client costs no memory."""
+WINDOW: Final = "; server_max_window_bits=15"
+"""Comes behind it when the offer names that (RFC 7692 7.1.2.1)."""
 
 _TAIL: Final = b"\x00\x00\xff\xff"
-_PARAMETER: Final = re.compile(r"\s*([a-z_]+)\s*(?:=\s*\"?([0-9]+)\"?\s*)?")
+_LAST_BLOCK: Final = b"\x01\x00\x00\xff\xff"
+_PARAMETER: Final = re.compile(r"\s*([a-z_]+)\s*(?:=\s*\"?([1-9][0-9]?)\"?\s*)?")
 _LEVEL: Final = 3  # a third of the time of level 6 at nine tenths of its gain on JSON of 100 B to 4 kB
 
 
-def accepts_offer(header: str) -> bool:
-    """Whether one of the offers of `Sec-WebSocket-Extensions` can be answered with `RESPONSE`.
+def answer_offers(header: str) -> str:
+    """The answer to the first offer of `Sec-WebSocket-Extensions` that can be taken; empty if none can.
 
     An offer with `server_max_window_bits` below 15 is declined: its client would need frames of its own.
     """
-    return any(_accepts(offer) for offer in header.lower().split(","))
+    return next((answer for offer in header.lower().split(",") if (answer := _answer(offer))), "")
 
 
-def _accepts(offer: str) -> bool:
+def _answer(offer: str) -> str:
     name, *parameters = offer.split(";")
     if name.strip() != "permessage-deflate":
-        return False
+        return ""
     seen: dict[str, str | None] = {}
     for parameter in parameters:
         match = _PARAMETER.fullmatch(parameter)
         if match is None or match[1] in seen:
-            return False
+            return ""
         seen[match[1]] = match[2]
     for key, value in seen.items():
         match key:
             case "server_no_context_takeover" | "client_no_context_takeover":
                 if value is not None:
-                    return False
+                    return ""
             case "client_max_window_bits":
                 if value is not None and not 8 <= int(value) <= 15:
-                    return False
+                    return ""
             case "server_max_window_bits":
                 if value != "15":
-                    return False
+                    return ""
             case _:
-                return False
-    return True
+                return ""
+    return RESPONSE + (WINDOW if "server_max_window_bits" in seen else "")
 
 
 def deflate(payload: bytes) -> bytes:
@@ -55,10 +58,14 @@ def deflate(payload: bytes) -> bytes:
 
 
 def inflate(payload: bytes, limit: int) -> bytes | None:
-    """Undo `deflate`; None when the message is longer than `limit` bytes. Raises ValueError on damaged data."""
+    """Undo `deflate`; None when the message is longer than `limit` bytes. Raises ValueError on damaged or missing data."""
     decompressor = zlib.decompressobj(-15)
     try:
-        message = decompressor.decompress(payload + _TAIL, limit + 1)
+        message = decompressor.decompress(payload + _TAIL + _LAST_BLOCK, limit + 1)
     except zlib.error as error:
         raise ValueError(str(error)) from error
-    return None if len(message) > limit else message
+    if len(message) > limit:
+        return None
+    if not decompressor.eof:
+        raise ValueError("the end is missing")
+    return message

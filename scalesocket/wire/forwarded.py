@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final
 
@@ -17,38 +17,47 @@ MAX_V2: Final = 16 + 536
 Address = tuple[str, int]
 
 
-def forwarded_for(headers: Mapping[str, str], is_trusted: Callable[[str], bool]) -> Address | None:
-    """The address nearest to us in the chain of proxies that is not itself a trusted proxy; None if nothing says it.
+Seen = tuple[Address | None, str | None]
+"""The client's address, its port 0 where none is told, and the scheme it used, in lower case; None for what nothing says."""
 
-    `Forwarded` wins over `X-Forwarded-For`. The port is 0 where none is told.
+NOTHING: Final[Seen] = (None, None)
+
+
+def seen_by_proxies(headers: Mapping[str, str], is_trusted: Callable[[str], bool]) -> Seen:
+    """The client as the chain of trusted proxies saw it: the address nearest to us that is not itself a trusted proxy.
+
+    `Forwarded` and `X-Forwarded-For` must agree where there are both. A proxy that knows one of them passes on the other as it
+    came, and then the client has written it: so neither is believed.
     """
-    forwarded = headers.get("forwarded")
-    if forwarded is not None:
-        hops = [element.get("for") for element in _forwarded_elements(forwarded)]
-    elif (chain := headers.get("x-forwarded-for")) is not None:
-        hops = [hop.strip() for hop in chain.split(",")]
-    else:
-        return None
-    last: Address | None = None
-    for hop in reversed(hops):
+    forwarded, chain = headers.get("forwarded"), headers.get("x-forwarded-for")
+    if forwarded is None:
+        return _seen_by_older_proxies(headers, is_trusted)
+    elements = _forwarded_elements(forwarded)
+    client, depth = _nearest([element.get("for", "") for element in elements], is_trusted)
+    if chain is not None and _seen_by_older_proxies(headers, is_trusted)[0] != client:
+        return NOTHING
+    proto = elements[-1 - depth].get("proto") if elements else None
+    return client, proto.lower() if proto else None
+
+
+def _seen_by_older_proxies(headers: Mapping[str, str], is_trusted: Callable[[str], bool]) -> Seen:
+    hops = [hop.strip() for hop in headers.get("x-forwarded-for", "").split(",")]
+    client, depth = _nearest(hops, is_trusted)
+    protos = [proto.strip().lower() for proto in headers.get("x-forwarded-proto", "").split(",")]
+    return client, protos[max(0, len(protos) - 1 - depth)] or None  # most proxies replace it instead of adding theirs
+
+
+def _nearest(hops: Sequence[str], is_trusted: Callable[[str], bool]) -> tuple[Address | None, int]:
+    """The last address of a chain that is no trusted proxy, and how many come after it."""
+    last, depth = None, 0
+    for at, hop in enumerate(reversed(hops)):
         address = _parse_node(hop) if hop else None
         if address is None:  # obfuscated or rubbish: who said it knows no better
-            return last
-        last = address
+            break
+        last, depth = address, at
         if not is_trusted(address[0]):
-            return last
-    return last
-
-
-def forwarded_proto(headers: Mapping[str, str]) -> str | None:
-    """The scheme the client used with the outermost proxy, in lower case; None if nothing says it."""
-    forwarded = headers.get("forwarded")
-    if forwarded is not None:
-        elements = _forwarded_elements(forwarded)
-        proto = elements[0].get("proto") if elements else None
-    else:
-        proto = headers.get("x-forwarded-proto", "").split(",")[0].strip() or None
-    return proto.lower() if proto else None
+            break
+    return last, depth
 
 
 def _forwarded_elements(value: str) -> list[dict[str, str]]:
@@ -112,6 +121,8 @@ def parse_proxy_header(head: bytes) -> tuple[int, Address | None] | None:
         _, family, source, _, port, _ = words
         if family not in ("TCP4", "TCP6"):
             raise ValueError(family)
+        if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+            raise ValueError(port)
         return end + 2, (str(ip_address(source)), int(port))
     except ValueError as error:
         raise ProxyHeaderError("the PROXY line is malformed") from error

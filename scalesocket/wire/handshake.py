@@ -12,6 +12,7 @@ _VISIBLE: Final = bytes(byte for byte in range(256) if (byte >= 0x20 and byte !=
 # from the original, SGVsbG8sIHdvcmxkIQ==, decodes to 13.
 _KEY: Final = re.compile(r"[A-Za-z0-9+/]{2,64}={0,2}")
 _MAX_NAMES: Final = 1024
+_MAX_NAME: Final = 64
 
 
 class HandshakeError(Exception):
@@ -65,7 +66,7 @@ def _new_name(name: str) -> str:
     if not _TOKEN.fullmatch(name):
         raise HandshakeError(400, "a header field has no valid name")
     lower = name.lower()
-    if len(_names) < _MAX_NAMES:
+    if len(_names) < _MAX_NAMES and len(name) <= _MAX_NAME:
         _names[name] = lower
     return lower
 
@@ -75,12 +76,15 @@ def parse_request(head: bytes, *, peer: tuple[str, int] | None, local: tuple[str
 
     Raises HandshakeError (400) when it is malformed.
     """
+    head = head.removeprefix(b"\r\n")  # RFC 9112 2.2
     text = head.decode("latin-1")
     request_line, *fields = text.split("\r\n")
     try:
         method, target, version = request_line.split(" ")
     except ValueError:
         raise HandshakeError(400, "the request line is malformed") from None
+    if not version.startswith("HTTP/"):
+        raise HandshakeError(400, "the request line is malformed")
     if head.translate(None, _VISIBLE) != b"\r\n" * len(fields):  # nothing but the line ends is left
         raise HandshakeError(400, "the request head has control characters")
     headers: dict[str, str] = {}
@@ -90,12 +94,19 @@ def parse_request(head: bytes, *, peer: tuple[str, int] | None, local: tuple[str
             raise HandshakeError(400, "a header field has no colon")
         name = _names.get(name) or _new_name(name)
         value = value.strip(" \t")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    if target.startswith(("http://", "https://")):  # the absolute form, RFC 9112 3.2.2
+        if name not in headers:
+            headers[name] = value
+        elif name == "host":
+            raise HandshakeError(400, "there are two Host headers")  # RFC 9112 3.2
+        else:
+            headers[name] = f"{headers[name]}, {value}"
+    if target.startswith("/"):
+        path, _, query = target.partition("?")
+    elif target[:8].lower().startswith(("http://", "https://")):  # the absolute form, RFC 9112 3.2.2
         _, _, origin_form = target.partition("://")[2].partition("/")
         path, _, query = f"/{origin_form}".partition("?")
     else:
-        path, _, query = target.partition("?")
+        raise HandshakeError(400, "the request target is no path")
     return Request(method, target, path, query, headers, peer, local, is_secure, version.removeprefix("HTTP/"))
 
 
@@ -121,6 +132,8 @@ def check_upgrade(request: Request) -> str:
         raise HandshakeError(400, "the Connection header does not say upgrade")
     if headers.get("sec-websocket-version") != "13":
         raise HandshakeError(426, "the Sec-WebSocket-Version must be 13")
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        raise HandshakeError(400, "a websocket is opened without a body")
     key = headers.get("sec-websocket-key", "")
     if not _KEY.fullmatch(key):
         raise HandshakeError(400, "the Sec-WebSocket-Key is missing or not base64")

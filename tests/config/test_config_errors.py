@@ -73,6 +73,7 @@ WRONG_VALUES = {
     "stop_signal = 15": '15: apps.chat.stop_signal: must be a string, not an integer (write "15")',
     'room_pattern = "[a"': ("16: apps.chat.room_pattern: bad regular expression: unterminated character set at character 1"),
     'delimiter = ""': "13: apps.chat.delimiter: names no character (binary = true takes output as it comes)",
+    'max_message = "%sB"' % ("9" * 310): f"15: apps.chat.max_message: '{'9' * 310}B' is more than any machine has",
     'origins = ["example.com"]': (
         "12: apps.chat.origins[0]: 'example.com' is not an origin "
         '(write "https://example.com", with its port if it has one, or "*")'
@@ -168,6 +169,8 @@ CONFLICTS = {
     app('binary = true\ndelimiter = ","'): (
         "4:1: apps.chat.delimiter: does not go with binary = true, which takes output as it comes"
     ),
+    '[apps.chat]\ntcp = "tcp://a:1"': ('2:7: apps.chat.tcp: \'tcp://a:1\' is not an address (leave out "tcp://": "a:1")'),
+    '[apps.chat]\ntcp = "a:0"': "2:7: apps.chat.tcp: 'a:0' has no port to connect to",
     '[apps.chat]\ntcp = "a:1"\nport = "auto"': (
         "3:1: apps.chat.port: goes with command, not with tcp (the port of a target is part of its address)"
     ),

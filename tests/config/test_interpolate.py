@@ -41,6 +41,7 @@ def test_variables_with_braces_are_replaced_and_everything_else_is_left_alone(te
         ("a ${NAME", 'cannot read "${NAME" (write "${NAME}", or "$${" for a literal "${")'),
         ("${1} b", 'cannot read "${1}" (write "${NAME}", or "$${" for a literal "${")'),
         ("${NAME-x}", 'cannot read "${NAME-x}" (write "${NAME}", or "$${" for a literal "${")'),
+        ("${NAME:-${EMPTY}}", 'cannot read "${NAME:-${EMPTY}" (write "${NAME}", or "$${" for a literal "${")'),
         ("${}", 'cannot read "${}" (write "${NAME}", or "$${" for a literal "${")'),
     ],
 )

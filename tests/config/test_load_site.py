@@ -41,6 +41,14 @@ def test_included_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> 
     assert site.path == path
 
 
+def test_the_name_of_the_folder_is_no_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "site[1]*"
+    folder.mkdir()
+    path = write(folder, site='include = ["apps/*.toml", "apps/b.toml"]\n', a=APP.format(name="ant"), b=APP.format(name="bee"))
+
+    assert list(load_site(path, {}).apps) == ["ant", "bee"]
+
+
 def test_all_files_that_take_part_are_named_for_the_watcher(tmp_path: Path) -> None:
     path = write(tmp_path, site='include = ["apps/*.toml"]\n', a=APP.format(name="ant"))
 

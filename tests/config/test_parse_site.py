@@ -323,3 +323,9 @@ def test_any_toml_is_a_site_or_an_error_with_places(sections: dict[str, object])
     assert found.problems
     assert all(problem.place.line or problem.message.startswith("no apps") for problem in found.problems)
     assert found.render()
+
+
+def test_an_origin_is_compared_as_browsers_send_it() -> None:
+    app = App(name="chat", command=["cat"], origins=["https://Example.com:443", "http://a:80", "http://a:8080", "https://a:80"])
+
+    assert app.origins == ("https://example.com", "http://a", "http://a:8080", "https://a:80")

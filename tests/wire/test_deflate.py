@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesocket.wire.deflate import accepts_offer, deflate, inflate
+from scalesocket.wire.deflate import RESPONSE, answer_offers, deflate, inflate
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,6 @@ from scalesocket.wire.deflate import accepts_offer, deflate, inflate
         "permessage-deflate; client_max_window_bits",
         "permessage-deflate; client_max_window_bits=10",
         'permessage-deflate; client_max_window_bits="10"',
-        "permessage-deflate; server_max_window_bits=15",
         "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
         "x-webkit-deflate-frame, permessage-deflate",
         "permessage-deflate; server_max_window_bits=9, permessage-deflate",
@@ -24,7 +23,7 @@ from scalesocket.wire.deflate import accepts_offer, deflate, inflate
     ],
 )
 def test_offers_that_can_be_answered_are_accepted(header: str) -> None:
-    assert accepts_offer(header)
+    assert answer_offers(header) == RESPONSE
 
 
 @pytest.mark.parametrize(
@@ -36,6 +35,8 @@ def test_offers_that_can_be_answered_are_accepted(header: str) -> None:
         "permessage-deflate; server_max_window_bits",
         "permessage-deflate; client_max_window_bits=7",
         "permessage-deflate; client_max_window_bits=16",
+        "permessage-deflate; client_max_window_bits=010",
+        "permessage-deflate; client_max_window_bits=" + "1" * 5_000,
         "permessage-deflate; server_no_context_takeover=1",
         "permessage-deflate; unknown",
         "permessage-deflate; client_max_window_bits; client_max_window_bits",
@@ -43,7 +44,19 @@ def test_offers_that_can_be_answered_are_accepted(header: str) -> None:
     ],
 )
 def test_other_offers_are_declined(header: str) -> None:
-    assert not accepts_offer(header)
+    assert not answer_offers(header)
+
+
+def test_a_window_that_is_offered_is_named_in_the_answer() -> None:
+    assert answer_offers("permessage-deflate; server_max_window_bits=15") == f"{RESPONSE}; server_max_window_bits=15"
+
+
+@pytest.mark.parametrize("missing", [1, 5, 20])
+def test_a_message_whose_end_is_missing_is_damaged(missing: int) -> None:
+    whole = deflate(b"".join(b"%d," % number for number in range(100)))
+
+    with pytest.raises(ValueError, match=r"missing|invalid|incomplete"):
+        inflate(whole[:-missing], 10_000)
 
 
 @given(st.binary(max_size=5000))

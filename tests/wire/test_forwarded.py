@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesocket.wire.forwarded import ProxyHeaderError, forwarded_for, forwarded_proto, parse_proxy_header, starts_proxy_header
+from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, seen_by_proxies, starts_proxy_header
 
 
 def is_trusted(address: str) -> bool:
@@ -32,7 +32,7 @@ def is_trusted(address: str) -> bool:
     ],
 )
 def test_the_client_is_the_first_in_the_chain_that_is_no_proxy_of_ours(chain: str, client: tuple[str, int] | None) -> None:
-    assert forwarded_for({"x-forwarded-for": chain}, is_trusted) == client
+    assert seen_by_proxies({"x-forwarded-for": chain}, is_trusted)[0] == client
 
 
 @pytest.mark.parametrize(
@@ -50,24 +50,39 @@ def test_the_client_is_the_first_in_the_chain_that_is_no_proxy_of_ours(chain: st
     ],
 )
 def test_forwarded_is_understood(forwarded: str, client: tuple[str, int] | None) -> None:
-    assert forwarded_for({"forwarded": forwarded}, is_trusted) == client
+    assert seen_by_proxies({"forwarded": forwarded}, is_trusted)[0] == client
 
 
-def test_forwarded_wins_over_x_forwarded_for() -> None:
-    assert forwarded_for({"forwarded": "for=192.0.2.1", "x-forwarded-for": "192.0.2.2"}, is_trusted) == ("192.0.2.1", 0)
+def test_forwarded_and_x_forwarded_for_must_agree() -> None:
+    """A proxy that sets the one passes on the other as the client wrote it."""
+    agreed = {"forwarded": "for=192.0.2.1;proto=https", "x-forwarded-for": "192.0.2.1"}
+    forged = {"forwarded": "for=192.0.2.9;proto=https", "x-forwarded-for": "192.0.2.1", "x-forwarded-proto": "http"}
+
+    assert seen_by_proxies(agreed, is_trusted) == (("192.0.2.1", 0), "https")
+    assert seen_by_proxies(forged, is_trusted) == (None, None)
 
 
-def test_the_scheme_is_the_client_s() -> None:
-    assert forwarded_proto({"forwarded": "for=192.0.2.1;proto=HTTPS, for=10.0.0.1;proto=http"}) == "https"
-    assert forwarded_proto({"x-forwarded-proto": "https, http"}) == "https"
-    assert forwarded_proto({}) is None
-    assert forwarded_proto({"forwarded": "for=192.0.2.1"}) is None
+@pytest.mark.parametrize(
+    ("headers", "proto"),
+    [
+        ({"forwarded": "for=192.0.2.1;proto=HTTPS, for=10.0.0.1;proto=http"}, "https"),
+        ({"forwarded": "for=192.0.2.9;proto=https, for=192.0.2.1;proto=http"}, "http"),  # the client wrote the first
+        ({"forwarded": "for=192.0.2.1"}, None),
+        ({"x-forwarded-for": "192.0.2.1, 10.0.0.1", "x-forwarded-proto": "https, http"}, "https"),
+        ({"x-forwarded-for": "192.0.2.9, 192.0.2.1", "x-forwarded-proto": "https, http"}, "http"),
+        ({"x-forwarded-for": "192.0.2.1, 10.0.0.1", "x-forwarded-proto": "https"}, "https"),
+        ({"x-forwarded-proto": "https"}, "https"),
+        ({}, None),
+    ],
+)
+def test_the_scheme_is_the_one_by_which_the_client_came(headers: dict[str, str], proto: str | None) -> None:
+    assert seen_by_proxies(headers, is_trusted)[1] == proto
 
 
 @given(st.text(max_size=100))
 def test_any_text_names_a_client_or_nobody(text: str) -> None:
     for name in ("forwarded", "x-forwarded-for"):
-        client = forwarded_for({name: text}, is_trusted)
+        client, _ = seen_by_proxies({name: text}, is_trusted)
         assert client is None or ip_address(client[0])
 
 

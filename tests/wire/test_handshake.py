@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scalesocket.wire import handshake
 from scalesocket.wire.handshake import HandshakeError, Request, accept_key, check_upgrade, has_token, parse_request
 
 GOOD = {
@@ -50,6 +51,20 @@ def test_the_absolute_form_of_a_target_is_understood() -> None:
     request = parse(b"GET http://example.org/chat/one?x=1 HTTP/1.1\r\nHost: example.org")
 
     assert (request.path, request.query) == ("/chat/one", "x=1")
+    assert parse(b"GET HTTP://example.org/chat HTTP/1.1").path == "/chat"
+
+
+def test_an_empty_line_before_the_request_is_skipped() -> None:
+    assert parse(b"\r\nGET /chat HTTP/1.1\r\nHost: one").path == "/chat"
+
+
+def test_long_names_of_fields_are_not_kept() -> None:
+    before = len(handshake._names)
+
+    for number in range(10):
+        parse(b"GET /chat HTTP/1.1\r\n%s%d: x" % (b"n" * 1000, number))
+
+    assert len(handshake._names) == before
 
 
 def test_a_client_on_a_unix_socket_has_no_address() -> None:
@@ -74,6 +89,9 @@ def test_a_client_on_a_unix_socket_has_no_address() -> None:
         b"GET /ch\x00at HTTP/1.1",
         b"GET /chat HTTP/1.1\r\nname: \x00",
         b"GET /chat HTTP/1.1\r\nn\xe4me: x",
+        b"GET /chat 1.1",
+        b"GET chat HTTP/1.1",
+        b"GET /chat HTTP/1.1\r\nHost: one\r\nhost: two",
     ],
 )
 def test_a_malformed_head_is_400(head: bytes) -> None:
@@ -107,6 +125,8 @@ def test_upgrade_may_be_one_of_several_words(connection: str) -> None:
     [
         (head_of("POST /chat HTTP/1.1"), 400),
         (head_of("GET /chat HTTP/1.0"), 400),
+        (head_of(Content_Length="20"), 400),
+        (head_of(Transfer_Encoding="chunked"), 400),
         (head_of(Host=None), 400),
         (head_of(Connection=None), 400),
         (head_of(Connection="keep-alive"), 400),
