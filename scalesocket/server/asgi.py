@@ -20,12 +20,12 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
-from scalesocket.server.handover import CUT, PEER
+from scalesocket.server.handover import ASKED, CUT, PEER
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.only_worker import claim_only_worker
 from scalesocket.server.session import Receive, Send, Session
-from scalesocket.wire.handshake import Request
+from scalesocket.wire.handshake import Request, as_sent
 
 log = structlog.get_logger("asgi")
 
@@ -89,6 +89,8 @@ class GeneralLane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or one websocket (ASGI 3.0)."""
+        if (asked := scope.get("state", {}).get(ASKED)) is not None:
+            asked.set()
         to_origin_form(scope)
         if scope["type"] == "websocket":
             await self._serve_websocket(scope, receive, send)
@@ -120,7 +122,7 @@ def request_of(scope: Scope) -> Request:
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    path, query = scope["raw_path"].decode("latin-1"), as_sent(scope["query_string"].decode("latin-1"))
     peer = scope.get("state", {}).get(PEER) or scope.get("client")
     local = scope.get("server")
     return Request(

@@ -48,6 +48,8 @@ SECOND_LOOK: Final = 0.5
 
 CUT: Final = "scalesocket.cut"
 """Key in the scope's `state`: drops the connection, without waiting for what is unsent."""
+ASKED: Final = "scalesocket.asked"
+"""Key in the scope's `state`: an event that is set by the first request or websocket of the connection."""
 PEER: Final = "scalesocket.peer"
 """Key in the scope's `state`: the address a proxy reported, or None."""
 
@@ -172,12 +174,15 @@ class Hypercorn:
         peer: tuple[str, int] | None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        state = {CUT: partial(cut, writer.transport), PEER: peer}
+        asked = asyncio.Event()
+        state = {CUT: partial(cut, writer.transport), PEER: peer, ASKED: asked}
+        late = loop.call_later(KEEP_ALIVE, cut_unless, asked, writer.transport)
         try:
             await TCPServer(self._app, loop, self._config, surroundings, state, reader, writer)
         except Exception as error:  # the border to code that isn't ours: a peer's odd frame may end up here
             log.debug("connection failed", error=repr(innermost(error)))
         finally:
+            late.cancel()
             cut(writer.transport)  # nothing after a proper close; else it must not outlive its task
             self._transports.discard(writer.transport)
             if not self._transports:
@@ -195,6 +200,12 @@ async def open_hypercorn(app: ASGIFramework, gateway: "Gateway", *, grace: float
             with anyio.CancelScope(shield=True):
                 await hypercorn.stop(grace)
             tasks.cancel_scope.cancel()
+
+
+def cut_unless(asked: asyncio.Event, transport: asyncio.BaseTransport) -> None:
+    """Cut a connection that has said hello in HTTP/2 and nothing else: Hypercorn would wait for its first request for ever."""
+    if not asked.is_set():
+        cut(transport)
 
 
 def cut(transport: asyncio.BaseTransport) -> None:

@@ -1,15 +1,18 @@
 """HTTP/2: requests, and websockets in streams of one connection (RFC 8441)."""
 
+import asyncio
 import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scalesocket.config.model import App
+from scalesocket.server import handover
 from tests.playing import Playground, open_playground
 from tests.server.general import make_site
 from tests.server.http2 import Http2Client, open_http2
@@ -154,3 +157,15 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     words = [*wanted.split(), "-addext", "subjectAltName=DNS:localhost", "-out", str(certificate), "-keyout", str(key)]
     subprocess.run(["openssl", *words], check=True, capture_output=True)
     return certificate, key
+
+
+async def test_a_connection_that_never_asks_for_anything_is_cut(playground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "KEEP_ALIVE", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", playground.port)
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+
+    async with asyncio.timeout(5):
+        with suppress(ConnectionError):
+            await reader.read(-1)
+
+    writer.close()

@@ -125,3 +125,9 @@ def test_a_child_gets_what_is_passed_then_the_apps_own_then_the_requests() -> No
         "APP": "y",
         "ROOM": "x",
     }
+
+
+def test_a_header_in_utf_8_is_given_as_it_was_sent() -> None:
+    request = REQUEST._replace(headers={"cookie": "name=zoë".encode().decode("latin-1")})
+
+    assert describe(request)["HTTP_COOKIE"] == "name=zoë"

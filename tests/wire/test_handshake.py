@@ -54,6 +54,11 @@ def test_the_absolute_form_of_a_target_is_understood() -> None:
     assert parse(b"GET HTTP://example.org/chat HTTP/1.1").path == "/chat"
 
 
+def test_a_query_in_utf_8_is_read_as_such() -> None:
+    assert parse("GET /chat?name=zoë HTTP/1.1".encode()).query == "name=zoë"
+    assert parse(b"GET /chat?name=\xff HTTP/1.1").query == "name=\ufffd"
+
+
 def test_an_empty_line_before_the_request_is_skipped() -> None:
     assert parse(b"\r\nGET /chat HTTP/1.1\r\nHost: one").path == "/chat"
 
