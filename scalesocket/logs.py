@@ -158,14 +158,14 @@ def render_json(time: datetime, level: str, event: str, keys: Mapping[str, objec
 def render_text(time: datetime, level: str, event: str, keys: Mapping[str, object], error: str) -> str:
     """One line for people without a terminal: time, level, event, `key=value`; then the traceback, if there is one."""
     words = " ".join(f"{key}={_value(value)}" for key, value in keys.items())
-    return f"{_timestamp(time)} {level.upper():<8} {_printable(event)}{'  ' if words else ''}{words}{_below(error)}"
+    return f"{_timestamp(time)} {level.upper():<8} {printable(event)}{'  ' if words else ''}{words}{_below(error)}"
 
 
 def render_colours(time: datetime, level: str, event: str, keys: Mapping[str, object], error: str) -> str:
     """The same line for a terminal."""
     words = " ".join(f"{DIM}{key}={PLAIN}{_value(value)}" for key, value in keys.items())
     clock = f"{time.astimezone():%H:%M:%S.%f}"[:-3]
-    head = f"{DIM}{clock}{PLAIN} {COLOURS[level]}{level.upper():<8}{PLAIN} {BOLD}{_printable(event)}{PLAIN}"
+    head = f"{DIM}{clock}{PLAIN} {COLOURS[level]}{level.upper():<8}{PLAIN} {BOLD}{printable(event)}{PLAIN}"
     return f"{head}{'  ' if words else ''}{words}{_below(error)}"
 
 
@@ -186,10 +186,10 @@ def _value(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    return '"' + _printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return '"' + printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text without characters that move a terminal's cursor or forge a second line."""
     if text.isprintable():
         return text

@@ -1,5 +1,6 @@
 """What the subcommands that ask a running server have in common."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ import msgspec
 
 from scalesocket.config.load import load_site
 from scalesocket.config.problems import ConfigError
-from scalesocket.control.address import AUTO, control_paths
+from scalesocket.control.address import AUTO, ControlError, control_paths
 from scalesocket.control.client import ask
 from scalesocket.control.messages import Answer, ReloadReport, Request, Touched
 from scalesocket.status import SiteStatus
@@ -24,7 +25,12 @@ COLOURS: Final = {"added": "green", "removed": "red", "changed": "yellow", "rene
 
 def ask_server(site_file: Path, control: Path | None, request: Request) -> Answer:
     """Ask the server that runs a site file, at `control` or wherever its control socket may be; raises ControlError."""
-    return ask([control] if control is not None else find_places(site_file), request)
+    try:
+        return ask([control] if control is not None else find_places(site_file), request)
+    except ControlError:
+        if control is None and not site_file.exists():
+            raise ControlError(f"there is no file {str(site_file)!r}, and no server that runs it") from None
+        raise
 
 
 def find_places(site_file: Path) -> Sequence[Path]:
@@ -50,8 +56,12 @@ def echo_changes(changes: Sequence[Touched]) -> None:
 
 
 def to_json(value: ReloadReport | SiteStatus) -> str:
-    """The value as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(value)).decode()
+    """The value as indented JSON; a room's metadata, which is JSON, as what it is."""
+    record = msgspec.to_builtins(value, builtin_types=(bytes,))
+    for app in record.get("apps", ()):
+        for room in app["rooms"]:
+            room["metadata"] = None if room["metadata"] is None else json.loads(room["metadata"])
+    return msgspec.json.format(msgspec.json.encode(record)).decode()
 
 
 def _values(change: Touched) -> str:

@@ -31,6 +31,8 @@ def _app_lines(app: App, cwd: Path | None) -> Iterator[str]:
     if cwd is not None:
         yield f"cwd = {to_site_toml(cwd)}"
     yield from render_table(app, only_changed=True).splitlines()
+    if app.input_end is not None and app.delimiter and app.input_end not in app.delimiter:
+        yield f"# what the program reads ends in {to_site_toml(app.delimiter[:1])} here; the command line ends it in a newline"
     if app.max_rooms is None:
         yield "# max_rooms is 1000 here; the command line has no limit"
     if app.start_delay:

@@ -102,5 +102,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if not words:
         click.echo(WAYS_IN, err=True)
         sys.exit(WRONG_USAGE)
+    if list(words) == ["help"]:
+        words = ["--help"]
     is_ours = words[:1] and (words[0] in commands.commands or words[0] in ("-h", "--help", "-V", "--version"))
     commands.main(list(words) if is_ours else [run.name or "", *words], prog_name=NAME)

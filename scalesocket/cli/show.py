@@ -13,6 +13,6 @@ from scalesocket.config.render import render_site
 @SITE
 @click.option("--origin", is_flag=True, help="Name the file and line that each value came from.")
 def show(site_file: Path, origin: bool) -> None:
-    """Print the configuration in force: defaults filled in, variables replaced, secrets masked."""
+    """Print what the file says: defaults filled in, variables replaced, secrets masked. A running server may differ: diff."""
     loaded = load_site_with_origins(site_file)
     click.echo(render_site(loaded.site, origins=loaded.origins if origin else None), nl=False)

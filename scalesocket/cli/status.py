@@ -9,6 +9,7 @@ import click
 from scalesocket.cli.asking import CONTROL, JSON, ask_server, to_json
 from scalesocket.cli.serve import SITE
 from scalesocket.control.messages import Status
+from scalesocket.logs import printable
 from scalesocket.status import AppStatus, SiteStatus
 
 
@@ -28,7 +29,8 @@ def format_status(site: SiteStatus, *, with_rooms: bool) -> Iterable[str]:
     """A few lines and a table for a terminal."""
     state = "draining" if site.is_draining else "serving"
     applied = datetime.fromtimestamp(site.applied_at).astimezone().isoformat(sep=" ", timespec="seconds")
-    yield f"{state}, generation {site.generation} since {applied}, {site.connections} clients"
+    clients = f"{site.connections} client{'' if site.connections == 1 else 's'}"
+    yield f"{state}, generation {site.generation} since {applied}, {clients}"
     if site.last_error is not None:
         yield click.style("the newest text of the site file was not applied:", fg="red")
         yield from (f"  {line}" for line in site.last_error.splitlines())
@@ -37,7 +39,7 @@ def format_status(site: SiteStatus, *, with_rooms: bool) -> Iterable[str]:
     if with_rooms:
         yield ""
         rows = [
-            [app.name, room.name, room.state, str(room.connections), "" if room.pid is None else str(room.pid)]
+            [app.name, printable(room.name), room.state, str(room.connections), "" if room.pid is None else str(room.pid)]
             for app in site.apps
             for room in app.rooms
         ]

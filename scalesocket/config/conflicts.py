@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ DISPLACES: Final[Mapping[str, tuple[str, ...]]] = {
 OF_CHILDREN: Final = ("cwd", "env", "pass_env", "user", "group", "limits", "stop_signal")
 """Keys that mean something for a command alone."""
 
+_VARIABLES: Final = ("ID", "ROOM", "REMOTE_ADDR", "QUERY_STRING")
+_PLACEHOLDER: Final = re.compile(rf"#(?!(?:{'|'.join(_VARIABLES)}|QUERY_)|[0-9A-Fa-f]{{3,8}}\b)([A-Z][A-Z_]+)")  # nor a colour
 _SHELL_WORD: Final = re.compile(r"\|\|?|&&?|;|\d*[<>]{1,2}(?:&\d)?")
 
 
@@ -72,6 +75,11 @@ def find_doubts(app: "App", own: Mapping[str, object]) -> Iterator[Conflict]:
         yield Conflict("byte_order", "has no effect without gwsocket routing", is_about_key=True)
     if "history" in own and app.history is not None and app.history.keep == "tagged" and app.routing.server != "json":
         yield Conflict("history", 'keeps nothing: only json routing from the server can tag messages (set routing = "json")')
+    for key in ("join_message", "leave_message"):
+        for word in _PLACEHOLDER.findall(str(getattr(app, key) or "")):
+            known = f"it knows #{', #'.join(_VARIABLES)} and #QUERY_<PARAM>"
+            near = next(iter(get_close_matches(word, _VARIABLES, n=1, cutoff=0.7)), f"QUERY_{word}")
+            yield Conflict(key, f"#{word} is no variable and stays as it is written (did you mean #{near}? {known})")
     for room in app.rooms or ():
         if room in (".", "..") or not re.fullmatch(app.room_pattern, room):
             yield Conflict("rooms", f"no client can join {room!r} (room_pattern does not match it)")

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,6 +17,8 @@ from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Place, Problem, Severity, key_text
 from scalesocket.config.secrets import is_readable_by_others
 
+INTERPRETER: Final = re.compile(r"(python|pypy|node|deno|bun|ruby|perl|php|lua|bash|dash|zsh|sh)[0-9.]*")
+SCRIPTS: Final = (".py", ".js", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".sh")
 MAX_FIRST_LINE: Final = 256
 """Bytes of a script's first line that Linux reads."""
 
@@ -101,6 +104,7 @@ def _check_app(app: App, environ: Mapping[str, str]) -> Iterator[_Finding]:
         try:
             if has_cwd or "/" not in app.command[0] or Path(app.command[0]).is_absolute():
                 yield from _check_first_line(find_program(app, environ), app.cwd)
+                yield from _check_script(app)
         except OSError as error:
             yield _error("command", str(error))
         yield from _check_identity(app)
@@ -108,6 +112,16 @@ def _check_app(app: App, environ: Mapping[str, str]) -> Iterator[_Finding]:
         yield _warning("unix", f"there is no socket {str(app.unix)!r} at the moment")
     if app.static is not None and not (app.static.is_dir() and os.access(app.static, os.R_OK | os.X_OK)):
         yield _error("static", _no_folder(app.static))
+
+
+def _check_script(app: App) -> Iterator[_Finding]:
+    """See whether the script is there that an interpreter is to run: it would only fail when the first client comes."""
+    assert app.command is not None
+    program, *words = app.command
+    script = next((word for word in words if not word.startswith("-")), "")
+    is_script = INTERPRETER.fullmatch(Path(program).name) and script.endswith(SCRIPTS) and " " not in script
+    if is_script and not (app.cwd / script).exists():
+        yield _warning("command", f"there is no file {str(app.cwd / script)!r}")
 
 
 def _check_identity(app: App) -> Iterator[_Finding]:

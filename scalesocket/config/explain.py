@@ -161,4 +161,4 @@ _SENTENCES: Final[Mapping[str, Callable[[ErrorDetails], str]]] = {
 
 
 def _shown(value: object) -> str:
-    return repr(str(value)) if isinstance(value, str) else str(value)
+    return repr(str(value)) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -101,7 +101,7 @@ class Server(Table):
     ] = "auto"
     trusted_proxies: Annotated[
         Networks,
-        live("networks whose `Forwarded`, `X-Forwarded-For` and PROXY protocol are believed"),
+        live("networks whose `Forwarded`, `X-Forwarded-For`, `X-Forwarded-Proto` and PROXY protocol are believed"),
     ] = ()
     handshake_timeout: Annotated[PositiveDuration, live("to send a complete request head")] = 10.0
     max_connections: Annotated[Count | None, live("websockets admitted at a time")] = 10_000
@@ -206,7 +206,9 @@ class App(Table):
     ] = None
     tcp: Annotated[Target | None, following("instead of `command`: connect to this address, one connection a room")] = None
     unix: Annotated[AbsolutePath | None, following("instead of `command`: connect to this socket, one connection a room")] = None
-    start_timeout: Annotated[PositiveDuration, following("for the port to listen, or the target to accept")] = 10.0
+    start_timeout: Annotated[
+        PositiveDuration, following("for the port to listen, or the target to accept; a target that refuses is not tried again")
+    ] = 10.0
     start_delay: Annotated[
         AnyDuration,
         following("at least this long after the start, before the first attempt to connect", in_file=False),
@@ -216,7 +218,10 @@ class App(Table):
     )
     env: Annotated[
         Env,
-        following("variables of the child, beside the CGI variables, `APP` and `ROOM`; merged with `[defaults]` key by key"),
+        following(
+            "variables of the child, beside the CGI variables, `APP` and `ROOM`; merged with `[defaults]` key by key. `show` and "
+            "`diff` mask those whose names speak of a password, token or key, and passwords in URLs"
+        ),
     ] = {}
     pass_env: Annotated[Names, following("names of the server's own variables that the child gets; nothing else leaks")] = (
         "PATH",

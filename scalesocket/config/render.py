@@ -9,7 +9,7 @@ from scalesocket.config.model import App, Routes, Server, Site
 from scalesocket.config.parse import Origins
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Place, key_text, quote
-from scalesocket.config.secrets import mask_secrets
+from scalesocket.config.secrets import mask_secrets, mask_variables
 
 FROM_DEFAULT: Final = "default"
 
@@ -30,6 +30,7 @@ def table_record(table: Server | App) -> dict[str, Any]:
         record["routing"] = _routing_record(table.routing)
         record["join_message"] = table.join_message or ""
         record["leave_message"] = table.leave_message or ""
+        record["env"] = mask_variables(table.env)
     return mask_secrets(model, _without_none(record))
 
 

@@ -1,4 +1,4 @@
-"""Secret keys: masked wherever configuration is shown, and readable from a file beside.
+"""Secret keys, and secret variables of `env`: masked wherever configuration is shown. Keys are readable from a file beside.
 
 A key is secret when its declaration in the model says so. A secret that is a string may be given as `NAME_file`, the
 path of a file that holds it; a secret that is a path (the key of `tls`) is such a file already. Either file brings a
@@ -17,6 +17,8 @@ from scalesocket.config.keys import keys_of, table_of
 
 MASK: Final = "***"
 TWIN: Final = "_file"
+_SECRET_NAME: Final = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY|AUTH|CRED|SIGNATURE|PRIVATE|COOKIE|DSN", re.IGNORECASE)
+_PASSWORD: Final = re.compile(r"(://[^/?#\s@:]*:)[^/?#\s@]+@")
 
 
 def is_secret(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:
@@ -61,6 +63,11 @@ def mask_secrets(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, 
         elif inner is not None and isinstance(value, Mapping):
             masked[name] = mask_secrets(inner, value)
     return masked
+
+
+def mask_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """Copy an environment, masking variables whose names speak of secrets, and passwords within URLs."""
+    return {name: MASK if _SECRET_NAME.search(name) else _PASSWORD.sub(rf"\1{MASK}@", value) for name, value in env.items()}
 
 
 def secret_names(*models: type[BaseModel]) -> frozenset[str]:

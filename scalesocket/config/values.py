@@ -73,13 +73,13 @@ class PortRange:
 
 def parse_target(text: str) -> Endpoint:
     """Read the address of a target; raises ValueError with a hint."""
-    endpoint = parse_endpoint(text)
+    endpoint = parse_endpoint(text, is_listener=False)
     if not endpoint.port:
         raise ValueError(f"{text!r} has no port to connect to")
     return endpoint
 
 
-def parse_endpoint(text: str) -> Endpoint:
+def parse_endpoint(text: str, *, is_listener: bool = True) -> Endpoint:
     """Read `host:port` or `[v6]:port`; raises ValueError with a hint."""
     scheme, has_scheme, rest = text.partition("://")
     if has_scheme:
@@ -92,7 +92,8 @@ def parse_endpoint(text: str) -> Endpoint:
     if host.startswith("[") and host.endswith("]"):
         return Endpoint(host[1:-1], int(port))
     if not host:
-        raise ValueError(f'{text!r} names no host (write "127.0.0.1:{port}", or "0.0.0.0:{port}" for every interface)')
+        every = f', or "0.0.0.0:{port}" for every interface' if is_listener else ""
+        raise ValueError(f'{text!r} names no host (write "127.0.0.1:{port}"{every})')
     if ":" in host:
         raise ValueError(f'{text!r} is not an address (write IPv6 in brackets: "[{host}]:{port}")')
     return Endpoint(host, int(port))
@@ -254,7 +255,19 @@ def _check_binds(binds: tuple[str, ...]) -> tuple[str, ...]:
         is_any_port = not bind.startswith(("unix:", "fd://")) and parse_endpoint(bind).port == 0
         if bind in binds[:at] and not is_any_port:  # port 0 is another port each time
             raise ValueError(f"{bind!r} stands here twice")
+        for other in binds[:at]:
+            if not is_any_port and _covers(bind, other):
+                raise ValueError(f"{other!r} and {bind!r} are the same port (keep the one for every interface)")
     return binds
+
+
+def _covers(one: str, other: str) -> bool:
+    """Whether one of two addresses is for every interface, the other's included."""
+    if any(bind.startswith(("unix:", "fd://")) for bind in (one, other)):
+        return False
+    (host, port), (other_host, other_port) = ((end.host, end.port) for end in map(parse_endpoint, (one, other)))
+    is_same_family = (":" in host) == (":" in other_host)
+    return port == other_port and is_same_family and ("0.0.0.0" in (host, other_host) or "::" in (host, other_host))
 
 
 def _read_control(value: object) -> object:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Final, Protocol
 
-from scalesocket.config.units import KiB
 from scalesocket.errors import Close, CloseCode
 
 
@@ -33,7 +32,7 @@ MASKED: Final = 0x80
 MAX_CONTROL: Final = 125
 FRAMES_A_FEED: Final = 1024
 """Frames taken at a time: in one read of uvloop there may be 43,000, and to handle them all would hold up everyone for 0.1 s."""
-INFLATED_A_FEED: Final = 256 * KiB
+INFLATED_A_FEED: Final = 256 * 1024
 """Bytes inflated after which a feed ends: 260 kB that came in one read were 250 MiB, and held up everyone for 0.2 s."""
 FINAL_TEXT: Final = FIN | Opcode.TEXT
 

@@ -452,6 +452,17 @@ def test_status_counts_rooms_and_clients(file: Path) -> None:
     assert "lobby  open" in shown
 
 
+def test_a_misspelt_site_file_is_said_to_be_missing(file: Path) -> None:
+    done = scalesocket("status", "siet.toml", cwd=file.parent)
+
+    assert done.code == 1
+    assert "there is no file 'siet.toml'" in done.err
+
+
+def test_help_is_help() -> None:
+    assert scalesocket("help").out == scalesocket("--help").out
+
+
 def test_without_a_server_there_is_nobody_to_ask(file: Path) -> None:
     for command in ("diff", "reload", "status"):
         done = scalesocket(command, str(file))

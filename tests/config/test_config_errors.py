@@ -118,6 +118,9 @@ WRONG_IN_SERVER = {
     'bind = "unix:"': '8: server.bind: "unix:" names no path (write for example "unix:/run/scalesocket.sock")',
     'bind = "fd://stdin"': "8: server.bind: cannot read 'fd://stdin' as a file descriptor (write for example \"fd://3\")",
     'bind = ["127.0.0.1:9000", "[::1]:1", "127.0.0.1:9000"]': "8: server.bind: '127.0.0.1:9000' stands here twice",
+    'bind = ["127.0.0.1:9000", "0.0.0.0:9000"]': (
+        "8: server.bind: '127.0.0.1:9000' and '0.0.0.0:9000' are the same port (keep the one for every interface)"
+    ),
     'bind = ["unix:/srv/a", "unix:/srv/./a"]': "8: server.bind: 'unix:/srv/a' stands here twice",
     "bind = []": "8: server.bind: is empty (name at least one)",
     'trusted_proxies = ["10.0.0.1/8"]': (
@@ -190,9 +193,7 @@ CONFLICTS = {
     '[apps.chat]\ncommand = ["a", "\\u0000"]': (
         "2:11: apps.chat.command: an argument holds a NUL character, which no program can be given"
     ),
-    "[apps.chat]\ntcp = 4000": (
-        '2:7: apps.chat.tcp: \'4000\' names no host (write "127.0.0.1:4000", or "0.0.0.0:4000" for every interface)'
-    ),
+    "[apps.chat]\ntcp = 4000": ("2:7: apps.chat.tcp: '4000' names no host (write \"127.0.0.1:4000\")"),
     "[apps]\nchat = 5": "2:8: apps.chat: must be a table, not an integer",
     "apps = 5": "1:8: apps: must be a table, not an integer",
     app("[server]\n[defaults]\nmount = '/'"): "5:1: defaults.mount: belongs in an app (one app can be at the root)",

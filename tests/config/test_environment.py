@@ -172,3 +172,12 @@ def test_sockets_need_their_folders(tmp_path: Path) -> None:
         f"server.bind: there is no folder '{tmp_path}/none' for the socket",
         f"server.control: there is no folder '{tmp_path}/none' for the socket",
     ]
+
+
+def test_a_script_that_is_not_there_is_a_warning(tmp_path: Path) -> None:
+    script = tmp_path / "game.py"
+
+    assert of_app(command=["sh", "-e", "game.py"], cwd=tmp_path) == [f"warning: apps.chat.command: there is no file '{script}'"]
+    script.touch()
+    assert of_app(command=["sh", "-e", "game.py"], cwd=tmp_path) == []
+    assert of_app(command=["sh", "-c", "exec x.py"], cwd=tmp_path) == []

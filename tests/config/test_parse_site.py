@@ -247,6 +247,10 @@ WARNINGS = {
     ),
     'command = "cat"\nbyte_order = "big"': "3:1: warning: apps.chat.byte_order: has no effect without gwsocket routing",
     'tcp = "a:1"\nenv = { A = "" }': "3:1: warning: apps.chat.env: has no effect without command",
+    'command = "cat"\njoin_message = "#ID #QUERY_A #NAME #FFAA00 # #x"': (
+        "3:16: warning: apps.chat.join_message: #NAME is no variable and stays as it is written "
+        "(did you mean #QUERY_NAME? it knows #ID, #ROOM, #REMOTE_ADDR, #QUERY_STRING and #QUERY_<PARAM>)"
+    ),
     'command = "cat"\nrooms = ["a b"]': (
         "3:9: warning: apps.chat.rooms: no client can join 'a b' (room_pattern does not match it)"
     ),

@@ -110,3 +110,15 @@ def test_only_declared_secret_strings_have_twins(tmp_path: Path) -> None:
 )
 def test_a_twin_that_cannot_be_used_is_an_error(tmp_path: Path, lines: str, problem: str) -> None:
     assert read(f"[door.login]\n{lines}", tmp_path)[1] == [problem]
+
+
+def test_variables_that_speak_of_secrets_and_passwords_in_urls_are_masked() -> None:
+    env = {"MODE": "fast", "GAME_TOKEN": "a", "db_password": "b", "DATABASE": "postgres://ann:pw@host/db", "PAGE": "http://a/b@c"}
+
+    assert site_record(Site(apps={"chat": App(name="chat", command=["cat"], env=env)}))["apps"]["chat"]["env"] == {
+        "MODE": "fast",
+        "GAME_TOKEN": "***",
+        "db_password": "***",
+        "DATABASE": "postgres://ann:***@host/db",
+        "PAGE": "http://a/b@c",
+    }
