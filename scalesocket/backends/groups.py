@@ -28,7 +28,7 @@ def reap_group(pid: int) -> bool:
 
 
 def find_strays(session: int, groups: Collection[int], since: float) -> list[int]:
-    """Our own children in this session that lead a group which is none of these, and started after `since`.
+    """Our own children in this session that belong to none of these groups, and started after `since`.
 
     Every child of a spawner is in the spawner's session, so what it had started is told from children of others; and by
     `since`, in seconds of CLOCK_BOOTTIME, from what running programs had started and left to us.
@@ -42,7 +42,7 @@ def find_strays(session: int, groups: Collection[int], since: float) -> list[int
             continue
         for pid in map(int, pids):
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                if os.getsid(pid) == session and os.getpgid(pid) == pid not in groups and _started_at(pid) >= since:
+                if os.getsid(pid) == session and os.getpgid(pid) not in groups and _started_at(pid) >= since:
                     strays.append(pid)
     return strays
 

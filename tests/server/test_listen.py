@@ -171,7 +171,7 @@ async def test_an_address_that_overlaps_one_that_stays_is_refused(serve_express:
     (await site.service.listeners.prepare(Server(bind=(old,)))).commit()
 
     with pytest.raises(ListenError, match="in use"):
-        await site.service.listeners.prepare(Server(bind=(old, f"0.0.0.0:{site.port}")))
+        await site.service.listeners.prepare(Server(bind=(old, f"[::]:{site.port}")))
 
 
 def longest_queue() -> int:
