@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from scalesocket.config.model import App, Site
+from scalesocket.config.values import DEFAULT_PORTS
 from scalesocket.wire.forwarded import seen_by_proxies
 from scalesocket.wire.handshake import Request
 
@@ -17,7 +18,6 @@ RESERVED_AT_ROOT: Final = frozenset(
     {"api", "metrics", "health", "ready", "static", "upload", "admin", "rooms", "apps", "robots.txt", "favicon.ico"}
 )
 """Nor these for the app at the root, nor the names of the other apps."""
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +126,6 @@ def _host_of(url: str) -> tuple[str, int | None] | None:
     """Host and port of a URL; None for what is none."""
     try:
         parts = urlsplit(url)
-        return (parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)) if parts.hostname else None
+        return (parts.hostname, parts.port or DEFAULT_PORTS.get(parts.scheme)) if parts.hostname else None
     except ValueError:
         return None

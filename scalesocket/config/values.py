@@ -18,8 +18,8 @@ RESERVED_APPS: Final = frozenset({"admin", "api", "health", "metrics", "ready", 
 APP_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 ENV_NAME: Final = re.compile(r"[^=\x00]+")
 
-DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-"""Ends of an origin that mean nothing."""
+DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+"""Ports that a URL of a scheme need not name."""
 FROM_FILE: Final[dict[str, object]] = {"is_from_file": True}
 """The validation context of what stands in a site file: durations and sizes need their units then."""
 
@@ -282,7 +282,7 @@ def _check_origin(origin: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s*]+", origin):
         raise ValueError(f'{origin!r} is not an origin (write "https://example.com", with its port if it has one, or "*")')
     scheme, _, host = origin.lower().partition("://")
-    return f"{scheme}://{host.removesuffix(DEFAULT_PORTS.get(scheme, '/'))}"  # browsers leave it out (RFC 6454 6.2)
+    return f"{scheme}://{host.removesuffix(f':{DEFAULT_PORTS.get(scheme)}')}"  # browsers leave it out (RFC 6454 6.2)
 
 
 def _check_delimiter(characters: str) -> str:

@@ -39,7 +39,7 @@ class SiteReader:
             result = await to_thread.run_sync(self._load, abandon_on_cancel=True)
             watched = self._files_of(result)
             is_stable = watched == self._watched and watched.fingerprint() == before
-            self._watched, self._read = watched, before
+            self._watched = watched
             if not is_stable:
                 continue
             if isinstance(result, ConfigError):

@@ -55,7 +55,7 @@ class History:
         for payload in fitting[-self._size :]:
             messages.append((batch.opcode, payload))
             self._bytes += len(payload)
-            self._trim()
+        self._trim()
         self._replay = None
 
     def _trim(self) -> None:

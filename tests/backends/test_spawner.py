@@ -356,19 +356,39 @@ async def test_starts_that_wait_are_asked_for_when_the_clock_reads_the_answers_o
     os.close(wake)
 
 
-async def test_the_clock_does_not_mind_that_there_is_no_spawner(
-    spawner: Spawner, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
-) -> None:
+async def test_the_clock_does_not_mind_that_there_is_no_spawner(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starts_module, "SPAWN_TIMEOUT", 0.3)
     monkeypatch.setattr(launcher, "PAUSE", 0.6)
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: faults.append(report))
     (await spawner.spawn(CAT)).discard()
     assert spawner.pid is not None
     os.kill(spawner.pid, signal.SIGKILL)
     await until(lambda: spawner.pid is None)
 
+    await until(lambda: spawner._clock is None and spawner.pid is None)
     await until(lambda: spawner.pid is not None)
 
+    assert faults == []
+    asyncio.get_running_loop().set_exception_handler(None)
     (await spawner.spawn(CAT)).discard()
+    await until(lambda: not spawner.groups)
+
+
+async def test_starts_behind_a_spawner_that_cannot_be_killed_fail(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starts_module, "SPAWN_TIMEOUT", 0.2)
+    monkeypatch.setattr(launcher, "RELEASE_TIMEOUT", 0.2)
+    assert spawner._process is not None
+    os.kill(spawner._process.pid, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(spawner._process, "kill", lambda: None)
+        starts = [spawner.spawn(CAT) for _ in range(starts_module.MAX_IN_FLIGHT + 2)]
+
+        async with asyncio.timeout(5):
+            outcomes = await asyncio.gather(*starts, return_exceptions=True)
+
+    assert [str(outcome) for outcome in outcomes] == ["it did not start within 0.2 s"] * 16 + ["the spawner does not end"] * 2
+    os.kill(spawner._process.pid, signal.SIGCONT)
     await until(lambda: not spawner.groups)
 
 

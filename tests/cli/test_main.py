@@ -452,11 +452,33 @@ def test_status_counts_rooms_and_clients(file: Path) -> None:
     assert "lobby  open" in shown
 
 
+def test_status_shows_metadata_as_json_and_names_that_a_terminal_can_bear(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    says = """command = ["sh", "-c", 'echo "{\\"_meta\\":true,\\"map\\":1}"; exec cat']"""
+    file.write_text(SITE.split("[apps")[0] + f'[apps.chat]\n{says}\nrouting = "json"\nroom_pattern = ".+"\n')
+    with serving("serve", str(file)) as server, connect(f"ws://127.0.0.1:{server.port}/chat/%1b%5b31m") as client:
+        client.send("{}")
+        client.recv(timeout=10)
+
+        status = json.loads(scalesocket("status", "--format", "json", str(file)).out)
+        shown = scalesocket("status", "--rooms", str(file)).out
+
+    assert status["apps"][0]["rooms"][0]["metadata"] == {"map": 1}
+    assert "\x1b" not in shown
+    assert "\\x1b[31m" in shown
+
+
 def test_a_misspelt_site_file_is_said_to_be_missing(file: Path) -> None:
     done = scalesocket("status", "siet.toml", cwd=file.parent)
 
     assert done.code == 1
     assert "there is no file 'siet.toml'" in done.err
+
+
+def test_what_a_site_file_cannot_say_of_delimiters_is_in_a_comment() -> None:
+    written = scalesocket("init", "--from-cli", "scalesocket --null cat").out
+
+    assert "ends it in a newline" in written
 
 
 def test_help_is_help() -> None:

@@ -149,7 +149,7 @@ async def test_a_bad_upgrade_is_answered_and_counted(serve_express: Serve, head:
     answer = await answer_to(site, head)
 
     assert status_of(answer) == status
-    assert ("Sec-WebSocket-Version: 13" in answer) == (status == 426)
+    assert ("Sec-WebSocket-Version: 13" in answer) == ("Upgrade: websocket" in answer) == (status == 426)
     assert site.gateway.status().refusals == {"bad_handshake": 1}
 
 

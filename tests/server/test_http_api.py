@@ -1,12 +1,16 @@
 """Health, readiness, metrics, the rooms API and the list of apps, over a gateway with real rooms."""
 
+import threading
+import time
 from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import anyio
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from scalesocket.config.model import App
+from scalesocket.server.http import scrape
 from tests.server.general import General, make_site, open_general
 
 pytestmark = pytest.mark.anyio
@@ -62,6 +66,34 @@ async def test_a_draining_site_is_healthy_but_not_ready(general: General) -> Non
 
 
 # --- Metrics
+
+
+async def test_readiness_does_not_ask_for_every_room(general: General, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask() -> NoReturn:
+        raise AssertionError
+
+    monkeypatch.setattr(general.gateway, "status", ask)
+
+    assert (await general.http.get("/ready")).status_code == 200
+
+
+async def test_one_scrape_is_written_at_a_time(general: General, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, most = threading.Semaphore(0), 0
+
+    def expose(*_: object, **__: object) -> bytes:
+        nonlocal most
+        busy.release()
+        most = max(most, busy._value)
+        time.sleep(0.05)
+        busy.acquire()
+        return b""
+
+    monkeypatch.setattr(scrape, "expose", expose)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(general.http.get, "/metrics")
+
+    assert most == 1
 
 
 async def test_metrics_are_openmetrics_text(general: General) -> None:

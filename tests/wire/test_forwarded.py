@@ -130,6 +130,8 @@ def test_an_incomplete_proxy_header_is_waited_for(header: bytes) -> None:
         b"PROXY TCP5 192.0.2.1 192.0.2.9 4711 80\r\n",
         b"PROXY TCP4 nobody 192.0.2.9 4711 80\r\n",
         b"PROXY TCP4 192.0.2.1 192.0.2.9 port 80\r\n",
+        b"PROXY TCP4 192.0.2.1 192.0.2.9 -7 80\r\n",
+        b"PROXY TCP4 192.0.2.1 192.0.2.9 65536 80\r\n",
         b"PROXY " + b"x" * 200,
         version_2(2, 0x11, TCP4),
         version_2(1, 0x11, TCP4[:8]),
