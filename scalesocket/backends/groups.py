@@ -27,13 +27,14 @@ def reap_group(pid: int) -> bool:
     return True
 
 
-def find_strays(session: int, groups: Collection[int], since: float) -> list[int]:
-    """Our own children in this session that belong to none of these groups, and started after `since`.
+def find_strays(spawner: int, groups: Collection[int], since: float) -> list[int]:
+    """Our own children that a spawner that is gone has started after `since`, and that belong to none of these groups.
 
-    Every child of a spawner is in the spawner's session, so what it had started is told from children of others; and by
-    `since`, in seconds of CLOCK_BOOTTIME, from what running programs had started and left to us.
+    They are of our session, and lead a group of their own or are still in that of the spawner; `since`, in seconds of
+    CLOCK_BOOTTIME, tells them from what running programs had started and left to us.
     A thread of ours that ends meanwhile hands its children to another. Raises OSError if no descriptor is left.
     """
+    session = os.getsid(0)
     strays = []
     for path in Path("/proc/self/task").glob("*/children"):
         try:
@@ -42,7 +43,9 @@ def find_strays(session: int, groups: Collection[int], since: float) -> list[int
             continue
         for pid in map(int, pids):
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                if os.getsid(pid) == session and os.getpgid(pid) not in groups and _started_at(pid) >= since:
+                group = os.getpgid(pid)
+                is_its = os.getsid(pid) == session and group in (pid, spawner)
+                if is_its and group not in groups and _started_at(pid) >= since:
                     strays.append(pid)
     return strays
 

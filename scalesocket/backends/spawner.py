@@ -18,6 +18,7 @@ group can't be given to anyone else while the gateway may still send a signal to
 gateway is gone: every group is killed and reaped.
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -32,6 +33,7 @@ import socket
 import stat
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +42,7 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 MAX_PACKET = 1 << 20  # bytes; the kernel holds less than that for one socket
 END_TIMEOUT = 3.0  # seconds that killed groups have to go when the gateway is gone
 FOR_A_START = 64  # descriptors below the soft limit that a start may use
+NICENESS = 3  # of us and all children above that of the gateway, which serves everybody: busy rooms leave it its share
 FOUND_FOR = 1.0  # seconds for which a program that was found in PATH is not looked for again
 LIMITS = {
     "memory": resource.RLIMIT_AS,
@@ -293,6 +296,16 @@ def watch_children() -> int:
     return woken
 
 
+def leave_terminal() -> None:
+    """Have no controlling terminal, nor any child: who reads a password from it would be stopped in the background."""
+    with contextlib.suppress(OSError):  # there is none
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(terminal, termios.TIOCNOTTY)
+        finally:
+            os.close(terminal)
+
+
 def oldest_zombie() -> int | None:
     """The oldest child that has ended and is not reaped."""
     try:
@@ -429,6 +442,8 @@ def main() -> None:
     link = socket.socket(fileno=int(sys.argv[1]))
     link.set_inheritable(False)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    leave_terminal()
+    os.nice(NICENESS)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     soft = int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -388,8 +388,9 @@ async def test_starts_behind_a_spawner_that_cannot_be_killed_fail(spawner: Spawn
             outcomes = await asyncio.gather(*starts, return_exceptions=True)
 
     assert [str(outcome) for outcome in outcomes] == ["it did not start within 0.2 s"] * 16 + ["the spawner does not end"] * 2
-    os.kill(spawner._process.pid, signal.SIGCONT)
-    await until(lambda: not spawner.groups)
+    monkeypatch.undo()
+    await kill_spawner(spawner)  # which has started nobody, and starts nobody now
+    assert spawner.groups == frozenset()
 
 
 async def test_a_child_that_comes_too_late_for_one_who_was_cancelled_is_killed() -> None:
@@ -500,7 +501,7 @@ async def test_starts_fail_while_there_is_no_spawner(spawner: Spawner, monkeypat
 async def test_the_signals_of_a_terminal_do_not_end_the_spawner(spawner: Spawner, open_room: Opener) -> None:
     old = spawner.pid
     assert old is not None
-    assert os.getsid(old) == old != os.getsid(0)
+    assert os.getpgid(old) == old != os.getpgid(0)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(old, number)
@@ -668,3 +669,38 @@ async def test_closing_kills_what_is_left(loop: asyncio.AbstractEventLoop) -> No
     with pytest.raises(SpawnerError, match="the spawner is not running"):
         await spawner.spawn(CAT)
     assert children() == []
+
+
+async def test_backends_are_of_the_session_of_the_gateway_and_have_no_terminal(loop: asyncio.AbstractEventLoop) -> None:
+    ours, its = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        "setsid",
+        "--ctty",
+        sys.executable,
+        str(PROGRAMS / "gateway.py"),
+        stdin=its,
+        stdout=PIPE,
+        env={**os.environ, "PYTHONPATH": str(PROGRAMS.parent.parent)},
+    )
+    os.close(its)
+    assert process.stdout is not None
+    spawner = int(await process.stdout.readline())
+
+    os.write(ours, json.dumps(["sh", "-c", "(exec 3<>/dev/tty) 2>/dev/null; echo $?; exec cat"]).encode() + b"\n")
+    pid, status = json.loads(await process.stdout.readline())
+
+    assert status != 0
+    assert os.getsid(pid) == os.getsid(process.pid)
+    os.close(ours)
+    process.kill()
+    await process.communicate()
+    await until(lambda: not is_alive(spawner))
+    reap()
+
+
+async def test_backends_are_a_little_nicer_than_the_gateway(open_room: Opener) -> None:
+    room = await open_room("nice")
+
+    await room.end()
+
+    assert int(room.heard) == os.nice(0) + 3
