@@ -14,7 +14,7 @@ import structlog
 
 from scalesocket.backends.backend import Exit
 from scalesocket.backends.groups import kill_group
-from scalesocket.backends.readers import Readers
+from scalesocket.poller import Poller
 
 RELEASE_TIMEOUT: Final = 5.0
 """Seconds killed processes have to be gone. Only one that the kernel can't end takes longer."""
@@ -63,13 +63,13 @@ class Child:
     what is left of its group; until then `pid` is not given to any other process or group.
     """
 
-    __slots__ = ("_on_release", "_released", "ended", "is_released", "pid", "readers", "stderr", "stdin", "stdout")
+    __slots__ = ("_on_release", "_released", "ended", "is_released", "pid", "poller", "stderr", "stdin", "stdout")
 
     def __init__(
-        self, pid: int, stdin: int, stdout: int, stderr: int, *, readers: Readers, on_release: Callable[["Child"], None]
+        self, pid: int, stdin: int, stdout: int, stderr: int, *, poller: Poller, on_release: Callable[["Child"], None]
     ) -> None:
         self._on_release = on_release
-        self.readers = readers
+        self.poller = poller
         """What watches the pipes that are read."""
         self.pid = pid
         self.stdin = stdin

@@ -28,9 +28,9 @@ import structlog
 from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
 from scalesocket.backends.groups import find_strays
 from scalesocket.backends.orphans import Orphans
-from scalesocket.backends.readers import Readers
 from scalesocket.backends.starts import SPAWN_TIMEOUT, Starts
 from scalesocket.errors import SpawnerError
+from scalesocket.poller import Poller
 
 PROGRAM: Final = Path(__file__).with_name("spawner.py")
 PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
@@ -58,7 +58,7 @@ class Spawner:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._readers: Readers | None = None
+        self._poller: Poller | None = None
         self._soft_limit = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
@@ -81,6 +81,12 @@ class Spawner:
     def pid(self) -> int | None:
         """The process that starts children; None while there is none."""
         return self._process.pid if self._process is not None else None
+
+    @property
+    def poller(self) -> Poller:
+        """What watches the pipes of children, and may watch other descriptors of this loop; there once it is attached."""
+        assert self._poller is not None
+        return self._poller
 
     @property
     def groups(self) -> frozenset[int]:
@@ -116,7 +122,7 @@ class Spawner:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve from this loop, to which all further calls belong."""
         self._loop = loop
-        self._readers = Readers(loop)
+        self._poller = Poller(loop)
         self._orphans = Orphans(loop, self._forget)
         self._started_at = loop.time()
         self._watch()
@@ -155,8 +161,8 @@ class Spawner:
             child.is_released = True
             child.note_exit(-signal.SIGKILL)
             self._forget(child)
-        if self._readers is not None:
-            self._readers.close()
+        if self._poller is not None:
+            self._poller.close()
 
     def _launch(self) -> None:
         """Start the process. This is a vfork, so the size of the gateway does not matter."""
@@ -321,9 +327,9 @@ class Spawner:
 
     def _spawned(self, number: int, pid: int, fds: list[int], *, is_whole: bool) -> None:
         start = self._starts.answered(number)
-        assert self._readers is not None
+        assert self._poller is not None
         fds += [-1] * (3 - len(fds))
-        child = self._children[pid] = Child(pid, *fds, readers=self._readers, on_release=self._release)
+        child = self._children[pid] = Child(pid, *fds, poller=self._poller, on_release=self._release)
         if start is None:
             child.discard()
         elif is_whole or start.answer.cancelled():
@@ -336,7 +342,7 @@ class Spawner:
         """The spawner is gone. Its children are ours now; a new one is started."""
         assert self._loop is not None
         assert self._orphans is not None
-        assert self._readers is not None
+        assert self._poller is not None
         assert self._process is not None
         while self._read_one():  # up to the end of file: what it reported is true
             pass
@@ -365,7 +371,7 @@ class Spawner:
             if child.pid not in self._orphans:
                 self._orphans.adopt(child)
         for pid in strays:  # started, but it died before it could say so
-            stray = self._children[pid] = Child(pid, -1, -1, -1, readers=self._readers, on_release=self._release)
+            stray = self._children[pid] = Child(pid, -1, -1, -1, poller=self._poller, on_release=self._release)
             self._orphans.adopt(stray)
             stray.release()
 

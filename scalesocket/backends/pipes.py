@@ -1,6 +1,6 @@
 """Our ends of a child's pipes, read and written from the event loop's callbacks.
 
-Plain `os.read` when `Readers` calls, instead of the loop's pipe transports: to open the three pipes of a room costs
+Plain `os.read` when `Poller` calls, instead of the loop's pipe transports: to open the three pipes of a room costs
 less than half as much, and closing never waits for input that nobody takes.
 """
 
@@ -9,13 +9,12 @@ import fcntl
 import os
 import sys
 import termios
-from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from typing import Final
 
 from scalesocket.backends.backend import Receiver
-from scalesocket.backends.readers import Readers
+from scalesocket.outgoing import Outgoing
+from scalesocket.poller import Poller
 
 HIGH_WATER: Final = 256 * 1024
 """Bytes of unsent input above which the room is told to give no more."""
@@ -25,8 +24,6 @@ READ_SIZE: Final = 64 * 1024
 """Bytes of one read: what a pipe holds. Larger pipes would run into `pipe-user-pages-soft` (64 MiB for all of a user's)."""
 MAX_LEFTOVER: Final = 1024 * 1024
 """Bytes read at most when everyone who could write is gone."""
-MAX_VECTOR: Final = 64
-"""Pieces given to one writev."""
 
 
 def count_unread(fd: int) -> int:
@@ -43,49 +40,68 @@ class InputPipe:
     """The write end of a child's standard input.
 
     Keeps what the child has not taken yet, without a bound of its own: past HIGH_WATER the receiver is told, and stops.
-    What is written in one turn of the loop goes out in one system call.
+    The first write in a turn of the loop goes out at once, the others of that turn together in its end.
     """
 
     __slots__ = (
-        "_chunks",
         "_fd",
         "_is_blocked",
         "_is_ending",
         "_is_scheduled",
         "_is_waiting",
         "_loop",
+        "_outgoing",
+        "_poller",
         "_receiver",
-        "unsent",
+        "_turn",
     )
 
-    def __init__(self, fd: int, receiver: Receiver) -> None:
+    def __init__(self, fd: int, receiver: Receiver, poller: Poller) -> None:
         self._loop = asyncio.get_running_loop()
         self._fd = fd
         self._receiver = receiver
-        self._chunks: deque[bytes | memoryview] = deque()
-        self.unsent = 0
-        """Bytes the child has not taken."""
+        self._poller = poller
+        self._turn = -1
+        """The last turn in which something was written."""
+        self._outgoing = Outgoing()
         self._is_scheduled = False
         self._is_waiting = False
-        """The pipe is full and the loop watches it."""
+        """The pipe is full and is watched."""
         self._is_blocked = False
         """The receiver was told to stop."""
         self._is_ending = False
+
+    @property
+    def unsent(self) -> int:
+        """Bytes the child has not taken; 0 once it takes no more."""
+        return self._outgoing.size if self._fd >= 0 else 0
 
     def write(self, records: bytes) -> bool:
         """Queue input; False if it was discarded because the child has closed its end or `end` was called."""
         if self._fd < 0 or self._is_ending:
             return False
-        if records:
-            self._chunks.append(records)
-            self.unsent += len(records)
+        outgoing = self._outgoing
+        if not outgoing.size and self._turn != self._poller.turn:  # nearly always
+            self._turn = self._poller.turn
+            try:
+                taken = os.write(self._fd, records)
+            except BlockingIOError:
+                taken = 0
+            except OSError:  # EPIPE: the child has closed its standard input, or ended; its output still counts
+                outgoing.append(records)  # which may be reclaimed
+                self._shut()
+                return True
+            if taken == len(records):
+                return True
+            outgoing.append(memoryview(records)[taken:] if taken else records)
+            self._wait()
+        elif records:
+            outgoing.append(records)
             if not self._is_waiting and not self._is_scheduled:
-                # Not at once, even when nothing else is to come: a writer that sleeps right after is what the kernel
-                # expects of a pipe, and the reader is then woken on the same processor (24 us for an echo, not 78 us).
                 self._is_scheduled = True
                 self._loop.call_soon(self._flush)
-            if self.unsent > HIGH_WATER and not self._is_blocked:
-                self._block()
+        if outgoing.size > HIGH_WATER and not self._is_blocked:
+            self._block()
         return True
 
     def end(self) -> None:
@@ -96,28 +112,23 @@ class InputPipe:
 
     def close(self) -> None:
         """Close the pipe now; what is still queued is discarded. Calls may repeat."""
-        self._chunks.clear()
+        self._outgoing.clear()
         self._shut()
 
     def reclaim(self) -> list[bytes]:
         """Take back what is queued, as it was written, but for a piece it has begun to take; also once it takes no more."""
-        left = [chunk for chunk in self._chunks if not isinstance(chunk, memoryview)]
-        self._chunks.clear()
-        self.unsent = 0
-        return left
+        return self._outgoing.reclaim()
 
     def _shut(self) -> None:
         if self._fd < 0:
             return
-        if self._is_waiting:
-            self._loop.remove_writer(self._fd)
+        self._poller.remove_writer(self._fd)
         os.close(self._fd)
         self._fd = -1
-        self.unsent = 0
         self._unblock()
 
     def _block(self) -> None:
-        if not self._is_waiting:
+        if self._fd >= 0 and not self._is_waiting:
             self._send()
         if self.unsent > HIGH_WATER:
             self._is_blocked = True
@@ -128,62 +139,44 @@ class InputPipe:
             self._is_blocked = False
             self._receiver.backend_unblocked()
 
+    def _wait(self) -> None:
+        """Be called again when the pipe takes more."""
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._poller.add_writer(self._fd, self._send)
+
     def _flush(self) -> None:
         self._is_scheduled = False
         if self._fd >= 0 and not self._is_waiting:
             self._send()
 
     def _send(self) -> None:
-        """Write what the pipe takes, and have the loop call again when it takes more."""
-        chunks = self._chunks
-        while chunks:
-            try:
-                if len(chunks) == 1:
-                    taken = os.write(self._fd, chunks[0])
-                else:
-                    taken = os.writev(self._fd, list(islice(chunks, MAX_VECTOR)))
-            except BlockingIOError:
-                break
-            except OSError:  # EPIPE: the child has closed its standard input, or ended; its output still counts
-                self._shut()
-                return
-            if taken == self.unsent:
-                self.unsent = 0
-                chunks.clear()
-            else:
-                self._take(taken)
-        if chunks and not self._is_waiting:
-            self._is_waiting = True
-            self._loop.add_writer(self._fd, self._send)
-        elif not chunks and self._is_waiting:
+        """Write what the pipe takes."""
+        outgoing = self._outgoing
+        try:
+            outgoing.write(self._fd)
+        except OSError:  # EPIPE
+            self._shut()
+            return
+        if outgoing.size:
+            self._wait()
+        elif self._is_waiting:
             self._is_waiting = False
-            self._loop.remove_writer(self._fd)
-        if self._is_blocked and self.unsent < LOW_WATER:
+            self._poller.remove_writer(self._fd)
+        if self._is_blocked and outgoing.size < LOW_WATER:
             self._unblock()
-        if self._is_ending and not chunks:
+        if self._is_ending and not outgoing.size:
             self.close()
-
-    def _take(self, count: int) -> None:
-        """Drop `count` bytes from the front of the queue."""
-        chunks = self._chunks
-        self.unsent -= count
-        while count:
-            size = len(chunks[0])
-            if count < size:
-                chunks[0] = memoryview(chunks[0])[count:]
-                return
-            chunks.popleft()
-            count -= size
 
 
 class OutputPipe:
     """The read end of a child's standard output or error."""
 
-    __slots__ = ("_fd", "_is_paused", "_on_chunk", "_readers", "is_drained", "taken")
+    __slots__ = ("_fd", "_is_paused", "_on_chunk", "_poller", "is_drained", "taken")
 
-    def __init__(self, fd: int, on_chunk: Callable[[bytes], None], readers: Readers) -> None:
-        """Read from now on, when `readers` calls: `on_chunk` is called with each chunk."""
-        self._readers = readers
+    def __init__(self, fd: int, on_chunk: Callable[[bytes], None], poller: Poller) -> None:
+        """Read from now on, when `poller` calls: `on_chunk` is called with each chunk."""
+        self._poller = poller
         self._fd = fd
         self._on_chunk = on_chunk
         self._is_paused = False
@@ -191,7 +184,7 @@ class OutputPipe:
         """Bytes that were read."""
         self.is_drained = asyncio.Event()
         """Set at the end of file, and when the pipe is closed."""
-        readers.add(fd, self._read)
+        poller.add_reader(fd, self._read)
 
     @property
     def unread(self) -> int:
@@ -203,14 +196,14 @@ class OutputPipe:
         if not self._is_paused:
             self._is_paused = True
             if self._fd >= 0:
-                self._readers.remove(self._fd)
+                self._poller.remove_reader(self._fd)
 
     def resume(self) -> None:
         """Read again. Calls may repeat."""
         if self._is_paused:
             self._is_paused = False
             if self._fd >= 0:
-                self._readers.add(self._fd, self._read)
+                self._poller.add_reader(self._fd, self._read)
 
     def finish(self) -> None:
         """Read what is left, unless reading is paused, and close the pipe. Calls may repeat.
@@ -233,7 +226,7 @@ class OutputPipe:
     def close(self) -> None:
         """Close the pipe, read or not. Calls may repeat."""
         if self._fd >= 0:
-            self._readers.remove(self._fd)
+            self._poller.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
         self.is_drained.set()

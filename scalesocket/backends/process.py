@@ -102,7 +102,7 @@ class Process:
         self.stdin = stdin
         self.stdout = stdout
         self._lines = LineLog("stderr", app=app, room=room, pid=child.pid)
-        self._stderr = OutputPipe(child.stderr, self._lines.feed, child.readers)
+        self._stderr = OutputPipe(child.stderr, self._lines.feed, child.poller)
 
     @property
     def pid(self) -> int:

@@ -9,12 +9,13 @@ from scalesocket.backends.process import Process
 class StdioBackend:
     """Input goes to the process's standard input; its standard output comes from it."""
 
-    __slots__ = ("_process", "_stdin", "_stdout")
+    __slots__ = ("_process", "_stdin", "_stdout", "write")
 
     def __init__(self, child: Child, receiver: Receiver, *, app: str, room: str) -> None:
         """Take `child` over and read its output from now on."""
-        self._stdin = InputPipe(child.stdin, receiver)
-        self._stdout = OutputPipe(child.stdout, receiver.backend_output, child.readers)
+        self._stdin = InputPipe(child.stdin, receiver, child.poller)
+        self._stdout = OutputPipe(child.stdout, receiver.backend_output, child.poller)
+        self.write = self._stdin.write  # not a method, which would cost each message a call
         self._process = Process(child, self._stdin, self._stdout, app=app, room=room)
 
     @property
@@ -31,10 +32,6 @@ class StdioBackend:
     def output(self) -> tuple[int, int]:
         """Bytes of output that were read, and those in the pipe."""
         return self._stdout.taken, self._stdout.unread
-
-    def write(self, records: bytes) -> bool:
-        """Queue input."""
-        return self._stdin.write(records)
 
     def reclaim(self) -> list[bytes]:
         """Take back input that the process has not begun to take."""

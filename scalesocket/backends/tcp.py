@@ -79,7 +79,7 @@ class PortBackend:
     def __init__(self, child: Child, receiver: Receiver, port: int, ports: Ports, *, app: str, room: str) -> None:
         """Take over the child and the port that was taken for it. `connect` comes next, then all else; or `kill`."""
         self._lines = LineLog("stdout", app=app, room=room, pid=child.pid)
-        stdin, stdout = InputPipe(child.stdin, receiver), OutputPipe(child.stdout, self._lines.feed, child.readers)
+        stdin, stdout = InputPipe(child.stdin, receiver, child.poller), OutputPipe(child.stdout, self._lines.feed, child.poller)
         self._process = Process(child, stdin, stdout, app=app, room=room)
         self._port = port
         self._ports = ports

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scalesocket.backends.readers import READS_A_TURN, Readers
+from scalesocket.poller import EVENTS_A_TURN, Poller
 from tests.playing import until
 
 pytestmark = pytest.mark.anyio
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.anyio
 class Pipe:
     """A pipe whose read end is watched."""
 
-    def __init__(self, readers: Readers) -> None:
+    def __init__(self, poller: Poller) -> None:
         self.fd, self.write_end = os.pipe()
-        self.readers = readers
+        self.poller = poller
         self.heard: list[bytes] = []
-        readers.add(self.fd, self.read)
+        poller.add_reader(self.fd, self.read)
 
     def read(self) -> None:
         self.heard.append(os.read(self.fd, 100))
@@ -30,7 +30,7 @@ class Pipe:
         os.write(self.write_end, text)
 
     def close(self) -> None:
-        self.readers.remove(self.fd)
+        self.poller.remove_reader(self.fd)
         os.close(self.fd)
         os.close(self.write_end)
 
@@ -42,13 +42,13 @@ def stack() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
-async def readers(stack: ExitStack) -> Readers:
-    return stack.enter_context(closing(Readers(asyncio.get_running_loop())))
+async def poller(stack: ExitStack) -> Poller:
+    return stack.enter_context(closing(Poller(asyncio.get_running_loop())))
 
 
 @pytest.fixture
-def pipes(stack: ExitStack, readers: Readers) -> list[Pipe]:
-    return [stack.enter_context(closing(Pipe(readers))) for _ in range(3 * READS_A_TURN)]
+def pipes(stack: ExitStack, poller: Poller) -> list[Pipe]:
+    return [stack.enter_context(closing(Pipe(poller))) for _ in range(3 * EVENTS_A_TURN)]
 
 
 async def test_each_pipe_is_read_when_it_has_something(pipes: list[Pipe]) -> None:
@@ -70,24 +70,24 @@ async def test_more_pipes_than_a_turn_takes_are_all_read(pipes: list[Pipe]) -> N
 async def test_one_that_always_has_something_does_not_keep_the_others_from_their_turn(pipes: list[Pipe]) -> None:
     for pipe in pipes[1:]:
         pipe.read = lambda: None  # type: ignore[method-assign]  # what it has stays there
-        pipe.readers.remove(pipe.fd)
-        pipe.readers.add(pipe.fd, pipe.read)
+        pipe.poller.remove_reader(pipe.fd)
+        pipe.poller.add_reader(pipe.fd, pipe.read)
         pipe.say(b"x")
     pipes[0].say(b"y")
 
     await until(lambda: pipes[0].heard == [b"y"])
 
 
-async def test_one_that_was_removed_by_another_is_not_read(readers: Readers, pipes: list[Pipe]) -> None:
+async def test_one_that_was_removed_by_another_is_not_read(poller: Poller, pipes: list[Pipe]) -> None:
     first, second = pipes[:2]
 
     def remove_the_other(pipe: Pipe, other: Pipe) -> None:
         pipe.read()
-        readers.remove(other.fd)
+        poller.remove_reader(other.fd)
 
     for pipe, other in ((first, second), (second, first)):
-        readers.remove(pipe.fd)
-        readers.add(pipe.fd, lambda pipe=pipe, other=other: remove_the_other(pipe, other))  # type: ignore[misc]
+        poller.remove_reader(pipe.fd)
+        poller.add_reader(pipe.fd, lambda pipe=pipe, other=other: remove_the_other(pipe, other))  # type: ignore[misc]
         pipe.say(b"x")
 
     await until(lambda: bool(first.heard or second.heard))
@@ -96,16 +96,16 @@ async def test_one_that_was_removed_by_another_is_not_read(readers: Readers, pip
     assert sorted([first.heard, second.heard]) == [[], [b"x"]]
 
 
-async def test_one_that_fails_is_reported_and_the_others_are_read(readers: Readers, pipes: list[Pipe]) -> None:
+async def test_one_that_fails_is_reported_and_the_others_are_read(poller: Poller, pipes: list[Pipe]) -> None:
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
-    readers.remove(pipes[0].fd)
+    poller.remove_reader(pipes[0].fd)
 
     def fail() -> None:
-        readers.remove(pipes[0].fd)
+        poller.remove_reader(pipes[0].fd)
         raise ValueError("a mistake")
 
-    readers.add(pipes[0].fd, fail)
+    poller.add_reader(pipes[0].fd, fail)
     for pipe in pipes[:3]:
         pipe.say(b"x")
 
@@ -124,8 +124,8 @@ async def test_the_end_of_a_file_is_read(pipes: list[Pipe]) -> None:
     pipes[0].write_end = os.open(os.devnull, os.O_WRONLY)
 
 
-async def test_nothing_is_read_after_the_close(readers: Readers, pipes: list[Pipe]) -> None:
-    readers.close()
+async def test_nothing_is_read_after_the_close(poller: Poller, pipes: list[Pipe]) -> None:
+    poller.close()
     pipes[0].say(b"x")
 
     await asyncio.sleep(0.05)
