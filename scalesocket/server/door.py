@@ -15,6 +15,7 @@ from scalesocket.admission import Refusal, is_trusted
 from scalesocket.config.units import KiB
 from scalesocket.errors import Close
 from scalesocket.gateway import Gateway
+from scalesocket.poller import Poller
 from scalesocket.server.handover import Hypercorn
 from scalesocket.server.socket import CLOSE_TIMEOUT, Socket
 from scalesocket.wire.deflate import answer_offers
@@ -42,10 +43,11 @@ NO_HTTP: Final = Refusal(status=400, reason="not_http", message="this is not an 
 class Entrance:
     """What all doors share: the gateway, the way to the general lane, and how many connections there are."""
 
-    def __init__(self, gateway: Gateway, hypercorn: Hypercorn) -> None:
-        """Let clients in to `gateway`, and everything else to `hypercorn`."""
+    def __init__(self, gateway: Gateway, hypercorn: Hypercorn, poller: Poller) -> None:
+        """Let clients in to `gateway`, and everything else to `hypercorn`. `poller` watches the connections."""
         self.gateway = gateway
         self.hypercorn = hypercorn
+        self.poller = poller
         self.loop = asyncio.get_running_loop()
         self.connections: set[asyncio.Transport] = set()
         """Connections at the door, and websockets on the express lane."""
@@ -143,9 +145,6 @@ class Door(asyncio.Protocol):
         """Start the clock."""
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
         entrance = self._entrance
-        if not entrance.has_place():
-            entrance.gateway.refusals["too_many_connections"] += 1
-            transport.abort()
         entrance.connections.add(transport)
         self._peer = address_of(transport.get_extra_info("peername"))
         entrance.wait_for_head(self)

@@ -4,26 +4,24 @@ An edit opens what is new first, and closes what is no longer wanted only when t
 were accepted stay, whatever becomes of their listener.
 """
 
-import asyncio
 import os
 import socket
 import ssl
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from scalesocket.config.model import Server
 from scalesocket.config.units import KiB
-from scalesocket.server.bind import BACKLOG, open_socket
-from scalesocket.server.door import Door, Entrance, address_of
-from scalesocket.server.tls import MAX_ACCEPTS, TlsServer, load_tls
+from scalesocket.server.accept import Acceptor, PlainAcceptor
+from scalesocket.server.bind import open_socket
+from scalesocket.server.door import Entrance, address_of
+from scalesocket.server.tls import TlsAcceptor, load_tls
 
 log = structlog.get_logger("listen")
 
@@ -38,8 +36,8 @@ class Listener:
     bind: str
     """As the site file has it."""
     sock: socket.socket
-    """Kept beside the server's own, to serve the same address with other settings."""
-    servers: Sequence[asyncio.Server | TlsServer]
+    """Kept beside the acceptor's own, to serve the same address with other settings."""
+    acceptor: Acceptor
     tls: ssl.SSLContext | None
 
     @property
@@ -52,8 +50,7 @@ class Listener:
 
     def close(self, *, is_replaced: bool = False) -> None:
         """Accept no more. `is_replaced`: another listener serves the same address, so a unix socket's file stays."""
-        for server in self.servers:
-            server.close()
+        self.acceptor.close()
         if self.sock.family == socket.AF_UNIX and self.bind.startswith("unix:") and not is_replaced:
             with suppress(OSError):
                 Path(os.fsdecode(self.sock.getsockname())).unlink()
@@ -85,50 +82,27 @@ class Listeners:
             for bind in server.bind:
                 old = self._open.get(bind)
                 if old is None:
-                    change.added[bind] = await self._listen(bind, await open_socket(bind, closing), tls)
+                    change.added[bind] = self._listen(bind, await open_socket(bind, closing), tls)
                 elif tls is not None or old.tls is not None:
-                    change.added[bind] = await self._listen(bind, old.sock.dup(), tls)
+                    change.added[bind] = self._listen(bind, old.sock.dup(), tls)
         except BaseException:
             change.take_back()
             raise
         return change
 
-    async def _listen(self, bind: str, sock: socket.socket, tls: ssl.SSLContext | None) -> Listener:
-        loop = asyncio.get_running_loop()
-        if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # Connections inherit it. What a peer can't take yet stays in the transport's buffer, where `send_buffer` sees it,
-            # and not in the 4 MiB that the kernel would hide.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL)
-        if tls is not None:
-            own = sock.dup()
-            own.setblocking(False)
-            return Listener(bind, sock, [TlsServer(own, tls, self._entrance)], tls)
-        # libuv accepts one connection a turn from each handle. With as many handles as asyncio accepts at once a crowd is let
-        # in at 18.9 k/s instead of 16.3; a single newcomer wakes them all, and costs 115 us instead of 98.
-        handles = 1 if isinstance(loop, asyncio.BaseEventLoop) else MAX_ACCEPTS
-        listener = Listener(bind, sock, servers := [], tls)
-        try:
-            make_door = partial(Door, self._entrance, fixed_address(sock))
-            for _ in range(handles):
-                servers.append(await self._serve(sock.dup(), make_door))
-        except BaseException:
-            listener.close(is_replaced=True)
-            raise
-        sock.listen(BACKLOG)  # the loop has set the kernel's queue to what it accepts at once
-        return listener
-
-    async def _serve(self, own: socket.socket, make_door: Callable[[], Door]) -> asyncio.Server:
-        """Let the loop accept at `own`, which is the loop's from now on."""
-        loop = asyncio.get_running_loop()
-        try:
-            if own.family != socket.AF_UNIX:
-                return await loop.create_server(make_door, sock=own, backlog=MAX_ACCEPTS)
-            # The file is ours to remove: both loops would do it, since Python 3.13, with a listener that has been replaced.
-            options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-            return await loop.create_unix_server(make_door, sock=own, backlog=MAX_ACCEPTS, **options)
-        except BaseException:
-            own.close()
-            raise
+    def _listen(self, bind: str, sock: socket.socket, tls: ssl.SSLContext | None) -> Listener:
+        if sock.family != socket.AF_UNIX:
+            # Connections inherit both. What a peer can't take yet stays in the transport's buffer, where `send_buffer` sees
+            # it, and not in the 4 MiB that the kernel would hide; and a message is sent when it is there.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL)
+        own = sock.dup()
+        own.setblocking(False)
+        acceptor = (
+            PlainAcceptor(own, self._entrance, fixed_address(sock)) if tls is None else TlsAcceptor(own, self._entrance, tls)
+        )
+        return Listener(bind, sock, acceptor, tls)
 
     def commit(self, change: "Change") -> None:
         """Close what the edit no longer wants, or has replaced."""

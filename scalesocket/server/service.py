@@ -51,7 +51,7 @@ async def open_service(site: Site, *, spawner: Spawner) -> AsyncIterator[Service
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         hypercorn = await stack.enter_async_context(open_hypercorn(cast("ASGIFramework", GeneralLane(gateway, tasks)), gateway))
-        entrance = Entrance(gateway, hypercorn)
+        entrance = Entrance(gateway, hypercorn, spawner.poller)
         stack.callback(entrance.close)
         listeners = await stack.enter_async_context(open_listeners(site.server, entrance))
         yield Service(gateway, entrance, listeners)

@@ -1,4 +1,4 @@
-"""The express lane: one websocket on asyncio's own transport, RFC 6455 without a task, a queue or a copy in between."""
+"""The express lane: one websocket on a transport, RFC 6455 without a task, a queue or a copy in between."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ from scalesocket.wire.frames import Event, FrameReader, Opcode, encode_frame
 HIGH_WATER: Final = 256 * KiB
 """Unsent bytes from which a client counts as congested; less where its `send_buffer` is less."""
 LARGE_READ: Final = 64 * KiB
-"""Bytes of one read after which a client waits for the others' turn."""
+"""Bytes of one read past which a client waits for the others' turn; our own transport reads no more, once in a turn."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds a peer has to answer our close frame, from when it left; then the connection is cut."""
 AT_ONCE: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
@@ -82,8 +82,8 @@ class Socket(Client, asyncio.Protocol):
         if reader.failure is not None:
             return  # only read on so that our close frame is not lost to a reset
         events = reader.feed(chunk)
-        if reader.has_more or len(chunk) >= LARGE_READ:
-            # libuv would read one peer up to 32 times in a row: a flood may not keep everyone else waiting.
+        if reader.has_more or len(chunk) > LARGE_READ:
+            # Behind TLS libuv would read one peer up to 32 times in a row: a flood may not keep everyone else waiting.
             self.hold(Hold.TURN)
             self._loop.call_soon(self.release, Hold.TURN)
         if reader.has_control or reader.failure is not None or self._is_closing:

@@ -1,4 +1,4 @@
-"""TLS of our own: accepts connections and agrees with them, before they come to the door."""
+"""TLS of our own: agrees with connections before they come to the door."""
 
 import asyncio
 import socket
@@ -6,71 +6,32 @@ import ssl
 from contextlib import suppress
 from typing import Final
 
-import structlog
-
 from scalesocket.config.certificates import CertificateError, load_pair
 from scalesocket.config.model import Tls
+from scalesocket.server.accept import Acceptor
 from scalesocket.server.bind import ListenError
 from scalesocket.server.door import Door, Entrance
 
-log = structlog.get_logger("listen")
-
-MAX_ACCEPTS: Final = 16
-"""Connections accepted in one turn of the loop; out of descriptors asyncio tries, and reports, as many times a second."""
-ACCEPT_PAUSE: Final = 1.0
-"""Seconds to wait when there is no descriptor for a connection."""
 PROTOCOLS: Final = ["h2", "http/1.1"]
 
 
-class TlsServer:
-    """Accepts connections and agrees on TLS with them, within `handshake_timeout`.
+class TlsAcceptor(Acceptor):
+    """Agrees on TLS with connections, within `handshake_timeout`.
 
     A server of the event loop would tell of a connection when that is done: until then it would have no place, and those
     that only connect could take every descriptor.
     """
 
-    def __init__(self, sock: socket.socket, tls: ssl.SSLContext, entrance: Entrance) -> None:
-        """Accept at `sock`, which is the server's from now on."""
-        self._sock = sock
+    def __init__(self, sock: socket.socket, entrance: Entrance, tls: ssl.SSLContext) -> None:
+        """Agree on `tls` with those accepted at `sock`."""
         self._tls = tls
-        self._entrance = entrance
-        self._pause: asyncio.TimerHandle | None = None
-        self._resume()
+        super().__init__(sock, entrance)
 
-    def close(self) -> None:
-        """Accept no more. Connections that were accepted stay."""
-        self._entrance.loop.remove_reader(self._sock)
-        if self._pause is not None:
-            self._pause.cancel()
-        self._sock.close()
-
-    def _resume(self) -> None:
-        # Not `sock_accept`: to cancel it may lose a connection that was accepted, and nobody was told of.
-        self._entrance.loop.add_reader(self._sock, self._accept)
-
-    def _accept(self) -> None:
+    def welcome(self, fd: int, peer: object) -> None:
+        """Begin the handshake."""
         entrance = self._entrance
-        for _ in range(MAX_ACCEPTS):
-            try:
-                connection, _ = self._sock.accept()
-            except BlockingIOError:
-                return
-            except ConnectionAbortedError:  # by the peer, before it was accepted
-                continue
-            except OSError as error:  # out of descriptors: that passes
-                log.warning("can't accept connections", error=str(error))
-                entrance.loop.remove_reader(self._sock)
-                self._pause = entrance.loop.call_later(ACCEPT_PAUSE, self._resume)
-                return
-            if entrance.has_place():
-                connection.setblocking(False)
-                self._start_handshake(connection)
-            else:
-                entrance.gateway.refusals["too_many_connections"] += 1
-                connection.close()
-
-    def _start_handshake(self, connection: socket.socket) -> None:
-        entrance = self._entrance
+        connection = socket.socket(fileno=fd)
+        connection.setblocking(False)
 
         async def shake_hands() -> None:
             with suppress(OSError):  # of the peer: it went, was late, or speaks no TLS

@@ -1,0 +1,79 @@
+"""Accepts connections, some in each turn of the loop, as long as there is place for them."""
+
+import asyncio
+import os
+import socket
+from abc import ABC, abstractmethod
+from typing import Final
+
+import structlog
+
+from scalesocket.server.door import Door, Entrance
+from scalesocket.server.transport import SocketTransport
+
+log = structlog.get_logger("listen")
+
+MAX_ACCEPTS: Final = 16
+"""Connections accepted in one turn of the loop."""
+ACCEPT_PAUSE: Final = 1.0
+"""Seconds to wait when there is no descriptor for a connection."""
+
+
+class Acceptor(ABC):
+    """Accepts connections at one listening socket."""
+
+    def __init__(self, sock: socket.socket, entrance: Entrance) -> None:
+        """Accept at `sock`, which does not block and is the acceptor's from now on."""
+        self._sock = sock
+        self._entrance = entrance
+        self._pause: asyncio.TimerHandle | None = None
+        self._resume()
+
+    @abstractmethod
+    def welcome(self, fd: int, peer: object) -> None:
+        """Take over the descriptor of a connection for which there is place. `peer`: its other end."""
+
+    def close(self) -> None:
+        """Accept no more. Connections that were accepted stay."""
+        self._entrance.poller.remove_reader(self._sock.fileno())
+        if self._pause is not None:
+            self._pause.cancel()
+        self._sock.close()
+
+    def _resume(self) -> None:
+        # Not `sock_accept`: to cancel it may lose a connection that was accepted, and nobody was told of.
+        self._entrance.poller.add_reader(self._sock.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        entrance = self._entrance
+        for _ in range(MAX_ACCEPTS):
+            try:
+                fd, peer = self._sock._accept()  # type: ignore[attr-defined]  # not `accept`, which makes a socket object: 3 us of a handshake
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:  # by the peer, before it was accepted
+                continue
+            except OSError as error:  # out of descriptors: that passes
+                log.warning("can't accept connections", error=str(error))
+                entrance.poller.remove_reader(self._sock.fileno())
+                self._pause = entrance.loop.call_later(ACCEPT_PAUSE, self._resume)
+                return
+            if entrance.has_place():
+                self.welcome(fd, peer)
+            else:
+                entrance.gateway.refusals["too_many_connections"] += 1
+                os.close(fd)
+
+
+class PlainAcceptor(Acceptor):
+    """Leads connections to the door as they are."""
+
+    def __init__(self, sock: socket.socket, entrance: Entrance, local: tuple[str, int] | None) -> None:
+        """`local`: the address connected to, where it is the same for all connections."""
+        self._local = local
+        super().__init__(sock, entrance)
+
+    def welcome(self, fd: int, peer: object) -> None:
+        """Open a door for it."""
+        entrance = self._entrance
+        SocketTransport(fd, peer, Door(entrance, self._local), poller=entrance.poller, loop=entrance.loop)
