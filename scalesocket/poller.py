@@ -27,7 +27,7 @@ class Poller:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch for `loop`, until `close`."""
         self.turn = 0
-        """Grows with each turn of the loop in which there was something to call back for."""
+        """Another number in each turn of the loop in which something came; what is written first in a turn need not wait."""
         self._loop = loop
         self._set = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
@@ -40,7 +40,7 @@ class Poller:
             return
         if fd in self._writers:
             self._set.modify(fd, _IN | _OUT)
-        else:
+        elif fd not in self._readers:
             self._set.register(fd, _IN)
         self._readers[fd] = callback
 
@@ -58,7 +58,7 @@ class Poller:
             return
         if fd in self._readers:
             self._set.modify(fd, _IN | _OUT)
-        else:
+        elif fd not in self._writers:
             self._set.register(fd, _OUT)
         self._writers[fd] = callback
 
@@ -77,10 +77,16 @@ class Poller:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._set.fileno())
         self._set.close()
+        self._readers.clear()
+        self._writers.clear()
+
+    def begin_turn(self) -> None:
+        """Note that something has come which the poller does not watch."""
+        self.turn += 1
 
     def _poll(self) -> None:
         """Call back for what can be read and written now. One that fails is a mistake of ours, and no other's."""
-        self.turn += 1
+        self.begin_turn()
         readers, writers = self._readers, self._writers
         for fd, event in self._set.poll(0, EVENTS_A_TURN):
             # What was removed by a callback before it is not there any more. A number that was given to another descriptor

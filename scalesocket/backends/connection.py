@@ -15,6 +15,7 @@ from scalesocket.backends.pipes import HIGH_WATER, LOW_WATER, count_unread
 from scalesocket.backends.ports import LOOPBACK
 from scalesocket.backends.process import is_over
 from scalesocket.errors import BackendError
+from scalesocket.poller import Poller
 
 FIRST_PAUSE: Final = 0.005
 """Seconds between the first two attempts to connect; each pause is half as long again as the last."""
@@ -27,8 +28,9 @@ MAX_UNSEEN: Final = 64 * 1024
 class Connection(asyncio.Protocol):
     """A connection whose peer is a backend. Reads nothing until it is told to."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, poller: Poller) -> None:
         self._receiver = receiver
+        self._poller = poller
         self._transport: asyncio.Transport | None = None
         self._is_blocked = False
         self._is_paused = True
@@ -128,6 +130,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         elif self.exit is None:
             self.taken += len(data)
+            self._poller.begin_turn()
             self._receiver.backend_output(data)
 
     def eof_received(self) -> None:
@@ -167,13 +170,13 @@ class Connection(asyncio.Protocol):
             self.resume_writing()
 
 
-async def connect_tcp(host: str, port: int, receiver: Receiver) -> Connection:
+async def connect_tcp(host: str, port: int, receiver: Receiver, poller: Poller) -> Connection:
     """Connect to a target; raises OSError."""
-    _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(receiver), host, port)
+    _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(receiver, poller), host, port)
     return connection
 
 
-async def connect_unix(path: Path, receiver: Receiver) -> Connection:
+async def connect_unix(path: Path, receiver: Receiver, poller: Poller) -> Connection:
     """Connect to a target's unix socket, as soon as its backlog has a place; raises OSError."""
     pause = FIRST_PAUSE
     connected = socket.socket(socket.AF_UNIX)
@@ -187,7 +190,8 @@ async def connect_unix(path: Path, receiver: Receiver) -> Connection:
                 pause = min(pause * 1.5, LONGEST_PAUSE)
             else:
                 break
-        _, connection = await asyncio.get_running_loop().create_unix_connection(lambda: Connection(receiver), sock=connected)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_unix_connection(lambda: Connection(receiver, poller), sock=connected)
     except BaseException:
         connected.close()
         raise

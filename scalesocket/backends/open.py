@@ -17,6 +17,7 @@ from scalesocket.backends.stdio import StdioBackend
 from scalesocket.backends.tcp import PortBackend, TargetBackend
 from scalesocket.config.model import App
 from scalesocket.errors import MAX_REASON, BackendError
+from scalesocket.poller import Poller
 
 MAX_STARTS: Final = 3
 """Starts of a process that ended before it listened: another may have taken the port since it was found free."""
@@ -34,7 +35,7 @@ async def open_backend(
     """
     try:
         if app.command is None:
-            return await _open_target(app, receiver)
+            return await _open_target(app, receiver, spawner.poller)
         request = SpawnRequest(
             argv=app.command,
             env=env,
@@ -92,14 +93,14 @@ async def _open_port(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-async def _open_target(app: App, receiver: Receiver) -> TargetBackend:
+async def _open_target(app: App, receiver: Receiver, poller: Poller) -> TargetBackend:
     try:
         with anyio.fail_after(app.start_timeout):
             if app.unix is not None:
-                connection = await connect_unix(app.unix, receiver)
+                connection = await connect_unix(app.unix, receiver, poller)
             else:
                 assert app.tcp is not None
-                connection = await connect_tcp(app.tcp.host, app.tcp.port, receiver)
+                connection = await connect_tcp(app.tcp.host, app.tcp.port, receiver, poller)
     except TimeoutError:
         raise BackendError(f"it did not accept within {app.start_timeout:g} s") from None
     except OSError as error:

@@ -83,7 +83,7 @@ class PortBackend:
         self._process = Process(child, stdin, stdout, app=app, room=room)
         self._port = port
         self._ports = ports
-        self._connection = Connection(receiver)
+        self._connection = Connection(receiver, child.poller)
 
     @property
     def pid(self) -> int:

@@ -22,6 +22,7 @@ from hypercorn.typing import ASGIFramework
 
 from scalesocket.config.units import KiB
 from scalesocket.server.no_deflate import decline_deflate
+from scalesocket.server.transport import SocketTransport
 
 if TYPE_CHECKING:
     from scalesocket.gateway import Gateway
@@ -147,6 +148,8 @@ class Hypercorn:
         protocol.connection_made(transport)
         reader.feed_data(head)
         transport.set_write_buffer_limits(high=WRITE_BEHIND)
+        if isinstance(transport, SocketTransport):
+            transport.gather_writes()  # head and body of an answer go out together
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         probe_when_silent(transport)
         self._transports.add(transport)

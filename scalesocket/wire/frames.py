@@ -31,7 +31,7 @@ RSV1: Final = 0x40
 MASKED: Final = 0x80
 MAX_CONTROL: Final = 125
 FRAMES_A_FEED: Final = 1024
-"""Frames taken at a time: in one read of uvloop there may be 43,000, and to handle them all would hold up everyone for 0.1 s."""
+"""Frames taken at a time: in one read of the loop, behind TLS, there may be 43,000, which would hold up everyone for 0.1 s."""
 INFLATED_A_FEED: Final = 256 * 1024
 """Bytes inflated after which a feed ends: 260 kB that came in one read were 250 MiB, and held up everyone for 0.2 s."""
 FINAL_TEXT: Final = FIN | Opcode.TEXT

@@ -158,9 +158,9 @@ async def test_a_target_stands_still_while_reading_is_paused(listen: Listen, ope
     await room.stop()
 
 
-async def test_what_a_target_says_at_once_waits_for_its_room(listen: Listen) -> None:
+async def test_what_a_target_says_at_once_waits_for_its_room(listen: Listen, spawner: Spawner) -> None:
     room = Room()
-    connection = await connect_tcp("127.0.0.1", int(await listen()), room)
+    connection = await connect_tcp("127.0.0.1", int(await listen()), room, spawner.poller)
     await asyncio.sleep(0.1)
     assert bytes(room.heard) == b""
 

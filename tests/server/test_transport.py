@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ class Recorder(asyncio.Protocol):
         self.heard: list[Any] = []
         self.keeps_open = False
         self.fails = False
+        self.fails_to_pause = False
 
     @property
     def data(self) -> bytes:
@@ -43,6 +45,8 @@ class Recorder(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.heard.append("pause")
+        if self.fails_to_pause:
+            raise ValueError("a mistake")
 
     def resume_writing(self) -> None:
         self.heard.append("resume")
@@ -68,7 +72,8 @@ class Connection:
         self.peer.setblocking(False)
         self.protocol = Recorder()
         loop = asyncio.get_running_loop()
-        self.transport = SocketTransport(ours.detach(), "them", self.protocol, poller=poller, loop=loop)
+        self.fd = ours.detach()
+        self.transport = SocketTransport(self.fd, "them", self.protocol, poller=poller, loop=loop)
 
     async def hear(self, size: int) -> bytes:
         """So many bytes of what the transport sent."""
@@ -110,8 +115,9 @@ async def connection(poller: Poller, request: pytest.FixtureRequest) -> AsyncIte
     connection.peer.close()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
+    await asyncio.sleep(0)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(connection.transport._fd)
+        os.fstat(connection.fd)
 
 
 async def test_the_protocol_hears_what_the_peer_says(connection: Connection) -> None:
@@ -268,6 +274,100 @@ async def test_a_write_to_a_peer_that_is_gone_ends_the_connection_with_the_error
             await asyncio.sleep(0.01)
 
     await until(lambda: connection.protocol.heard[1:] in ([BrokenPipeError], [ConnectionResetError]))
+
+
+async def test_what_a_peer_said_before_it_went_is_heard_although_it_takes_nothing_more(poller: Poller) -> None:
+    connection = Connection(poller, "tcp")
+    connection.transport.write(b"a")
+    await until(lambda: select.select([connection.peer], [], [], 0)[0] != [])
+    text = os.urandom(50_000)
+    connection.peer.sendall(text)
+    connection.peer.close()  # with something unread, which is a reset
+
+    for _ in range(2):
+        poller.begin_turn()
+        connection.transport.write(b"hello")
+    assert connection.protocol.heard == ["made"]
+
+    await until(lambda: connection.transport.is_closing())
+    assert connection.protocol.data == text
+
+
+async def test_a_protocol_that_fails_to_pause_loses_nothing(connection: Connection) -> None:
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+    connection.protocol.fails_to_pause = True
+
+    written = await connection.fill()
+
+    assert await connection.hear(len(written)) == written
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert {str(report["exception"]) for report in reports} == {"a mistake"}
+
+
+async def test_lower_water_marks_count_for_what_waits_already(connection: Connection) -> None:
+    connection.transport.set_write_buffer_limits(high=4_000_000)
+    await connection.fill()
+    assert connection.protocol.heard == ["made"]
+
+    connection.transport.set_write_buffer_limits(high=1000)
+
+    assert connection.protocol.heard == ["made", "pause"]
+
+
+async def test_what_waits_for_many_is_held_once(poller: Poller) -> None:
+    connections = [Connection(poller, "unix") for _ in range(8)]
+    frame = os.urandom(1_000_000)
+
+    for connection in connections:
+        connection.transport.write(frame)
+
+    pieces = [connection.transport._outgoing._pieces[0] for connection in connections if connection.transport._outgoing]
+    assert len(pieces) == 8
+    assert all(isinstance(piece, memoryview) and piece.obj is frame for piece in pieces)
+    for connection in connections:
+        connection.transport.abort()
+        connection.peer.close()
+    await asyncio.sleep(0)
+
+
+async def test_writes_are_gathered_for_who_asks_for_it(connection: Connection) -> None:
+    connection.transport.gather_writes()
+
+    for text in (b"head", b"body"):
+        connection.transport.write(text)
+    with pytest.raises(BlockingIOError):
+        connection.peer.recv(100)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert connection.peer.recv(100) == b"headbody"
+    connection.transport.write(b"more")
+    assert await connection.hear(4) == b"more"
+
+
+async def test_a_connection_that_is_gone_does_nothing_to_the_next_one_with_its_number(poller: Poller) -> None:
+    gone = Connection(poller, "unix")
+    gone.transport.abort()
+    await until(lambda: gone.protocol.heard[-1] == "lost")
+    await asyncio.sleep(0)
+    others = [Connection(poller, "unix") for _ in range(4)]
+    assert gone.fd in [other.fd for other in others]
+
+    gone.transport.pause_reading()
+    gone.transport.resume_reading()
+    gone.transport.write(b"hello")
+    gone.transport.close()
+    assert gone.transport.get_extra_info("socket") is None
+    assert gone.transport.get_extra_info("sockname") is None
+
+    for other in others:
+        await other.say(b"hello")
+        await until(lambda other=other: other.protocol.heard == ["made", b"hello"])
+        other.transport.abort()
+        other.peer.close()
+    gone.peer.close()
+    await asyncio.sleep(0)
 
 
 async def test_a_connection_that_is_reset_ends_with_the_error(poller: Poller) -> None:
