@@ -98,7 +98,12 @@ LOADS: Final = (
         setup=JSON,
         rounds=ROUNDS_SHORT,
     ),
-    Load(name="fan-1000-1", title="fan-out 1,000, 1 in flight", options=fan_out(1000, 1), rounds=ROUNDS_JUDGED),
+    Load(
+        name="fan-1000-1",
+        title="fan-out 1,000, 1 in flight",
+        options={**WINDOW_SHORT, **fan_out(1000, 1)},
+        rounds=ROUNDS_SHORT,
+    ),
     Load(name="echo-50", title="echo, 50 rooms, 8 in flight", options=echo(50, 8), rounds=ROUNDS_JUDGED, peers=ALL),
     Load(
         name="echo-50-json",
