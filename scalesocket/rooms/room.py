@@ -249,6 +249,8 @@ class Room:
         To 100 clients with one message in flight that is 1.08 to 1.10 times as much: who answers need not wait for all others.
         """
         clients = list(self.clients.values())
+        if len(clients) < 2:
+            return clients
         self._first += 1
         if self._first >= len(clients):
             self._first = 0
