@@ -39,7 +39,8 @@ def test_a_signal_ends_the_example_site_and_its_tcp_server_gracefully(
     }
     said: list[str] = []
     script = subprocess.Popen(
-        [examples / "serve.sh", "--bind", "127.0.0.1:0"],
+        # A shell can't trap what was ignored when it started, as SIGINT is in what a script runs in the background.
+        ["env", "--default-signal=INT", examples / "serve.sh", "--bind", "127.0.0.1:0"],
         env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
