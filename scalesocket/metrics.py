@@ -1,4 +1,4 @@
-"""The site's numbers as OpenMetrics text. Nothing is counted here: every scrape reads one `SiteStatus`.
+"""The site's numbers as OpenMetrics or Prometheus text. Nothing is counted here: every scrape reads one `SiteStatus`.
 
 With `metrics_rooms` the families in `ROOM_SERIES` carry a label `room` and have one sample for each open room; a room
 that ended takes its samples with it, so that their number is bounded by the rooms that are open. There is no sample for
@@ -7,19 +7,38 @@ outlive rooms are therefore read with `metrics_rooms = false`, where the same fa
 ended ones included.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import exposition as prometheus
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from scalesocket import __version__
 from scalesocket.status import AppStatus, Counts, SiteStatus
+from scalesocket.wire.accept import choose_named, parse_accept
 
-CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A text format of metrics."""
+
+    media_type: str
+    version: str
+    write: Callable[[Collector], bytes]
+
+    @property
+    def content_type(self) -> str:
+        """With the version of the format, as scrapers need it."""
+        return f"{self.media_type}; version={self.version}; charset=utf-8"
+
+
+TEXT: Final = Format("text/plain", "0.0.4", prometheus.generate_latest)
+"""Prometheus text, which a browser shows."""
+OPENMETRICS: Final = Format("application/openmetrics-text", "1.0.0", openmetrics.generate_latest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +75,26 @@ APP_SERIES: Final = (
 """Counters read from `AppStatus`: always by app."""
 
 
-def expose(status: SiteStatus, *, by_room: bool) -> bytes:
-    """Write everything as OpenMetrics text. Touches nothing but `status`, so it may run in any thread."""
+def choose_format(accept: str) -> Format:
+    """The format that a request's `Accept` asks for: OpenMetrics where it is named and not outweighed, else Prometheus text.
+
+    An OpenMetrics of another version than ours counts as not named.
+    """
+    preferences = parse_accept(accept)
+    known = (wanted for wanted in preferences if wanted.name != OPENMETRICS.media_type or _is_ours(wanted.parameters))
+    return OPENMETRICS if choose_named(known, (OPENMETRICS.media_type, TEXT.media_type)) == OPENMETRICS.media_type else TEXT
+
+
+def _is_ours(parameters: Mapping[str, str]) -> bool:
+    return parameters.get("version", OPENMETRICS.version) == OPENMETRICS.version
+
+
+def expose(status: SiteStatus, *, by_room: bool, form: Format = TEXT) -> bytes:
+    """Write everything as text of this format. Touches nothing but `status`, so it may run in any thread."""
     registry = CollectorRegistry()
     registry.register(SiteCollector(lambda: status, lambda: by_room))
     ProcessCollector(registry=registry)
-    text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
-    return text
+    return form.write(registry)
 
 
 class SiteCollector(Collector):

@@ -1,16 +1,17 @@
 """The OpenMetrics text of a site's status, read back by the parser of Prometheus' own library."""
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from scalesocket import __version__
-from scalesocket.metrics import expose
+from scalesocket.metrics import OPENMETRICS, TEXT, expose
 from scalesocket.status import AppStatus, Counts, RoomStatus, SiteStatus
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def read(status: SiteStatus, *, by_room: bool = False) -> Series:
-    families = text_string_to_metric_families(expose(status, by_room=by_room).decode())
+    families = text_string_to_metric_families(expose(status, by_room=by_room, form=OPENMETRICS).decode())
     return {(sample.name, frozenset(sample.labels.items())): sample.value for family in families for sample in family.samples}
 
 
@@ -143,3 +144,12 @@ def test_draining_version_and_process_are_there() -> None:
     assert series["scalesocket_draining", labels()] == 1
     assert series["scalesocket_build_info", labels(version=__version__)] == 1
     assert series["process_resident_memory_bytes", labels()] > 0
+
+
+def test_both_formats_hold_the_same_samples() -> None:
+    site = make_site(make_app("chat", make_room('a"b', connections=2), counts=Counts(messages_in=2)), last_error="wrong")
+
+    families = parse_text(expose(site, by_room=True, form=TEXT).decode())  # type: ignore[no-untyped-call]
+
+    read_back = {(sample.name, frozenset(sample.labels.items())) for family in families for sample in family.samples}
+    assert read_back == set(read(site, by_room=True))

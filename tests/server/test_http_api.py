@@ -2,12 +2,14 @@
 
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NoReturn
 
 import anyio
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from scalesocket.config.model import App
 from scalesocket.server.http import scrape
@@ -24,6 +26,7 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 CHAT = App(name="chat", command=["cat"], origins=["*"])
 JSON = App(name="json", command=["cat"], routing="json", join_message='{"_meta": true, "bar": 123}')
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
@@ -96,13 +99,39 @@ async def test_one_scrape_is_written_at_a_time(general: General, monkeypatch: py
     assert most == 1
 
 
-async def test_metrics_are_openmetrics_text(general: General) -> None:
-    async with await general.join("/chat/lobby"):
-        answer = await general.http.get("/metrics")
+# What Prometheus 3 sends.
+SCRAPER = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
-    families = list(text_string_to_metric_families(answer.text))
-    samples = {(sample.name, sample.labels.get("app")): sample.value for family in families for sample in family.samples}
-    assert answer.headers["content-type"] == OPENMETRICS
+
+@pytest.mark.parametrize(
+    ("accept", "content_type", "parse"),
+    [
+        (SCRAPER, OPENMETRICS, parse_openmetrics),
+        ("application/openmetrics-text", OPENMETRICS, parse_openmetrics),
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", OPENMETRICS, parse_openmetrics),
+        (BROWSER, TEXT, parse_text),
+        ("*/*", TEXT, parse_text),
+        ("", TEXT, parse_text),
+        ("application/openmetrics-text;version=0.0.1", TEXT, parse_text),
+        ("application/openmetrics-text;q=0, text/plain", TEXT, parse_text),
+        ("application/openmetrics-text;q=0.1, text/plain", TEXT, parse_text),
+    ],
+)
+async def test_metrics_are_text_unless_openmetrics_is_asked_for(
+    general: General, accept: str, content_type: str, parse: Callable[[str], Iterable[Metric]]
+) -> None:
+    async with await general.join("/chat/lobby"):
+        answer = await general.http.get("/metrics", headers={"Accept": accept})
+
+    samples = {
+        (sample.name, sample.labels.get("app")): sample.value for family in parse(answer.text) for sample in family.samples
+    }
+    assert (answer.headers["content-type"], answer.headers["vary"]) == (content_type, "Accept")
+    assert answer.text.endswith("# EOF\n") == (content_type == OPENMETRICS)
     assert samples["scalesocket_websocket_connections_total", "chat"] == 1
     assert samples["scalesocket_websocket_connections_open", "chat"] == 1
 

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 from werkzeug.exceptions import NotFound
 
-from scalesocket.metrics import CONTENT_TYPE, expose
+from scalesocket.metrics import choose_format, expose
 
 if TYPE_CHECKING:
     from scalesocket.gateway import Gateway
@@ -23,11 +23,12 @@ def scrape_blueprint(gateway: "Gateway") -> Blueprint:
     async def metrics() -> Response:
         if not gateway.site.server.metrics:
             raise NotFound
+        form = choose_format(",".join(request.headers.getlist("Accept")))
         # The snapshot is taken on the loop, the text of possibly thousands of rooms is written off it.
         async with turn:
             status = gateway.status()
             by_room = gateway.site.server.metrics_rooms
-            text = await anyio.to_thread.run_sync(lambda: expose(status, by_room=by_room))
-        return Response(text, content_type=CONTENT_TYPE)
+            text = await anyio.to_thread.run_sync(lambda: expose(status, by_room=by_room, form=form))
+        return Response(text, content_type=form.content_type, headers={"Vary": "Accept"})
 
     return blueprint

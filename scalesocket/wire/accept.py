@@ -1,0 +1,74 @@
+"""Content negotiation: what a client accepts, by the `Accept` and `Accept-Encoding` fields of its request (RFC 9110 12.5)."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+IDENTITY: Final = "identity"
+"""The content coding of a body as it is."""
+LAST: Final = 1e-9
+"""The weight of `identity` for a client that does not name it: any other coding it accepts is better."""
+
+_MEMBER: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
+_PARAMETER: Final = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*"?)+')
+_WEIGHT: Final = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
+_ALIASES: Final = {"x-gzip": "gzip"}  # RFC 9110 8.4.1.3
+
+
+class Preference(NamedTuple):
+    """One member of an `Accept` or `Accept-Encoding` field."""
+
+    name: str
+    """A media range or a content coding, in lower case."""
+    parameters: Mapping[str, str]
+    """Those before the weight, unquoted, their names in lower case."""
+    weight: float
+    """From 0, which refuses it, to 1."""
+
+
+def parse_accept(field: str) -> Iterator[Preference]:
+    """Read the members of a field. A member that is not valid is left out, as if the client had not sent it.
+
+    A weight with more than three digits, or without its leading 0, is read; one above 1 counts as 1.
+    """
+    for member in _MEMBER.findall(field):
+        name, *rest = (part.strip(" \t") for part in _PARAMETER.findall("-" + member))
+        name = name[1:].strip(" \t")
+        weight, parameters = 1.0, {}
+        for part in rest:
+            key, _, value = (text.strip(" \t") for text in part.partition("="))
+            if key.lower() == "q":
+                if not _WEIGHT.fullmatch(value):
+                    break
+                weight = min(1.0, float(value))
+            elif key:
+                parameters[key.lower()] = value.strip('"')
+        else:
+            if name:
+                yield Preference(name.lower(), parameters, weight)
+
+
+def choose_named(preferences: Iterable[Preference], offers: Sequence[str]) -> str | None:
+    """The offer that the client names with the highest weight; the first of several, None where it names none of them.
+
+    A wildcard names nothing: it says what a client can take, not what it is.
+    """
+    weights: dict[str, float] = {}
+    for preference in preferences:
+        weights[preference.name] = max(weights.get(preference.name, 0.0), preference.weight)
+    best = max(offers, key=lambda offer: weights.get(offer, 0.0), default=None)
+    return best if best is not None and weights.get(best, 0.0) > 0 else None
+
+
+def choose_coding(field: str | None, offers: Sequence[str]) -> str | None:
+    """The content coding to answer with: one of `offers`, the server's preference first, or `identity`.
+
+    None where the client accepts neither (RFC 9110 12.5.3). `field` is the `Accept-Encoding` of the request, None without
+    one; then, and where it is empty, the answer is `identity`, which is also the choice where nothing is preferred to it.
+    """
+    weights = {_ALIASES.get(name, name): weight for name, _, weight in parse_accept(field or "")}
+    rest = weights.get("*")
+    candidates = {offer: weights.get(offer, rest or 0.0) for offer in offers}
+    candidates[IDENTITY] = weights.get(IDENTITY, LAST if rest is None else rest)
+    best = max(candidates, key=candidates.__getitem__)
+    return best if candidates[best] > 0 else None
