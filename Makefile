@@ -22,7 +22,7 @@ help:
 	@echo "make install   .venv with the project and its tools"
 	@echo "make check     ruff and mypy"
 	@echo "make test      the tests"
-	@echo "make serve     the example site on http://127.0.0.1:9000/"
+	@echo "make serve     the example site on http://127.0.0.1:9000/ (BIND=127.0.0.1:8000, MUD_PORT=4001: elsewhere)"
 	@echo "make bench     the benchmark, against whatever peers are found"
 	@echo "make soak      the long loss-free scenario of a site that is edited under load"
 	@echo "make generate  what is made from the code: schema, docs/config.md, shared files of the examples"

@@ -186,4 +186,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         pass
     except OSError as error:
-        sys.exit(f"mud: {error}")
+        sys.exit(f"mud: {error.strerror or error}")

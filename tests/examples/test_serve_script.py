@@ -1,21 +1,109 @@
 """`examples/serve.sh`, which `make serve` runs: the site and its TCP server come and go together."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 20.0
 """Seconds the servers may take to start or to end."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A PATH with `scalesocket` on it."""
+    command = tmp_path / "scalesocket"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m scalesocket "$@"\n')
+    command.chmod(0o755)
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+@dataclass
+class Script:
+    """serve.sh, and what it and its servers print."""
+
+    process: subprocess.Popen[str]
+    said: list[str] = field(default_factory=list)
+    site: str = ""
+    """`host:port` of the site, once it listens."""
+    mud_port: int = 0
+
+    def wait_until_listening(self) -> None:
+        assert self.process.stdout is not None
+        while not (self.site and self.mud_port):
+            line = self.process.stdout.readline()
+            assert line, "".join(self.said)
+            self.said.append(line)
+            if match := re.search(r"listening on (?:http://)?([\d.]+:(\d+))", line):
+                if line.startswith("mud:"):
+                    self.mud_port = int(match[2])
+                else:
+                    self.site = match[1]
+
+    def wait_until_ended(self) -> tuple[int, str]:
+        """The exit status, and all that was printed."""
+        assert self.process.stdout is not None
+        self.said += self.process.stdout.readlines()
+        return self.process.wait(PATIENCE), "".join(self.said)
+
+
+@contextmanager
+def run_script(path: str, *command: str | Path, **environ: str) -> Iterator[Script]:
+    script = subprocess.Popen(
+        # A shell can't trap what was ignored when it started, as SIGINT is in what a script runs in the background.
+        ["env", "--default-signal=INT", *command],
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+    with script:
+        try:
+            yield Script(script)
+        finally:
+            if script.poll() is None:
+                script.terminate()
+                script.communicate(timeout=PATIENCE)
+
+
+def is_free(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.fixture
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as place:
+        port: int = place.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def busy_port() -> Iterator[int]:
+    with closing(socket.create_server(("127.0.0.1", 0))) as place:
+        yield place.getsockname()[1]
+
+
+@pytest.mark.parametrize("port", ["some", "70000"])
+def test_what_is_no_port_stops_the_script_too(examples: Path, path: str, port: str) -> None:
+    with run_script(path, examples / "serve.sh", MUD_PORT=port) as script:
+        code, said = script.wait_until_ended()
+
+    assert code == 1
+    assert f"127.0.0.1:{port}: not a port" in said
 
 
 @pytest.mark.parametrize(
@@ -24,46 +112,55 @@ PATIENCE: Final = 20.0
     ids=["SIGINT", "SIGTERM", "SIGHUP", "Ctrl-C"],
 )
 def test_a_signal_ends_the_example_site_and_its_tcp_server_gracefully(
-    send: Callable[[int, int], None], signal_: signal.Signals, examples: Path, tmp_path: Path
+    send: Callable[[int, int], None], signal_: signal.Signals, examples: Path, path: str, free_port: int
 ) -> None:
-    command = tmp_path / "scalesocket"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m scalesocket "$@"\n')
-    command.chmod(0o755)
-    with closing(socket.create_server(("127.0.0.1", 0))) as place:
-        mud_port = place.getsockname()[1]
-    environ = {
-        **os.environ,
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "MUD_PORT": str(mud_port),
-    }
-    said: list[str] = []
-    script = subprocess.Popen(
-        # A shell can't trap what was ignored when it started, as SIGINT is in what a script runs in the background.
-        ["env", "--default-signal=INT", examples / "serve.sh", "--bind", "127.0.0.1:0"],
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        process_group=0,
-    )
-    with script:
-        assert script.stdout is not None
-        urls: list[str] = []
-        is_mud_up = False
-        while not (urls and is_mud_up):
-            line = script.stdout.readline()
-            assert line, "".join(said)
-            said.append(line)
-            is_mud_up |= "mud: listening" in line
-            urls += [line.split()[-1]] if "listening on http://" in line else []
-        assert httpx.get(f"{urls[0]}/health").json() == {"status": "ok"}
+    with run_script(path, examples / "serve.sh", "--bind", "127.0.0.1:0", MUD_PORT=str(free_port)) as script:
+        script.wait_until_listening()
+        assert script.mud_port == free_port
+        assert httpx.get(f"http://{script.site}/health").json() == {"status": "ok"}
 
-        send(script.pid, signal_)
-        said += script.stdout.readlines()
+        send(script.process.pid, signal_)
+        code, said = script.wait_until_ended()
 
-        assert script.wait(PATIENCE) == 0, "".join(said)
-    assert "stopping at once" not in "".join(said)
-    for port in (mud_port, int(urls[0].rpartition(":")[2])):
-        with closing(socket.socket()) as probe:
-            assert probe.connect_ex(("127.0.0.1", port)) != 0
+    assert code == 0, said
+    assert "stopping at once" not in said
+    assert "BIND" not in said
+    for port in (script.mud_port, int(script.site.rpartition(":")[2])):
+        assert is_free(port)
+
+
+def test_a_busy_port_of_the_mud_stops_the_script_and_says_what_to_do(examples: Path, path: str, busy_port: int) -> None:
+    with run_script(path, examples / "serve.sh", "--bind", "127.0.0.1:0", MUD_PORT=str(busy_port)) as script:
+        code, said = script.wait_until_ended()
+
+    assert code == 1
+    assert f"the mud cannot listen on 127.0.0.1:{busy_port}: Address already in use" in said
+    assert "make serve MUD_PORT=4001" in said
+    assert "listening" not in said
+
+
+def test_a_busy_port_of_the_site_stops_the_script_and_says_what_to_do(
+    examples: Path, path: str, busy_port: int, free_port: int
+) -> None:
+    with run_script(path, examples / "serve.sh", BIND=f"127.0.0.1:{busy_port}", MUD_PORT=str(free_port)) as script:
+        code, said = script.wait_until_ended()
+
+    assert code == 1
+    assert f"can't listen at 127.0.0.1:{busy_port}" in said
+    assert "make serve BIND=127.0.0.1:8000" in said
+    assert is_free(free_port)
+
+
+def test_make_serve_with_an_address_works_beside_another_one(path: str, tmp_path: Path) -> None:
+    # INSTALLED= and VENV=: this environment instead of one that `make install` would make.
+    make = ("make", "--no-print-directory", "-C", ROOT, "serve", "INSTALLED=", f"VENV={tmp_path}", "BIND=127.0.0.1:0")
+    with run_script(path, *make) as first:
+        first.wait_until_listening()
+
+        with run_script(path, *make) as second:
+            second.wait_until_listening()
+            for script in (first, second):
+                with connect(f"ws://{script.site}/mud/red") as client:
+                    assert "Welcome, hero of red" in str(client.recv(timeout=PATIENCE))
+
+    assert first.mud_port != second.mud_port
