@@ -71,6 +71,8 @@ def find_doubts(app: "App", own: Mapping[str, object]) -> Iterator[Conflict]:
         for key in OF_CHILDREN:
             if key in own:
                 yield Conflict(key, "has no effect without command", is_about_key=True)
+    if "static_headers" in own and app.static is None:
+        yield Conflict("static_headers", "has no effect without static", is_about_key=True)
     if "byte_order" in own and "gwsocket" not in (app.routing.client, app.routing.server):
         yield Conflict("byte_order", "has no effect without gwsocket routing", is_about_key=True)
     if "history" in own and app.history is not None and app.history.keep == "tagged" and app.routing.server != "json":

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from scalesocket.config.conflicts import find_conflicts
+from scalesocket.config.headers import Headers
 from scalesocket.config.keys import Key, Reload, following, listener, live
 from scalesocket.config.units import Duration, KiB, MiB, Size
 from scalesocket.config.values import (
@@ -297,6 +298,10 @@ class App(Table):
         ),
     ] = None
     static: Annotated[AbsolutePath | None, live("folder served at `/NAME/`")] = None
+    static_headers: Annotated[
+        Headers,
+        live('response headers of the static files, such as `{ Cross-Origin-Opener-Policy = "same-origin" }`'),
+    ] = {}
 
     @field_validator("join_message", "leave_message")
     @classmethod

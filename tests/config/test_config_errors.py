@@ -43,6 +43,29 @@ WRONG_VALUES = {
     'idle_timeout = "soon"': (
         '16: apps.chat.idle_timeout: cannot read \'soon\' as a duration (write for example "30s", "250ms" or "1h30m")'
     ),
+    'static_headers = { Content-Length = "1" }': (
+        "37: apps.chat.static_headers.Content-Length: the server sets Content-Length for each file (leave it out)"
+    ),
+    'static_headers = { connection = "close" }': (
+        "33: apps.chat.static_headers.connection: connection is about the connection, which the server manages (leave it out)"
+    ),
+    'static_headers = { "X A" = "1" }': (
+        '28: apps.chat.static_headers."X A": \'X A\' is not a header name (write for example "Cache-Control")'
+    ),
+    'static_headers = { X = "a\\r\\nSet-Cookie: b" }': (
+        "24: apps.chat.static_headers.X: holds a control character ('\\r'), which a header cannot have (leave it out)"
+    ),
+    'static_headers = { X = "ü" }': (
+        "24: apps.chat.static_headers.X: holds a character beyond ASCII ('\\xfc'), which a header cannot have (leave it out)"
+    ),
+    'static_headers = { X = " a" }': (
+        "24: apps.chat.static_headers.X: ' a' begins or ends with a space, which a header cannot (write 'a')"
+    ),
+    "static_headers = { X = 1 }": '24: apps.chat.static_headers.X: must be a string, not an integer (write "1")',
+    'static_headers = { X-A = "1", x-a = "2" }': (
+        "18: apps.chat.static_headers: X-A and x-a are the same header (keep one of them)"
+    ),
+    'static_headers = "X: 1"': "18: apps.chat.static_headers: must be a table, not a string",
     'max_lifetime = "0s"': "16: apps.chat.max_lifetime: must be more than 0, not '0s'",
     "max_message = 1024": '15: apps.chat.max_message: 1024 has no unit (write "1024B")',
     'max_message = "1 meg"': ('15: apps.chat.max_message: cannot read \'1 meg\' as a size (write for example "64kB" or "1MiB")'),

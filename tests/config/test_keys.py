@@ -66,6 +66,7 @@ APP = {
     "compression": (False, "live"),
     "origins": (None, "live"),
     "static": (None, "live"),
+    "static_headers": ({}, "live"),
 }
 
 

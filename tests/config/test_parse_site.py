@@ -245,6 +245,7 @@ WARNINGS = {
         "2:11: warning: apps.chat.command: no shell runs, so '|' is an argument like others "
         '(write ["sh", "-c", "…"] for a shell)'
     ),
+    'command = "cat"\nstatic_headers = { X = "1" }': "3:1: warning: apps.chat.static_headers: has no effect without static",
     'command = "cat"\nbyte_order = "big"': "3:1: warning: apps.chat.byte_order: has no effect without gwsocket routing",
     'tcp = "a:1"\nenv = { A = "" }': "3:1: warning: apps.chat.env: has no effect without command",
     'command = "cat"\njoin_message = "#ID #QUERY_A #NAME #FFAA00 # #x"': (

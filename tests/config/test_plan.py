@@ -54,6 +54,7 @@ OTHER: dict[str, Any] = {
     "compression": True,
     "origins": ("*",),
     "static": Path("/"),
+    "static_headers": {"X-Robots-Tag": "none"},
 }
 """Another value for every key but the name and the other targets."""
 

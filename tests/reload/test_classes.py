@@ -56,6 +56,7 @@ APP_EDITS: dict[str, tuple[Any, Any]] = {
     "compression": (False, True),
     "origins": (["*"], ["https://a.example"]),
     "static": (None, "."),
+    "static_headers": (None, {"X-Robots-Tag": "none"}),
 }
 """Two values of each key. `tcp` and `unix` take the place of `command`, whose class they share."""
 

@@ -54,7 +54,7 @@ async def skip_body() -> None:
 
 async def harden(response: Response) -> Response:
     """Add what every answer carries: the declared content type is final, and nothing but static files may be kept."""
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Cache-Control", "no-store")
     return response
 

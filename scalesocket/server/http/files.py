@@ -5,12 +5,17 @@ The functions here block; the static routes call them in a worker thread.
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 from urllib.parse import unquote_to_bytes
 
-INDEX = "index.html"
+from scalesocket.server.http.media_types import CODINGS, describe_file
+from scalesocket.wire.accept import IDENTITY, choose_coding
+
+INDEX: Final = "index.html"
+SLACK: Final = 2.0
+"""Seconds a compressed file may be older than its original: copies of both are not made at the same moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,23 +23,33 @@ class OpenFile:
     """A regular file, open for reading; the holder closes `file`."""
 
     file: BinaryIO
-    name: str
+    content_type: str
+    coding: str | None
+    """How the bytes are compressed (`Content-Encoding`); None for what is to be taken as it is."""
     size: int
     """In bytes, when it was opened."""
     modified_at: float
     """Unix time."""
     etag: str
+    is_negotiated: bool = False
+    """True if another request for the same URL may be answered with another coding."""
+
+
+class NotAcceptable(Exception):
+    """The client refuses every coding there is of a file."""
 
 
 class FolderWithoutSlash(Exception):
     """The path names a folder that has an index, without the slash its relative links need."""
 
 
-def open_file(folder: Path, url_path: bytes) -> OpenFile | None:
+def open_file(folder: Path, url_path: bytes, accept_encoding: str | None = None) -> OpenFile | None:
     """Open the file a URL path means; None when there is none to be served.
 
     `url_path` is what follows the mount, with its leading slash and still percent-encoded, so that `%2f` is told from `/`.
-    A path that ends in a slash means the folder's `index.html`. Raises FolderWithoutSlash.
+    A path that ends in a slash means the folder's `index.html`. `accept_encoding` is the field of the request: where it
+    allows, the compressed file beside the one meant (`x.br` or `x.gz` beside `x`) is opened instead.
+    Raises FolderWithoutSlash and NotAcceptable.
     """
     names = split_path(url_path)
     if names is None:
@@ -42,16 +57,54 @@ def open_file(folder: Path, url_path: bytes) -> OpenFile | None:
     try:
         # Resolved first and compared after: a symlink may point anywhere, what counts is where it ends.
         root = folder.resolve(strict=True)
-        path = root.joinpath(*names).resolve(strict=True)
+        named = root.joinpath(*names)
+        path = named.resolve(strict=True)
         if is_public(path, root) and path.is_dir():
-            path = (path / INDEX).resolve(strict=True)
+            named = path / INDEX
+            path = named.resolve(strict=True)
             if is_public(path, root) and not url_path.endswith(b"/"):
                 raise FolderWithoutSlash
         elif url_path.endswith(b"/"):
             return None
-        return open_regular(path) if is_public(path, root) else None
+        opened = open_regular(path) if is_public(path, root) else None
     except (OSError, RuntimeError, ValueError):  # not there, not ours to read, a loop of links, a name too long
         return None
+    if opened is None or opened.coding is not None:
+        return opened
+    return negotiate(opened, open_compressed(named, root, opened), accept_encoding)
+
+
+def negotiate(original: OpenFile, compressed: dict[str, OpenFile], accept_encoding: str | None) -> OpenFile:
+    """Choose between a file and its compressed forms; the others are closed. Raises NotAcceptable."""
+    coding = choose_coding(accept_encoding, tuple(compressed))
+    for other, form in {IDENTITY: original, **compressed}.items():
+        if other != coding:
+            form.file.close()
+    if coding is None:
+        raise NotAcceptable
+    if coding == IDENTITY:
+        return replace(original, is_negotiated=bool(compressed))
+    chosen = compressed[coding]
+    return replace(chosen, content_type=original.content_type, coding=coding, etag=f"{chosen.etag}-{coding}", is_negotiated=True)
+
+
+def open_compressed(named: Path, root: Path, original: OpenFile) -> dict[str, OpenFile]:
+    """Open the compressed files beside a file, by their coding. One that is empty, or older than the file, is left out.
+
+    The same rules hold for them: they must lie in `root` and not be hidden, wherever a symlink leads.
+    """
+    found = {}
+    for coding, suffix in CODINGS.items():
+        try:
+            path = named.with_name(named.name + suffix).resolve(strict=True)
+            opened = open_regular(path) if is_public(path, root) else None
+        except (OSError, RuntimeError, ValueError):
+            continue
+        if opened is not None and opened.size and opened.modified_at >= original.modified_at - SLACK:
+            found[coding] = opened
+        elif opened is not None:
+            opened.file.close()
+    return found
 
 
 def split_path(url_path: bytes) -> tuple[str, ...] | None:
@@ -93,5 +146,8 @@ def open_regular(path: Path) -> OpenFile | None:
     if not stat.S_ISREG(status.st_mode):
         file.close()
         return None
+    content_type, coding = describe_file(path.name)
     etag = f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
-    return OpenFile(file=file, name=path.name, size=status.st_size, modified_at=status.st_mtime, etag=etag)
+    return OpenFile(
+        file=file, content_type=content_type, coding=coding, size=status.st_size, modified_at=status.st_mtime, etag=etag
+    )

@@ -1,9 +1,8 @@
 """Static files of each app, and what answers where nothing else does."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from mimetypes import MimeTypes
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
@@ -17,7 +16,7 @@ from scalesocket.admission import root_app
 from scalesocket.config.units import KiB
 from scalesocket.server.http.answers import answer_error
 from scalesocket.server.http.apps import answer_index
-from scalesocket.server.http.files import FolderWithoutSlash, OpenFile, open_file
+from scalesocket.server.http.files import FolderWithoutSlash, NotAcceptable, OpenFile, open_file
 from scalesocket.server.http.mounts import split_mount
 
 if TYPE_CHECKING:
@@ -29,26 +28,7 @@ SLOWEST: Final = 8 * KiB
 """Bytes a second under which a download is given up."""
 GRACE: Final = 60.0
 """Seconds any download may take."""
-
-TYPES: Final = MimeTypes()
-for _extension, _type in {
-    ".css": "text/css",
-    ".html": "text/html",
-    ".ico": "image/x-icon",
-    ".js": "text/javascript",
-    ".json": "application/json",
-    ".map": "application/json",
-    ".md": "text/markdown",
-    ".mjs": "text/javascript",
-    ".ogg": "audio/ogg",
-    ".svg": "image/svg+xml",
-    ".wasm": "application/wasm",
-    ".webmanifest": "application/manifest+json",
-    ".webp": "image/webp",
-    ".woff": "font/woff",
-    ".woff2": "font/woff2",
-}.items():
-    TYPES.add_type(_type, _extension)  # the same on every machine, whatever its own table says
+VARY: Final = {"Vary": "Accept-Encoding"}
 
 
 def static_blueprint(gateway: "Gateway") -> Blueprint:
@@ -72,6 +52,7 @@ def static_blueprint(gateway: "Gateway") -> Blueprint:
         if app.static is not None:
             answer = await answer_file(app.static, rest.encode("latin-1"))
             if answer is not None:
+                add_headers(answer, app.static_headers)
                 return answer
         if rest.count("/") == 1 and rest != "/":
             return answer_error(404, "not found (a room of this app is joined by a websocket)")
@@ -82,13 +63,20 @@ def static_blueprint(gateway: "Gateway") -> Blueprint:
 
 async def answer_file(folder: Path, url_path: bytes) -> Response | None:
     """Answer with a file of `folder`, in part or not at all as the request's conditions ask; None when there is none."""
+    accept_encoding = ",".join(request.headers.getlist("Accept-Encoding")) if "Accept-Encoding" in request.headers else None
     try:
-        opened = await anyio.to_thread.run_sync(open_file, folder, url_path)
+        opened = await anyio.to_thread.run_sync(open_file, folder, url_path, accept_encoding)
     except FolderWithoutSlash:
         return redirect_to_slash()
+    except NotAcceptable:
+        return answer_error(406, "not acceptable (Accept-Encoding refuses every form of this file)", headers=VARY)
     if opened is None:
         return None
-    response = Response(FileBody(opened), content_type=content_type_of(opened.name))
+    response = Response(FileBody(opened), content_type=opened.content_type)
+    if opened.coding is not None:
+        response.headers["Content-Encoding"] = opened.coding
+    if opened.is_negotiated:
+        response.headers.update(VARY)
     response.content_length = opened.size
     response.last_modified = datetime.fromtimestamp(opened.modified_at, UTC)
     response.set_etag(opened.etag)
@@ -113,6 +101,19 @@ async def answer_file(folder: Path, url_path: bytes) -> Response | None:
     return response
 
 
+def add_headers(response: Response, headers: Mapping[str, str]) -> None:
+    """Add an app's `static_headers` to an answer with one of its files: 200, 206 or 304, not a redirect or an error.
+
+    They replace ours, such as `Cache-Control`; a `Vary` is joined with ours.
+    """
+    if response.status_code not in (200, 206, 304):
+        return
+    for name, value in headers.items():
+        if name.lower() == "vary" and "Vary" in response.headers:
+            value = f"{response.headers['Vary']}, {value}"
+        response.headers[name] = value
+
+
 def is_one_range() -> bool:
     """True when the request asks for one range of bytes; a header that is wrong or asks for many is ignored (RFC 9110 14.2)."""
     wanted = request.range
@@ -124,16 +125,6 @@ def redirect_to_slash() -> Response:
     path: str = request.scope["raw_path"].decode("latin-1")
     query: str = request.scope["query_string"].decode("latin-1")
     return Response(b"", 302, {"Location": f"{path}/{'?' if query else ''}{query}"}, content_type="text/plain")
-
-
-def content_type_of(name: str) -> str:
-    """The media type of a file by its name, text in UTF-8. A compressed file is what it is, and is not to be unpacked."""
-    media_type, encoding = TYPES.guess_type(name)
-    if encoding is not None:
-        return "application/gzip" if encoding == "gzip" else "application/octet-stream"
-    if media_type is None:
-        return "application/octet-stream"
-    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
 
 
 class FileBody(ResponseBody):
