@@ -90,18 +90,18 @@ def test_four_apps_are_played_at_once(site: Serving) -> None:
 
         # Chat: everyone hears everyone, and a newcomer what was said last.
         ann = visit("/chat/lobby")
-        assert ann.hear() == {"t": "Join", "_from": 1}
+        assert ann.hear() == {"t": "Join", "_from": 1, "_event": "join"}
         bob = visit("/chat/lobby")
-        assert bob.hear() == {"t": "Join", "_from": 1}
-        assert ann.hear() == bob.hear() == {"t": "Join", "_from": 2}
+        assert bob.hear() == {"t": "Join", "_from": 1, "_event": "join"}
+        assert ann.hear() == bob.hear() == {"t": "Join", "_from": 2, "_event": "join"}
         ann.say({"text": "hello"})
         assert ann.hear() == bob.hear() == {"_from": 1, "text": "hello"}
         eve = visit("/chat/lobby")
         assert [eve.hear() for _ in range(4)] == [
-            {"t": "Join", "_from": 1},
-            {"t": "Join", "_from": 2},
+            {"t": "Join", "_from": 1, "_event": "join"},
+            {"t": "Join", "_from": 2, "_event": "join"},
             {"_from": 1, "text": "hello"},
-            {"t": "Join", "_from": 3},
+            {"t": "Join", "_from": 3, "_event": "join"},
         ]
 
         # The duel: the game speaks to one, to the others and to all, and shows a player out.

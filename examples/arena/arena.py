@@ -2,14 +2,15 @@
 
 The program is the whole server of the game and knows nothing of networks. It reads one JSON object per line from
 stdin, each marked with the client it came from (`_from`), and writes one JSON object per line to stdout, for everyone or
-for the clients in `_to`. Only the Python standard library is needed.
+for the clients in `_to`. Only the server writes `_event`: a client cannot pretend that somebody joined or left.
+Only the Python standard library is needed.
 
-    in   {"t": "Join", "_from": 1, "name": "Ann"}     a client came (the join message of the site file)
+    in   {"_event": "join", "_from": 1, "name": "Ann"}  a client joined: the join message of the site file
          {"t": "Steer", "_from": 1, "x": 1, "y": 0}   pull this way from now on, at most 1 long
          {"t": "Dash", "_from": 1}
-         {"t": "Leave", "_from": 1}
+         {"_event": "leave", "_from": 1}
     out  {"t": "Welcome", "_to": 1, "id": 1, "width": 1600, "height": 900, "goal": 15}
-         {"t": "Names", "names": {"1": "Ann"}}        after each Join and Leave
+         {"t": "Names", "names": {"1": "Ann"}}        after each join and leave
          {"t": "State", "n": 7, "players": [[id, x, y, stars, is_dashing], …], "stars": [[x, y], …]}
          {"t": "Won", "id": 1}                        the next round starts at once
 """
@@ -98,20 +99,18 @@ class Arena:
     def receive(self, message):
         sender = message.get("_from")
         player = self.players.get(sender)
-        match message.get("t"):
-            case "Join":
+        match message:
+            case {"_event": "join"}:
                 name = unquote(str(message.get("name") or ""))[:24] or f"guest {sender}"
                 self.players[sender] = Player(name)
                 yield {"t": "Welcome", "_to": sender, "id": sender, "width": WIDTH, "height": HEIGHT, "goal": GOAL}
                 yield self.names()
-            case "Leave" if player:
+            case {"_event": "leave"} if player:
                 del self.players[sender]
                 yield self.names()
-            case "Steer" if player:
-                x, y = message.get("x"), message.get("y")
-                if isinstance(x, (int, float)) and isinstance(y, (int, float)):
-                    player.steer(x, y)
-            case "Dash" if player:
+            case {"t": "Steer", "x": int() | float() as x, "y": int() | float() as y} if player:
+                player.steer(x, y)
+            case {"t": "Dash"} if player:
                 player.dash(self.now)
 
     def tick(self):

@@ -4,10 +4,10 @@ The rule is compare-and-swap. An edit says which version of the text it was made
 newest, and everyone hears of it. An edit on an older text is left aside: its page has a newer text on the way, moves its
 own edit along and sends it again. So every page applies the same edits in the same order, and ends with the same text.
 
-    in   {"t": "Join", "_from": 1, "name": "Ann"}
+    in   {"_event": "join", "_from": 1, "name": "Ann"}     written by the server, as is _from: no client can forge them
          {"t": "Edit", "_from": 1, "version": 7, "at": 12, "cut": 2, "put": "and"}   counted in Unicode code points
          {"t": "Line", "_from": 1, "line": 3}                                        where this person is
-         {"t": "Leave", "_from": 1}
+         {"_event": "leave", "_from": 1}
     out  {"t": "Text", "_to": 1, "id": 1, "version": 7, "text": "…"}
          {"t": "Edit", "by": 1, "version": 8, "at": 12, "cut": 2, "put": "and"}
          {"t": "People", "people": {"1": {"name": "Ann", "line": 3}}}
@@ -36,12 +36,12 @@ class Editor:
     def receive(self, message):
         sender = message.get("_from")
         match message:
-            case {"t": "Join"}:
+            case {"_event": "join"}:
                 name = unquote(str(message.get("name") or ""))[:24] or f"guest {sender}"
                 self.people[sender] = {"name": name, "line": 1}
                 yield {"t": "Text", "_to": sender, "id": sender, "version": self.version, "text": self.text}
                 yield {"t": "People", "people": self.people}
-            case {"t": "Leave"}:
+            case {"_event": "leave"}:
                 self.people.pop(sender, None)
                 yield {"t": "People", "people": self.people}
             case {"t": "Line", "line": int(line)} if sender in self.people:

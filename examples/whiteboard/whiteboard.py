@@ -23,28 +23,28 @@ class Whiteboard:
 
     def receive(self, message):
         sender = message.get("_from")
-        match message.get("t"):
-            case "Join":
+        match message:
+            case {"_event": "join"}:  # only the server writes _event
                 self.people[sender] = unquote(str(message.get("name") or ""))[:24] or f"guest {sender}"
                 yield {"t": "Board", "_to": sender, "id": sender, "notes": list(self.notes.values())}
                 yield {"t": "People", "people": self.people}
-            case "Leave":
+            case {"_event": "leave"}:
                 self.people.pop(sender, None)
                 yield {"t": "People", "people": self.people}
-            case "Add" if len(self.notes) < MAX_NOTES:
+            case {"t": "Add"} if len(self.notes) < MAX_NOTES:
                 # From the server to everyone, its author too: only the server gives ids.
                 colour = COLOURS[self.next_id % len(COLOURS)]
                 note = {"id": self.next_id, "by": sender, "text": "", "colour": colour, "x": 0.4, "y": 0.3}
                 self.next_id += 1
                 self.notes[note["id"]] = change(note, message)
                 yield {"t": "Note", "note": note}
-            case "Change" if note := self.notes.get(message.get("id")):
+            case {"t": "Change"} if note := self.notes.get(message.get("id")):
                 del self.notes[note["id"]]  # and in again as the last: what was touched last lies on top
                 self.notes[note["id"]] = change(note, message)
                 yield {"t": "Note", "note": note, "_except": sender}
-            case "Remove" if self.notes.pop(message.get("id"), None):
+            case {"t": "Remove"} if self.notes.pop(message.get("id"), None):
                 yield {"t": "Removed", "id": message["id"]}
-            case "Point":
+            case {"t": "Point"}:
                 yield {"t": "Point", "id": sender, "x": place(message.get("x")), "y": place(message.get("y")), "_except": sender}
 
 

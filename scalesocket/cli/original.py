@@ -9,13 +9,16 @@ from pydantic import ValidationError
 
 from scalesocket.cli.flags import CommandLine, parse_command_line
 from scalesocket.config.explain import explain
-from scalesocket.config.model import JSON_JOIN, JSON_LEAVE, App, History, Log, PortRange, Routes, Routing, Server, Site
+from scalesocket.config.model import App, History, Log, PortRange, Routes, Routing, Server, Site
 
 APP_NAME: Final = "app"
 """What the one app is called, in `APP` and in metrics."""
 DEFAULT_ADDRESS: Final = "0.0.0.0:9000"
 DEFAULT_PORTS: Final = "9001:9999"
 DEFAULT_PASS_ENV: Final = ("PATH", "DYLD_LIBRARY_PATH")
+JOIN_MESSAGE: Final = '{"t":"Join","_from":#ID}'
+"""What `--json` writes when a client joins, as the original does: without the `_event` of a site file's default."""
+LEAVE_MESSAGE: Final = '{"t":"Leave","_from":#ID}'
 MODES: Final[Mapping[str | None, Routing]] = {None: Routing.JSON, "json": Routing.JSON, "gwsocket": Routing.GWSOCKET}
 
 _FLAG_OF: Final[Mapping[str, str]] = {
@@ -74,8 +77,8 @@ def _app(line: CommandLine) -> App:
         binary=line.has("--binary"),
         delimiter=_delimiter(line),
         input_end=None if line.has("--binary") else "\n",  # whatever ends what the program writes
-        join_message=line.value("--joinmsg") if line.has("--joinmsg") else JSON_JOIN if is_json else None,
-        leave_message=line.value("--leavemsg") if line.has("--leavemsg") else JSON_LEAVE if is_json else None,
+        join_message=line.value("--joinmsg") if line.has("--joinmsg") else JOIN_MESSAGE if is_json else None,
+        leave_message=line.value("--leavemsg") if line.has("--leavemsg") else LEAVE_MESSAGE if is_json else None,
         history=_history(line),
         rooms=line.values("--rooms"),
         max_rooms=1 if max_rooms is None and line.has("--oneshot") else max_rooms,

@@ -53,9 +53,9 @@ __all__ = [
     "Tls",
 ]
 
-JSON_JOIN: Final = '{"t":"Join","_from":#ID}'
-"""What the backend is told when a client joins, with `routing = "json"`; the original's `--json`."""
-JSON_LEAVE: Final = '{"t":"Leave","_from":#ID}'
+JSON_JOIN: Final = '{"t":"Join","_from":#ID,"_event":"join"}'
+"""The default join message with `routing = "json"`. `_event` is what no client's message can have; `t` is not."""
+JSON_LEAVE: Final = '{"t":"Leave","_from":#ID,"_event":"leave"}'
 
 POSITIVE: Final = Field(gt=0, allow_inf_nan=False)
 NOT_NEGATIVE: Final = Field(ge=0, allow_inf_nan=False)

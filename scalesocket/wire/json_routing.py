@@ -1,8 +1,9 @@
-"""JSON routing: a backend says in its JSON objects who gets them; what clients say is stamped with who said it."""
+"""JSON routing: a backend says in its JSON objects who gets them; clients' objects get the id of their sender."""
 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -164,26 +165,23 @@ def _is_command(record: bytes) -> bool:
 # --- To the backend
 
 
-class _Sender(msgspec.Struct, gc=False):
-    """Whether a client's object claims a sender, however it spells the key."""
-
-    claimed: Raw | UnsetType = msgspec.field(name="_from", default=UNSET)
-
-
 NOT_AN_OBJECT: Final = Drop("a client's message is not a JSON object")
 CUT_BY_DELIMITER: Final = Drop("a client's JSON cannot be written without a delimiter in it")
 
-_decode_sender: Final = msgspec.json.Decoder(_Sender).decode
+OWN_KEYS: Final = frozenset({"_from", "_event"})
+"""The keys that only the server writes: a client's own are taken out of its messages."""
 
 
 class JsonEncoder:
-    """Makes a record of each client's object, with `_from` set to the client's id."""
+    """Makes a record of each client's object: `_from` is set to the client's id, other keys it may not set are taken out."""
 
-    __slots__ = ("_find_delimiter", "_one_line", "_terminator")
+    __slots__ = ("_check", "_find_delimiter", "_one_line", "_taken_out", "_terminator")
 
     def __init__(self, delimiters: str, terminator: bytes) -> None:
         """End each record with `terminator`, and let none of the characters in `delimiters` stand within."""
         self._terminator = terminator
+        self._taken_out = OWN_KEYS
+        self._check = _make_check(self._taken_out)
         self._find_delimiter = _finder(delimiters)
         self._one_line = OneLine(delimiters)
 
@@ -194,15 +192,22 @@ class JsonEncoder:
         where decoding and encoding take 1.1 us and change numbers.
         """
         head = b'{"_from":%d,' % sender
+        check = self._check
         records = []
         drops: list[Drop] = []
         for _, payload in messages:
+            record: bytes | None = None
             try:
-                claimed = _decode_sender(payload).claimed
-                record = head + payload[1:] if claimed is UNSET and payload[:2] == b'{"' else _set_sender(sender, payload)
-            except (ValueError, RecursionError):  # UnicodeDecodeError too: a binary message is not checked before
-                drops.append(NOT_AN_OBJECT)
-                continue
+                check(payload)
+                if payload[:2] == b'{"':
+                    record = head + payload[1:]
+            except (ValueError, RecursionError):
+                pass
+            if record is None:
+                record = self._rewrite(sender, payload)
+                if record is None:
+                    drops.append(NOT_AN_OBJECT)
+                    continue
             if self._find_delimiter(record):
                 record = self._one_line(record)
                 if self._find_delimiter(record):
@@ -217,12 +222,25 @@ class JsonEncoder:
         """Make a record of a join or leave message, as its template says."""
         return text + self._terminator
 
+    def _rewrite(self, sender: ClientId, payload: bytes) -> bytes | None:
+        """Set `_from`, leave out the keys to take out, and keep every other value as it stands; None for what is no object."""
+        try:
+            members = _decode_members(payload)
+        except (ValueError, RecursionError):  # UnicodeDecodeError too: a binary message is not checked before
+            return None
+        kept = {key: value for key, value in members.items() if key not in self._taken_out}
+        return _encode({"_from": sender, **kept})
 
-def _set_sender(sender: ClientId, payload: bytes) -> bytes:
-    """Put `_from` in place of the one a client claimed, and keep every other value as it stands."""
-    members = _decode_members(payload)
-    members.pop("_from", None)
-    return _encode({"_from": sender, **members})
+
+@lru_cache(maxsize=64)
+def _make_check(keys: frozenset[str]) -> Callable[[bytes], object]:
+    """Return a function that raises ValueError or RecursionError unless it is given a JSON object without these top-level keys.
+
+    msgspec compares the decoded keys, so no spelling and no duplicate gets by; no value is of the type `UnsetType`. It
+    takes no longer for many keys than for one.
+    """
+    fields = [(f"key_{at}", UnsetType, msgspec.field(name=key, default=UNSET)) for at, key in enumerate(sorted(keys))]
+    return msgspec.json.Decoder(msgspec.defstruct("Checked", fields, gc=False)).decode
 
 
 def _finder(delimiters: str) -> Callable[[bytes], object]:

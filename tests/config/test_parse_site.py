@@ -128,15 +128,13 @@ def test_ports_may_be_left_to_the_kernel() -> None:
     ("lines", "join", "leave"),
     [
         ([], None, None),
-        (['routing = "json"'], '{"t":"Join","_from":#ID}', '{"t":"Leave","_from":#ID}'),
-        (['routing = "json"', 'join_message = ""'], None, '{"t":"Leave","_from":#ID}'),
+        (['routing = "json"'], '{"t":"Join","_from":#ID,"_event":"join"}', '{"t":"Leave","_from":#ID,"_event":"leave"}'),
+        (['routing = "json"', 'join_message = ""'], None, '{"t":"Leave","_from":#ID,"_event":"leave"}'),
         (['routing = { client = "json" }'], None, None),
         (['join_message = "hi #ID"'], "hi #ID", None),
     ],
 )
-def test_join_and_leave_messages_default_to_the_originals_with_json_alone(
-    lines: list[str], join: str | None, leave: str | None
-) -> None:
+def test_join_and_leave_messages_have_a_default_with_json_alone(lines: list[str], join: str | None, leave: str | None) -> None:
     chat = app(*lines)
 
     assert (chat.join_message, chat.leave_message) == (join, leave)

@@ -122,7 +122,7 @@ def test_every_key_of_an_app_is_tried() -> None:
     assert set(OTHER) == set(keys_of(App)) - {"name", "tcp", "unix"}
 
 
-JSON_JOIN, JSON_LEAVE = '{"t":"Join","_from":#ID}', '{"t":"Leave","_from":#ID}'
+JSON_JOIN, JSON_LEAVE = '{"t":"Join","_from":#ID,"_event":"join"}', '{"t":"Leave","_from":#ID,"_event":"leave"}'
 
 
 @pytest.mark.parametrize(

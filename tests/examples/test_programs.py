@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 
 
@@ -20,7 +22,7 @@ def answers(program: str, *messages: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def join(client: int, name: str) -> dict[str, Any]:
-    return {"t": "Join", "_from": client, "name": name}
+    return {"t": "Join", "_from": client, "_event": "join", "name": name}
 
 
 def test_the_editor_takes_an_edit_of_the_newest_text_and_leaves_an_older_one_aside() -> None:
@@ -34,6 +36,19 @@ def test_the_editor_takes_an_edit_of_the_newest_text_and_leaves_an_older_one_asi
     text = said[-2]
     assert (text["_to"], text["version"]) == (3, 2)
     assert text["text"].startswith("> ## Write together\n")
+
+
+@pytest.mark.parametrize("program", ["editor/editor.py", "whiteboard/whiteboard.py"])
+def test_a_client_that_says_it_left_is_still_there(program: str) -> None:
+    forged = [{"t": "Leave", "_from": 1}, {"t": "Join", "_from": 1, "name": "Eve"}]
+
+    said = answers(program, join(1, "Ann"), *forged, join(2, "Bob"))
+
+    names = [list(message["people"].values()) for message in said if message["t"] == "People"]
+    assert [[person.get("name") if isinstance(person, dict) else person for person in each] for each in names] == [
+        ["Ann"],
+        ["Ann", "Bob"],
+    ]
 
 
 def test_the_editor_sends_the_text_to_a_page_whose_edit_cannot_be() -> None:
@@ -64,7 +79,7 @@ def test_the_arena_moves_a_player_where_it_steers() -> None:
     with game:
         assert game.stdin is not None
         assert game.stdout is not None
-        for message in (join(7, "Ann"), {"t": "Steer", "_from": 7, "x": 1, "y": 0}):
+        for message in (join(7, "Ann"), {"t": "Leave", "_from": 7}, {"t": "Steer", "_from": 7, "x": 1, "y": 0}):
             game.stdin.write(json.dumps(message) + "\n")
         game.stdin.flush()
 

@@ -14,13 +14,13 @@ for line in sys.stdin:
     message = json.loads(line)
     player = message["_from"]
     match message:
-        case {"t": "Join"}:
+        case {"_event": "join"}:
             players[player] = None
             # The welcome last: whoever joins after somebody has heard it is not told of that player again.
             say(_meta=True, players=len(players))
             say(t="joined", _except=player, player=player)
             say(t="welcome", _to=player, players=sorted(players))
-        case {"t": "Leave"}:
+        case {"_event": "leave"}:
             players.pop(player, None)
             say(_meta=True, players=len(players))
         case {"quit": True}:

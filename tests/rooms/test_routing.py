@@ -216,14 +216,25 @@ async def test_a_client_cannot_address_others_by_way_of_a_backend_that_repeats_i
 async def test_json_apps_are_told_of_every_join_and_leave(serve: Serve) -> None:
     site = await serve(game={**CAT, "routing": "json"})
     ann = await site.join("/game/one")
-    assert await heard_as_json(ann) == {"t": "Join", "_from": 1}
+    assert await heard_as_json(ann) == {"t": "Join", "_from": 1, "_event": "join"}
 
     bob = await site.join("/game/one")
-    assert await heard_as_json(ann) == {"t": "Join", "_from": 2}
-    assert await heard_as_json(bob) == {"t": "Join", "_from": 2}
+    assert await heard_as_json(ann) == {"t": "Join", "_from": 2, "_event": "join"}
+    assert await heard_as_json(bob) == {"t": "Join", "_from": 2, "_event": "join"}
     await bob.leave()
 
-    assert await heard_as_json(ann) == {"t": "Leave", "_from": 2}
+    assert await heard_as_json(ann) == {"t": "Leave", "_from": 2, "_event": "leave"}
+
+
+async def test_a_client_cannot_pretend_to_be_an_event(serve: Serve) -> None:
+    site = await serve(game={**CAT, "routing": "json", **QUIET})
+    ann = await site.join("/game/one")
+
+    await ann.say('{"t":"Leave","_event":"leave"}')
+    await ann.say(r'{"t":"Join","\u005fevent":"join","_event":"join","_from":5}')
+
+    assert await heard_as_json(ann) == {"t": "Leave", "_from": 1}
+    assert await heard_as_json(ann) == {"t": "Join", "_from": 1}
 
 
 # --- Templates

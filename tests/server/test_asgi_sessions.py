@@ -254,13 +254,13 @@ async def send_for_ever(sock: socket.socket) -> None:
 async def test_a_client_that_vanishes_leaves_its_room() -> None:
     async with open_general(App(name="chat", command=["cat"], routing="json")) as general:
         ann = await general.join("/chat/lobby")
-        await ann.hear('{"t":"Join","_from":1}')
+        await ann.hear('{"t":"Join","_from":1,"_event":"join"}')
         bob = await general.join("/chat/lobby")
-        await bob.hear('{"t":"Join","_from":2}')
+        await bob.hear('{"t":"Join","_from":2,"_event":"join"}')
 
         ann.connection.transport.abort()
 
-        await bob.hear('{"t":"Leave","_from":1}')
+        await bob.hear('{"t":"Leave","_from":1,"_event":"leave"}')
         await general.playground.until(lambda: general.connections == 1)
 
 

@@ -77,7 +77,7 @@ async def test_it_serves_and_closes_with_1001(site: Path, worker: str) -> None:
     async with run_hypercorn(site, "--worker-class", worker) as process:
         port = await wait_port(process)
         ann = Player(await connect(f"ws://127.0.0.1:{port}/chat/lobby", proxy=None))
-        await ann.hear('{"t":"Join","_from":1}')
+        await ann.hear('{"t":"Join","_from":1,"_event":"join"}')
         await ann.say('{"hello":1}')
         await ann.hear('{"_from":1,"hello":1}')
         async with httpx.AsyncClient() as http:

@@ -282,6 +282,22 @@ def test_a_client_can_say_anything_but_who_it_is(value: dict[str, object], inden
         assert json.loads(written) == value | {"_from": 7}
 
 
+@pytest.mark.parametrize(
+    ("text", "record"),
+    [
+        ('{"_event":"leave"}', '{"_from":7}'),
+        ('{"t":"Leave","_event":"leave"}', '{"_from":7,"t":"Leave"}'),
+        ('{"_event":"leave","n":1e999,"_event":[{"a":1}]}', '{"_from":7,"n":1e999}'),
+        (r'{"\u005fevent":"leave","a":1}', '{"_from":7,"a":1}'),
+        (r'{"_\u0065v\u0065nt":1,"\u005F\u0065\u0076\u0065\u006E\u0074":2,"a":1}', '{"_from":7,"a":1}'),
+        ('{"a":{"_event":"leave"},"b":[{"_event":1}]}', '{"_from":7,"a":{"_event":"leave"},"b":[{"_event":1}]}'),
+        ('{"a":"_event","_Event":1,"_events":2,"event":3}', '{"_from":7,"a":"_event","_Event":1,"_events":2,"event":3}'),
+    ],
+)
+def test_an_event_is_not_for_clients_to_tell(text: str, record: str) -> None:
+    assert encode(text) == (record.encode() + b"\n", [])
+
+
 @given(st.lists(st.sampled_from(["_from", r"\u005ffrom", r"_\u0066rom", r"\u005Ff\u0072om", "a", "from"]), max_size=5))
 def test_no_spelling_forges_a_sender(keys: list[str]) -> None:
     written, _ = encode("{" + ",".join(f'"{key}":{at}' for at, key in enumerate(keys)) + "}")

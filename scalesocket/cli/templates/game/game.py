@@ -18,10 +18,11 @@ def say(**message: object) -> None:
 for line in sys.stdin:
     message = json.loads(line)
     who = message["_from"]
-    if message.get("t") == "Join":
+    event = message.get("_event")  # only the server writes it: no client can pretend to join or to leave
+    if event == "join":
         players[who] = {"x": random.randrange(SIZE), "y": random.randrange(SIZE), "score": 0}
         say(t="you", id=who, size=SIZE, _to=who)
-    elif message.get("t") == "Leave":
+    elif event == "leave":
         players.pop(who, None)
     elif message.get("move") in MOVES and who in players:
         x, y = MOVES[message["move"]]
