@@ -1,15 +1,18 @@
 """Who may come in: from a request's path to app and room, and the policies that are decided before the upgrade."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from scalesocket.config.model import App, Site
-from scalesocket.config.values import DEFAULT_PORTS
-from scalesocket.wire.forwarded import seen_by_proxies
+from scalesocket.config.hosts import lists_host
+from scalesocket.config.model import App, Server, Site
+from scalesocket.wire.address import is_loopback, parse_address
+from scalesocket.wire.authority import Authority, is_same_origin, parse_authority
+from scalesocket.wire.forwarded import is_forwarded, seen_by_proxies
 from scalesocket.wire.handshake import Request
 
 RESERVED: Final = frozenset({".", ".."})
@@ -33,6 +36,10 @@ class Refusal:
     """Seconds."""
 
 
+BAD_HOST: Final = Refusal(status=400, reason="bad_host", message="the Host header must name one host, and a port if it has one")
+WRONG_HOST: Final = Refusal(
+    status=421, reason="host", message="the host of this URL is none of this server's (hosts in [server] lists them)"
+)
 UNKNOWN_APP: Final = Refusal(status=404, reason="unknown_app", message="no app is served here")
 NO_SUCH_PATH: Final = Refusal(status=404, reason="unknown_app", message="there is nothing here: a room's name has no slash")
 NO_ROOM: Final = Refusal(status=400, reason="bad_name", message="the name of a room is missing at the end of the path")
@@ -84,6 +91,57 @@ def root_app(site: Site) -> App | None:
     return next((app for app in site.apps.values() if app.mount == "/"), None)
 
 
+def check_host(server: Server, request: Request, *, is_upgrade: bool) -> Refusal | None:
+    """Whether the server answers for the host that a request names, as its client sent it.
+
+    Without `hosts` this stops DNS rebinding: a page of evil.example, whose name its owner lets point to 127.0.0.1, would else
+    be of the same origin as the server. What came through a proxy is let in, because the names of a proxy are its own affair.
+    """
+    host = request.headers.get("host")
+    authority = None if host is None else parse_authority(host)
+    if authority is None and (host is not None or request.http_version != "1.0"):
+        return BAD_HOST
+    if server.hosts is not None:
+        return None if authority is not None and lists_host(server.hosts, authority.host) else WRONG_HOST
+    if not is_from_browser(request.headers) or request.local is None or not is_loopback(request.local[0]):
+        return None
+    if authority is not None and names_loopback(authority.host):
+        return None
+    return None if came_through_proxy(server, request, authority, is_upgrade=is_upgrade) else WRONG_HOST
+
+
+def is_from_browser(headers: Mapping[str, str]) -> bool:
+    """Whether a browser sent the request.
+
+    `Accept-Language` is the one header that browsers put into every request and other clients leave out. To a URL with http
+    and a name, a browser sends no `Sec-Fetch-Site` (Fetch Metadata 2), and with GET no `Origin`.
+    """
+    return "origin" in headers or "accept-language" in headers or "sec-fetch-site" in headers
+
+
+def names_loopback(host: str) -> bool:
+    """Whether a host is this machine's loopback by any name: no other name is sure to stay there.
+
+    The unspecified address counts, because browsers take it for the loopback, and DNS has no say in it.
+    """
+    return host == "localhost" or host.endswith(".localhost") or is_loopback(host) or host in ("0.0.0.0", "::")
+
+
+def came_through_proxy(server: Server, request: Request, authority: Authority | None, *, is_upgrade: bool) -> bool:
+    """Whether a proxy forwarded the request.
+
+    A page cannot add a header to an upgrade, but it can to other requests (only `Via` is forbidden to it), and may so pose as a
+    proxy. What it cannot do is to name another port than the one it connects to, as what comes from a proxy mostly does.
+    """
+    if request.is_proxied:
+        return True
+    if not is_forwarded(request.headers):
+        return False
+    if is_upgrade or "via" in request.headers or request.local is None or is_from_trusted(server.trusted_proxies, request):
+        return True
+    return authority is None or authority.port_or(443 if request.is_secure else 80) != request.local[1]
+
+
 def allows_origin(app: App, request: Request) -> bool:
     """Whether a browser's page of the request's `Origin` may connect; who sends none is not a browser (RFC 6454 7)."""
     origin = request.headers.get("origin")
@@ -91,13 +149,12 @@ def allows_origin(app: App, request: Request) -> bool:
         return True
     if app.origins is not None:
         return "*" in app.origins or origin.lower() in (allowed.lower() for allowed in app.origins)
-    host = _host_of(origin)
-    return host is not None and host == _host_of(f"{origin.partition(':')[0]}://{request.headers.get('host', '')}")
+    return is_same_origin(origin, request.headers.get("host", ""))
 
 
 def seen_through_proxies(request: Request, trusted: tuple[IPv4Network | IPv6Network, ...]) -> Request:
     """The request as the client sent it: a trusted proxy's word for who the client is, and whether it came by TLS."""
-    if not trusted or (request.peer is not None and not is_trusted(request.peer[0], trusted)):
+    if not is_from_trusted(trusted, request):
         return request
     peer, proto = seen_by_proxies(request.headers, lambda address: is_trusted(address, trusted))
     return request._replace(
@@ -106,26 +163,17 @@ def seen_through_proxies(request: Request, trusted: tuple[IPv4Network | IPv6Netw
     )
 
 
+def is_from_trusted(trusted: tuple[IPv4Network | IPv6Network, ...], request: Request) -> bool:
+    """Whether the other end of a request's connection is a trusted proxy; where there are any, a unix socket's is."""
+    return bool(trusted) and (request.peer is None or is_trusted(request.peer[0], trusted))
+
+
 def is_trusted(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
     """Whether an address lies in one of the networks."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if parsed.version == 6 and parsed.ipv4_mapped is not None:  # as a listener at [::] sees them
-        parsed = parsed.ipv4_mapped
-    return any(parsed in network for network in networks)
+    parsed = parse_address(address)
+    return parsed is not None and any(parsed in network for network in networks)
 
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
-
-
-def _host_of(url: str) -> tuple[str, int | None] | None:
-    """Host and port of a URL; None for what is none."""
-    try:
-        parts = urlsplit(url)
-        return (parts.hostname, parts.port or DEFAULT_PORTS.get(parts.scheme)) if parts.hostname else None
-    except ValueError:
-        return None

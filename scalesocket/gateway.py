@@ -19,7 +19,16 @@ import structlog
 from anyio.abc import TaskGroup
 
 from scalesocket import __version__
-from scalesocket.admission import TOO_MANY_FROM_ADDRESS, WRONG_ORIGIN, Refusal, allows_origin, find_room, seen_through_proxies
+from scalesocket.admission import (
+    TOO_MANY_FROM_ADDRESS,
+    WRONG_HOST,
+    WRONG_ORIGIN,
+    Refusal,
+    allows_origin,
+    check_host,
+    find_room,
+    seen_through_proxies,
+)
 from scalesocket.backends.backend import Backend, Receiver
 from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.open import open_backend
@@ -33,6 +42,7 @@ from scalesocket.rooms.pool import RoomPool, contained
 from scalesocket.rooms.room import Room
 from scalesocket.rooms.turnstile import Turnstile
 from scalesocket.status import ReloadState, SiteStatus
+from scalesocket.wire.authority import parse_authority
 from scalesocket.wire.batch import ClientId
 from scalesocket.wire.cgi import base_environment, environment
 from scalesocket.wire.handshake import Request
@@ -47,9 +57,9 @@ CLOSES: Final = 1000
 SLICE: Final = 0.02
 """Seconds between two slices of spread closes."""
 
-MAX_ORIGINS: Final = 100
-"""Refused origins that are logged."""
-MAX_ORIGIN: Final = 200
+MAX_TOLD: Final = 100
+"""Refused origins that are logged; refused hosts as well."""
+MAX_NAME: Final = 200
 """Characters of one in the log."""
 ENDINGS_A_TURN: Final = 16
 """Backends that begin to be stopped in one turn of the loop: 0.1 ms each, and a crowd of rooms may end together."""
@@ -96,6 +106,7 @@ class Gateway:
         self._lives: set[asyncio.Task[None]] = set()
         self._endings = Turnstile(ENDINGS_A_TURN)
         self._told_origins: set[tuple[str, str]] = set()
+        self._told_hosts: set[str] = set()
         self._ids = itertools.count(1)
         self._by_address: Counter[str] = Counter()
         self._leaving: dict[str, RoomPool] = {}  # removed apps whose rooms have not all ended
@@ -110,6 +121,9 @@ class Gateway:
         """Decide on an upgrade before it is answered."""
         if self.is_draining:
             return self._refuse(None, DRAINING)
+        refusal = self.check_host(request, is_upgrade=True)
+        if refusal is not None:
+            return refusal
         server = self.site.server
         if server.trusted_proxies:
             request = seen_through_proxies(request, server.trusted_proxies)
@@ -123,6 +137,19 @@ class Gateway:
         if self._is_address_full(request.peer):
             return self._refuse(app, TOO_MANY_FROM_ADDRESS)
         return Admission(app, room, request, self)
+
+    def check_host(self, request: Request, *, is_upgrade: bool) -> Refusal | None:
+        """Decide whether a request, as its client sent it, is for a host of this server. A refusal is counted and logged."""
+        refusal = check_host(self.site.server, request, is_upgrade=is_upgrade)
+        if refusal is None:
+            return None
+        if refusal is WRONG_HOST and self.site.server.hosts is None:
+            self._tell_host(request)
+        return self.count(refusal)
+
+    def count(self, refusal: Refusal) -> Refusal:
+        """Count a request that is turned away before an app was found for it."""
+        return self._refuse(None, refusal)
 
     def join(self, admission: Admission, client: Client) -> Close | None:
         """Find an admitted client its room; see `Admission.join`."""
@@ -275,10 +302,18 @@ class Gateway:
 
     def _tell_origin(self, app: App, request: Request) -> None:
         """Log an origin once: browsers hide from a page why it may not connect."""
-        told = (app.name, request.headers.get("origin", "")[:MAX_ORIGIN])
-        if told not in self._told_origins and len(self._told_origins) < MAX_ORIGINS:
+        told = (app.name, request.headers.get("origin", "")[:MAX_NAME])
+        if told not in self._told_origins and len(self._told_origins) < MAX_TOLD:
             self._told_origins.add(told)
             log.warning("origin refused", app=told[0], origin=told[1], hint="list it in origins if its pages may connect")
+
+    def _tell_host(self, request: Request) -> None:
+        """Log a host once that no browser should use for the loopback, and how to admit it."""
+        host = request.headers.get("host", "")[:MAX_NAME]
+        if host not in self._told_hosts and len(self._told_hosts) < MAX_TOLD:
+            self._told_hosts.add(host)
+            name = authority.host if (authority := parse_authority(host)) else "name"
+            log.warning("host refused", host=host, hint=f'if it is yours, write hosts = ["localhost", "{name}"] in [server]')
 
     def _close_spread(self, rooms: Sequence[Room], close: Close) -> None:
         """Nobody joins these rooms from now on; their clients are closed over time."""

@@ -26,6 +26,7 @@ from scalesocket.config.values import (
     Endpoint,
     Env,
     Flag,
+    Hosts,
     Names,
     Networks,
     Origins,
@@ -104,6 +105,13 @@ class Server(Table):
         Networks,
         live("networks whose `Forwarded`, `X-Forwarded-For`, `X-Forwarded-Proto` and PROXY protocol are believed"),
     ] = ()
+    hosts: Annotated[
+        Hosts | None,
+        live(
+            "names that `Host` may have, `*.` in front for all below one; a request for another gets 421",
+            default="any; a browser must name a loopback host to a loopback listener, unless a proxy forwards it",
+        ),
+    ] = None
     handshake_timeout: Annotated[PositiveDuration, live("to send a complete request head")] = 10.0
     max_connections: Annotated[Count | None, live("websockets admitted at a time")] = 10_000
     max_connections_per_ip: Annotated[Count | None, live("websockets admitted at a time from one address")] = None

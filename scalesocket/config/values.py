@@ -12,6 +12,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from scalesocket.config.hosts import parse_host
+
 RESERVED_APPS: Final = frozenset({"admin", "api", "health", "metrics", "ready", "static"})
 """URL segments the server keeps for itself, so no app may have them as its name."""
 
@@ -321,6 +323,12 @@ Argv = Annotated[
     tuple[str, ...], BeforeValidator(_read_command), AfterValidator(_check_command), _is_one_or_more("list or string")
 ]
 Env = Annotated[dict[str, str], AfterValidator(_check_env)]
+Hosts = Annotated[
+    tuple[Annotated[str, AfterValidator(parse_host)], ...],
+    BeforeValidator(_read_list),
+    Field(min_length=1),
+    _is_one_or_more("string or list"),
+]
 Names = Annotated[tuple[str, ...], BeforeValidator(_read_list), _is_one_or_more("string or list")]
 Bind = Annotated[str, BeforeValidator(_read_bind), BeforeValidator(_port_as_text)]
 Binds = Annotated[

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
@@ -20,7 +21,7 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
-from scalesocket.server.handover import ASKED, CUT, PEER
+from scalesocket.server.handover import ASKED, CUT, PEER, PROXIED
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.only_worker import claim_only_worker
@@ -92,14 +93,18 @@ class GeneralLane:
         if (asked := scope.get("state", {}).get(ASKED)) is not None:
             asked.set()
         to_origin_form(scope)
+        request = request_of(scope)
         if scope["type"] == "websocket":
-            await self._serve_websocket(scope, receive, send)
+            await self._serve_websocket(request, scope, receive, send)
+            return
+        refusal = self._gateway.check_host(request, is_upgrade=False)
+        if refusal is not None:
+            await refuse_page(refusal, request, send)
         else:
             await self._http(scope, receive, send)  # type: ignore[arg-type]
 
-    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_websocket(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        request = request_of(scope)
         admission = self._gateway.admit(request)
         if isinstance(admission, Refusal):
             await refuse(admission, scope, send)
@@ -123,7 +128,8 @@ def request_of(scope: Scope) -> Request:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     path, query = scope["raw_path"].decode("latin-1"), as_sent(scope["query_string"].decode("latin-1"))
-    peer = scope.get("state", {}).get(PEER) or scope.get("client")
+    state = scope.get("state", {})
+    peer = state.get(PEER) or scope.get("client")
     local = scope.get("server")
     return Request(
         method="GET",  # over HTTP/2 it is CONNECT, which says nothing to a backend (RFC 8441 5)
@@ -135,6 +141,7 @@ def request_of(scope: Scope) -> Request:
         local=(local[0], local[1]) if local else None,
         is_secure=scope["scheme"] in ("wss", "https"),
         http_version=scope["http_version"],
+        is_proxied=bool(state.get(PROXIED)),
     )
 
 
@@ -146,6 +153,21 @@ def to_origin_form(scope: Scope) -> None:
             _, _, after = target.partition(slash * 2)
             _, _, rest = after.partition(slash)
             scope[key] = slash + rest
+
+
+async def refuse_page(refusal: Refusal, request: Request, send: Send) -> None:
+    """Answer a request that is no upgrade with the refusal's status."""
+    body = msgspec.json.encode({"error": refusal.message})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-content-type-options", b"nosniff"),
+        (b"cache-control", b"no-store"),
+    ]
+    if request.http_version != "2":  # where it is one stream that ends
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:

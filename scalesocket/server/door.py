@@ -131,7 +131,7 @@ class Entrance:
 class Door(asyncio.Protocol):
     """One connection until its first request head is complete; `handshake_timeout` bounds the wait, `MAX_HEAD` the size."""
 
-    __slots__ = ("_entrance", "_head", "_local", "_peer", "_transport", "_was_proxied")
+    __slots__ = ("_entrance", "_head", "_is_first", "_is_proxied", "_local", "_peer", "_transport")
 
     def __init__(self, entrance: Entrance, local: tuple[str, int] | None = None) -> None:
         """Wait at `entrance`. `local`: the address connected to, where it is the same for all connections of a listener."""
@@ -139,7 +139,8 @@ class Door(asyncio.Protocol):
         self._local = local
         self._head = b""
         self._peer: tuple[str, int] | None = None
-        self._was_proxied = False
+        self._is_first = True  # no byte of the request itself was read yet: a PROXY header may stand before it
+        self._is_proxied = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock."""
@@ -152,7 +153,7 @@ class Door(asyncio.Protocol):
     def data_received(self, chunk: bytes) -> None:
         """Collect the head."""
         head = self._head + chunk if self._head else chunk
-        if not self._was_proxied and self._entrance.gateway.site.server.trusted_proxies:
+        if self._is_first and self._entrance.gateway.site.server.trusted_proxies:
             rest = self._without_proxy_header(head)
             if rest is None:
                 return
@@ -194,9 +195,10 @@ class Door(asyncio.Protocol):
                 self._head = head
                 return None
             size, peer = parsed
+            self._is_proxied = True
             self._peer = peer or self._peer
             head = head[size:]
-        self._was_proxied = True
+        self._is_first = False
         return head
 
     def _choose_lane(self, head: bytes, end: int) -> None:
@@ -220,6 +222,8 @@ class Door(asyncio.Protocol):
             self._entrance.gateway.refusals["bad_handshake"] += 1
             self._answer(error.status, error.message, extra=WANTED if error.status == 426 else "")
             return
+        if self._is_proxied:
+            request = request._replace(is_proxied=True)
         admission = self._entrance.gateway.admit(request)
         if isinstance(admission, Refusal):
             retry = f"Retry-After: {admission.retry_after}\r\n" if admission.retry_after is not None else ""
@@ -248,7 +252,7 @@ class Door(asyncio.Protocol):
             self._refuse(NO_HTTP)
             return
         self._entrance.forget(self._transport)
-        self._entrance.hypercorn.take_over(self._transport, head, peer=self._peer)
+        self._entrance.hypercorn.take_over(self._transport, head, peer=self._peer, is_proxied=self._is_proxied)
 
     def _refuse(self, refusal: Refusal) -> None:
         """End a connection whose head is not worth an application's answer."""

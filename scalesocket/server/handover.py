@@ -53,6 +53,8 @@ ASKED: Final = "scalesocket.asked"
 """Key in the scope's `state`: an event that is set by the first request or websocket of the connection."""
 PEER: Final = "scalesocket.peer"
 """Key in the scope's `state`: the address a proxy reported, or None."""
+PROXIED: Final = "scalesocket.proxied"
+"""Key in the scope's `state`: whether a PROXY header stood before the first request."""
 
 
 class SiteConfig(Config):
@@ -132,11 +134,13 @@ class Hypercorn:
         """How many are open."""
         return len(self._transports)
 
-    def take_over(self, transport: asyncio.Transport, head: bytes, *, peer: tuple[str, int] | None = None) -> None:
+    def take_over(
+        self, transport: asyncio.Transport, head: bytes, *, peer: tuple[str, int] | None = None, is_proxied: bool = False
+    ) -> None:
         """Serve a connection from which `head` was already read; the transport's protocol is replaced at once.
 
-        `peer`: the client's address if it isn't the socket's (a proxy reported it). The transport must be reading, and
-        is closed at the end.
+        `peer`: the client's address if it isn't the socket's (a proxy reported it). `is_proxied`: a PROXY header was read. The
+        transport must be reading, and is closed at the end.
         """
         # Not to lose a connection in the middle of this: StreamWriter.__del__ closes its transport, so the writer
         # lives as long as the task that serves it.
@@ -154,7 +158,8 @@ class Hypercorn:
         probe_when_silent(transport)
         self._transports.add(transport)
         self._idle.clear()
-        self._tasks.start_soon(self._serve, reader, writer, surroundings, peer, name="hypercorn")
+        state: dict[str, object] = {PEER: peer, PROXIED: is_proxied}
+        self._tasks.start_soon(self._serve, reader, writer, surroundings, state, name="hypercorn")
 
     async def stop(self, grace: float) -> None:
         """Close idle connections now, others when their answer is written; after `grace` seconds cut those that are left."""
@@ -174,11 +179,11 @@ class Hypercorn:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         surroundings: Surroundings,
-        peer: tuple[str, int] | None,
+        state: dict[str, object],
     ) -> None:
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
-        state = {CUT: partial(cut, writer.transport), PEER: peer, ASKED: asked}
+        state |= {CUT: partial(cut, writer.transport), ASKED: asked}
         late = loop.call_later(KEEP_ALIVE, cut_unless, asked, writer.transport)
         try:
             await TCPServer(self._app, loop, self._config, surroundings, state, reader, writer)

@@ -14,6 +14,9 @@ MAX_V1: Final = 107
 MAX_V2: Final = 16 + 536
 """Bytes of a version 2 header that are taken: addresses, and room for a few of its TLVs."""
 
+FORWARDING: Final = ("forwarded", "via", "x-real-ip")
+"""Headers that proxies add, beside those that begin with `x-forwarded-`."""
+
 Address = tuple[str, int]
 
 
@@ -21,6 +24,11 @@ Seen = tuple[Address | None, str | None]
 """The client's address, its port 0 where none is told, and the scheme it used, in lower case; None for what nothing says."""
 
 NOTHING: Final[Seen] = (None, None)
+
+
+def is_forwarded(headers: Mapping[str, str]) -> bool:
+    """Whether a request has a header that proxies add, whatever it says."""
+    return any(name in FORWARDING or name.startswith("x-forwarded-") for name in headers)
 
 
 def seen_by_proxies(headers: Mapping[str, str], is_trusted: Callable[[str], bool]) -> Seen:

@@ -42,7 +42,9 @@ class Request(NamedTuple):  # a frozen dataclass of nine fields takes 1.6 us to 
     """Address and port the client connected to; None on a unix socket."""
     is_secure: bool
     http_version: str
-    """`1.1` or `2`."""
+    """`1.0`, `1.1` or `2`."""
+    is_proxied: bool = False
+    """A proxy said by the PROXY protocol who the client is."""
 
     @property
     def remote(self) -> str:

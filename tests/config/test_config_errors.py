@@ -152,6 +152,22 @@ WRONG_IN_SERVER = {
     'trusted_proxies = ["proxy"]': (
         '20: server.trusted_proxies[0]: \'proxy\' is not a network (write for example "10.0.0.0/8" or "::1")'
     ),
+    'hosts = ["a", "b:80"]': (
+        "15: server.hosts[1]: 'b:80' names a port, and a host has the same rules on every port (write \"b\")"
+    ),
+    'hosts = "https://play.example/"': (
+        "9: server.hosts: 'https://play.example/' names more than a host (write \"play.example\")"
+    ),
+    'hosts = "http://[::1]:80"': (
+        "9: server.hosts: 'http://[::1]:80' names a port, and a host has the same rules on every port (write \"[::1]\")"
+    ),
+    'hosts = "m\u00fcller.example"': (
+        "9: server.hosts: 'müller.example' is not the form in which browsers send it (write \"xn--mller-kva.example\")"
+    ),
+    'hosts = "a.*.example"': (
+        '9: server.hosts: \'a.*.example\' is not a host (write for example "play.example", "*.play.example" or "127.0.0.1")'
+    ),
+    "hosts = []": "9: server.hosts: is empty (name at least one)",
     'log = { level = "loud" }': "17: server.log.level: unknown value 'loud' (one of: debug, info, warning, error)",
     'tls = { key = "k.pem" }': "7: server.tls: certificate is missing",
 }

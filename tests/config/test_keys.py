@@ -17,6 +17,7 @@ SERVER = {
     "metrics_rooms": (False, "live"),
     "control": ("auto", "listener"),
     "trusted_proxies": ([], "live"),
+    "hosts": (None, "live"),
     "handshake_timeout": ("10s", "live"),
     "max_connections": (10_000, "live"),
     "max_connections_per_ip": (None, "live"),

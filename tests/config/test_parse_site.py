@@ -80,6 +80,7 @@ def test_the_server_is_read_in_full() -> None:
         tls = { certificate = "site.pem", key = "/etc/site.key" }
         control = "run/control.sock"
         trusted_proxies = ["10.0.0.0/8", "::1"]
+        hosts = ["Play.Example.", "*.games.example", "[0:0::1]", "127.0.0.1"]
         max_connections = 5
         drain_timeout = "0s"
         log = { format = "json" }
@@ -90,6 +91,7 @@ def test_the_server_is_read_in_full() -> None:
     assert (server.tls.certificate, server.tls.key) == (Path("/srv/site.pem"), Path("/etc/site.key"))
     assert server.control == "/srv/run/control.sock"
     assert server.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+    assert server.hosts == ("play.example", "*.games.example", "::1", "127.0.0.1")
     assert (server.max_connections, server.drain_timeout) == (5, 0.0)
     assert (server.log.format, server.log.level) == ("json", "info")
 

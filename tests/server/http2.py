@@ -111,26 +111,30 @@ class Http2Client:
     def flush(self) -> None:
         self.writer.write(self.connection.data_to_send())
 
-    def start(self, method: str, path: str, *headers: tuple[str, str], is_ended: bool = True) -> Stream:
+    def start(
+        self, method: str, path: str, *headers: tuple[str, str], is_ended: bool = True, authority: str = "localhost"
+    ) -> Stream:
         number = self.connection.get_next_available_stream_id()
         stream = self.streams[number] = Stream(self, number)
         scheme = "https" if self.writer.get_extra_info("ssl_object") else "http"
-        pseudo = [(":method", method), (":scheme", scheme), (":path", path), (":authority", "localhost")]
+        pseudo = [(":method", method), (":scheme", scheme), (":path", path), (":authority", authority)]
         self.connection.send_headers(number, [*pseudo, *headers], end_stream=is_ended)
         self.flush()
         return stream
 
-    async def get(self, path: str) -> tuple[Status, bytes]:
-        stream = self.start("GET", path)
+    async def get(self, path: str, *headers: tuple[str, str], authority: str = "localhost") -> tuple[Status, bytes]:
+        stream = self.start("GET", path, *headers, authority=authority)
         return await stream.wait_status(), await stream.read_body()
 
-    async def open_websocket(self, path: str, *headers: tuple[str, str]) -> tuple[Status, Http2Websocket]:
+    async def open_websocket(
+        self, path: str, *headers: tuple[str, str], authority: str = "localhost"
+    ) -> tuple[Status, Http2Websocket]:
         """Ask for a websocket; its status is 200 when it is one."""
         async with asyncio.timeout(DEADLINE):
             await self.settings.wait()
         assert self.connection.remote_settings[h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL] == 1
         extended = ((":protocol", "websocket"), ("sec-websocket-version", "13"), *headers)
-        stream = self.start("CONNECT", path, *extended, is_ended=False)
+        stream = self.start("CONNECT", path, *extended, is_ended=False, authority=authority)
         return await stream.wait_status(), Http2Websocket(stream)
 
     async def join(self, path: str) -> Http2Websocket:

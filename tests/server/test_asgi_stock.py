@@ -15,6 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.playing import DEADLINE, Player
+from tests.raw import RawClient, upgrade
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +90,24 @@ async def test_it_serves_and_closes_with_1001(site: Path, worker: str) -> None:
         assert await ann.wait_closed() == (1001, "the server is shutting down")
         async with asyncio.timeout(DEADLINE):
             assert await process.wait() == 0
+
+
+async def test_it_answers_for_its_hosts_alone(site: Path) -> None:
+    async with run_hypercorn(site) as process:
+        port = await wait_port(process)
+
+        async def ask(path: str, host: str, *fields: str) -> str:
+            async with await RawClient.connect(port) as client:
+                lines = (f"GET {path} HTTP/1.1", f"Host: {host}", "Accept-Language: en", *fields, "", "")
+                client.send(upgrade(path, *fields, host=host) if fields else "\r\n".join(lines).encode())
+                return (await client.read_head()).split(" ")[1]
+
+        evil, good = f"evil.example:{port}", f"localhost:{port}"
+        pages = [await ask("/health", host) for host in (evil, good, "a, b", "a@b")]
+        websockets = [await ask("/chat/one", host, f"Origin: http://{host}") for host in (evil, good, "a, b", "a@b")]
+
+    assert pages == ["421", "200", "400", "400"]
+    assert websockets == ["421", "101", "400", "400"]
 
 
 async def test_a_second_worker_is_refused(site: Path) -> None:

@@ -1,0 +1,26 @@
+"""The attacks come to nothing."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+
+from tests.attacks import rebinding
+from tests.attacks.tries import Attack
+
+pytestmark = pytest.mark.anyio
+
+ATTACKS: Final[Mapping[str, Attack]] = {"rebinding": rebinding.attack}
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """One loop: nothing here depends on it."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+async def test_an_attack_is_answered_as_expected(attack: Attack) -> None:
+    tries = await attack()
+
+    assert [one for one in tries if one.answered != one.expected] == []
