@@ -78,16 +78,17 @@ class Logger(structlog.BoundLoggerBase):
 
 
 class Stderr:
-    """Where the lines go. A reader that went away must not take the server down, so a failed write is let go."""
+    """Writes the lines to standard error: in a server through an `Output` of `streams.py`, which never blocks."""
 
     def __init__(self, *_: object) -> None:
         """Take what `structlog.get_logger("name")` was given; the events say enough without it."""
 
     def write(self, line: str) -> None:
-        """Write one line to what `sys.stderr` is now."""
+        """Write one line to what `sys.stderr` is now; a failed write is ignored."""
         try:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            stderr = sys.stderr
+            stderr.write(line + "\n")
+            stderr.flush()
         except (OSError, ValueError):
             return
 
@@ -140,6 +141,12 @@ def set_log(log_format: str, level: str) -> None:
     root.setLevel(logging.DEBUG if level == "debug" else max(_threshold, logging.WARNING))
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def describe_loss(lines: int, cause: str) -> str:
+    """The event about lines that never got into the log, rendered like any other, whatever the level."""
+    event = f"{lines} line{'' if lines == 1 else 's'} dropped {cause}"
+    return _renderer.render(datetime.now(UTC), "warning", event, {"lines": lines}, "")
 
 
 def is_logged(level: str) -> bool:
@@ -201,9 +208,11 @@ def _below(error: str) -> str:
 
 
 def _traceback(exc_info: object) -> str:
-    """The traceback of what a caller gave as `exc_info`: True, an exception or a triple."""
+    """The traceback of what a caller gave as `exc_info`: True, an exception, a triple, or the text of another process."""
     if not exc_info:
         return ""
+    if isinstance(exc_info, str):
+        return exc_info
     error = exc_info if isinstance(exc_info, BaseException) else exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1]
     return "".join(traceback.format_exception(error)).rstrip() if error is not None else ""
 

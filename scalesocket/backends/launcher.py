@@ -63,6 +63,8 @@ class Spawner:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._link: socket.socket | None = None
+        self._stderr = -1
+        """Our end of a pipe: what a spawner that fails has to say. Not the log itself, whose reader it must not wait for."""
         self._started_at = 0.0
         self._is_closed = False
         self._starts = Starts()
@@ -115,6 +117,8 @@ class Spawner:
                 raise SpawnerError("the spawner ended before it was ready")
         except (OSError, SpawnerError) as error:
             self._process.kill()
+            self._process.wait()
+            self._read_stderr()
             self.close()
             raise SpawnerError(f"cannot start the spawner: {error}") from error
         self._link.setblocking(False)
@@ -168,6 +172,7 @@ class Spawner:
         """Start the process. This is a vfork, so the size of the gateway does not matter."""
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         process: subprocess.Popen[bytes] | None = None
+        our_stderr, its_stderr = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             ours.setblocking(False)
@@ -183,6 +188,7 @@ class Spawner:
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=its_stderr,
                 cwd="/",
                 pass_fds=(its.fileno(),),
                 # The terminal's signals are for the gateway alone. Not a session of its own: Linux weighs sessions against each
@@ -192,19 +198,22 @@ class Spawner:
             self._pidfd = os.pidfd_open(process.pid)
         except OSError:
             ours.close()
+            os.close(our_stderr)
             if process is not None:
                 process.kill()
                 process.wait()
             raise
         finally:
             its.close()
-        self._process, self._link = process, ours
+            os.close(its_stderr)
+        self._process, self._link, self._stderr = process, ours, our_stderr
 
     def _watch(self) -> None:
         assert self._loop is not None
         assert self._link is not None
         self._loop.add_reader(self._link.fileno(), self._read)
         self._loop.add_reader(self._pidfd, self._died)
+        self._loop.add_reader(self._stderr, self._read_stderr)
 
     def _unwatch(self) -> None:
         """Let go of the process: it sees the end of file."""
@@ -213,10 +222,12 @@ class Spawner:
             self._loop.remove_reader(self._link.fileno())
             self._loop.remove_writer(self._link.fileno())
             self._loop.remove_reader(self._pidfd)
+            self._loop.remove_reader(self._stderr)
         self._is_blocked = False
         self._link.close()
         os.close(self._pidfd)
-        self._link, self._pidfd = None, -1
+        os.close(self._stderr)
+        self._link, self._pidfd, self._stderr = None, -1, -1
 
     def _release(self, child: Child) -> None:
         """A child was killed: have its group reaped."""
@@ -294,6 +305,17 @@ class Spawner:
                 break
         self._send()
 
+    def _read_stderr(self) -> None:
+        """Log what the spawner wrote to its standard error: the traceback of a fault of ours."""
+        try:
+            text = os.read(self._stderr, MAX_PACKET)
+        except BlockingIOError:
+            return
+        if text:
+            log.error("the spawner failed", pid=self.pid, exc_info=text.decode(errors="replace").rstrip())
+        elif self._loop is not None:
+            self._loop.remove_reader(self._stderr)
+
     def _read_one(self) -> bool:
         """Read a report; False if there is none."""
         assert self._link is not None
@@ -346,6 +368,7 @@ class Spawner:
         assert self._process is not None
         while self._read_one():  # up to the end of file: what it reported is true
             pass
+        self._read_stderr()
         status, old = self._process.wait(), self._process.pid
         self._unwatch()
         self._process = None

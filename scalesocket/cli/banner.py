@@ -1,7 +1,5 @@
 """What a server says when it is ready: where it listens, and which apps are at which URLs."""
 
-import os
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -16,11 +14,8 @@ ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 def announce(addresses: Sequence[str], site: Site) -> None:
-    """Print the banner, on standard output: the log has the other. It says the addresses too, so a banner may be lost."""
-    try:
-        click.echo(format_banner(addresses, site))
-    except OSError:
-        _discard_output()
+    """Print the banner on standard output; the log is on standard error and has the addresses, too."""
+    click.echo(format_banner(addresses, site))
 
 
 def format_banner(addresses: Sequence[str], site: Site) -> str:
@@ -38,13 +33,6 @@ def format_banner(addresses: Sequence[str], site: Site) -> str:
     lines.append("")
     lines.append("  " + "  ".join(base + path for path in _server_paths(site)))
     return "\n".join(lines)
-
-
-def _discard_output() -> None:
-    """Let what standard output could not write go nowhere: Python tries again when it exits, and would fail then."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 def _app_lines(app: App, base: str, width: int) -> Iterable[str]:

@@ -20,6 +20,7 @@ from scalesocket.cli.status import status
 from scalesocket.config.problems import ConfigError
 from scalesocket.control.address import SiteRefusedError
 from scalesocket.errors import ScalesocketError
+from scalesocket.streams import open_missing_streams
 
 NAME: Final = "scalesocket"
 WRONG_USAGE: Final = click.UsageError.exit_code
@@ -98,6 +99,7 @@ for command in (serve, run, check, show, diff, reload, status, init, schema):
 
 def main(words: Sequence[str] | None = None) -> None:
     """Do what the command line says, and exit with 0, 1 (it failed), 2 (wrong usage) or 78 (the site file is wrong)."""
+    open_missing_streams()
     words = sys.argv[1:] if words is None else words
     if not words:
         click.echo(WAYS_IN, err=True)

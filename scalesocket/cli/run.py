@@ -14,7 +14,8 @@ from scalesocket.cli.flags import FLAGS, nearest_word, parse_command_line
 from scalesocket.cli.original import APP_NAME, site_from_line
 from scalesocket.config.environment import check_environment
 from scalesocket.config.model import Site
-from scalesocket.logs import set_log
+from scalesocket.logs import describe_loss, set_log
+from scalesocket.streams import unblock_output
 
 HELP: Final = """\
 Wrap one program: each room, ws://HOST:PORT/ROOM, is one process of CMD.
@@ -76,6 +77,7 @@ def _refuse_site_file(command: str, ctx: click.Context) -> None:
 @click.command("run", cls=OriginalCommand, add_help_option=False, short_help="Wrap one program.", help=HELP, epilog=EPILOG)
 def run(site: Site) -> None:
     """Serve the site that the line describes."""
+    unblock_output(describe_loss)
     from scalesocket.supervisor import Options  # here, because it takes longer to load than `check` takes to run
     from scalesocket.supervisor import serve as serve_site
 

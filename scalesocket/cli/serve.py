@@ -13,8 +13,9 @@ from scalesocket.config.environment import check_environment
 from scalesocket.config.load import load_site_with_origins
 from scalesocket.config.problems import ConfigError, Severity, render_problems
 from scalesocket.config.values import Binds
-from scalesocket.logs import set_log
+from scalesocket.logs import describe_loss, set_log
 from scalesocket.reload.overrides import Overrides
+from scalesocket.streams import unblock_output
 
 SITE = click.argument("site_file", metavar="SITE", type=click.Path(path_type=Path))
 """The site file, as every subcommand takes it."""
@@ -44,6 +45,7 @@ def serve(
     loop: Literal["uvloop", "asyncio"],
 ) -> None:
     """Serve the apps of a site file, and apply edits to it while they run."""
+    unblock_output(describe_loss)
     overrides = Overrides(bind=bind, log_format=log_format, log_level="debug" if verbose else None)
     loaded = load_site_with_origins(site_file)
     site = overrides.amend(loaded.site)

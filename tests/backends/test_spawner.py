@@ -602,6 +602,17 @@ def test_a_spawner_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPat
     assert children() == []
 
 
+async def test_a_fault_of_the_spawner_is_one_event_of_the_log(spawner: Spawner, logged: list[dict[str, object]]) -> None:
+    """Never a write to the log itself, whose reader may have stalled."""
+    with pytest.raises(SpawnerError, match="TypeError"):
+        await spawner.spawn(SpawnRequest(argv=cast("tuple[str, ...]", (1,)), env={}, cwd="/"))
+
+    await until(lambda: any(event["event"] == "the spawner failed" for event in logged))
+    error = next(event for event in logged if event["event"] == "the spawner failed")
+    assert str(error["exc_info"]).startswith("Traceback")
+    assert "TypeError" in str(error["exc_info"])
+
+
 async def test_children_get_the_limit_of_open_files_from_before_it_was_raised(
     loop: asyncio.AbstractEventLoop, open_room: Opener, spawner: Spawner
 ) -> None:
