@@ -43,6 +43,7 @@ WRONG_HOST: Final = Refusal(
 UNKNOWN_APP: Final = Refusal(status=404, reason="unknown_app", message="no app is served here")
 NO_SUCH_PATH: Final = Refusal(status=404, reason="unknown_app", message="there is nothing here: a room's name has no slash")
 NO_ROOM: Final = Refusal(status=400, reason="bad_name", message="the name of a room is missing at the end of the path")
+PAGES_ALONE: Final = Refusal(status=404, reason="no_rooms", message="this app has no rooms: it is pages alone")
 BAD_NAME: Final = Refusal(status=400, reason="bad_name", message="this is not a name a room can have")
 RESERVED_NAME: Final = Refusal(status=400, reason="reserved_name", message="this name is reserved")
 NOT_LISTED: Final = Refusal(status=404, reason="not_listed", message="there is no such room")
@@ -61,6 +62,8 @@ def find_room(site: Site, path: str) -> tuple[App, str] | tuple[App | None, Refu
         first, rest = (path[1:], "") if app is None else ("", path[1:])
     if app is None:
         return None, UNKNOWN_APP
+    if not app.has_rooms:
+        return app, PAGES_ALONE
     segment = rest.removesuffix("/")
     if not segment:
         return app, NO_ROOM

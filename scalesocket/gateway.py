@@ -158,8 +158,9 @@ class Gateway:
             self.refusals["server_full"] += 1
             return SERVER_FULL
         pool = self._pools.get(admission.app.name)
-        if pool is None or self.is_draining:  # between admission and here, on the lane that can wait in between
-            return APP_REMOVED if pool is None else SHUTTING_DOWN
+        # An edit between admission and here, on the lane that can wait in between, may have removed the app or its target.
+        if pool is None or not pool.app.has_rooms or self.is_draining:
+            return SHUTTING_DOWN if self.is_draining else APP_REMOVED
         if self._is_address_full(client.peer):  # likewise: many may have been admitted before the first of them joins
             pool.refusals[TOO_MANY_FROM_ADDRESS.reason] += 1
             return ADDRESS_FULL

@@ -55,7 +55,7 @@ class AppStatus:
     mount: str
     """The URL path of its rooms: `/chat`, or `/` for the app at the root."""
     target: str
-    """What its rooms run or connect to, in words."""
+    """What its rooms run or connect to, in words; `pages` for an app without rooms."""
     rooms: tuple[RoomStatus, ...]
     connections: int
     rooms_total: int
@@ -68,6 +68,8 @@ class AppStatus:
     """By `Exit.label`."""
     refusals: Mapping[str, int]
     """Upgrades and joins turned away, by reason: `bad_name`, `not_listed`, `origin`, `draining`, `room_full` …"""
+    has_rooms: bool = True
+    """False for an app that is pages alone; it may still have rooms that were open before an edit took its target away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

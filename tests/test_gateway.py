@@ -10,7 +10,7 @@ import pytest
 
 from scalesocket.backends.launcher import Spawner
 from scalesocket.config.model import Server, Site
-from scalesocket.errors import ADDRESS_FULL
+from scalesocket.errors import ADDRESS_FULL, APP_REMOVED
 from scalesocket.gateway import Admission
 from scalesocket.server.service import Service, open_service
 from scalesocket.server.session import Session
@@ -51,6 +51,18 @@ async def test_the_limit_of_an_address_holds_for_those_that_were_admitted_togeth
         assert len(joined) == 4
         assert joined == [None, None, ADDRESS_FULL, ADDRESS_FULL]
         service.gateway.cut()
+
+
+async def test_who_was_admitted_before_an_edit_took_the_target_away_is_turned_away(tmp_path: Path) -> None:
+    async with serving(site_of({"game": {"command": ["cat"], "static": tmp_path}})) as service:
+        request = parse_request(upgrade("/game/one").removesuffix(b"\r\n\r\n"), peer=None, local=None, is_secure=False)
+        admission = service.gateway.admit(request)
+        assert isinstance(admission, Admission)
+
+        service.gateway.apply(site_of({"game": {"static": tmp_path}}))
+
+        assert admission.join(guest(admission)) is APP_REMOVED
+        assert service.gateway.pools["game"].is_empty
 
 
 @pytest.mark.timeout(20)

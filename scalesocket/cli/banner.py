@@ -39,8 +39,10 @@ def _app_lines(app: App, base: str, width: int) -> Iterable[str]:
     root = base + app.mount.rstrip("/")
     name = click.style(app.name.ljust(width), fg="green")
     if app.static is not None:
-        yield f"  {name}  {root}/"
+        yield f"  {name}  {root}/" + ("" if app.has_rooms else click.style("  pages", dim=True))
         name = " " * width
+    if not app.has_rooms:
+        return
     yield f"  {name}  {_websocket(root)}/ROOM  " + click.style(describe_target(app), dim=True)
 
 

@@ -47,6 +47,8 @@ def format_status(site: SiteStatus, *, with_rooms: bool) -> Iterable[str]:
 
 
 def _app_row(app: AppStatus) -> list[str]:
+    if not app.has_rooms and not app.rooms:
+        return [app.name, "-", "-", "-", "-", app.target]
     return [
         app.name,
         str(len(app.rooms)),

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from scalesocket.config.model import App
 
 TARGETS: Final = ("command", "tcp", "unix")
-"""What a room can run or connect to: an app has exactly one of these."""
+"""What a room can run or connect to: an app has one of these, or is pages alone."""
+
+OF_PAGES: Final = frozenset({"mount", "static", "static_headers"})
+"""Keys that mean something for an app without a target."""
 
 DISPLACES: Final[Mapping[str, tuple[str, ...]]] = {
     "command": ("tcp", "unix"),
@@ -44,8 +47,9 @@ def find_conflicts(name: str, app: Mapping[str, object]) -> list[Conflict]:
     present = {key for key, value in app.items() if value is not None}
     targets = [key for key in app if key in TARGETS and key in present]
     found = []
-    if not targets:
-        found.append(Conflict("", f"has no target (set one of: {', '.join(TARGETS)})", is_about_key=True))
+    if not targets and "static" not in present:
+        message = f"has no target (set one of: {', '.join(TARGETS)}; or static alone, for an app that is pages without rooms)"
+        found.append(Conflict("", message, is_about_key=True))
     for key in targets[1:]:
         found.append(Conflict(key, f"a second target beside {targets[0]} (keep one of them)", is_about_key=True))
     if "port" in present and targets and "command" not in present:
@@ -60,6 +64,11 @@ def find_conflicts(name: str, app: Mapping[str, object]) -> list[Conflict]:
 
 def find_doubts(app: "App", own: Mapping[str, object]) -> Iterator[Conflict]:
     """What is allowed but hardly meant, in a valid app; `own` are its own keys as they stand in the file."""
+    if not app.has_rooms:
+        for key in own:
+            if key not in OF_PAGES:
+                yield Conflict(key, f"has no effect without a target (one of: {', '.join(TARGETS)})", is_about_key=True)
+        return
     if isinstance(own.get("command"), str):
         for word in (app.command or ())[1:]:
             if _SHELL_WORD.fullmatch(word):

@@ -305,11 +305,16 @@ class App(Table):
             'allowed `Origin` values; `["*"]` for any; clients without `Origin` are not browsers and pass', default="same origin"
         ),
     ] = None
-    static: Annotated[AbsolutePath | None, live("folder served at `/NAME/`")] = None
+    static: Annotated[AbsolutePath | None, live("folder served at `/NAME/`; without a target the app is pages alone")] = None
     static_headers: Annotated[
         Headers,
         live('response headers of the static files, such as `{ Cross-Origin-Opener-Policy = "same-origin" }`'),
     ] = {}
+
+    @property
+    def has_rooms(self) -> bool:
+        """Whether it has a target for rooms; False for an app that is pages alone."""
+        return self.command is not None or self.tcp is not None or self.unix is not None
 
     @field_validator("join_message", "leave_message")
     @classmethod

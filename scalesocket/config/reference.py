@@ -19,7 +19,7 @@ INTRODUCTION: Final = """\
 <!-- Generated from scalesocket/config/model.py by `make generate`; edits here are lost. -->
 
 A site file is TOML. It has a `[server]` table, an `[apps.NAME]` table for each app, a `[defaults]` table that every app
-inherits, and `include`, a list of files with more apps. Every key but an app's target has a default.
+inherits, and `include`, a list of files with more apps. Every key but an app's target or folder has a default.
 
 ```toml
 #:schema ../schemas/site.schema.json
@@ -55,7 +55,8 @@ The **class** of a key says what an edit to it does to a running site:
 
 APPS: Final = """
 NAME is lower-case letters, digits, `-` and `_`, first a letter or digit; rooms are at `/NAME/ROOM`. Reserved are
-RESERVED. Each app has exactly one target: `command`, `tcp` or `unix`. `[defaults]` takes the same keys but `mount`; an
+RESERVED. Each app has one target: `command`, `tcp` or `unix`. An app with `static` and no target, its own or inherited, is
+pages alone: it has no rooms, and websockets to it are answered with 404. `[defaults]` takes the same keys but `mount`; an
 app's `env` is merged with the inherited one key by key, and a target of its own displaces an inherited one.
 """.replace("RESERVED", ", ".join(f"`{name}`" for name in sorted(RESERVED_APPS)))
 

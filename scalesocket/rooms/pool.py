@@ -150,6 +150,7 @@ class RoomPool:
             name=app.name,
             mount=app.mount,
             target=describe_target(app),
+            has_rooms=app.has_rooms,
             rooms=tuple(room.status() for room in self.rooms.values()),
             connections=self.connections,
             rooms_total=self.rooms_total,
@@ -260,7 +261,12 @@ def contained(room: Room) -> Iterator[None]:
 
 
 def describe_target(app: App) -> str:
-    """What the rooms of an app run or connect to, in words: `python3 pong.py`, `tcp 127.0.0.1:4000`, `unix /run/mud.sock`."""
+    """What the rooms of an app run or connect to, in words: `python3 pong.py`, `tcp 127.0.0.1:4000`, `unix /run/mud.sock`.
+
+    For an app without rooms: `pages`.
+    """
+    if not app.has_rooms:
+        return "pages"
     if app.command is not None:
         return " ".join(app.command) + (f" (tcp, port {app.port})" if app.port is not None else "")
     return f"tcp {app.tcp}" if app.tcp is not None else f"unix {app.unix}"

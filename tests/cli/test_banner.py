@@ -29,6 +29,13 @@ def test_each_app_is_shown_with_its_page_its_rooms_and_its_program() -> None:
     assert "  mud   ws://127.0.0.1:9000/mud/ROOM  tcp 127.0.0.1:4000\n" in said
 
 
+def test_an_app_without_a_target_is_shown_as_pages() -> None:
+    said = banner("127.0.0.1:9000", home=App(name="home", mount="/", static=Path("/srv/home")))
+
+    assert "  home  http://127.0.0.1:9000/  pages\n" in said
+    assert "ws://" not in said
+
+
 def test_a_listener_on_every_interface_is_shown_as_this_machine() -> None:
     said = banner("0.0.0.0:9000", app=App(name="app", mount="/", command=("cat",)))
 

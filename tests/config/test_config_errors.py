@@ -206,7 +206,9 @@ def test_an_unknown_key_is_an_error_that_says_what_was_meant(text: str) -> None:
 
 
 CONFLICTS = {
-    "[apps.chat]": "1:7: apps.chat: has no target (set one of: command, tcp, unix)",
+    "[apps.chat]": (
+        "1:7: apps.chat: has no target (set one of: command, tcp, unix; or static alone, for an app that is pages without rooms)"
+    ),
     app('tcp = "127.0.0.1:1"'): "3:1: apps.chat.tcp: a second target beside command (keep one of them)",
     app('binary = true\ndelimiter = ","'): (
         "4:1: apps.chat.delimiter: does not go with binary = true, which takes output as it comes"

@@ -240,12 +240,23 @@ def test_conflicts_are_found_from_python_too() -> None:
         App(name="chat", command=["cat"], tcp="127.0.0.1:1")
 
 
+def test_an_app_with_a_folder_needs_no_target() -> None:
+    parsed = site('[defaults]\nmax_message = "1KiB"\n[apps.home]\nstatic = "home"\n[apps.chat]\ncommand = "cat"')
+
+    assert not parsed.apps["home"].has_rooms
+    assert parsed.apps["chat"].has_rooms
+
+
 WARNINGS = {
     'command = "cat | grep x"': (
         "2:11: warning: apps.chat.command: no shell runs, so '|' is an argument like others "
         '(write ["sh", "-c", "…"] for a shell)'
     ),
     'command = "cat"\nstatic_headers = { X = "1" }': "3:1: warning: apps.chat.static_headers: has no effect without static",
+    'static = "."\nport = "auto"': ("3:1: warning: apps.chat.port: has no effect without a target (one of: command, tcp, unix)"),
+    'static = "."\nhistory = { keep = "tagged" }': (
+        "3:1: warning: apps.chat.history: has no effect without a target (one of: command, tcp, unix)"
+    ),
     'command = "cat"\nbyte_order = "big"': "3:1: warning: apps.chat.byte_order: has no effect without gwsocket routing",
     'tcp = "a:1"\nenv = { A = "" }': "3:1: warning: apps.chat.env: has no effect without command",
     'command = "cat"\njoin_message = "#ID #QUERY_A #NAME #FFAA00 # #x"': (
@@ -267,7 +278,14 @@ def test_what_is_hardly_meant_is_a_warning(lines: str) -> None:
     assert warnings(f"[apps.chat]\n{lines}") == [f"/srv/site.toml:{WARNINGS[lines]}"]
 
 
-@pytest.mark.parametrize("lines", ['command = ["grep", "|"]', 'command = "cat"\nhistory = { keep = "tagged" }\nrouting = "json"'])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'static = "."\nmount = "/"\nstatic_headers = { X = "1" }',
+        'command = ["grep", "|"]',
+        'command = "cat"\nhistory = { keep = "tagged" }\nrouting = "json"',
+    ],
+)
 def test_what_may_be_meant_is_no_warning(lines: str) -> None:
     assert warnings(f"[apps.chat]\n{lines}") == []
 

@@ -71,17 +71,25 @@ def apps_blueprint(gateway: "Gateway") -> Blueprint:
 def describe(app: AppStatus, settings: App) -> dict[str, object]:
     """One app with its counts; its rooms are at its own API.
 
-    Of a command, the program alone is told: its arguments may hold secrets, and anybody may ask.
+    The target of an app without rooms is null. Of a command, the program alone is told: its arguments may hold secrets, and
+    anybody may ask.
     """
     return {
         "name": app.name,
         "mount": app.mount,
-        "target": app.target if settings.command is None else settings.command[0],
+        "target": target_of(app, settings),
         "rooms": len(app.rooms),
         "rooms_total": app.rooms_total,
         "connections": app.connections,
         "connections_total": app.counts.connections_total,
     }
+
+
+def target_of(app: AppStatus, settings: App) -> str | None:
+    """What its rooms run or connect to, as far as anybody may know."""
+    if not settings.has_rooms:
+        return None
+    return app.target if settings.command is None else settings.command[0]
 
 
 def answer_index(site: Site, apps: Iterable[AppStatus]) -> Response:

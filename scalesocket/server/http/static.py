@@ -54,7 +54,7 @@ def static_blueprint(gateway: "Gateway") -> Blueprint:
             if answer is not None:
                 add_headers(answer, app.static_headers)
                 return answer
-        if rest.count("/") == 1 and rest != "/":
+        if app.has_rooms and rest.count("/") == 1 and rest != "/":
             return answer_error(404, "not found (a room of this app is joined by a websocket)")
         return answer_error(404, "not found")
 
