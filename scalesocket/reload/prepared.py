@@ -3,12 +3,16 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
 
 
 class Prepared(Protocol):
-    """Listeners, a TLS context, a control socket: ready beside the old ones, which still serve."""
+    """Listeners, a TLS context, a control socket: ready beside the old ones, which still serve.
+
+    Before the commit it does nothing that a client could notice: no connection is accepted, no certificate is shown.
+    """
 
     def commit(self) -> None:
         """Put it in use, and the old out of it. Nothing in here can fail or wait."""
@@ -33,7 +37,15 @@ async def prepare_all(prepares: Sequence[Prepare], site: Site, plan: Plan) -> li
     return done
 
 
+def commit_all(prepared: Sequence[Prepared]) -> None:
+    """Put all of it in use, first first. One that fails, by a fault of ours, keeps none of the others from it."""
+    for one in prepared:
+        with logged_faults("putting an edit in use", what=type(one).__name__):
+            one.commit()
+
+
 def take_back_all(prepared: Sequence[Prepared]) -> None:
-    """Let go of all of it, last first."""
+    """Let go of all of it, last first. One that fails, by a fault of ours, keeps none of the others from it."""
     for one in reversed(prepared):
-        one.take_back()
+        with logged_faults("taking back an edit", what=type(one).__name__):
+            one.take_back()

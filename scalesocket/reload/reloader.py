@@ -24,7 +24,7 @@ from scalesocket.errors import SHUTTING_DOWN, ScalesocketError
 from scalesocket.gateway import Gateway
 from scalesocket.logs import set_log
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
-from scalesocket.reload.prepared import Prepare, Prepared, prepare_all, take_back_all
+from scalesocket.reload.prepared import Prepare, Prepared, commit_all, prepare_all, take_back_all
 from scalesocket.reload.public import make_public
 from scalesocket.reload.reading import SiteReader, digest_certificates, find_lacks
 from scalesocket.reload.touched import find_touched
@@ -183,8 +183,7 @@ class Reloader:
         except BaseException:
             take_back_all(prepared)
             raise
-        for one in prepared:
-            one.commit()
+        commit_all(prepared)
         if "log" in _keys(plan):
             set_log(site.server.log.format, site.server.log.level)
         self._state.generation += 1

@@ -12,6 +12,7 @@ from typing import Final, cast
 import structlog
 
 from scalesocket.admission import Refusal, is_trusted
+from scalesocket.cleanup import logged_faults
 from scalesocket.config.units import KiB
 from scalesocket.errors import Close
 from scalesocket.gateway import Gateway
@@ -106,7 +107,8 @@ class Entrance:
     def cut_all(self) -> None:
         """Cut every connection that is left."""
         for transport in tuple(self.connections):
-            transport.abort()
+            with logged_faults("cutting a connection"):
+                transport.abort()
         for handshake in self.handshakes:
             handshake.cancel()
 

@@ -20,6 +20,7 @@ from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
 from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 
+from scalesocket.cleanup import logged_faults
 from scalesocket.config.units import KiB
 from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.transport import SocketTransport
@@ -172,7 +173,8 @@ class Hypercorn:
     def cut_all(self) -> None:
         """Cut every connection. A peer that does not read its answer would else hold up its task, which waits for that."""
         for transport in tuple(self._transports):
-            cut(transport)
+            with logged_faults("cutting a connection"):
+                cut(transport)
 
     async def _serve(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 import anyio
 
 from scalesocket.backends.launcher import Spawner
+from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import Site
 from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.server.asgi import GeneralLane
@@ -38,9 +39,9 @@ class Service:
 
     def cut(self) -> None:
         """Cut every connection and stop every room."""
-        self.gateway.cut()
-        self.entrance.cut_all()
-        self.entrance.hypercorn.cut_all()
+        for cut in (self.gateway.cut, self.entrance.cut_all, self.entrance.hypercorn.cut_all):
+            with logged_faults("cutting connections"):
+                cut()
 
 
 @asynccontextmanager
