@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -69,6 +69,7 @@ class ControlServer:
             self.let_go(self._binding)
         self._binding = binding
         if binding is not None:
+            binding.listen()
             self._accepting = anyio.CancelScope()
             self._tasks.start_soon(self._accept, binding.listener, self._accepting, name="control socket")
 
@@ -186,17 +187,25 @@ async def _answer(reader: asyncio.StreamReader, respond: Respond) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A listening socket and the files that lead to it."""
+    """A socket and the files that lead to it."""
 
     listener: socket.socket
     places: Sequence[Path]
     inode: int
+    claim: ExitStack
+    """The lock on the folder, until the socket listens: before that another server would take it for a stale one."""
+
+    def listen(self) -> None:
+        """Take connections from now on."""
+        self.listener.listen()
+        self.claim.close()
 
     def close(self) -> None:
         """Close the socket and remove its files, unless they are another's by now or the folder is locked: then they stay.
 
         Waits a little for the lock. The files first: the number of a file that is gone may be given to another socket.
         """
+        self.claim.close()
         try:
             with suppress(OSError), _claimed(self.places[0].parent):
                 if self.places[0].lstat().st_ino == self.inode:
@@ -214,9 +223,10 @@ async def _close(binding: Binding) -> None:
 
 
 def bind_control(paths: Sequence[Path]) -> Binding | None:
-    """Listen at `paths[0]`, mode 0600, with links to it at those of the other paths that are in its folder; None for no paths.
+    """Open a socket at `paths[0]`, mode 0600, with links to it at those of the other paths that are in its folder.
 
-    Raises ControlError when a place cannot be used or belongs to a server that lives.
+    None for no paths. It takes connections when the binding is told to listen, and its folder is locked until then. Raises
+    ControlError when a place cannot be used or belongs to a server that lives.
     """
     if not paths:
         return None
@@ -225,24 +235,29 @@ def bind_control(paths: Sequence[Path]) -> Binding | None:
     if is_own_folder(path.parent):
         make_private(path.parent)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with _claimed(path.parent):
+    with ExitStack() as claim:
+        made: list[Path] = []
+        try:
+            claim.enter_context(_claimed(path.parent))
             for place in places:
                 _clear(place)
             os.fchmod(listener.fileno(), 0o600)  # Linux gives its mode to the file: nobody may connect in between
             listener.bind(os.fspath(path))
+            made.append(path)
             inode = path.lstat().st_ino
-            listener.listen()
             for alias in places[1:]:
                 alias.symlink_to(path.name)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise ControlError(f"{path}: the control socket cannot be opened ({error.strerror or error})") from error
-    except ControlError:
-        listener.close()
-        raise
-    return Binding(listener, places, inode)
+                made.append(alias)
+            listener.setblocking(False)
+        except (OSError, ControlError) as error:
+            listener.close()
+            for place in made:
+                with suppress(OSError):
+                    place.unlink()
+            if isinstance(error, ControlError):
+                raise
+            raise ControlError(f"{path}: the control socket cannot be opened ({error.strerror or error})") from error
+        return Binding(listener, places, inode, claim.pop_all())
 
 
 @contextmanager

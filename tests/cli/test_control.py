@@ -19,7 +19,7 @@ from scalesocket.config.plan import make_plan
 from scalesocket.control.address import ControlError, control_paths
 from scalesocket.control.client import ask
 from scalesocket.control.messages import Answer, Diff, Reload, ReloadReport, Request, Status
-from scalesocket.control.server import LOCK_TIMEOUT, open_control
+from scalesocket.control.server import LOCK_TIMEOUT, bind_control, open_control
 from tests.playing import until
 
 pytestmark = pytest.mark.anyio
@@ -54,6 +54,36 @@ async def test_a_question_is_answered(tmp_path: Path) -> None:
         answer = await to_thread.run_sync(ask, paths, Reload(dry_run=True))
 
     assert answer.report == ReloadReport(is_applied=False, generation=7)
+
+
+async def test_a_place_it_will_move_to_takes_no_connection_before_it_does(tmp_path: Path) -> None:
+    old, new = (
+        Site(path=tmp_path / "site.toml", server=Server(control=str(tmp_path / name)), apps={}) for name in ("old", "new")
+    )
+
+    async with open_control([tmp_path / "old"], respond) as control:
+        move = await control.prepare(new, make_plan(old, new))
+        with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+            client.connect(str(tmp_path / "new"))
+        with pytest.raises(ControlError, match="another process holds a lock"):  # nor does another server take it for a stale one
+            await to_thread.run_sync(bind_control, [tmp_path / "new"])
+        move.commit()
+
+        answer = await to_thread.run_sync(ask, [tmp_path / "new"], Reload(dry_run=True))
+
+    assert answer.report == ReloadReport(is_applied=False, generation=7)
+
+
+async def test_a_place_that_cannot_have_its_links_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("injected")
+
+    monkeypatch.setattr(Path, "symlink_to", fail)
+
+    with pytest.raises(ControlError, match="injected"):
+        bind_control([tmp_path / "one", tmp_path / "two"])
+
+    assert names_in(tmp_path) == []
 
 
 async def test_nobody_else_may_open_it_and_it_goes_with_its_server(tmp_path: Path) -> None:
