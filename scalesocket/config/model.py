@@ -91,7 +91,10 @@ class Server(Table):
 
     bind: Annotated[
         Binds,
-        listener("one or a list of `host:port`, `[v6]:port`, `unix:path`, `fd://N` (port 0: any free port, printed and logged)"),
+        listener(
+            "one or a list of `host:port`, `[v6]:port`, `unix:path`, `fd://N` (port 0: any free port, printed and logged); "
+            "a name means all its addresses, and `[::]` IPv4 as well, unless the list names IPv4 on that port"
+        ),
     ] = ("127.0.0.1:9000",)
     tls: Annotated[Tls | None, live("certificate and key; the files are watched, new connections use the new pair")] = None
     metrics: Annotated[Flag, live("serve `/metrics`")] = True

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from signal import Signals
 from typing import Annotated, Final
@@ -264,12 +264,16 @@ def _check_binds(binds: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _covers(one: str, other: str) -> bool:
-    """Whether one of two addresses is for every interface, the other's included."""
+    """Whether one of two addresses is for every interface, the other's included. Names are only known when they are resolved."""
     if any(bind.startswith(("unix:", "fd://")) for bind in (one, other)):
         return False
-    (host, port), (other_host, other_port) = ((end.host, end.port) for end in map(parse_endpoint, (one, other)))
-    is_same_family = (":" in host) == (":" in other_host)
-    return port == other_port and is_same_family and ("0.0.0.0" in (host, other_host) or "::" in (host, other_host))
+    end, other_end = parse_endpoint(one), parse_endpoint(other)
+    try:
+        ip, other_ip = ip_address(end.host.partition("%")[0]), ip_address(other_end.host.partition("%")[0])
+    except ValueError:
+        return False
+    is_either_wildcard = ip.is_unspecified or other_ip.is_unspecified
+    return end.port == other_end.port and ip.version == other_ip.version and is_either_wildcard
 
 
 def _read_control(value: object) -> object:

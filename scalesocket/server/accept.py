@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from scalesocket.server.bind import BACKLOG
 from scalesocket.server.door import Door, Entrance
 from scalesocket.server.transport import SocketTransport
 
@@ -20,10 +21,10 @@ ACCEPT_PAUSE: Final = 1.0
 
 
 class Acceptor(ABC):
-    """Accepts connections at one listening socket."""
+    """Accepts connections at one listening socket, from when it is made until it is stopped."""
 
     def __init__(self, sock: socket.socket, entrance: Entrance) -> None:
-        """Accept at `sock`, which does not block and is the acceptor's from now on."""
+        """Accept at `sock`, which does not block, and stays its owner's."""
         self._sock = sock
         self._entrance = entrance
         self._pause: asyncio.TimerHandle | None = None
@@ -33,20 +34,25 @@ class Acceptor(ABC):
     def welcome(self, fd: int, peer: object) -> None:
         """Take over the descriptor of a connection for which there is place. `peer`: its other end."""
 
-    def close(self) -> None:
-        """Accept no more. Connections that were accepted stay."""
-        self._entrance.poller.remove_reader(self._sock.fileno())
-        if self._pause is not None:
-            self._pause.cancel()
-        self._sock.close()
+    def stop(self) -> None:
+        """Accept no more, once those have been accepted that are connected already. Connections that were accepted stay.
+
+        Must be called before the socket is closed: the kernel resets connections that nobody has accepted by then.
+        """
+        try:
+            self._accept(at_most=BACKLOG)
+        finally:
+            if self._pause is not None:
+                self._pause.cancel()
+            self._entrance.poller.remove_reader(self._sock.fileno())
 
     def _resume(self) -> None:
         # Not `sock_accept`: to cancel it may lose a connection that was accepted, and nobody was told of.
         self._entrance.poller.add_reader(self._sock.fileno(), self._accept)
 
-    def _accept(self) -> None:
+    def _accept(self, at_most: int = MAX_ACCEPTS) -> None:
         entrance = self._entrance
-        for _ in range(MAX_ACCEPTS):
+        for _ in range(at_most):
             try:
                 fd, peer = self._sock._accept()  # type: ignore[attr-defined]  # not `accept`, which makes a socket object: 3 us of a handshake
             except BlockingIOError:

@@ -1,110 +1,168 @@
-"""Opens the sockets of `server.bind`: TCP, unix, or inherited from systemd."""
+"""Opens sockets for addresses in two steps: bound, which holds the address, and listening, from when connections are taken.
 
-import asyncio
+A socket that is only bound refuses connections as if it were not there. It lacks SO_REUSEADDR, so nobody else can bind
+the address and listen first.
+"""
+
 import errno
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from scalesocket.errors import ScalesocketError
+import structlog
+
+from scalesocket.server.addresses import Address, ListenError, address_of_socket
 from scalesocket.systemd import InheritedSocketError, adopt_listener
+
+log = structlog.get_logger("listen")
 
 BACKLOG: Final = 4096
 """Connections the kernel may hold for us; it takes the lesser of this and `net.core.somaxconn`."""
-
-Address = tuple[Any, ...]
-"""What a socket binds to: host and port, and two numbers more for IPv6."""
-
-
-class ListenError(ScalesocketError):
-    """An address that can't be listened at, or a certificate that can't be used."""
+PORT_TRIES: Final = 20
+"""Free ports that are tried for port 0 until one is free at all addresses of its entry."""
+NOT_OURS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Errors of an address that this machine does not have."""
 
 
-async def open_socket(bind: str, closing: Sequence[socket.socket] = ()) -> socket.socket:
-    """Open a listening socket for `host:port`, `[v6]:port`, `unix:path` or `fd://N`. Raises ListenError.
+def bind_all(bind: str, addresses: Sequence[Address], closing: Sequence[socket.socket] = ()) -> dict[Address, socket.socket]:
+    """Open a socket for each address of one entry of `server.bind`; they listen after `start_listening`, inherited ones already.
 
-    `closing` are sockets of ours that soon listen no more: the new one may overlap them (`0.0.0.0:80` for `127.0.0.1:80`).
+    Port 0 is the same free port for all of them. An address that this machine does not have is left out while another
+    one is left. `closing` are sockets of ours that soon listen no more: new ones may overlap them (`0.0.0.0:80` for
+    `127.0.0.1:80`). Raises ListenError.
+    """
+    for tries_left in reversed(range(PORT_TRIES)):
+        opened: dict[Address, socket.socket] = {}
+        try:
+            _bind_each(addresses, closing, opened)
+        except BaseException as error:
+            for sock in opened.values():
+                discard(sock)
+            is_any_port = bool(addresses) and addresses[0].port == 0
+            if is_any_port and tries_left and isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                continue
+            if isinstance(error, OSError):
+                raise _explain(error, bind) from error
+            raise
+        break
+    return opened
+
+
+class AddressError(OSError):
+    """The error of one address among several."""
+
+    def __init__(self, error: OSError, address: Address) -> None:
+        super().__init__(error.errno, error.strerror or str(error))
+        self.address = address
+
+
+def _bind_each(addresses: Sequence[Address], closing: Sequence[socket.socket], opened: dict[Address, socket.socket]) -> None:
+    port = 0
+    for left, address in zip(reversed(range(len(addresses))), addresses, strict=True):
+        wanted = address.with_port(port) if address.port == 0 else address
+        try:
+            sock = _bind(wanted, closing)
+        except OSError as error:
+            if error.errno in NOT_OURS and (opened or left) and not wanted.is_wildcard:
+                log.warning("not listening at one address of a host name: this machine does not have it", address=str(wanted))
+                continue
+            raise AddressError(error, wanted) from error
+        found = address_of_socket(sock, fd=address.fd)
+        opened[found] = sock
+        port = found.port or 0
+
+
+def _bind(address: Address, closing: Sequence[socket.socket]) -> socket.socket:
+    if address.fd is not None:
+        try:
+            return adopt_listener(address.fd)
+        except InheritedSocketError as error:
+            raise ListenError(f"server.bind: {error}") from error
+    if isinstance(address.name, str):
+        return _bind_unix_socket(Path(address.name))
+    try:
+        return _bind_tcp_socket(address)
+    except OSError as error:
+        in_the_way = find_in_the_way(closing, address)
+        if error.errno != errno.EADDRINUSE or not in_the_way:
+            raise
+        with _sharing(in_the_way):
+            return _bind_tcp_socket(address, may_overlap=True)
+
+
+def _explain(error: OSError, bind: str) -> ListenError:
+    where = f" ({error.address})" if isinstance(error, AddressError) and str(error.address) != bind else ""
+    hint = " (is another server running? choose another port)" if error.errno == errno.EADDRINUSE else ""
+    return ListenError(f"server.bind: can't listen at {bind}{where}: {(error.strerror or str(error)).lower()}{hint}")
+
+
+def find_in_the_way(socks: Sequence[socket.socket], address: Address) -> list[socket.socket]:
+    """The sockets that a new one for `address` may overlap, because they have its port."""
+    return [sock for sock in socks if sock.family != socket.AF_UNIX and sock.getsockname()[1] == address.port]
+
+
+def start_listening(sock: socket.socket, in_the_way: Sequence[socket.socket] = ()) -> None:
+    """Take connections at a bound socket, beside those of ours that it overlaps.
+
+    Raises OSError, which `bind_all` has all but ruled out.
+    """
+    if sock.family == socket.AF_UNIX:
+        sock.listen(BACKLOG)
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with _sharing((*in_the_way, sock) if in_the_way else ()):
+        sock.listen(BACKLOG)
+
+
+def discard(sock: socket.socket) -> None:
+    """Close a socket that was bound and never listened, and remove its file."""
+    if sock.family == socket.AF_UNIX and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        Path(os.fsdecode(sock.getsockname())).unlink(missing_ok=True)
+    sock.close()
+
+
+@contextmanager
+def _sharing(socks: Sequence[socket.socket]) -> Iterator[None]:
+    """Let sockets overlap for a moment.
+
+    Linux lets sockets overlap that all have SO_REUSEPORT, also when they get it while they listen. They lose it at once:
+    another server must be refused, not share our connections.
     """
     try:
-        if bind.startswith("fd://"):
-            return adopt_listener(int(bind.removeprefix("fd://")))
-        if bind.startswith("unix:"):
-            return _open_unix_socket(Path(bind.removeprefix("unix:")))
-        host, _, port = bind.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        family, address = await _resolve(host, int(port))
-        is_dual = host in ("", "::")
-        try:
-            return _open_tcp_socket(family, address, is_dual=is_dual)
-        except OSError as error:
-            in_the_way = [sock for sock in closing if sock.family != socket.AF_UNIX and sock.getsockname()[1] == address[1]]
-            if error.errno != errno.EADDRINUSE or not in_the_way:
-                raise
-            return _open_beside(in_the_way, family, address, is_dual=is_dual)
-    except InheritedSocketError as error:
-        raise ListenError(f"server.bind: {error}") from error
-    except OSError as error:
-        hint = " (is another server running? choose another port)" if error.errno == errno.EADDRINUSE else ""
-        raise ListenError(f"server.bind: can't listen at {bind}: {(error.strerror or str(error)).lower()}{hint}") from error
+        for sock in socks:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield
+    finally:
+        for sock in socks:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
-async def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Address]:
-    """Look up an address to listen at. Only a name waits for the resolver, and then in a thread."""
-    kind = socket.SOCK_STREAM
+def _bind_tcp_socket(address: Address, *, may_overlap: bool = False) -> socket.socket:
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
-        found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    return family, address
-
-
-def _open_tcp_socket(
-    family: socket.AddressFamily, address: Address, *, is_dual: bool, may_overlap: bool = False
-) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else those in TIME_WAIT would keep us from the port
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, may_overlap)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_dual)
-        sock.bind(address)
-        sock.listen(BACKLOG)
+        if address.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address.name)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def _open_beside(
-    in_the_way: Sequence[socket.socket], family: socket.AddressFamily, address: Address, *, is_dual: bool
-) -> socket.socket:
-    """Open an address that sockets of ours hold until they are closed.
-
-    Linux lets sockets overlap that all have SO_REUSEPORT, also when they get it while they listen. They lose it at once:
-    another server must be refused, not share our connections.
-    """
-    for sock in in_the_way:
-        if sock.getsockname() == address:  # the same under another name: two sockets would split what comes
-            return sock.dup()
-    try:
-        for sock in in_the_way:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        beside = _open_tcp_socket(family, address, is_dual=is_dual, may_overlap=True)
-        beside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
-        return beside
-    finally:
-        for sock in in_the_way:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
-
-
-def _open_unix_socket(path: Path) -> socket.socket:
+def _bind_unix_socket(path: Path) -> socket.socket:
     """Bind a unix socket, in place of one that a dead server left behind."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        sock.setblocking(False)
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 probe.setblocking(False)
@@ -117,7 +175,6 @@ def _open_unix_socket(path: Path) -> socket.socket:
                 else:
                     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         sock.bind(str(path))
-        sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise

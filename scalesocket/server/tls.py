@@ -9,7 +9,7 @@ from typing import Final
 from scalesocket.config.certificates import CertificateError, load_pair
 from scalesocket.config.model import Tls
 from scalesocket.server.accept import Acceptor
-from scalesocket.server.bind import ListenError
+from scalesocket.server.addresses import ListenError
 from scalesocket.server.door import Door, Entrance
 
 PROTOCOLS: Final = ["h2", "http/1.1"]

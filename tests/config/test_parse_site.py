@@ -72,6 +72,14 @@ def test_an_app_written_in_full_is_read_in_full() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "binds",
+    [["0.0.0.0:443", "[::]:443"], ["[::]:443", "127.0.0.1:443"], ["0.0.0.0:443", "localhost:443"], ["localhost:1", "[::]:1"]],
+)
+def test_both_families_and_names_may_stand_beside_every_interface(binds: list[str]) -> None:
+    assert site(f'apps.chat.command = "cat"\n[server]\nbind = {binds}').server.bind == tuple(binds)
+
+
 def test_the_server_is_read_in_full() -> None:
     server = site("""
         apps.chat.command = "cat"

@@ -13,11 +13,19 @@ from pathlib import Path
 import pytest
 
 from scalesocket.config.model import Server, Tls
-from scalesocket.server.bind import ListenError, open_socket
+from scalesocket.server.addresses import ListenError, resolve
+from scalesocket.server.bind import bind_all, start_listening
 from scalesocket.server.listen import fixed_address
 from scalesocket.server.tls import TlsAcceptor, load_tls
 from tests.conftest import Serve
 from tests.raw import RawClient, upgrade
+
+
+async def open_socket(bind: str) -> socket.socket:
+    """A socket that listens at an address, as that of another server would."""
+    (sock,) = bind_all(bind, await resolve(bind)).values()
+    start_listening(sock)
+    return sock
 
 
 async def test_an_address_in_use_is_said_to_be_in_use() -> None:
@@ -150,7 +158,8 @@ async def test_an_address_may_be_edited_to_one_that_overlaps_it(serve_express: S
         await after.say("still here")
         await before.hear("still here")
         await after.leave()
-    assert next(told["address"] for told in serve_express.logged("listening no more")) == f"127.0.0.1:{port}"
+    closed = [told["address"] for told in serve_express.logged("listening no more")]
+    assert closed[:1] == ([] if host == "127.1" else [f"127.0.0.1:{port}"])  # the same address in other words
 
 
 async def test_an_overlapping_edit_that_is_taken_back_changes_nothing(serve_express: Serve) -> None:
@@ -162,15 +171,6 @@ async def test_an_overlapping_edit_that_is_taken_back_changes_nothing(serve_expr
 
     assert site.service.listeners.addresses == [f"127.0.0.1:{port}"]
     await site.join("/game/one")
-
-
-async def test_an_address_that_overlaps_one_that_stays_is_refused(serve_express: Serve) -> None:
-    site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
-    old = site.service.listeners.addresses[0]
-    (await site.service.listeners.prepare(Server(bind=(old,)))).commit()
-
-    with pytest.raises(ListenError, match="in use"):
-        await site.service.listeners.prepare(Server(bind=(old, f"[::]:{site.port}")))
 
 
 def longest_queue() -> int:
@@ -248,15 +248,15 @@ async def test_no_connection_is_lost_when_a_listener_with_tls_is_replaced(
     ours = load_tls(Tls(**tls))
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         listener.setblocking(False)
-        servers = [TlsAcceptor(listener.dup(), site.service.entrance, ours)]
+        servers = [TlsAcceptor(listener, site.service.entrance, ours)]
         connections = []
         for _ in range(20):
             connections.append(socket.create_connection(listener.getsockname()))
             connections[-1].setblocking(False)
             for _ in range(turns):
                 await asyncio.sleep(0)
-            servers.append(TlsAcceptor(listener.dup(), site.service.entrance, ours))
-            servers.pop(0).close()
+            servers.pop().stop()
+            servers.append(TlsAcceptor(listener, site.service.entrance, ours))
 
         for connection in connections:
             async with asyncio.timeout(10):
@@ -264,7 +264,7 @@ async def test_no_connection_is_lost_when_a_listener_with_tls_is_replaced(
                 writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 assert b'{"status":"ok"}' in await reader.read()
                 writer.close()
-        servers.pop().close()
+        servers.pop().stop()
 
 
 def test_the_address_of_a_connection_is_its_listener_s_unless_that_has_many(tmp_path: Path) -> None:

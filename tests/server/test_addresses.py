@@ -1,0 +1,308 @@
+"""Which addresses an entry of `server.bind` stands for, and what an edit of them keeps."""
+
+import asyncio
+import socket
+from contextlib import suppress
+from itertools import chain
+
+import pytest
+
+from scalesocket.config.model import Server
+from scalesocket.server import addresses as addresses_module
+from scalesocket.server import bind as bind_module
+from scalesocket.server.addresses import Address, ListenError, resolve, spread
+from scalesocket.server.bind import bind_all, discard
+from tests.conftest import Serve
+from tests.playing import Playground
+
+
+def has_ipv6() -> bool:
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback (::1)")
+
+
+def address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    return Address(socket.AF_INET6, (host, int(port), 0, 0)) if ":" in host else Address(socket.AF_INET, (host, int(port)))
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """A resolver of names: those in here."""
+    known: dict[str, list[str]] = {}
+    real = addresses_module.look_up
+
+    async def look_up(host: str, port: int) -> tuple[Address, ...]:
+        if host not in known:
+            return await real(host, port)
+        return tuple(address(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}") for ip in known[host])
+
+    monkeypatch.setattr(addresses_module, "look_up", look_up)
+    return known
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that is free at every address, as far as one can know."""
+    with socket.create_server(("0.0.0.0", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+async def is_served(host: str, port: int) -> bool:
+    """Whether a request is answered at an address; False where the connection is refused."""
+    try:
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = await reader.read()
+            writer.close()
+    except ConnectionRefusedError:
+        return False
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    return True
+
+
+async def served(port: int) -> set[str]:
+    """Which addresses of this machine answer on a port."""
+    hosts = ["127.0.0.1", "127.0.0.2", *(["::1"] if has_ipv6() else [])]
+    return {host for host in hosts if await is_served(host, port)}
+
+
+async def edit(site: Playground, *bind: str) -> None:
+    (await site.service.listeners.prepare(Server(bind=bind))).commit()
+
+
+def sockets(site: Playground) -> dict[str, int]:
+    """The inode of each listening socket."""
+    opened = site.service.listeners._open.values()
+    return {str(listener.address): listener.sock.fileno() for listener in opened}
+
+
+# -- what is opened for which entries
+
+
+@pytest.mark.parametrize(
+    ("entries", "opened"),
+    [
+        ([["127.0.0.1:1"]], "127.0.0.1:1"),
+        ([["[::]:1"]], "[::]:1 0.0.0.0:1"),
+        ([["[::]:1"], ["0.0.0.0:1"]], "[::]:1 0.0.0.0:1"),
+        ([["0.0.0.0:1"], ["[::]:1"]], "0.0.0.0:1 [::]:1"),
+        ([["[::]:1"], ["127.0.0.1:1"]], "[::]:1 127.0.0.1:1"),
+        ([["[::]:1"], ["127.0.0.1:2"]], "[::]:1 0.0.0.0:1 127.0.0.1:2"),
+        ([["127.0.0.1:1", "[::1]:1"], ["127.0.0.1:1"]], "127.0.0.1:1 [::1]:1"),
+        ([["127.0.0.1:1", "[::1]:1"], ["0.0.0.0:1"]], "[::1]:1 0.0.0.0:1"),
+        ([["127.0.0.1:1", "[::1]:1"], ["[::]:1"]], "127.0.0.1:1 [::]:1"),
+        ([["127.0.0.1:0"], ["127.0.0.1:0"], ["[::]:0"]], "127.0.0.1:0 127.0.0.1:0 [::]:0 0.0.0.0:0"),
+    ],
+)
+def test_no_address_is_opened_twice_and_ipv6_leaves_ipv4_to_whoever_names_it(entries: list[list[str]], opened: str) -> None:
+    found = spread([[address(text) for text in entry] for entry in entries])
+
+    assert " ".join(str(one) for one in chain(*found)) == opened
+
+
+async def test_a_name_stands_for_all_its_addresses_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*_: object, **__: object) -> list[tuple[object, ...]]:
+        known = [("127.0.0.1", 9), ("::1", 9, 0, 0), ("127.0.0.1", 9)]
+        return [(socket.AF_INET6 if len(name) == 4 else socket.AF_INET, socket.SOCK_STREAM, 6, "", name) for name in known]
+
+    class Loop:
+        pass
+
+    loop = Loop()
+    loop.getaddrinfo = getaddrinfo  # type: ignore[attr-defined]
+    monkeypatch.setattr(addresses_module.asyncio, "get_running_loop", lambda: loop)
+    monkeypatch.setattr(addresses_module.asyncio, "timeout", asyncio.timeout)
+
+    assert await addresses_module.look_up("games.example", 9) == (address("127.0.0.1:9"), address("[::1]:9"))
+
+
+async def test_a_name_that_is_not_found_is_said_to_be_so() -> None:
+    with pytest.raises(ListenError, match=r"server.bind: can't listen at nowhere\.invalid:80: "):
+        await resolve("nowhere.invalid:80")
+
+
+async def test_a_resolver_that_does_not_answer_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look_up(host: str, port: int) -> tuple[Address, ...]:
+        raise TimeoutError
+
+    monkeypatch.setattr(addresses_module, "look_up", look_up)
+
+    with pytest.raises(ListenError, match=r"can't listen at games\.example:80: its host was not found in 20 s"):
+        await resolve("games.example:80")
+
+
+@needs_ipv6
+def test_port_0_is_the_same_free_port_at_all_addresses_of_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first free port of one address is in use at the other: another one is tried."""
+    real, taken = bind_module._bind_tcp_socket, []
+
+    def bind(wanted: Address, *, may_overlap: bool = False) -> socket.socket:
+        sock = real(wanted, may_overlap=may_overlap)
+        if wanted.port == 0 and not taken:
+            taken.append(socket.create_server(("::1", sock.getsockname()[1]), family=socket.AF_INET6))
+        return sock
+
+    monkeypatch.setattr(bind_module, "_bind_tcp_socket", bind)
+
+    opened = bind_all("localhost:0", [address("127.0.0.1:0"), address("[::1]:0")])
+
+    v4, v6 = opened
+    assert (v4.family, v6.family) == (socket.AF_INET, socket.AF_INET6)
+    assert v4.port == v6.port != taken[0].getsockname()[1]
+    for sock in (*opened.values(), *taken):
+        discard(sock)
+
+
+def test_an_address_that_the_machine_lacks_is_left_out_beside_another_one() -> None:
+    """192.0.2.1 is for documentation (RFC 5737): no machine has it."""
+    opened = bind_all("games.example:0", [address("192.0.2.1:0"), address("127.0.0.1:0")])
+
+    assert [one.name[0] for one in opened] == ["127.0.0.1"]
+    for sock in opened.values():
+        discard(sock)
+    with pytest.raises(ListenError, match=r"can't listen at games.example:7 \(192.0.2.1:7\): cannot assign requested address"):
+        bind_all("games.example:7", [address("192.0.2.1:7")])
+
+
+def test_an_error_names_the_address_that_is_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ListenError, match=rf"can't listen at \[::\]:{port} \(0.0.0.0:{port}\): address already in use"):
+            bind_all(f"[::]:{port}", [address(f"0.0.0.0:{port}")])
+
+
+# -- what is served
+
+
+@needs_ipv6
+async def test_every_interface_of_ipv4_and_of_ipv6_is_served(serve_express: Serve, free_port: int) -> None:
+    site = await serve_express(Server(bind=(f"0.0.0.0:{free_port}", f"[::]:{free_port}")), game={"command": ["cat"]})
+
+    assert site.service.listeners.addresses == [f"0.0.0.0:{free_port}", f"[::]:{free_port}"]
+    assert await served(free_port) == {"127.0.0.1", "127.0.0.2", "::1"}
+
+
+@needs_ipv6
+async def test_every_interface_of_ipv6_alone_is_ipv4_too(serve_express: Serve) -> None:
+    site = await serve_express(Server(bind=("[::]:0",)), game={"command": ["cat"]})
+
+    assert site.service.listeners.addresses == [f"[::]:{site.port}", f"0.0.0.0:{site.port}"]
+    assert await served(site.port) == {"127.0.0.1", "127.0.0.2", "::1"}
+
+
+@needs_ipv6
+async def test_every_interface_of_ipv6_leaves_ipv4_to_an_address_of_its_own(serve_express: Serve, free_port: int) -> None:
+    await serve_express(Server(bind=(f"[::]:{free_port}", f"127.0.0.1:{free_port}")), game={"command": ["cat"]})
+
+    assert await served(free_port) == {"127.0.0.1", "::1"}
+
+
+@needs_ipv6
+async def test_a_name_is_served_at_all_its_addresses(serve_express: Serve, hosts: dict[str, list[str]]) -> None:
+    hosts["localhost"] = ["127.0.0.1", "::1"]
+    site = await serve_express(Server(bind=("localhost:0",)), game={"command": ["cat"]})
+
+    assert site.service.listeners.addresses == [f"127.0.0.1:{site.port}", f"[::1]:{site.port}"]
+    assert await served(site.port) == {"127.0.0.1", "::1"}
+
+
+async def test_a_name_may_stand_beside_an_address_it_has(serve_express: Serve, hosts: dict[str, list[str]]) -> None:
+    hosts["games.example"] = ["127.0.0.1", "127.0.0.2"]
+    site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
+
+    await edit(site, f"127.0.0.1:{site.port}", f"games.example:{site.port}")
+
+    assert site.service.listeners.addresses == [f"127.0.0.1:{site.port}", f"127.0.0.2:{site.port}"]
+
+
+async def test_port_0_may_stand_there_twice(serve_express: Serve) -> None:
+    site = await serve_express(Server(bind=("127.0.0.1:0", "127.0.0.1:0")), game={"command": ["cat"]})
+    one, other = before = site.service.listeners.addresses
+
+    await edit(site, "127.0.0.1:0", "127.0.0.1:0")
+
+    assert one != other
+    assert site.service.listeners.addresses == before
+    for each in before:
+        assert await is_served("127.0.0.1", int(each.rpartition(":")[2]))
+
+
+# -- edits
+
+
+@needs_ipv6
+@pytest.mark.parametrize("first", ["[::]", "0.0.0.0"])
+async def test_either_family_may_be_added_and_dropped_without_an_unserved_moment(
+    serve_express: Serve, free_port: int, first: str
+) -> None:
+    """Both, then one, then both: the sockets of the family that stays are the same, and nobody's connection is cut."""
+    second = "0.0.0.0" if first == "[::]" else "[::]"
+    one, both = (f"{first}:{free_port}",), (f"{first}:{free_port}", f"{second}:{free_port}")
+    site = await serve_express(Server(bind=both), game={"command": ["cat"]})
+    ann, before = await site.join("/game/one"), sockets(site)
+
+    await edit(site, *one)
+    assert await served(free_port) == ({"127.0.0.1", "127.0.0.2", "::1"} if first == "[::]" else {"127.0.0.1", "127.0.0.2"})
+    assert sockets(site).items() <= before.items()
+    await edit(site, *both)
+    assert await served(free_port) == {"127.0.0.1", "127.0.0.2", "::1"}
+
+    assert sockets(site)[f"{first}:{free_port}"] == before[f"{first}:{free_port}"]
+    await ann.say("still here")
+    await ann.hear("still here")
+
+
+@needs_ipv6
+async def test_an_edit_of_an_address_takes_ipv4_from_every_interface_of_ipv6_and_gives_it_back(
+    serve_express: Serve, free_port: int
+) -> None:
+    site = await serve_express(Server(bind=(f"[::]:{free_port}",)), game={"command": ["cat"]})
+    ann, socket_of_ipv6 = await site.join("/game/one"), sockets(site)[f"[::]:{free_port}"]
+
+    await edit(site, f"127.0.0.1:{free_port}", f"[::]:{free_port}")
+    assert await served(free_port) == {"127.0.0.1", "::1"}
+    await edit(site, f"[::]:{free_port}")
+    assert await served(free_port) == {"127.0.0.1", "127.0.0.2", "::1"}
+
+    assert sockets(site)[f"[::]:{free_port}"] == socket_of_ipv6
+    await ann.say("still here")
+    await ann.hear("still here")
+
+
+@needs_ipv6
+async def test_a_name_may_become_one_of_its_addresses_and_a_name_again(
+    serve_express: Serve, hosts: dict[str, list[str]], free_port: int
+) -> None:
+    hosts["localhost"] = ["::1", "127.0.0.1"]
+    site = await serve_express(Server(bind=(f"localhost:{free_port}",)), game={"command": ["cat"]})
+    before = sockets(site)
+
+    await edit(site, f"127.0.0.1:{free_port}")
+    assert await served(free_port) == {"127.0.0.1"}
+    await edit(site, f"localhost:{free_port}")
+    assert await served(free_port) == {"127.0.0.1", "::1"}
+
+    assert site.service.listeners.addresses == [f"[::1]:{free_port}", f"127.0.0.1:{free_port}"]
+    assert sockets(site)[f"127.0.0.1:{free_port}"] == before[f"127.0.0.1:{free_port}"]
+
+
+async def test_an_edit_of_something_else_keeps_the_sockets_and_resolves_no_name(
+    serve_express: Serve, hosts: dict[str, list[str]]
+) -> None:
+    hosts["games.example"] = ["127.0.0.1", "192.0.2.1", "127.0.0.2"]
+    site = await serve_express(Server(bind=("games.example:0",)), game={"command": ["cat"]})
+    before = sockets(site)
+    hosts["games.example"] = []
+
+    await edit(site, "games.example:0")
+
+    assert list(before) == [f"127.0.0.1:{site.port}", f"127.0.0.2:{site.port}"]
+    assert sockets(site) == before
+    assert len(serve_express.logged("not listening at one address of a host name: this machine does not have it")) == 1
