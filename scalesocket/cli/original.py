@@ -19,6 +19,8 @@ DEFAULT_PASS_ENV: Final = ("PATH", "DYLD_LIBRARY_PATH")
 JOIN_MESSAGE: Final = '{"t":"Join","_from":#ID}'
 """What `--json` writes when a client joins, as the original does: without the `_event` of a site file's default."""
 LEAVE_MESSAGE: Final = '{"t":"Leave","_from":#ID}'
+CLIENT_KEYS: Final = ("_to", "_meta", "_cache")
+"""The control keys that the original has, and leaves in clients' messages."""
 MODES: Final[Mapping[str | None, Routing]] = {None: Routing.JSON, "json": Routing.JSON, "gwsocket": Routing.GWSOCKET}
 
 _FLAG_OF: Final[Mapping[str, str]] = {
@@ -66,6 +68,7 @@ def _app(line: CommandLine) -> App:
     is_json = line.has("--json")
     max_rooms = _whole_number(line, "--maxrooms")
     static = line.value("--staticdir")
+    routing = _routes(line)
     return App(
         name=APP_NAME,
         mount="/",
@@ -73,7 +76,8 @@ def _app(line: CommandLine) -> App:
         port=_ports(line),
         start_delay=_seconds(line, "--delay"),
         pass_env=DEFAULT_PASS_ENV if (names := line.values("--passenv")) is None else names,
-        routing=_routes(line),
+        routing=routing,
+        client_keys=CLIENT_KEYS if routing.client is Routing.JSON else (),
         binary=line.has("--binary"),
         delimiter=_delimiter(line),
         input_end=None if line.has("--binary") else "\n",  # whatever ends what the program writes

@@ -84,6 +84,10 @@ def find_doubts(app: "App", own: Mapping[str, object]) -> Iterator[Conflict]:
         yield Conflict("static_headers", "has no effect without static", is_about_key=True)
     if "byte_order" in own and "gwsocket" not in (app.routing.client, app.routing.server):
         yield Conflict("byte_order", "has no effect without gwsocket routing", is_about_key=True)
+    if own.get("client_keys") and app.routing.client != "json":
+        yield Conflict(
+            "client_keys", 'has no effect without json routing of clients\' messages (set routing = "json")', is_about_key=True
+        )
     if "history" in own and app.history is not None and app.history.keep == "tagged" and app.routing.server != "json":
         yield Conflict("history", 'keeps nothing: only json routing from the server can tag messages (set routing = "json")')
     for key in ("join_message", "leave_message"):

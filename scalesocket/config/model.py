@@ -20,6 +20,7 @@ from scalesocket.config.values import (
     AppName,
     Argv,
     Binds,
+    ClientKeys,
     Control,
     Count,
     Delimiter,
@@ -271,6 +272,13 @@ class App(Table):
             'template written to the backend when a client leaves; `""` for none', default=f"`{JSON_LEAVE}` with json, else none"
         ),
     ] = Field(default_factory=_default_leave)
+    client_keys: Annotated[
+        ClientKeys,
+        following(
+            "with json: which of these keys a client's own message may carry; the others are taken out before the program reads "
+            "it. A program that repeats what it reads, as `cat` does, lets every client use them"
+        ),
+    ] = ()
     history: Annotated[History | None, following("what a newcomer is replayed")] = None
     max_record: Annotated[PositiveSize, following("longest record or payload from a backend")] = 16 * MiB
     rooms: Annotated[Names | None, live("the only rooms there are", default="any")] = None

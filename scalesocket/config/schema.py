@@ -111,7 +111,10 @@ def _or_variable(schema: Schema) -> Schema:
     if "enum" in schema or schema.get("type") in ("boolean", "integer", "number"):
         return {"anyOf": [schema, {"type": "string", "pattern": VARIABLE}]}
     if "anyOf" in schema and "enum" in schema["anyOf"][0]:
-        return {"anyOf": [*schema["anyOf"], {"type": "string", "pattern": VARIABLE}]}
+        options = [
+            option | {"items": _or_variable(option["items"])} if "items" in option else option for option in schema["anyOf"]
+        ]
+        return {"anyOf": [*options, {"type": "string", "pattern": VARIABLE}]}
     return schema
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from signal import Signals
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -306,6 +306,13 @@ def _is_one_or_more(form: str) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}], "x-form": form})
 
 
+def _is_one_or_more_of(*words: str) -> WithJsonSchema:
+    """In the file a list of some of these words, or one of them for a list of one."""
+    one = {"enum": list(words)}
+    form = f"list of {', '.join(f'`{chr(34)}{word}{chr(34)}`' for word in words)}"
+    return WithJsonSchema({"anyOf": [one, {"type": "array", "items": one}], "x-form": form})
+
+
 def _as_text() -> PlainSerializer:
     return PlainSerializer(str, when_used="json")
 
@@ -341,6 +348,11 @@ Binds = Annotated[
     Field(min_length=1),
     AfterValidator(_check_binds),
     _is_one_or_more("string or list"),
+]
+ClientKeys = Annotated[
+    tuple[Literal["_to", "_except", "_close", "_meta", "_cache"], ...],
+    BeforeValidator(_read_list),
+    _is_one_or_more_of("_to", "_except", "_close", "_meta", "_cache"),
 ]
 Control = Annotated[str, BeforeValidator(_read_control), _is_string("path or word")]
 Delimiter = Annotated[str, AfterValidator(_check_delimiter), _is_string("characters")]

@@ -28,6 +28,7 @@ class Conversation:
             delimiter=app.delimiter,
             input_end=app.input_end,
             byte_order=app.byte_order,
+            client_keys=app.client_keys,
         )
         self.encode = self._encoder.encode
         self._join: Template | None = None

@@ -172,12 +172,14 @@ def make_encoder(
     delimiter: str | None = None,
     input_end: str | None = None,
     byte_order: ByteOrder = "little",
+    client_keys: Iterable[str] = (),
 ) -> Encoder:
     """Make what writes a backend's input; `routing` is `broadcast`, `json` or `gwsocket`.
 
     `delimiter`: as for `make_router`. `input_end` ends what we write; without it a newline does if it is a delimiter, else
     the first of them;
-    with `binary` nothing does. Raises ValueError for another routing.
+    with `binary` nothing does. `client_keys`: the control keys that clients' messages keep, with `json`. Raises ValueError for
+    another routing.
     """
     delimiters = delimiter or ("" if routing == "gwsocket" else NEWLINE)
     if input_end is None:
@@ -187,7 +189,7 @@ def make_encoder(
         case "broadcast":
             return PlainEncoder(b"" if binary else end)
         case "json":
-            return JsonEncoder(delimiters + input_end, b"" if binary else end)
+            return JsonEncoder(delimiters + input_end, b"" if binary else end, client_keys)
         case "gwsocket":
             return GwsocketEncoder(byte_order, end)
     raise ValueError(f"unknown routing {routing!r}")

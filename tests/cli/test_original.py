@@ -66,6 +66,16 @@ def test_frame_alone_brings_no_messages(frame: str) -> None:
     assert app.leave_message is None
 
 
+@pytest.mark.parametrize("frame", ["--json", "--frame", "--frame=json", "--clientframe=json"])
+def test_clients_keep_the_keys_that_the_original_leaves_them(frame: str) -> None:
+    assert app_of(frame).client_keys == ("_to", "_meta", "_cache")
+
+
+@pytest.mark.parametrize("flags", [[], ["--frame=gwsocket"], ["--serverframe=json"]])
+def test_there_are_no_keys_without_json_from_clients(flags: list[str]) -> None:
+    assert app_of(*flags).client_keys == ()
+
+
 def test_each_direction_can_be_framed_by_itself() -> None:
     assert app_of("--clientframe=json").routing == Routes(client=Routing.JSON)
     assert app_of("--serverframe=gwsocket").routing == Routes(server=Routing.GWSOCKET)

@@ -107,6 +107,11 @@ WRONG_VALUES = {
     "env = { A = 5 }": '13: apps.chat.env.A: must be a string, not an integer (write "5")',
     'env = { "A=B" = "5" }': "7: apps.chat.env: bad name 'A=B' (not empty, without '=' and NUL)",
     'env = { A = "\\u0000" }': "7: apps.chat.env: the value of A holds a NUL character, which no program can be given",
+    'client_keys = ["_to", "_form"]': (
+        "23: apps.chat.client_keys[1]: unknown value '_form' (one of: _to, _except, _close, _meta, _cache)"
+    ),
+    'client_keys = "to"': "15: apps.chat.client_keys: unknown value 'to' (one of: _to, _except, _close, _meta, _cache)",
+    "client_keys = true": "15: apps.chat.client_keys: must be a string or an array of strings, not a boolean",
     "rate = {}": "8: apps.chat.rate: limits nothing (set messages, bytes, or both)",
     "rate = { messages = 0 }": "21: apps.chat.rate.messages: must be more than 0, not 0",
     "rate = { messages = inf }": "21: apps.chat.rate.messages: must be a finite number",

@@ -43,6 +43,7 @@ APP = {
     "delimiter": (None, "next"),
     "join_message": ("", "live"),
     "leave_message": ("", "live"),
+    "client_keys": ([], "next"),
     "history": (None, "next"),
     "max_record": ("16MiB", "next"),
     "rooms": (None, "live"),

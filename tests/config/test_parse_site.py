@@ -266,6 +266,9 @@ WARNINGS = {
         "3:1: warning: apps.chat.history: has no effect without a target (one of: command, tcp, unix)"
     ),
     'command = "cat"\nbyte_order = "big"': "3:1: warning: apps.chat.byte_order: has no effect without gwsocket routing",
+    'command = "cat"\nrouting = { server = "json" }\nclient_keys = ["_to"]': (
+        '4:1: warning: apps.chat.client_keys: has no effect without json routing of clients\' messages (set routing = "json")'
+    ),
     'tcp = "a:1"\nenv = { A = "" }': "3:1: warning: apps.chat.env: has no effect without command",
     'command = "cat"\njoin_message = "#ID #QUERY_A #NAME #FFAA00 # #x"': (
         "3:16: warning: apps.chat.join_message: #NAME is no variable and stays as it is written "

@@ -30,6 +30,7 @@ OTHER: dict[str, Any] = {
     "input_end": "\n",
     "join_message": "hi",
     "leave_message": "bye",
+    "client_keys": ("_to",),
     "history": History(),
     "max_record": 5,
     "rooms": ("a",),

@@ -203,11 +203,23 @@ async def test_json_on_many_lines_is_one_record(serve: Serve) -> None:
     assert await heard_as_json(ann) == {"_from": 1, "text": "a\nb", "n": 1}
 
 
-async def test_a_client_cannot_address_others_by_way_of_a_backend_that_repeats_it_unless_the_backend_does(serve: Serve) -> None:
+async def test_a_client_cannot_address_close_or_describe_by_way_of_a_backend_that_repeats_it(serve: Serve) -> None:
     site = await serve(game={**CAT, "routing": "json", **QUIET})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
-    await ann.say('{"_to":2,"n":1}')
+    for text in ('{"_to":2,"n":1}', '{"_meta":true,"n":2}', r'{"_to":2,"\u005fclose":4001,"_cache":true,"_except":1,"n":3}'):
+        await ann.say(text)
+
+    for client in (ann, bob):
+        assert [await heard_as_json(client) for _ in range(3)] == [{"_from": 1, "n": n} for n in (1, 2, 3)]
+    assert site.room("game", "one").status().metadata is None
+
+
+async def test_a_client_can_address_others_where_the_app_lets_it(serve: Serve) -> None:
+    site = await serve(game={**CAT, "routing": "json", **QUIET, "client_keys": ["_to"]})
+    ann, bob = await site.join("/game/one"), await site.join("/game/one")
+
+    await ann.say('{"_to":2,"_close":4001,"n":1}')
 
     assert await heard_as_json(bob) == {"_from": 1, "_to": 2, "n": 1}
     await ann.hear_nothing(within=0.05)
