@@ -1,6 +1,6 @@
 """Process groups: killed as a whole, reaped as a whole, and found again when their parent is gone.
 
-The spawner has its own `kill_group` and its own way to reap: it is a program by itself and imports nothing of ours.
+The spawner and the guardian have a `kill_group` of their own (guardian.py): they start without what is imported here.
 """
 
 import contextlib

@@ -27,6 +27,7 @@ import structlog
 
 from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
 from scalesocket.backends.groups import find_strays
+from scalesocket.backends.lifeline import Lifeline
 from scalesocket.backends.orphans import Orphans
 from scalesocket.backends.starts import SPAWN_TIMEOUT, Starts
 from scalesocket.errors import SpawnerError
@@ -65,6 +66,9 @@ class Spawner:
         self._link: socket.socket | None = None
         self._stderr = -1
         """Our end of a pipe: what a spawner that fails has to say. Not the log itself, whose reader it must not wait for."""
+        self._lifeline: Lifeline | None = None
+        self._former: list[Lifeline] = []
+        """Of spawners that died, until the guardian of the next one has taken over."""
         self._started_at = 0.0
         self._is_closed = False
         self._starts = Starts()
@@ -83,6 +87,11 @@ class Spawner:
     def pid(self) -> int | None:
         """The process that starts children; None while there is none."""
         return self._process.pid if self._process is not None else None
+
+    @property
+    def guardian(self) -> int | None:
+        """The process that kills the children should both of us be killed; None while there is none."""
+        return self._lifeline.guardian or None if self._lifeline is not None else None
 
     @property
     def poller(self) -> Poller:
@@ -113,7 +122,8 @@ class Spawner:
         assert self._process is not None
         self._link.settimeout(READY_TIMEOUT)
         try:
-            if not self._link.recv(MAX_PACKET):
+            ready = self._link.recv(MAX_PACKET)
+            if not ready:
                 raise SpawnerError("the spawner ended before it was ready")
         except (OSError, SpawnerError) as error:
             self._process.kill()
@@ -122,6 +132,7 @@ class Spawner:
             self.close()
             raise SpawnerError(f"cannot start the spawner: {error}") from error
         self._link.setblocking(False)
+        self._note_guardian(marshal.loads(ready)["guardian"])
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve from this loop, to which all further calls belong."""
@@ -159,6 +170,7 @@ class Spawner:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+        self._cut_former()
         for pid, child in tuple(self._children.items()):
             if self._orphans is not None and pid in self._orphans:
                 self._orphans.end(pid)
@@ -173,7 +185,9 @@ class Spawner:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         process: subprocess.Popen[bytes] | None = None
         our_stderr, its_stderr = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        lifeline: Lifeline | None = None
         try:
+            lifeline = Lifeline()
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             ours.setblocking(False)
             process = subprocess.Popen(
@@ -185,20 +199,24 @@ class Spawner:
                     str(PROGRAM),
                     str(its.fileno()),
                     str(self._soft_limit),
+                    *map(str, lifeline.ends),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=its_stderr,
                 cwd="/",
-                pass_fds=(its.fileno(),),
+                pass_fds=(its.fileno(), *lifeline.ends),
                 # The terminal's signals are for the gateway alone. Not a session of its own: Linux weighs sessions against each
                 # other (sched_autogroup), which opens rooms 9 % slower and wakes what a lone message wakes less well.
                 process_group=0,
             )
             self._pidfd = os.pidfd_open(process.pid)
+            lifeline.close_read_end()
         except OSError:
             ours.close()
             os.close(our_stderr)
+            if lifeline is not None:
+                lifeline.cut()
             if process is not None:
                 process.kill()
                 process.wait()
@@ -206,7 +224,7 @@ class Spawner:
         finally:
             its.close()
             os.close(its_stderr)
-        self._process, self._link, self._stderr = process, ours, our_stderr
+        self._process, self._link, self._stderr, self._lifeline = process, ours, our_stderr, lifeline
 
     def _watch(self) -> None:
         assert self._loop is not None
@@ -224,10 +242,12 @@ class Spawner:
             self._loop.remove_reader(self._pidfd)
             self._loop.remove_reader(self._stderr)
         self._is_blocked = False
+        assert self._lifeline is not None
         self._link.close()
         os.close(self._pidfd)
         os.close(self._stderr)
-        self._link, self._pidfd, self._stderr = None, -1, -1
+        self._former.append(self._lifeline)
+        self._link, self._pidfd, self._stderr, self._lifeline = None, -1, -1, None
 
     def _release(self, child: Child) -> None:
         """A child was killed: have its group reaped."""
@@ -338,6 +358,10 @@ class Spawner:
             case {"failed": number, "error": error}:
                 if (start := self._starts.answered(number)) is not None:
                     start.fail(error)
+            case {"taken over": _}:
+                self._cut_former()
+            case {"guardian": guardian}:  # beside "ready", or when one has died
+                self._note_guardian(guardian)
             case {"exited": pid, "status": status}:
                 if pid in self._children:
                     self._children[pid].note_exit(status)
@@ -387,7 +411,8 @@ class Spawner:
         try:  # after the launch, which comes about whatever becomes of this
             if asked_at is not None:
                 since = time.clock_gettime(time.CLOCK_BOOTTIME) - (self._loop.time() - asked_at) - 1.0
-                strays = find_strays(old, {*self._children, *([self.pid] if self.pid is not None else [])}, since)
+                others = {self.pid or 0, *(lifeline.guardian for lifeline in self._former)}
+                strays = find_strays(old, {*self._children, *others}, since)
         except OSError as error:
             log.error("cannot look for what the spawner had started", pid=old, error=str(error))
         for child in tuple(self._children.values()):  # after the launch, which can't do without descriptors
@@ -414,7 +439,22 @@ class Spawner:
         groups = [child.pid for child in self._children.values() if not child.is_released]
         for first in range(0, len(groups), 1000):
             self._order({"do": "watch", "pids": groups[first : first + 1000]})
+        self._order({"do": "take over"})
         self._send()
+
+    def _note_guardian(self, pid: int) -> None:
+        assert self._lifeline is not None
+        self._lifeline.guardian = pid
+        if not pid:
+            log.warning(
+                "no guardian", spawner=self.pid, hint="backends may outlive gateway and spawner if both are killed at once"
+            )
+
+    def _cut_former(self) -> None:
+        """End the guardians of spawners that are gone: another watches what they started."""
+        for lifeline in self._former:
+            lifeline.cut()
+        self._former.clear()
 
     def _forget(self, child: Child) -> None:
         """Nothing is left of it."""

@@ -1,21 +1,24 @@
 """The spawner: a tiny process beside the gateway that starts every backend, and leaves nothing when the gateway is gone.
 
-Run as a program (`python -I -S spawner.py FD SOFT`), never imported: nothing but the standard library, so that it
-starts in 15 to 40 ms and forks in well under one, however large the gateway is. FD is its end of a SOCK_SEQPACKET pair;
-SOFT is the soft limit of open files its children get. Every packet is one marshalled dict, as both ends are the same Python:
+Run as a program (`python -I -S spawner.py FD SOFT READ WRITE`), never imported: nothing but the standard library and
+guardian.py, so that it starts in 15 to 40 ms and forks in well under one, however large the gateway is. FD is its end of a
+SOCK_SEQPACKET pair; SOFT is the soft limit of open files its children get; READ and WRITE are the ends of the guardian's
+pipe, whose write end the gateway holds too. Every packet is one marshalled dict, as both ends are the same Python:
 
     gateway                                           spawner
-                                                      {"ready": PID}
+                                                      {"ready": PID, "guardian": PID}
     {"do": "spawn", "id": N, "argv": …, "env": …,     {"spawned": N, "pid": PID} and three descriptors: our ends of
      "cwd": …, "user": …, "group": …, "limits": …}      stdin, stdout and stderr; or {"failed": N, "error": TEXT}
                                                       {"exited": PID, "status": S}: S as in subprocess, -N for signal N
     {"do": "release", "pid": PID}                     {"released": PID, "status": S}: the group is killed and reaped
     {"do": "watch", "pids": […]}                      (groups a former spawner started: killed if the gateway goes)
+    {"do": "take over"}                               {"taken over": PID}: all of them are watched
     {"do": "forget", "pid": PID}
+                                                      {"guardian": PID}: another, as the last one died
 
 A child leads its own process group. Once it ended it stays a zombie until it is released, so that the number of its
 group can't be given to anyone else while the gateway may still send a signal to it. The end of file means that the
-gateway is gone: every group is killed and reaped.
+gateway is gone: every group is killed and reaped. If we are gone as well, the guardian kills them (guardian.py).
 """
 
 import contextlib
@@ -38,11 +41,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+sys.path.append(__file__.rsplit("/", 3)[0])  # where our package is, which `-I` leaves out; without pathlib, which takes 5 ms
+
+from scalesocket.backends.guardian import Groups, find_left, kill_group, now, running, start_guardian
+
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 MAX_PACKET = 1 << 20  # bytes; the kernel holds less than that for one socket
 END_TIMEOUT = 3.0  # seconds that killed groups have to go when the gateway is gone
 FOR_A_START = 64  # descriptors below the soft limit that a start may use
 NICENESS = 3  # of us and all children above that of the gateway, which serves everybody: busy rooms leave it its share
+GUARDIAN_PAUSE = 1.0  # seconds until the next attempt to start a guardian
 FOUND_FOR = 1.0  # seconds for which a program that was found in PATH is not looked for again
 LIMITS = {
     "memory": resource.RLIMIT_AS,
@@ -59,12 +67,14 @@ class Refused(Exception):
 class Leader:
     """A child, from its start until its group is released and reaped."""
 
-    __slots__ = ("pid", "pidfd", "status")
+    __slots__ = ("pid", "pidfd", "place", "status")
 
-    def __init__(self, pid: int, pidfd: int) -> None:
+    def __init__(self, pid: int, pidfd: int, place: int) -> None:
         self.pid = pid
         self.pidfd = pidfd
         """Readable when it has ended; -1 after that."""
+        self.place = place
+        """Of its group in the table of the guardian."""
         self.status: int | None = None
         """As in subprocess; None while it runs."""
 
@@ -72,8 +82,14 @@ class Leader:
 class Spawner:
     """Owns the children and the groups they lead."""
 
-    def __init__(self, link: socket.socket, soft_limit: int) -> None:
+    def __init__(self, link: socket.socket, soft_limit: int, guardian_pipe: tuple[int, int]) -> None:
         self.link = link
+        self.gateway = os.getppid()
+        self.guardian_pipe = guardian_pipe
+        self.guardian = 0  # its pid; 0 while there is none
+        self.guardian_pidfd = -1
+        self.guardian_due = 0.0
+        self.groups = Groups()
         self.soft_limit = soft_limit
         self.hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         # A start needs a few descriptors below the children's soft limit: pidfds, which stay open, leave it those.
@@ -84,7 +100,7 @@ class Spawner:
         self.leaders: dict[int, Leader] = {}  # by pid
         self.running: dict[int, Leader] = {}  # by pidfd
         self.releasing: set[Leader] = set()
-        self.watched: set[int] = set()
+        self.watched: dict[int, int] = {}  # places in the table, by pid
         self.found: dict[tuple[str, str | None, str], str] = {}  # by name, PATH and folder
         self.found_until = 0.0
 
@@ -93,17 +109,23 @@ class Spawner:
         woken = watch_children()
         self.poll.register(self.link, select.EPOLLIN)
         self.poll.register(woken, select.EPOLLIN)
-        self.send({"ready": os.getpid()})
+        self.start_guardian()
+        self.send({"ready": os.getpid(), "guardian": self.guardian})
         while True:
-            for fd, _ in self.poll.poll():
+            for fd, _ in self.poll.poll(None if self.guardian else GUARDIAN_PAUSE):
                 if fd == woken:
                     os.read(woken, 1 << 16)
                     self.reap_ended()
                 elif fd in self.running:
                     self.report_exit(self.running[fd])
+                elif fd == self.guardian_pidfd:
+                    self.end_guardian()
                 elif fd == self.link.fileno() and not self.serve():
                     self.end(woken)
                     return
+            if not self.guardian and time.monotonic() >= self.guardian_due:
+                self.start_guardian()
+                self.send({"guardian": self.guardian})
 
     def serve(self) -> bool:
         """Do what one packet asks; False if the gateway is gone."""
@@ -120,10 +142,33 @@ class Spawner:
             case "release":
                 self.release(request["pid"])
             case "watch":
-                self.watched.update(request["pids"])
+                for pid in request["pids"]:
+                    self.watched[pid] = self.groups.add(pid)
+            case "take over":
+                self.send({"taken over": os.getpid()})
             case "forget":
-                self.watched.discard(request["pid"])
+                self.groups.remove(self.watched.pop(request["pid"], 0))
         return True
+
+    def start_guardian(self) -> None:
+        """Start a guardian, or try again a little later."""
+        self.guardian_due = time.monotonic() + GUARDIAN_PAUSE
+        with contextlib.suppress(OSError):
+            self.guardian = start_guardian(self.groups, self.guardian_pipe[0], self.gateway)
+            self.guardian_pidfd = self.open_pidfd(self.guardian)
+            self.poll.register(self.guardian_pidfd, select.EPOLLIN)
+
+    def end_guardian(self) -> None:
+        """End the guardian, if it has not ended, and reap it."""
+        if self.guardian_pidfd >= 0:
+            self.poll.unregister(self.guardian_pidfd)
+            os.close(self.guardian_pidfd)
+        if self.guardian:
+            with contextlib.suppress(ChildProcessError):  # else it was reaped with the others
+                if os.waitid(os.P_PID, self.guardian, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                    os.kill(self.guardian, signal.SIGKILL)
+                os.waitpid(self.guardian, 0)
+        self.guardian, self.guardian_pidfd = 0, -1
 
     def send(self, report: dict[str, object], fds: tuple[int, ...] = ()) -> None:
         """Blocks while the gateway is behind; that it is gone is seen by `serve`."""
@@ -168,6 +213,8 @@ class Spawner:
         """Start a child on `pipes` and return its pid."""
         stdio = (pipes[0], pipes[3], pipes[5])
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.soft_limit, self.hard_limit))
+        self.groups.note_starting()
+        place = 0
         try:
             if user is None and group is None and not limits:
                 os.chdir(cwd)  # of the whole process, which has no folder of its own
@@ -177,17 +224,20 @@ class Spawner:
                     os.chdir("/")
             else:
                 pid = start_with(argv, env, cwd, stdio, user, group, limits)
+            place = self.groups.add(pid)
         except ValueError as error:  # a NUL in a word or a variable
             raise Refused(str(error)) from error
         finally:
+            self.groups.note_started()
             resource.setrlimit(resource.RLIMIT_NOFILE, (self.hard_limit, self.hard_limit))
         try:
             pidfd = self.open_pidfd(pid)
         except OSError:
             kill_group(pid)
+            self.groups.remove(place)
             os.waitpid(pid, 0)
             raise
-        self.leaders[pid] = self.running[pidfd] = Leader(pid, pidfd)
+        self.leaders[pid] = self.running[pidfd] = Leader(pid, pidfd, place)
         self.poll.register(pidfd, select.EPOLLIN)
         return pid
 
@@ -236,6 +286,7 @@ class Spawner:
         if leader is not None and leader not in self.releasing:
             self.releasing.add(leader)
             kill_group(pid)
+            self.groups.remove(leader.place)
             self.reap(leader)
 
     def reap_ended(self) -> None:
@@ -268,14 +319,21 @@ class Spawner:
 
     def end(self, woken: int) -> None:
         """The gateway is gone: kill every group, and reap what we started."""
-        for pid in self.watched:
-            kill_group(pid)
+        if self.watched:  # nobody holds their numbers any more
+            added = self.groups.added()
+            try:
+                watched = find_left(running(), {pid: added[pid] for pid in self.watched if pid in added}, now())
+            except OSError:  # there is no /proc, and so no way to know
+                watched = set(self.watched)
+            for pid in watched:
+                kill_group(pid)
         for pid in tuple(self.leaders):
             self.release(pid)
         deadline = time.monotonic() + END_TIMEOUT
         while self.leaders and select.select([woken], [], [], max(0.0, deadline - time.monotonic()))[0]:
             os.read(woken, 1 << 16)
             self.reap_ended()
+        self.end_guardian()
 
 
 def watch_children() -> int:
@@ -369,15 +427,6 @@ def start_with(
     return child.pid
 
 
-def kill_group(pid: int) -> None:
-    """SIGKILL to a group, and to the child that led it, should it have left."""
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
-
-
 def find_ids(user: str | None, group: str | None) -> tuple[int | None, int | None, list[int] | None]:
     """User, group and further groups to run as; None for what stays as it is.
 
@@ -441,13 +490,16 @@ def main() -> None:
     """Serve the gateway at the other end of the descriptor that was given."""
     link = socket.socket(fileno=int(sys.argv[1]))
     link.set_inheritable(False)
+    guardian_pipe = int(sys.argv[3]), int(sys.argv[4])
+    for fd in guardian_pipe:
+        os.set_inheritable(fd, False)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     leave_terminal()
     os.nice(NICENESS)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     soft = int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    Spawner(link, soft).run()
+    Spawner(link, soft, guardian_pipe).run()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import threading
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +20,7 @@ from scalesocket.backends import launcher, orphans
 from scalesocket.backends import starts as starts_module
 from scalesocket.backends.child import Child, SpawnRequest
 from scalesocket.backends.groups import find_strays
+from scalesocket.backends.guardian import FIRST, STARTING, USED, Groups, Running, find_left, find_unknown
 from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.starts import Start, Starts
 from scalesocket.errors import BackendError, SpawnerError
@@ -55,20 +56,23 @@ class Gateway:
         async with asyncio.timeout(10):
             return (await self.process.stdout.readline()).decode()
 
-    async def open(self, *command: str) -> set[int]:
+    async def open(self, *command: str, **keys: object) -> set[int]:
         """The pids of a room's processes."""
-        return set(json.loads(await self.ask(json.dumps(command))))
+        return set(json.loads(await self.ask(json.dumps({"command": command, **keys}))))
 
     async def kill_spawner(self) -> None:
         self.spawner = int(await self.ask("kill"))
+
+    async def guardian(self) -> int:
+        return int(await self.ask("guardian"))
 
     async def kill(self) -> None:
         self.process.kill()
         await self.process.communicate()
 
 
-@pytest.fixture
-async def gateway(loop: asyncio.AbstractEventLoop) -> AsyncIterator[Gateway]:
+@asynccontextmanager
+async def started_gateway() -> AsyncIterator[Gateway]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(PROGRAMS / "gateway.py"),
@@ -83,6 +87,12 @@ async def gateway(loop: asyncio.AbstractEventLoop) -> AsyncIterator[Gateway]:
         await gateway.kill()
     await until(lambda: not is_alive(gateway.spawner))
     reap()
+
+
+@pytest.fixture
+async def gateway(loop: asyncio.AbstractEventLoop) -> AsyncIterator[Gateway]:
+    async with started_gateway() as gateway:
+        yield gateway
 
 
 def reap() -> None:
@@ -133,6 +143,151 @@ async def test_a_gateway_that_ends_by_itself_leaves_nothing(gateway: Gateway) ->
 
     await gateway.process.wait()
     await until(lambda: not any(map(is_alive, {*pids, gateway.spawner})))
+
+
+KILLS = {
+    "the gateway first": "kill -9 {gateway}; kill -9 {spawner}",
+    "the spawner first": "kill -9 {spawner}; kill -9 {gateway}",
+    "both": "kill -9 {gateway} {spawner}",
+}
+
+
+async def kill_both(gateway: Gateway, how: str = "both") -> None:
+    """Kill the gateway and its spawner in one instant."""
+    command = KILLS[how].format(gateway=gateway.process.pid, spawner=gateway.spawner)
+    await (await asyncio.create_subprocess_exec("sh", "-c", command)).wait()
+    await gateway.process.communicate()
+
+
+@pytest.mark.parametrize("how", KILLS)
+async def test_nothing_outlives_a_gateway_and_a_spawner_killed_together(loop: asyncio.AbstractEventLoop, how: str) -> None:
+    for _ in range(2):
+        async with started_gateway() as gateway:
+            pids = await open_all_kinds(gateway)
+            pids |= await gateway.open(*program("nest"), port="auto")
+            if os.geteuid() == 0:
+                pids |= await gateway.open("sh", "-c", "sleep 60 & echo $!; exec sleep 60", user="nobody")
+            pids |= await gateway.open("sh", "-c", "sleep 60 & echo $!; exec sleep 60", limits={"open_files": 64})
+            guardian = await gateway.guardian()
+
+            await kill_both(gateway, how)
+
+            await until(lambda pids=pids: not any(map(is_alive, pids)), within=2.0)
+            await until(lambda guardian=guardian: not is_alive(guardian))
+
+
+async def test_what_is_being_started_does_not_outlive_gateway_and_spawner(loop: asyncio.AbstractEventLoop) -> None:
+    for delay in (0.0, 0.01, 0.03):
+        async with started_gateway() as gateway:
+            marker = f"7{time.monotonic_ns() % 10**9}"
+            await gateway.ask(f"storm sleep {marker}")
+            await asyncio.sleep(delay)
+
+            await kill_both(gateway)
+
+            await until(lambda marker=marker: not running(marker), within=2.0)
+
+
+async def test_what_a_former_spawner_started_does_not_outlive_gateway_and_spawner(gateway: Gateway) -> None:
+    pids = await open_all_kinds(gateway)
+    former = await gateway.guardian()
+    await gateway.kill_spawner()
+    await until(lambda: not exists(former))
+    pids |= await gateway.open(*program("nest"))
+
+    await kill_both(gateway)
+
+    await until(lambda: not any(map(is_alive, pids)), within=2.0)
+
+
+async def test_a_guardian_that_is_killed_is_replaced(gateway: Gateway) -> None:
+    pids = await open_all_kinds(gateway)
+    first = await gateway.guardian()
+    await asyncio.sleep(1.1)  # one that dies young is replaced after a pause
+
+    os.kill(first, signal.SIGKILL)
+
+    async with asyncio.timeout(10):
+        while await gateway.guardian() == first:  # noqa: ASYNC110 there is no event of it
+            await asyncio.sleep(0.01)
+    pids |= await gateway.open(*program("nest"))
+    await kill_both(gateway)
+    await until(lambda: not any(map(is_alive, pids)), within=2.0)
+
+
+async def test_what_ends_the_spawner_by_name_or_group_does_not_end_the_guardian(spawner: Spawner) -> None:
+    guardian = spawner.guardian
+    assert guardian is not None
+
+    await until(lambda: names(guardian) == ("room-guard", f"room guard of {os.getpid()}"))
+    assert os.getpgid(guardian) == guardian
+
+
+def names(pid: int) -> tuple[str, str]:
+    """What pkill and pkill -f look at."""
+    return Path(f"/proc/{pid}/comm").read_text().rstrip("\n"), Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0")
+
+
+def process(pid: int, group: int, *, started: int, session: int | None = None, parent: int = 1, niceness: int = 19) -> Running:
+    """A process as the guardian sees it."""
+    return Running(pid, parent, group, os.getsid(0) if session is None else session, niceness, started)
+
+
+def test_the_guardian_finds_groups_that_were_added_and_no_strangers() -> None:
+    added = {10: 500, 20: 500, 30: 500, 40: 500, 50: 500, 60: 500}
+    processes = [
+        process(10, 10, started=500),
+        process(11, 10, started=950),
+        process(20, 20, started=901),  # its number was given to somebody else
+        process(21, 20, started=901),
+        process(31, 30, started=700),  # its leader has ended
+        process(41, 40, started=901),  # likewise, but a stranger
+        process(50, 50, started=400, session=-1),
+        process(60, 99, started=450),  # a leader that has joined another group
+        process(70, 70, started=500),
+    ]
+
+    assert find_left(processes, added, gone_at=900) == {10, 30, 60}
+
+
+def test_the_guardian_finds_what_was_being_started() -> None:
+    parent = os.getppid()
+    processes = [
+        process(10, 10, started=895, parent=parent),
+        process(11, 7, started=900, parent=parent),  # not yet in a group of its own
+        process(20, 20, started=894, parent=parent),  # before
+        process(21, 21, started=901, parent=parent),  # after
+        process(22, 22, started=895, parent=parent + 1),
+        process(23, 23, started=895, parent=parent, session=-1),
+        process(24, 24, started=895, parent=parent, niceness=-20),
+        process(25, 10, started=895, parent=parent),
+        process(os.getpid(), os.getpid(), started=895, parent=parent),
+    ]
+
+    assert find_unknown(processes, since=895, gone_at=900, spawner=7) == {10, 11}
+
+
+def test_places_of_the_table_are_used_again() -> None:
+    groups = Groups()
+    first, second = groups.add(100), groups.add(200)
+    groups.remove(first)
+
+    third = groups.add(300)
+
+    assert third == first != second
+    assert set(groups.added()) == {200, 300}
+    assert groups.words[USED] == FIRST + 2
+
+
+def test_a_group_that_finds_no_place_in_the_table_is_left_out() -> None:
+    groups = Groups()
+    groups.words[USED] = len(groups.words)
+
+    place = groups.add(100)
+    groups.remove(place)
+
+    assert place == 0
+    assert groups.words[STARTING] == 0
 
 
 async def kill_spawner(spawner: Spawner) -> None:
@@ -697,7 +852,7 @@ async def test_backends_are_of_the_session_of_the_gateway_and_have_no_terminal(l
     assert process.stdout is not None
     spawner = int(await process.stdout.readline())
 
-    os.write(ours, json.dumps(["sh", "-c", "(exec 3<>/dev/tty) 2>/dev/null; echo $?; exec cat"]).encode() + b"\n")
+    os.write(ours, json.dumps({"command": ["sh", "-c", "(exec 3<>/dev/tty) 2>/dev/null; echo $?; exec cat"]}).encode() + b"\n")
     pid, status = json.loads(await process.stdout.readline())
 
     assert status != 0

@@ -1,7 +1,8 @@
-"""A gateway and nothing else, to be killed: opens a room for each line of standard input, a JSON list of words.
+"""A gateway and nothing else, to be killed: opens a room for each line of standard input, a JSON object of an app's keys.
 
 Prints the pid of its spawner, then a JSON list of pids for each room: its leader, and what the program printed as its
-first line. `kill` as a line kills the spawner, and prints the pid of the next one.
+first line. `kill` as a line kills the spawner, and prints the pid of the next one; `guardian` prints the pid of the
+guardian; `storm WORD…` starts a command a thousand times, prints an empty line when the first has started, and goes on.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from scalesocket.backends.child import SpawnRequest
 from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
@@ -49,8 +51,17 @@ async def main(spawner: Spawner) -> None:
                 await asyncio.sleep(0.01)
             print(spawner.pid, flush=True)
             continue
+        if line == b"guardian\n":
+            print(spawner.guardian, flush=True)
+            continue
+        if line.startswith(b"storm "):
+            request = SpawnRequest(argv=tuple(line.decode().split()[1:]), env=dict(os.environ), cwd="/")
+            starts = [asyncio.ensure_future(spawner.spawn(request)) for _ in range(1000)]
+            await starts[0]
+            print(flush=True)
+            continue
         room = Room()
-        app = App(name="app", command=tuple(json.loads(line)), cwd=Path("/"))
+        app = App.model_validate({"name": "app", "cwd": Path("/"), **json.loads(line)})
         backend = await open_backend(app, dict(os.environ), room="lobby", receiver=room, spawner=spawner, ports=Ports())
         await room.has_spoken.wait()
         print(json.dumps([backend.pid, *map(int, room.heard.split())]), flush=True)

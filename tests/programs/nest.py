@@ -1,8 +1,16 @@
-"""Stands for a shell with jobs: prints the pids of itself, a child and a grandchild, then all three sleep for ever."""
+"""Stands for a shell with jobs: prints the pids of itself, a child and a grandchild, then all three sleep for ever.
+
+With PORT in its environment it says so to whoever connects there.
+"""
 
 import os
 import signal
+import socket
+import sys
 
+output = sys.stdout
+if "PORT" in os.environ:
+    output = socket.create_server(("127.0.0.1", int(os.environ["PORT"]))).accept()[0].makefile("w")
 pids = [os.getpid()]
 for _ in range(2):
     readable, writable = os.pipe()
@@ -13,6 +21,6 @@ for _ in range(2):
         os.read(readable, 1)
         break
 else:
-    print(*pids, flush=True)
+    print(*pids, flush=True, file=output)
 while True:
     signal.pause()
