@@ -27,6 +27,7 @@ class SiteReader:
         self._overrides = overrides
         self._watched = WatchedFiles(files=frozenset({path}))
         self._read: Fingerprint = {}
+        self._detached: set[Path] = set()  # those that were warned of
 
     async def read(self) -> Loaded:
         """Read the file once it has been left alone for a moment, and again if it changed meanwhile.
@@ -42,6 +43,7 @@ class SiteReader:
             self._watched = watched
             if not is_stable:
                 continue
+            self._warn_of_detached()
             if isinstance(result, ConfigError):
                 raise result
             return result
@@ -49,6 +51,16 @@ class SiteReader:
     async def wait_changed(self) -> None:
         """Wait until the files are not what was last read, and have then been left alone for a moment."""
         await wait_changed(self._watched, self._read)
+
+    def _warn_of_detached(self) -> None:
+        detached = set(self._watched.find_detached())
+        if detached - self._detached:
+            log.warning(
+                "edits of these files cannot be seen: each is mounted by itself and was replaced outside of the mount",
+                files=sorted(str(path) for path in detached),
+                hint="mount the folder that holds them, not the files, and start the container again",
+            )
+        self._detached = detached
 
     def _load(self) -> Loaded | ConfigError:
         try:

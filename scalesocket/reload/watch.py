@@ -48,6 +48,14 @@ class WatchedFiles:
         """Look at every file."""
         return {path: _mark(path) for path in sorted(self.files | self._candidates())}
 
+    def find_detached(self) -> list[Path]:
+        """The files that no folder has any more, although their paths lead to them.
+
+        So is a file that was mounted into a container by itself when the host replaces it, as editors do and `mv`: the mount
+        keeps the old one, and no later edit ever shows.
+        """
+        return [path for path in sorted(self.files) if _is_detached(path)]
+
     def homes(self) -> list[Path]:
         """The existing folders in which a change would show: those of the files and of each link on the way to them."""
         homes = [hop.parent for path in self.files for hop in _hops(path)]
@@ -142,6 +150,13 @@ def _mark(path: Path) -> Mark | None:
     except OSError:
         return None
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _is_detached(path: Path) -> bool:
+    try:
+        return path.stat().st_nlink == 0
+    except OSError:
+        return False
 
 
 def _hops(path: Path) -> Iterable[Path]:

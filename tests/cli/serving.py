@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,10 +106,15 @@ class Serving:
 
 
 @contextmanager
-def serving(*words: str, cwd: Path | None = None, environment: dict[str, str] | None = None) -> Iterator[Serving]:
-    """Run the command line beside the test, from its banner on; killed if the test has not ended it."""
+def serving(
+    *words: str, cwd: Path | None = None, environment: dict[str, str] | None = None, wrapper: Sequence[str] = ()
+) -> Iterator[Serving]:
+    """Run the command line beside the test, from its banner on; killed if the test has not ended it.
+
+    `wrapper` is a command that runs the command line given as its arguments, in its own place.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "scalesocket", *words],
+        [*wrapper, sys.executable, "-m", "scalesocket", *words],
         cwd=cwd,
         env=_environment(environment),
         stdout=subprocess.PIPE,

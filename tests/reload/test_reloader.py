@@ -20,6 +20,7 @@ from scalesocket.reload.overrides import Overrides
 from scalesocket.reload.prepared import Prepared
 from scalesocket.reload.reloader import NoSuchAppError, ReloadError
 from scalesocket.rooms.room import Room
+from tests.conftest import capture_all_logs
 from tests.playing import until
 from tests.reload.editing import CHAT, OTHER, SERVER, WITHIN, Edited, open_edited
 
@@ -37,6 +38,10 @@ def rewrite(file: Path, text: str) -> None:
 
 def remove(file: Path) -> None:
     file.unlink()
+
+
+def link(file: Path, target: str) -> None:
+    file.symlink_to(target)
 
 
 def count_fds() -> int:
@@ -114,6 +119,27 @@ async def test_the_swap_of_a_symlinked_folder_is_applied(tmp_path: Path) -> None
         shutil.rmtree(tmp_path / "..1")
 
         await edited.wait_applied()
+
+
+async def test_a_file_that_lives_on_without_a_name_is_warned_of_once(file: Path) -> None:
+    """As one that is mounted by itself into a container, when it is replaced on the host."""
+    real = file.with_name("real.toml")
+    real.write_text(SERVER + CHAT)
+    with capture_all_logs() as events, real.open() as opened:
+        link(file, f"/proc/self/fd/{opened.fileno()}")
+        async with open_edited(file) as edited:
+            await until(lambda: edited.generation == 1)
+            replaced = [event for event in events if "cannot be seen" in event["event"]]
+            assert replaced == []
+
+            rename_over(real, SERVER + CHAT + OTHER)
+            await until(lambda: any("cannot be seen" in event["event"] for event in events), within=WITHIN)
+            await edited.reloader.reload("test")
+
+    (warned,) = [event for event in events if "cannot be seen" in event["event"]]
+    assert warned["log_level"] == "warning"
+    assert warned["files"] == [str(file)]
+    assert warned["hint"].startswith("mount the folder")
 
 
 async def test_a_file_written_in_pieces_is_applied_once(file: Path) -> None:

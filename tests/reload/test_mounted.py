@@ -1,0 +1,43 @@
+"""A site file in a container: mounted by itself, and with its folder."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.serving import serving
+from tests.reload.editing import CHAT, OTHER, SERVER
+
+WARNING = "edits of these files cannot be seen"
+MOUNT = 'mount --bind "$0" "$1" && shift && exec "$@"'
+
+
+def can_mount(folder: Path) -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-m", "mount", "--bind", folder, folder], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("what", ["the file", "its folder"])
+def test_a_file_replaced_on_the_host_is_followed_with_its_folder_and_warned_of_without(tmp_path: Path, what: str) -> None:
+    if not can_mount(tmp_path):
+        pytest.skip("may not mount (run as root)")
+    host, inside = tmp_path / "host", tmp_path / "inside"
+    host.mkdir()
+    inside.mkdir()
+    (host / "site.toml").write_text(SERVER + CHAT)
+    (inside / "site.toml").touch()
+    mounted = [host / "site.toml", inside / "site.toml"] if what == "the file" else [host, inside]
+
+    with serving("serve", str(inside / "site.toml"), wrapper=["unshare", "-m", "sh", "-c", MOUNT, *map(str, mounted)]) as server:
+        assert WARNING not in server.said
+        (host / "new.toml").write_text(SERVER + CHAT + OTHER)
+        (host / "new.toml").rename(host / "site.toml")
+
+        if what == "the file":
+            server.wait_said(WARNING)
+            assert "reloaded" not in server.said
+        else:
+            server.wait_said("reloaded")
+            assert WARNING not in server.said
