@@ -1,5 +1,6 @@
 """The top of the task tree: spawner, loop, gateway, lanes, listeners, signals, and the way down."""
 
+import asyncio
 import fcntl
 import gc
 import os
@@ -7,6 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -18,6 +20,7 @@ from anyio.abc import TaskStatus
 from scalesocket.backends.launcher import Spawner
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
+from scalesocket.hangup import Hangups
 from scalesocket.reload.open import open_reloader
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
 from scalesocket.reload.prepared import Prepared
@@ -76,18 +79,19 @@ class Stop:
 
 def serve(site: Site, *, announce: Announce, options: Options = Options()) -> int:
     """Run a site until a signal ends it; return the exit code: 0, or 1 when it was forced or failed."""
+    hangups = Hangups()  # before there are threads
     take_listen_fds()  # before there are children, who must not inherit the sockets nor their variables
     spawner = Spawner()
     spawner.start()  # before the limit is raised, which children must not inherit, and before the loop and its threads
     raise_open_files(site)
     try:
         backend_options = {"use_uvloop": options.loop == "uvloop"}
-        return anyio.run(partial(_serve, site, spawner, announce, options), backend_options=backend_options)
+        return anyio.run(partial(_serve, site, spawner, hangups, announce, options), backend_options=backend_options)
     finally:
         spawner.close()
 
 
-async def _serve(site: Site, spawner: Spawner, announce: Announce, options: Options) -> int:
+async def _serve(site: Site, spawner: Spawner, hangups: Hangups, announce: Announce, options: Options) -> int:
     async with (
         open_service(site, spawner=spawner) as service,
         open_reloader(
@@ -99,7 +103,8 @@ async def _serve(site: Site, spawner: Spawner, announce: Announce, options: Opti
         anyio.create_task_group() as tasks,
     ):
         stop = Stop()
-        await tasks.start(_watch_signals, stop, reloader, name="signals")  # before anyone is told that we are there
+        await tasks.start(_watch_signals, stop, name="signals")  # before anyone is told that we are there
+        _watch_hangups(hangups, stop, reloader)
         if options.is_oneshot:
             tasks.start_soon(_watch_oneshot, service, stop, name="oneshot")
         favour_loop()
@@ -126,16 +131,28 @@ async def _prepare_listeners(service: Service, site: Site, _: Plan) -> Prepared:
     return await service.listeners.prepare(site.server)
 
 
-async def _watch_signals(stop: Stop, reloader: Reloader | None, *, task_status: TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+async def _watch_signals(stop: Stop, *, task_status: TaskStatus[None]) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for number in signals:
-            if number != signal.SIGHUP:
-                stop.ask(signal.Signals(number).name)
-            elif reloader is not None:
-                reloader.request("SIGHUP")
-            else:
-                log.info("nothing to reload: there is no site file", trigger="SIGHUP")
+            stop.ask(signal.Signals(number).name)
+
+
+def _watch_hangups(hangups: Hangups, stop: Stop, reloader: Reloader | None) -> None:
+    """Reload on SIGHUP; stop if the terminal hung up, or if there is no site file to reload."""
+    loop = asyncio.get_running_loop()
+
+    def handle(is_hangup: bool) -> None:
+        if not is_hangup and reloader is not None:
+            reloader.request("SIGHUP")
+        elif not stop.asked.is_set():  # the kernel and the shell may both send it: a second one does not force the end
+            stop.ask("the terminal hung up" if is_hangup else "SIGHUP")
+
+    def tell(is_hangup: bool) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the server has ended
+            loop.call_soon_threadsafe(handle, is_hangup)
+
+    hangups.watch(tell)
 
 
 async def _watch_oneshot(service: Service, stop: Stop) -> None:

@@ -361,16 +361,6 @@ def test_a_subcommand_that_is_not_the_first_word_is_a_program(tmp_path: Path) ->
             assert client.recv(timeout=10) == "served by app in room"
 
 
-def test_a_hangup_does_not_end_a_server_without_a_file() -> None:
-    with serving("--addr=127.0.0.1:0", "cat") as server:
-        server.send_signal(signal.SIGHUP)
-        server.wait_said("there is no site file")
-
-        with connect(f"ws://127.0.0.1:{server.port}/room") as client:
-            client.send("still here")
-            assert client.recv(timeout=10) == "still here"
-
-
 def test_a_port_that_is_taken_ends_with_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = scalesocket_process("--addr", f"127.0.0.1:{taken.getsockname()[1]}", "cat")

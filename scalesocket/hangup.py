@@ -1,0 +1,66 @@
+"""SIGHUP and its two meanings: the terminal hung up, or somebody asks for a reload.
+
+The kernel sends it when a terminal is closed or its session ends. A shell passes it on to its jobs. `kill -HUP` and service
+managers send it to ask for a reload. Python's signal handlers do not tell the sender, so a daemon thread takes the signal.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+SI_KERNEL: Final = 0x80  # asm-generic/siginfo.h
+FAREWELL: Final = 1.0
+"""Seconds in which a shell that sends SIGHUP may exit: some send it to their jobs before they give the terminal up."""
+
+
+class Hangups:
+    """Takes SIGHUP for the process. Make it before there are threads: they must not get the signal."""
+
+    def __init__(self) -> None:
+        """Block SIGHUP, unless it is ignored, as under nohup: then it stays ignored."""
+        self._had_terminal = has_terminal()
+        self._shells = {os.getsid(0), *find_ancestors()}
+        self._is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        if not self._is_ignored:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+    def watch(self, tell: Callable[[bool], None]) -> None:
+        """Call `tell` in the thread for every SIGHUP, also one that came before: True if the terminal hung up."""
+        if not self._is_ignored:
+            threading.Thread(target=self._run, args=(tell,), name="hangups", daemon=True).start()
+
+    def _run(self, tell: Callable[[bool], None]) -> None:
+        while True:
+            received = signal.sigwaitinfo({signal.SIGHUP})
+            is_relayed = self._had_terminal and received.si_pid in self._shells
+            is_hangup = received.si_code == SI_KERNEL or (is_relayed and not has_terminal())
+            tell(is_hangup)
+            if is_relayed and not is_hangup:
+                time.sleep(FAREWELL)
+                if not has_terminal():
+                    tell(True)
+
+
+def has_terminal() -> bool:
+    """Whether the process has a controlling terminal. One that hung up is none, nor is that of a session that ended."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def find_ancestors() -> Iterator[int]:
+    """The pids of the parent, its parent and so on, as far as they are in our session: shells that pass SIGHUP on."""
+    session, pid = os.getsid(0), os.getppid()
+    try:
+        while pid > 0 and os.getsid(pid) == session:
+            yield pid
+            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+            pid = int(stat.rpartition(")")[2].split()[1])
+    except OSError:  # one of them has ended
+        return
