@@ -6,8 +6,9 @@ The functions here block; the static routes call them in a worker thread.
 import os
 import stat
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from scalesocket.server.http.media_types import CODINGS, describe_file
@@ -18,11 +19,19 @@ SLACK: Final = 2.0
 """Seconds a compressed file may be older than its original: copies of both are not made at the same moment."""
 
 
+class File(FileIO):
+    """A file that is closed without a warning when a request was cancelled before it held it."""
+
+    def __del__(self) -> None:
+        """Close it."""
+        self.close()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFile:
     """A regular file, open for reading; the holder closes `file`."""
 
-    file: BinaryIO
+    file: File
     content_type: str
     coding: str | None
     """How the bytes are compressed (`Content-Encoding`); None for what is to be taken as it is."""
@@ -141,7 +150,7 @@ def is_public(path: Path, root: Path) -> bool:
 def open_regular(path: Path) -> OpenFile | None:
     """Open a resolved path if it is a regular file (never a FIFO or a device, whose `open` or `read` would hang)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    file = os.fdopen(descriptor, "rb", buffering=0)
+    file = File(descriptor, "rb")
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         file.close()
