@@ -21,10 +21,11 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
-from scalesocket.server.handover import ASKED, CUT, PEER, PROXIED
+from scalesocket.server.handover import ASKED, PEER, PROXIED
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.only_worker import claim_only_worker
+from scalesocket.server.protocols import CUT, install_protocols
 from scalesocket.server.session import Receive, Send, Session
 from scalesocket.wire.handshake import Request, as_sent
 
@@ -39,6 +40,7 @@ DISCARD_TIMEOUT: Final = 60.0
 def create_app(path: str) -> "SiteApp":
     """Make the ASGI app of a site file, for a stock Hypercorn with one worker. The file is read when the server starts."""
     decline_deflate()
+    install_protocols()
     return SiteApp(Path(path))
 
 
@@ -49,14 +51,22 @@ class SiteApp:
         self._path = path
         self._lane: GeneralLane | None = None
 
+    @property
+    def gateway(self) -> Gateway:
+        """The running site. Raises ScalesocketError before it has started."""
+        return self._started().gateway
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the lifespan, a request or a websocket (ASGI 3.0)."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif self._lane is None:
-            raise ScalesocketError(f"{self._path}: not started (the server must speak ASGI's lifespan protocol)")
         else:
-            await self._lane(scope, receive, send)
+            await self._started()(scope, receive, send)
+
+    def _started(self) -> "GeneralLane":
+        if self._lane is None:
+            raise ScalesocketError(f"{self._path}: not started (the server must speak ASGI's lifespan protocol)")
+        return self._lane
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
@@ -84,7 +94,7 @@ class GeneralLane:
     """The ASGI app over a running gateway. `tasks` owns what outlives a session for a moment."""
 
     def __init__(self, gateway: Gateway, tasks: TaskGroup) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self._tasks = tasks
         self._http = create_http_app(gateway)
 
@@ -97,7 +107,7 @@ class GeneralLane:
         if scope["type"] == "websocket":
             await self._serve_websocket(request, scope, receive, send)
             return
-        refusal = self._gateway.check_host(request, is_upgrade=False)
+        refusal = self.gateway.check_host(request, is_upgrade=False)
         if refusal is not None:
             await refuse_page(refusal, request, send)
         else:
@@ -105,7 +115,7 @@ class GeneralLane:
 
     async def _serve_websocket(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        admission = self._gateway.admit(request)
+        admission = self.gateway.admit(request)
         if isinstance(admission, Refusal):
             await refuse(admission, scope, send)
             return

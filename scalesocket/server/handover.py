@@ -23,6 +23,7 @@ from hypercorn.typing import ASGIFramework
 from scalesocket.cleanup import logged_faults
 from scalesocket.config.units import KiB
 from scalesocket.server.no_deflate import decline_deflate
+from scalesocket.server.protocols import CUT, install_protocols
 from scalesocket.server.transport import SocketTransport
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ milliseconds for which nothing that was sent is taken."""
 SECOND_LOOK: Final = 0.5
 """Seconds until it is seen again whether a websocket of a lost connection has ended."""
 
-CUT: Final = "scalesocket.cut"
-"""Key in the scope's `state`: drops the connection, without waiting for what is unsent."""
 ASKED: Final = "scalesocket.asked"
 """Key in the scope's `state`: an event that is set by the first request or websocket of the connection."""
 PEER: Final = "scalesocket.peer"
@@ -127,6 +126,7 @@ class Hypercorn:
         self._terminated = EventWrapper()
         self._config = SiteConfig(gateway)
         decline_deflate()
+        install_protocols()
         self._idle = asyncio.Event()
         self._transports: set[asyncio.BaseTransport] = set()
 

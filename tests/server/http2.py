@@ -104,6 +104,8 @@ class Http2Client:
         self.writer = writer
         self.streams: dict[int, Stream] = {}
         self.settings = asyncio.Event()
+        self.told: dict[int, int] = {}
+        """The settings that the server has sent."""
         self.window = asyncio.Event()
         self.connection.initiate_connection()
         self.flush()
@@ -170,6 +172,7 @@ class Http2Client:
     def take(self, event: h2.events.Event) -> None:
         match event:
             case h2.events.RemoteSettingsChanged():
+                self.told |= {int(code): changed.new_value for code, changed in event.changed_settings.items()}
                 self.settings.set()
             case h2.events.WindowUpdated():
                 self.window.set()

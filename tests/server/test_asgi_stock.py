@@ -14,7 +14,8 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.playing import DEADLINE, Player
+from tests.attacks.http2_floods import Attacker, make_flood
+from tests.playing import DEADLINE, Player, until
 from tests.raw import RawClient, upgrade
 
 pytestmark = pytest.mark.anyio
@@ -126,3 +127,15 @@ async def test_a_wrong_site_file_is_refused_with_its_place(wrong_site: Path) -> 
 
     assert b"site.toml:4:" in log
     assert process.returncode != 0
+
+
+async def test_a_flood_of_http2_frames_is_cut(site: Path) -> None:
+    async with run_hypercorn(site) as process:
+        port = await wait_port(process)
+        attacker = Attacker(port, make_flood("PRIORITY"))
+        attacker.start()
+        try:
+            await until(lambda: attacker.is_over)
+        finally:
+            await asyncio.to_thread(attacker.stop)
+        assert attacker.end == "ENHANCE_YOUR_CALM"

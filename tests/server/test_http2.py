@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from h2.settings import SettingCodes
+from priority.priority import DeadlockError, DuplicateStreamError, MissingStreamError
 
 from scalesocket.config.model import App
 from scalesocket.server import handover
+from scalesocket.server.protocols import KnownSettings, RoundRobin
 from tests.playing import Playground, open_playground
 from tests.server.general import make_site
 from tests.server.http2 import Http2Client, open_http2
@@ -169,3 +172,36 @@ async def test_a_connection_that_never_asks_for_anything_is_cut(playground: Play
             await reader.read(-1)
 
     writer.close()
+
+
+def test_settings_without_a_meaning_are_forgotten() -> None:
+    settings = KnownSettings(client=True)
+
+    settings.update({SettingCodes.INITIAL_WINDOW_SIZE: 1000, 0x4A4A: 7})
+    settings.acknowledge()
+
+    assert settings[SettingCodes.INITIAL_WINDOW_SIZE] == 1000
+    assert 0x4A4A not in settings
+
+
+def test_streams_with_something_to_send_take_turns() -> None:
+    streams = RoundRobin()
+    for stream in (1, 3, 5, 7):
+        streams.insert_stream(stream)
+    streams.block(3)
+    streams.remove_stream(5)
+
+    turns = [next(streams) for _ in range(4)]
+    streams.block(1)
+    streams.unblock(3)
+    turns += [next(streams) for _ in range(3)]
+
+    assert turns == [1, 7, 1, 7, 7, 3, 7]
+    streams.block(3)
+    streams.block(7)
+    with pytest.raises(DeadlockError):
+        next(streams)
+    with pytest.raises(MissingStreamError):
+        streams.unblock(5)
+    with pytest.raises(DuplicateStreamError):
+        streams.insert_stream(7)

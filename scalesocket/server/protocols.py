@@ -1,0 +1,176 @@
+"""HTTP/2 as Hypercorn speaks it, bounded: what is different here from Hypercorn's own class.
+
+Hypercorn makes its protocols by name, so `install_protocols` puts this one in its place, for the general lane and for a
+stock Hypercorn that runs our app.
+"""
+
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+import h2.events
+import hypercorn.protocol
+import structlog
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.h2 import H2Protocol
+from priority.priority import DeadlockError, DuplicateStreamError, MissingStreamError
+
+from scalesocket.config.units import KiB
+from scalesocket.wire.http2 import ErrorCode, Http2Error, Inflow
+
+log = structlog.get_logger("http2")
+
+CUT: Final = "scalesocket.cut"
+"""Key in the scope's `state`: drops the connection, without waiting for what is unsent."""
+GOODBYE: Final = 1.0
+"""Seconds in which a peer may take the GOAWAY frame that says why it is cut."""
+LAST_READ: Final = 256 * KiB
+"""Bytes that are still read, and dropped, from a peer that is cut."""
+
+
+class RoundRobin:
+    """Streams that have something to send, each in its turn.
+
+    In place of the tree of the `priority` package, in which one step may take as long as there are streams, and which peers
+    arrange: PRIORITY is ignored.
+    """
+
+    def __init__(self) -> None:
+        self._active: OrderedDict[int, None] = OrderedDict()
+        self._blocked: set[int] = set()
+
+    def insert_stream(self, stream: int) -> None:
+        """Add a stream. Raises DuplicateStreamError."""
+        if stream in self._active or stream in self._blocked:
+            raise DuplicateStreamError(stream)
+        self._active[stream] = None
+
+    def remove_stream(self, stream: int) -> None:
+        """Forget a stream. Raises MissingStreamError."""
+        self.block(stream)
+        self._blocked.discard(stream)
+
+    def block(self, stream: int) -> None:
+        """Pass a stream over. Raises MissingStreamError."""
+        if stream in self._active:
+            del self._active[stream]
+            self._blocked.add(stream)
+        elif stream not in self._blocked:
+            raise MissingStreamError(stream)
+
+    def unblock(self, stream: int) -> None:
+        """Give a stream its turns again. Raises MissingStreamError."""
+        if stream in self._blocked:
+            self._blocked.discard(stream)
+            self._active[stream] = None
+        elif stream not in self._active:
+            raise MissingStreamError(stream)
+
+    def __next__(self) -> int:
+        """The stream that has waited longest. Raises DeadlockError when all are blocked."""
+        if not self._active:
+            raise DeadlockError
+        stream = next(iter(self._active))
+        self._active.move_to_end(stream)
+        return stream
+
+
+class KnownSettings(Settings):
+    """A peer's settings. Others than those of RFC 9113 are forgotten at once: there may be 65,000 of them."""
+
+    def __setitem__(self, key: SettingCodes | int, value: int) -> None:
+        """Take a setting that has a meaning."""
+        if isinstance(key, SettingCodes) or key in SettingCodes._value2member_map_:
+            super().__setitem__(key, value)
+
+
+class Http2(H2Protocol):
+    """HTTP/2 of which one connection costs the others little: it is read in small pieces, and a flood is cut."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self._peer = self.client[0] if self.client is not None else ""
+        self._is_over = False
+        self._left = anyio.Event()
+        self._unread = LAST_READ
+        self._inflow = Inflow(self.streams, time.monotonic())
+        self.priority = RoundRobin()  # type: ignore[assignment]
+        self.connection.remote_settings = KnownSettings(client=True)
+
+    async def handle(self, event: Event) -> None:
+        """Take what was received, piece by piece, or the end of the connection."""
+        if not isinstance(event, RawData):
+            self._left.set()
+            await super().handle(event)
+            return
+        try:
+            for piece in self._inflow.split(event.data, time.monotonic()):
+                if self._is_over:
+                    break
+                if piece:
+                    await self._handle_events(self.connection.receive_data(piece))
+                await anyio.lowlevel.checkpoint()
+        except Http2Error as error:
+            log.info("an HTTP/2 connection was cut", peer=self._peer, error=error.code.name, reason=error.message)
+            self.connection.close_connection(error.code, error.message.encode())
+            await self._end(self.connection.data_to_send())
+        except ProtocolError:  # h2 has prepared a GOAWAY frame
+            await self._end(self.connection.data_to_send())
+        if self._is_over:
+            self._unread -= len(event.data)
+            if self._unread < 0:
+                await self._close()
+
+    async def _handle_events(self, events: list[h2.events.Event]) -> None:
+        """Take what happened. Data for a stream whose answer is complete resets it (RFC 9113 8.1)."""
+        for event in events:
+            if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
+                self.connection.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
+                with suppress(ProtocolError):  # it was reset already
+                    self.connection.reset_stream(event.stream_id or 0, ErrorCode.NO_ERROR)
+            else:
+                await super()._handle_events([event])
+        await self._flush()
+
+    async def _flush(self) -> None:
+        """Send what h2 has prepared."""
+        if data := self.connection.data_to_send():
+            self._inflow.sent(len(data))
+            await self.send(RawData(data))
+
+    async def _priority_updated(self, event: h2.events.PriorityUpdated) -> None:
+        """Ignore what HEADERS say of priority (RFC 9113 5.3.2)."""
+
+    async def _end(self, last: bytes) -> None:
+        """End all streams, send the last bytes, and close the connection when the peer has had a moment to take them.
+
+        To close it while something is unread would reset it, and could lose them.
+        """
+        self._is_over = True
+        await super().handle(Closed())
+        self.task_group.spawn(self._close_late)
+        if last:
+            await self.send(RawData(last))
+
+    async def _close_late(self) -> None:
+        with anyio.move_on_after(GOODBYE):
+            await self._left.wait()
+        await self._close()
+
+    async def _close(self) -> None:
+        """Close the connection, without waiting for what is unsent if that can be."""
+        cut = self.connection_state.get(CUT)
+        if cut is not None:
+            cut()
+        else:
+            await self.send(Closed())
+
+
+def install_protocols() -> None:
+    """Have Hypercorn speak this from now on. Calls may repeat."""
+    vars(hypercorn.protocol).update(H2Protocol=Http2)

@@ -1,0 +1,121 @@
+"""Floods of HTTP/2 frames from one connection: what they cost others, and how they end. The floods are those of tests/attacks."""
+
+import asyncio
+import gc
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from scalesocket.config.model import App
+from tests.attacks.http2_floods import FLOODS, Attacker, MiB, make_flood
+from tests.playing import Playground, open_playground
+from tests.server.general import make_site
+from tests.server.http2 import Stream, open_http2
+
+pytestmark = pytest.mark.anyio
+
+LONGEST: Final = 0.025
+"""Seconds of processor time that one iteration of the event loop may take while a flood is read."""
+ASK: Final = {name for name in FLOODS if name.startswith(("HEADERS", "DATA, small, to a", "DATA, messages", "DATA, large"))}
+"""Floods of what others ask for, too: these are only spread over time."""
+BREAK: Final = {"PUSH_PROMISE", "GOAWAY", "CONTINUATION", "CONTINUATION, of nothing", "DATA, no such stream", "a frame of 16 MiB"}
+"""Floods that break the protocol, or end the connection, before they are too much."""
+ENDED: Final = {"RST_STREAM, provoked"}
+"""Floods that Hypercorn ends, after 1,000 requests."""
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(autouse=True)
+def no_collection_of_other_tests() -> Iterator[None]:
+    """Keep the garbage collector from what other tests have left: it would take longer than the loop may."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+async def playground(tmp_path: Path, anyio_backend: Any) -> AsyncIterator[Playground]:
+    (tmp_path / "big.bin").write_bytes(bytes(MiB))
+    echo = App.model_validate({"name": "echo", "command": ["cat"], "static": str(tmp_path)})
+    async with open_playground(make_site(echo)) as playground:
+        yield playground
+
+
+async def longest_iteration(attacker: Attacker) -> float:
+    """Wait until the flood is over; return the most processor time of one iteration of the event loop, in seconds."""
+    longest, before = 0.0, time.thread_time()
+    async with asyncio.timeout(20):
+        while not attacker.is_over:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            longest, before = max(longest, now - before), now
+    return longest
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_a_flood_holds_up_nobody(playground: Playground, name: str) -> None:
+    flood = make_flood(name, MiB // 4 if name in ASK else MiB)
+    player = await playground.join("/echo/lobby")
+    attacker = Attacker(playground.port, flood, is_polite="websocket" in name)
+
+    attacker.start()
+    try:
+        longest = await longest_iteration(attacker)
+    finally:
+        await asyncio.to_thread(attacker.stop)
+
+    assert longest < LONGEST
+    await player.say("still here")
+    await player.hear("still here")
+    if name not in ASK | BREAK | ENDED:
+        assert attacker.end == "ENHANCE_YOUR_CALM"
+
+
+async def test_a_peer_that_is_cut_loses_its_websockets_and_no_other(playground: Playground) -> None:
+    ann = await playground.join("/echo/lobby")
+    async with open_http2(playground.port) as http2:
+        await http2.join("/echo/lobby")
+
+        for _ in range(1001):
+            http2.connection.ping(bytes(8))
+        http2.flush()
+
+        await playground.until(lambda: playground.gateway.connections == 1)
+    await ann.say("alone")
+    await ann.hear("alone")
+
+
+async def test_pings_and_window_updates_of_an_honest_peer_are_never_too_many(playground: Playground) -> None:
+    async with open_http2(playground.port) as http2:
+        for _ in range(5):
+            (status, _), body = await http2.get("/echo/big.bin")
+            assert (status, len(body)) == (200, MiB)
+            for _ in range(100):
+                http2.connection.ping(bytes(8))
+
+        assert (await http2.get("/health"))[0][0] == 200
+
+
+async def test_data_after_the_answer_resets_its_stream_alone(playground: Playground) -> None:
+    async with open_http2(playground.port) as http2:
+        ann = await http2.join("/echo/lobby")
+        late = http2.start("POST", "/health", is_ended=False)
+        assert (await late.wait_status())[0] == 405
+        await late.read_body()
+
+        await send_late(late)
+
+        await ann.say("still here")
+        assert await ann.listen() == "still here"
+
+
+async def send_late(stream: Stream) -> None:
+    await stream.client.send(stream, bytes(1000))
