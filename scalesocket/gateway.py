@@ -45,7 +45,7 @@ from scalesocket.status import ReloadState, SiteStatus
 from scalesocket.wire.authority import parse_authority
 from scalesocket.wire.batch import ClientId
 from scalesocket.wire.cgi import base_environment, environment
-from scalesocket.wire.handshake import Request
+from scalesocket.wire.handshake import HandshakeError, Request, choose_subprotocol, offered_subprotocols
 
 log = structlog.get_logger("gateway")
 
@@ -58,7 +58,8 @@ SLICE: Final = 0.02
 """Seconds between two slices of spread closes."""
 
 MAX_TOLD: Final = 100
-"""Refused origins that are logged; refused hosts as well."""
+"""Refused origins that are logged; refused hosts as well, and apps that agreed on no subprotocol."""
+SUBPROTOCOL_HINT: Final = "most clients that ask for one fail without an answer: list its name in subprotocols, in a site file"
 MAX_NAME: Final = 200
 """Characters of one in the log."""
 ENDINGS_A_TURN: Final = 16
@@ -77,6 +78,8 @@ class Admission(NamedTuple):
     request: Request
     """As the client sent it: seen through trusted proxies."""
     gateway: "Gateway"
+    subprotocol: str | None = None
+    """What the answer names in `Sec-WebSocket-Protocol`, if anything."""
 
     def join(self, client: Client) -> Close | None:
         """Give the client its id and its room, and replay the room's history to it.
@@ -107,6 +110,7 @@ class Gateway:
         self._endings = Turnstile(ENDINGS_A_TURN)
         self._told_origins: set[tuple[str, str]] = set()
         self._told_hosts: set[str] = set()
+        self._told_subprotocols: set[str] = set()
         self._ids = itertools.count(1)
         self._by_address: Counter[str] = Counter()
         self._leaving: dict[str, RoomPool] = {}  # removed apps whose rooms have not all ended
@@ -136,7 +140,16 @@ class Gateway:
             return self._refuse(app, WRONG_ORIGIN)
         if self._is_address_full(request.peer):
             return self._refuse(app, TOO_MANY_FROM_ADDRESS)
-        return Admission(app, room, request, self)
+        offer = request.headers.get("sec-websocket-protocol")
+        if offer is None:
+            return Admission(app, room, request, self)
+        try:
+            subprotocol = choose_subprotocol(offered_subprotocols(offer), app.subprotocols)
+        except HandshakeError as error:
+            return self._refuse(app, Refusal(status=error.status, reason="bad_handshake", message=error.message))
+        if subprotocol is None:
+            self._tell_subprotocol(app)
+        return Admission(app, room, request, self, subprotocol)
 
     def check_host(self, request: Request, *, is_upgrade: bool) -> Refusal | None:
         """Decide whether a request, as its client sent it, is for a host of this server. A refusal is counted and logged."""
@@ -315,6 +328,12 @@ class Gateway:
             self._told_hosts.add(host)
             name = authority.host if (authority := parse_authority(host)) else "name"
             log.warning("host refused", host=host, hint=f'if it is yours, write hosts = ["localhost", "{name}"] in [server]')
+
+    def _tell_subprotocol(self, app: App) -> None:
+        """Log once for an app why its clients may fail. What they offered may be a secret, and is not logged."""
+        if app.name not in self._told_subprotocols and len(self._told_subprotocols) < MAX_TOLD:
+            self._told_subprotocols.add(app.name)
+            log.warning("no subprotocol agreed on", app=app.name, hint=SUBPROTOCOL_HINT)
 
     def _close_spread(self, rooms: Sequence[Room], close: Close) -> None:
         """Nobody joins these rooms from now on; their clients are closed over time."""

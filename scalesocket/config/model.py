@@ -35,6 +35,7 @@ from scalesocket.config.values import (
     PortRange,
     Ports,
     Signal,
+    Subprotocols,
     Target,
 )
 
@@ -316,6 +317,13 @@ class App(Table):
             'allowed `Origin` values; `["*"]` for any; clients without `Origin` are not browsers and pass', default="same origin"
         ),
     ] = None
+    subprotocols: Annotated[
+        Subprotocols,
+        live(
+            "names that may be agreed on in `Sec-WebSocket-Protocol`: the first that the client offers and the list has; "
+            '`["*"]` takes the client\'s first'
+        ),
+    ] = ()
     static: Annotated[AbsolutePath | None, live("folder served at `/NAME/`; without a target the app is pages alone")] = None
     static_headers: Annotated[
         Headers,

@@ -291,6 +291,14 @@ def _check_origin(origin: str) -> str:
     return f"{scheme}://{host.removesuffix(f':{DEFAULT_PORTS.get(scheme)}')}"  # browsers leave it out (RFC 6454 6.2)
 
 
+def _check_subprotocol(name: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):  # RFC 6455 4.1
+        wrong = next((character for character in name if not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]", character)), "")
+        reason = f"{wrong!r} cannot stand in one" if wrong else "it is empty"
+        raise ValueError(f'{str(name)!r} is not a subprotocol name: {reason} (write for example "mqtt", or "*" for any)')
+    return name
+
+
 def _check_delimiter(characters: str) -> str:
     if not characters:
         raise ValueError("names no character (binary = true takes output as it comes)")
@@ -364,4 +372,7 @@ Networks = Annotated[tuple[Network, ...], BeforeValidator(_read_list), _is_one_o
 Pattern = Annotated[str, AfterValidator(parse_pattern), _is_string("regular expression")]
 Ports = Annotated[PortRange, _read(parse_ports), _as_text(), _is_string("ports")]
 Signal = Annotated[int, _read(parse_signal), PlainSerializer(format_signal, when_used="json"), _is_string("signal name")]
+Subprotocols = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_subprotocol)], ...], BeforeValidator(_read_list), _is_one_or_more("string or list")
+]
 Target = Annotated[Endpoint, _read(parse_target), BeforeValidator(_port_as_text), _as_text(), _is_string("address")]

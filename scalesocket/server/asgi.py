@@ -119,6 +119,9 @@ class GeneralLane:
         if isinstance(admission, Refusal):
             await refuse(admission, scope, send)
             return
+        if admission.subprotocol is not None and admission.subprotocol not in scope["subprotocols"]:
+            # Hypercorn reads the last of several headers, and agrees on what is in its list alone: this one.
+            scope["subprotocols"].append(admission.subprotocol)
         # Cutting an HTTP/2 connection would take every other stream of it along.
         cut = scope.get("state", {}).get(CUT) if request.http_version == "1.1" else None
         session = Session(admission, receive, send, cut=cut)

@@ -232,10 +232,12 @@ class Door(asyncio.Protocol):
             self._answer(admission.status, admission.message, extra=retry)
             return
         deflation = answer_offers(request.headers.get("sec-websocket-extensions", "")) if admission.app.compression else ""
-        extensions = f"Sec-WebSocket-Extensions: {deflation}\r\n".encode() if deflation else b""
+        agreed = f"Sec-WebSocket-Extensions: {deflation}\r\n" if deflation else ""
+        if admission.subprotocol is not None:
+            agreed += f"Sec-WebSocket-Protocol: {admission.subprotocol}\r\n"
         transport.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept_key(key) + b"\r\n" + extensions + b"\r\n"
+            b"Sec-WebSocket-Accept: " + accept_key(key) + b"\r\n" + agreed.encode() + b"\r\n"
         )
         entrance = self._entrance
         socket = Socket(transport, admission, is_deflated=bool(deflation), on_lost=entrance.forget_websocket, loop=entrance.loop)

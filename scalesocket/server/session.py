@@ -84,7 +84,7 @@ class Session(Client):
 
     async def run(self) -> bool:
         """Accept the websocket and stay until it is over. True when the server said so by `websocket.disconnect`."""
-        await self._send({"type": "websocket.accept"})
+        await self._send({"type": "websocket.accept", "subprotocol": self._admission.subprotocol})
         refusal = self._admission.join(self)
         if refusal is not None:
             self.close(refusal)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from binascii import b2a_base64
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
@@ -152,3 +153,22 @@ def check_upgrade(request: Request) -> str:
 def accept_key(key: str) -> bytes:
     """What `Sec-WebSocket-Accept` must say to `key` (RFC 6455 4.2.2)."""
     return b2a_base64(hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest(), newline=False)
+
+
+def offered_subprotocols(value: str) -> tuple[str, ...]:
+    """Read a `Sec-WebSocket-Protocol` header: the names a client offers, the one it likes best first.
+
+    Raises HandshakeError (400) unless they are tokens that differ (RFC 6455 4.1). Empty elements of the list do not count
+    (RFC 9110 5.6.1.2).
+    """
+    names = tuple(name for element in value.split(",") if (name := element.strip(" \t")))
+    if not names or not all(map(_TOKEN.fullmatch, names)):
+        raise HandshakeError(400, "the Sec-WebSocket-Protocol header is not a list of names")
+    if len(set(names)) < len(names):
+        raise HandshakeError(400, "the Sec-WebSocket-Protocol header has a name twice")
+    return names
+
+
+def choose_subprotocol(offered: Sequence[str], listed: Sequence[str]) -> str | None:
+    """The first name a client offers that is listed, any if `*` is; None if there is none."""
+    return next((name for name in offered if name in listed or "*" in listed), None)

@@ -112,6 +112,17 @@ WRONG_VALUES = {
     ),
     'client_keys = "to"': "15: apps.chat.client_keys: unknown value 'to' (one of: _to, _except, _close, _meta, _cache)",
     "client_keys = true": "15: apps.chat.client_keys: must be a string or an array of strings, not a boolean",
+    'subprotocols = ["mqtt", "v1/chat"]': (
+        "25: apps.chat.subprotocols[1]: 'v1/chat' is not a subprotocol name: '/' cannot stand in one "
+        '(write for example "mqtt", or "*" for any)'
+    ),
+    'subprotocols = "mqtt, stomp"': (
+        "16: apps.chat.subprotocols: 'mqtt, stomp' is not a subprotocol name: ',' cannot stand in one "
+        '(write for example "mqtt", or "*" for any)'
+    ),
+    'subprotocols = [""]': (
+        '17: apps.chat.subprotocols[0]: \'\' is not a subprotocol name: it is empty (write for example "mqtt", or "*" for any)'
+    ),
     "rate = {}": "8: apps.chat.rate: limits nothing (set messages, bytes, or both)",
     "rate = { messages = 0 }": "21: apps.chat.rate.messages: must be more than 0, not 0",
     "rate = { messages = inf }": "21: apps.chat.rate.messages: must be a finite number",

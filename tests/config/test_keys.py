@@ -67,6 +67,7 @@ APP = {
     "stall_timeout": ("10s", "live"),
     "compression": (False, "live"),
     "origins": (None, "live"),
+    "subprotocols": ([], "live"),
     "static": (None, "live"),
     "static_headers": ({}, "live"),
 }

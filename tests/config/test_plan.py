@@ -54,6 +54,7 @@ OTHER: dict[str, Any] = {
     "stall_timeout": 5.0,
     "compression": True,
     "origins": ("*",),
+    "subprotocols": ("*",),
     "static": Path("/"),
     "static_headers": {"X-Robots-Tag": "none"},
 }

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalesocket.wire import handshake
-from scalesocket.wire.handshake import HandshakeError, Request, accept_key, check_upgrade, has_token, parse_request
+from scalesocket.wire.handshake import (
+    HandshakeError,
+    Request,
+    accept_key,
+    check_upgrade,
+    choose_subprotocol,
+    has_token,
+    offered_subprotocols,
+    parse_request,
+)
 
 GOOD = {
     "Host": "example.org",
@@ -156,3 +165,49 @@ def test_tokens_are_whole_words_in_any_case() -> None:
     assert has_token("h2c, websocket", "websocket")
     assert not has_token("websockets", "websocket")
     assert not has_token("", "websocket")
+
+
+# --- Subprotocols
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("mqtt", ("mqtt",)),
+        ("mqttv5.0, mqtt", ("mqttv5.0", "mqtt")),
+        ("  b ,\ta,c\t", ("b", "a", "c")),
+        ("a, A", ("a", "A")),
+        (",a,,b,", ("a", "b")),
+        ("!#$%&'*+-.^_`|~09azAZ", ("!#$%&'*+-.^_`|~09azAZ",)),
+    ],
+)
+def test_a_client_offers_subprotocols_in_its_order(value: str, names: tuple[str, ...]) -> None:
+    assert offered_subprotocols(value) == names
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", " ", ",", "a b", "a;b", 'a, "b"', "a/b", "chat@1", "a\x7f", "caf\xe9", "a, a", "bearer, eyJ0=, bearer", "a\xa0"],
+)
+def test_what_is_no_list_of_different_tokens_is_400(value: str) -> None:
+    with pytest.raises(HandshakeError) as caught:
+        offered_subprotocols(value)
+
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("offered", "listed", "chosen"),
+    [
+        (["a", "b"], [], None),
+        (["a", "b"], ["c"], None),
+        (["a", "b"], ["b", "a"], "a"),
+        (["x", "b"], ["a", "b"], "b"),
+        (["MQTT"], ["mqtt"], None),
+        (["a", "b"], ["*"], "a"),
+        (["x", "b"], ["b", "*"], "x"),
+        (["*"], ["a"], None),
+    ],
+)
+def test_the_first_offer_that_is_listed_is_agreed_on(offered: list[str], listed: list[str], chosen: str | None) -> None:
+    assert choose_subprotocol(offered, listed) == chosen
