@@ -233,8 +233,9 @@ class App(Table):
     env: Annotated[
         Env,
         following(
-            "variables of the child, beside the CGI variables, `APP` and `ROOM`; merged with `[defaults]` key by key. `show` and "
-            "`diff` mask those whose names speak of a password, token or key, and passwords in URLs"
+            "variables of the child, beside the CGI variables, `APP` and `ROOM`, and over `PYTHONUNBUFFERED=1`; merged with "
+            "`[defaults]` key by key. `show` and `diff` mask those whose names speak of a password, token or key, and passwords "
+            "in URLs"
         ),
     ] = {}
     pass_env: Annotated[Names, following("names of the server's own variables that the child gets; nothing else leaks")] = (

@@ -8,6 +8,7 @@ import structlog
 from scalesocket.config.model import App
 from scalesocket.errors import BACKEND_DEAF, BACKEND_ENDED, CLIENT_IDLE, LIFETIME_REACHED, PONG_MISSING, Close
 from scalesocket.rooms.client import Client
+from scalesocket.rooms.silence import Silence
 
 if TYPE_CHECKING:
     from scalesocket.rooms.room import Room
@@ -22,11 +23,12 @@ class Deadlines:
     `check`, now and then: they move with every message, and a timer for each would cost more than the message.
     """
 
-    __slots__ = ("_idle_timer", "_lifetime_timer", "_opened_at", "_room", "_taken", "_taken_at")
+    __slots__ = ("_idle_timer", "_lifetime_timer", "_opened_at", "_room", "_silence", "_taken", "_taken_at")
 
     def __init__(self, room: "Room") -> None:
         """Watch over `room`."""
         self._room = room
+        self._silence = Silence(room)
         self._opened_at: float | None = None
         self._taken = 0  # of the backend's input, as `check` saw it last ...
         self._taken_at = 0.0  # ... and since when it has not changed
@@ -40,6 +42,10 @@ class Deadlines:
             self._opened_at = now
             self._arm_lifetime()
 
+    def await_another(self) -> None:
+        """The backend has ended, and another follows."""
+        self._silence.begin_again()
+
     def check(self, now: float) -> None:
         """Look at the backend and the clients."""
         room = self._room
@@ -51,6 +57,7 @@ class Deadlines:
             )
             room.stop(BACKEND_DEAF)
             return
+        self._silence.check(now)
         for client in list(room.clients.values()):
             close = judge(client, room.app, now)
             if close is not None:

@@ -327,6 +327,11 @@ class Room:
         return self._intake.unsent
 
     @property
+    def output(self) -> tuple[int, int] | None:
+        """Bytes of output that were read from the running backend, and that wait to be read; None while there is no backend."""
+        return self._backend.output if self._backend is not None else None
+
+    @property
     def written(self) -> int:
         """Bytes of input given to the running backend."""
         return self._intake.written
@@ -365,6 +370,7 @@ class Room:
     def begin_again(self) -> None:
         """Await another backend. Its input begins with a join record for each client that is present, in id order."""
         self.state = State.STARTING
+        self._deadlines.await_another()
         self._intake.begin_again([self._conversation.join_record(client) for _, client in sorted(self.clients.items())])
 
     def flush(self) -> None:

@@ -21,6 +21,9 @@ PASSED_HEADERS: Final = (
 )
 """Request headers a child gets as `HTTP_*`. Never `proxy`: programs take `HTTP_PROXY` for a setting (CVE-2016-5385)."""
 
+UNBUFFERED: Final = {"PYTHONUNBUFFERED": "1"}
+"""What makes `print` of a Python program arrive without a flush. The empty value turns it off (python(1))."""
+
 _VARIABLES: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in PASSED_HEADERS}
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
@@ -63,8 +66,8 @@ def environment(request: Request, *, app: str, room: str, script_name: str, path
 
 
 def base_environment(env: Mapping[str, str], pass_env: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what all children of an app have in their environment: what `pass_env` names of `environ`, then `env`."""
-    return {name: environ[name] for name in pass_env if name in environ} | dict(env)
+    """Return what the environments of all children of an app share: UNBUFFERED, what `pass_env` names of `environ`, `env`."""
+    return {**UNBUFFERED, **{name: environ[name] for name in pass_env if name in environ}, **env}
 
 
 def _server(request: Request) -> tuple[str, str]:

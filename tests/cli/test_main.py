@@ -322,6 +322,17 @@ def test_oneshot_ends_the_server_with_its_room() -> None:
         assert server.wait_ended() == 0
 
 
+def test_python_is_unbuffered_on_the_originals_command_line_and_nothing_else_is_passed() -> None:
+    with (
+        serving("--addr=127.0.0.1:0", "--passenv=", "printenv") as server,
+        connect(f"ws://127.0.0.1:{server.port}/room") as client,
+    ):
+        variables = dict(str(message).split("=", 1) for message in client)
+
+    assert variables["PYTHONUNBUFFERED"] == "1"
+    assert "PATH" not in variables
+
+
 def test_a_program_that_is_not_there_is_said_to_be_missing_when_it_is_served() -> None:
     with serving("--addr=127.0.0.1:0", "--staticdir=nowhere", "no-such-program") as server:
         assert "'no-such-program' is not found on PATH" in server.said

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import itertools
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any, Final, cast
 
 import pytest
 
+from scalesocket.rooms import silence
 from scalesocket.rooms.flow import Flow
 from tests.conftest import Serve
 from tests.playing import Lane, Player, Playground, program, site_of
@@ -153,6 +155,52 @@ async def test_a_backend_that_takes_nothing_for_stall_timeout_ends_the_room_with
 
     assert await ann.wait_closed() == (1011, "the backend does not read")
     await site.wait_no_rooms()
+
+
+async def test_what_a_python_program_prints_arrives_without_a_flush(serve: Serve) -> None:
+    site = await serve(game={"command": [sys.executable, "-c", "import sys\nfor line in sys.stdin: print(line, end='')"]})
+    ann = await site.join("/game/one")
+
+    await ann.say("hello")
+
+    await ann.hear("hello")
+
+
+async def test_a_program_that_was_given_messages_and_writes_nothing_gets_one_hint(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "PATIENCE", 0.2)
+    often = {"ping_interval": 0.2, "stop_timeout": 0.1}
+    site = await serve(
+        mute={"command": ["sh", "-c", "cat >/dev/null"], **often},
+        echo={"command": ["cat"], **often},
+        early={"command": ["sh", "-c", "printf ready; cat >/dev/null"], **often},
+        again={"command": ["sh", "-c", "read line; [ $line = mute ] && cat >/dev/null"], "restart": "always", **often},
+    )
+    idle = await site.join("/mute/idle")
+    echo, early = await site.join("/echo/one"), await site.join("/early/one")
+    ann, bob = await site.join("/mute/one"), await site.join("/again/one")
+    for player in (echo, early):
+        await player.say("hello")
+    for _ in range(3):
+        await ann.say("hello")
+    await bob.say("end")
+
+    await site.until(lambda: len(serve.logged("the program was given messages and wrote nothing")) == 1)
+    await site.until(lambda: site.gateway.pools["again"].status().backend_starts == 2)
+    await ann.say("hello")
+    await bob.say("mute")
+    await site.until(lambda: len(serve.logged("the program was given messages and wrote nothing")) == 2)
+    await idle.say("hello")
+    await site.until(lambda: len(serve.logged("the program was given messages and wrote nothing")) == 3)
+
+    hints = serve.logged("the program was given messages and wrote nothing")
+    assert [(hint["app"], hint["room"], hint["messages"]) for hint in hints] == [
+        ("mute", "one", 3),
+        ("again", "one", 1),
+        ("mute", "idle", 1),
+    ]
+    assert all("flush" in hint["hint"] for hint in hints)
 
 
 async def test_a_backend_that_reads_late_gets_everything(serve: Serve) -> None:

@@ -121,10 +121,19 @@ def test_a_child_gets_what_is_passed_then_the_apps_own_then_the_requests() -> No
 
     assert base_environment({"LANG": "de", "APP": "y"}, ["PATH", "LANG", "ROOM", "HOME"], environ) == {
         "PATH": "/bin",
+        "PYTHONUNBUFFERED": "1",
         "LANG": "de",
         "APP": "y",
         "ROOM": "x",
     }
+
+
+def test_python_programs_are_unbuffered_unless_the_site_says_otherwise() -> None:
+    environ = {"PYTHONUNBUFFERED": "x"}
+
+    assert base_environment({}, [], environ) == {"PYTHONUNBUFFERED": "1"}
+    assert base_environment({}, ["PYTHONUNBUFFERED"], environ) == {"PYTHONUNBUFFERED": "x"}
+    assert base_environment({"PYTHONUNBUFFERED": ""}, ["PYTHONUNBUFFERED"], environ) == {"PYTHONUNBUFFERED": ""}
 
 
 def test_a_header_in_utf_8_is_given_as_it_was_sent() -> None:
