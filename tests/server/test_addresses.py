@@ -1,9 +1,11 @@
 """Which addresses an entry of `server.bind` stands for, and what an edit of them keeps."""
 
 import asyncio
+import os
 import socket
 from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 
 import pytest
 
@@ -306,3 +308,40 @@ async def test_an_edit_of_something_else_keeps_the_sockets_and_resolves_no_name(
     assert list(before) == [f"127.0.0.1:{site.port}", f"127.0.0.2:{site.port}"]
     assert sockets(site) == before
     assert len(serve_express.logged("not listening at one address of a host name: this machine does not have it")) == 1
+
+
+# -- inherited sockets, as systemd passes them
+
+
+async def test_an_inherited_socket_may_be_named_by_its_address_too(serve_express: Serve) -> None:
+    """What is opened elsewhere stays open there: so another socket may not overlap it, or connections would get lost in it."""
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        port = inherited.getsockname()[1]
+        site = await serve_express(Server(bind=(f"fd://{inherited.fileno()}",)), game={"command": ["cat"]})
+        before = sockets(site)
+
+        await edit(site, f"127.0.0.1:{port}")
+        assert sockets(site) == before
+        with pytest.raises(ListenError, match="in use"):
+            await edit(site, f"0.0.0.0:{port}")
+        await edit(site, f"fd://{inherited.fileno()}", "127.0.0.1:0")
+
+        assert site.service.listeners.addresses[0] == f"127.0.0.1:{port}"
+        assert await is_served("127.0.0.1", port)
+
+
+async def test_the_file_of_an_inherited_unix_socket_stays(serve_express: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "site.sock"
+    with socket.socket(socket.AF_UNIX) as inherited:
+        inherited.bind(os.fspath(path))
+        inherited.listen()
+        bind = f"fd://{inherited.fileno()}"
+        site = await serve_express(Server(bind=(bind,)), game={"command": ["cat"]})
+        before = sockets(site)
+
+        await edit(site, bind, "127.0.0.1:0")
+        assert before.items() <= sockets(site).items()
+        assert site.service.listeners.addresses[0] == f"unix:{path}"
+        await edit(site, "127.0.0.1:0")
+
+        assert path.exists()
