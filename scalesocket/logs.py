@@ -7,6 +7,7 @@ warnings) are led here too, quieter by one step: their `info` is our `debug`.
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ COLOURS: Final[Mapping[str, str]] = {
 BOLD: Final = "\x1b[1m"
 DIM: Final = "\x1b[2m"
 PLAIN: Final = "\x1b[0m"
+INDENT: Final = "    "
+"""Before each further line of an event."""
 NOISY: Final = ("watchfiles",)
 """Loggers of libraries that speak at every change of a file, even of our own log's."""
 
@@ -101,8 +104,11 @@ class StandardLibrary(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Log `record` under the name of its logger."""
         level = max((name for name in LEVELS if LEVELS[name] <= record.levelno), key=LEVELS.__getitem__, default="debug")
+        message = record.getMessage()
+        if record.name == "py.warnings":
+            message = message.partition("\n")[0]  # the next line repeats the source code
         try:
-            getattr(structlog.get_logger(), level)(record.getMessage(), logger=record.name, exc_info=record.exc_info)
+            getattr(structlog.get_logger(), level)(message, logger=record.name, exc_info=record.exc_info)
         except Exception:
             self.handleError(record)
 
@@ -143,6 +149,26 @@ def set_log(log_format: str, level: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def log_faults() -> None:
+    """Log what Python would print as a bare traceback: what ends the process or a thread, and what a finalizer raises."""
+    log = structlog.get_logger()
+
+    def fault(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            log.critical("the server failed", exc_info=(kind, error, trace))
+
+    def thread_fault(fault: threading.ExceptHookArgs) -> None:
+        if fault.exc_value is not None and not isinstance(fault.exc_value, SystemExit):
+            log.error("a thread failed", thread=fault.thread.name if fault.thread else None, exc_info=fault.exc_value)
+
+    def ignored_fault(fault: "sys.UnraisableHookArgs") -> None:
+        log.error(fault.err_msg or "exception ignored", where=repr(fault.object), exc_info=fault.exc_value)
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = fault, thread_fault, ignored_fault
+
+
 def describe_loss(lines: int, cause: str) -> str:
     """The event about lines that never got into the log, rendered like any other, whatever the level."""
     event = f"{lines} line{'' if lines == 1 else 's'} dropped {cause}"
@@ -163,17 +189,19 @@ def render_json(time: datetime, level: str, event: str, keys: Mapping[str, objec
 
 
 def render_text(time: datetime, level: str, event: str, keys: Mapping[str, object], error: str) -> str:
-    """One line for people without a terminal: time, level, event, `key=value`; then the traceback, if there is one."""
+    """One line for people without a terminal: time, level, event, `key=value`; the traceback is indented below it."""
+    event, _, more = event.partition("\n")
     words = " ".join(f"{key}={_value(value)}" for key, value in keys.items())
-    return f"{_timestamp(time)} {level.upper():<8} {printable(event)}{'  ' if words else ''}{words}{_below(error)}"
+    return f"{_timestamp(time)} {level.upper():<8} {printable(event)}{'  ' if words else ''}{words}{_below(more, error)}"
 
 
 def render_colours(time: datetime, level: str, event: str, keys: Mapping[str, object], error: str) -> str:
     """The same line for a terminal."""
+    event, _, more = event.partition("\n")
     words = " ".join(f"{DIM}{key}={PLAIN}{_value(value)}" for key, value in keys.items())
     clock = f"{time.astimezone():%H:%M:%S.%f}"[:-3]
     head = f"{DIM}{clock}{PLAIN} {COLOURS[level]}{level.upper():<8}{PLAIN} {BOLD}{printable(event)}{PLAIN}"
-    return f"{head}{'  ' if words else ''}{words}{_below(error)}"
+    return f"{head}{'  ' if words else ''}{words}{_below(more, error)}"
 
 
 _renderer: Final = Renderer(render_text)
@@ -203,8 +231,9 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _below(error: str) -> str:
-    return f"\n{error}" if error else ""
+def _below(*texts: str) -> str:
+    """The other lines of an event, indented, so that none can be taken for an event of its own."""
+    return "".join(f"\n{INDENT}{printable(line)}" for text in texts for line in text.splitlines())
 
 
 def _traceback(exc_info: object) -> str:

@@ -14,7 +14,7 @@ from scalesocket.cli.flags import FLAGS, nearest_word, parse_command_line
 from scalesocket.cli.original import APP_NAME, site_from_line
 from scalesocket.config.environment import check_environment
 from scalesocket.config.model import Site
-from scalesocket.logs import describe_loss, set_log
+from scalesocket.logs import describe_loss, log_faults, set_log
 from scalesocket.streams import unblock_output
 
 HELP: Final = """\
@@ -82,6 +82,7 @@ def run(site: Site) -> None:
     from scalesocket.supervisor import serve as serve_site
 
     set_log(site.server.log.format, site.server.log.level)
+    log_faults()
     for problem in check_environment(site):  # said, and no more: as with the original, rooms fail when they are opened
         structlog.get_logger().warning(problem.message)
     sys.exit(serve_site(site, announce=announce, options=Options(is_oneshot=site.apps[APP_NAME].oneshot)))

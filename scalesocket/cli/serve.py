@@ -13,7 +13,7 @@ from scalesocket.config.environment import check_environment
 from scalesocket.config.load import load_site_with_origins
 from scalesocket.config.problems import ConfigError, Severity, render_problems
 from scalesocket.config.values import Binds
-from scalesocket.logs import describe_loss, set_log
+from scalesocket.logs import describe_loss, log_faults, set_log
 from scalesocket.reload.overrides import Overrides
 from scalesocket.streams import unblock_output
 
@@ -58,5 +58,6 @@ def serve(
     from scalesocket.supervisor import serve as serve_site
 
     set_log(site.server.log.format, site.server.log.level)
+    log_faults()
     options = Options(loop=loop, is_watching=not no_watch, overrides=overrides)
     sys.exit(serve_site(site, announce=announce, options=options))

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 import structlog
@@ -101,6 +103,80 @@ def test_a_fault_of_ours_brings_its_traceback(capfd: pytest.CaptureFixture[str])
     text = capfd.readouterr().err
     assert text.count("ValueError: broken") == 2
     assert "Traceback" in json.loads(text.splitlines()[-1])["exception"]
+
+
+def test_a_traceback_is_indented_below_its_event_and_can_forge_no_other(capfd: pytest.CaptureFixture[str]) -> None:
+    set_log("text", "info")
+
+    try:
+        raise ValueError("broken\n2026-01-01T00:00:00.000Z ERROR    forged\x1b[2J")
+    except ValueError:
+        structlog.get_logger().exception("it failed\nbadly", app="chat")
+
+    head, *below = capfd.readouterr().err.splitlines()
+    assert head.endswith("ERROR    it failed  app=chat")
+    assert below[:2] == ["    badly", "    Traceback (most recent call last):"]
+    assert below[-1] == "    2026-01-01T00:00:00.000Z ERROR    forged\\x1b[2J"
+    assert all(line.startswith("    ") for line in below)
+
+
+FAULTS: Final = """
+import asyncio, gc, logging, sys, threading
+import structlog
+from scalesocket.logs import log_faults, set_log
+
+class Finalized:
+    def __del__(self): raise ValueError("in a finalizer")
+
+async def forgotten(): raise ValueError("in a task")
+
+async def main():
+    asyncio.get_running_loop().create_task(forgotten())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gc.collect()
+
+set_log(sys.argv[1], "info")
+log_faults()
+asyncio.run(main())
+Finalized()
+thread = threading.Thread(target=lambda: int("in a thread"))
+thread.start()
+thread.join()
+try:
+    int("in a library")
+except ValueError:
+    logging.getLogger("hypercorn.error").exception("it failed")
+raise ExceptionGroup("all", [ValueError("at the end")])
+"""
+WHERE: Final = ("in a task", "in a finalizer", "in a thread", "in a library", "at the end")
+
+
+def run_faults(log_format: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", FAULTS, log_format], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    return done.stderr.splitlines()
+
+
+def test_every_traceback_is_one_event_of_text() -> None:
+    lines = run_faults("text")
+
+    heads = [number for number, line in enumerate(lines) if not line.startswith("    ")]
+    assert len(heads) == len(WHERE), lines
+    for head, next_head, where in zip(heads, [*heads[1:], len(lines)], WHERE, strict=True):
+        assert re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z (ERROR|CRITICAL) ", lines[head])
+        assert any("Traceback (most recent call last):" in line for line in lines[head + 1 : next_head])
+        assert where in "".join(lines[head + 1 : next_head])
+
+
+def test_every_traceback_is_one_object_of_json() -> None:
+    events = [json.loads(line) for line in run_faults("json")]
+
+    assert len(events) == len(WHERE)
+    for event, where in zip(events, WHERE, strict=True):
+        assert event["level"] in ("error", "critical")
+        assert "Traceback (most recent call last):" in event["exception"]
+        assert where in event["exception"]
 
 
 def test_the_standard_library_is_led_here_without_its_chatter(capfd: pytest.CaptureFixture[str]) -> None:
