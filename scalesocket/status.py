@@ -64,6 +64,8 @@ class AppStatus:
     backend_starts: int
     backend_failures: int
     """Starts that failed."""
+    backend_crashes: int = 0
+    """Backends that ended by failure, and not because they were told to stop."""
     backend_exits: Mapping[str, int]
     """By `Exit.label`."""
     refusals: Mapping[str, int]

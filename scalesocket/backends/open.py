@@ -15,6 +15,7 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
 from scalesocket.backends.stdio import StdioBackend
 from scalesocket.backends.tcp import PortBackend, TargetBackend
+from scalesocket.config.describe import quote_command
 from scalesocket.config.model import App
 from scalesocket.errors import MAX_REASON, BackendError
 from scalesocket.poller import Poller
@@ -48,7 +49,7 @@ async def open_backend(
             return await _open_stdio(app, request, room, receiver, spawner)
         return await _open_port(app, request, room, receiver, spawner, ports)
     except BackendError as error:
-        what = {"command": list(app.command)} if app.command is not None else {"target": _target(app)}
+        what = {"command": quote_command(app.command)} if app.command is not None else {"target": _target(app)}
         log.error("cannot open backend", app=app.name, room=room, **what, error=str(error))
         verb = "start" if app.command is not None else "connect to"
         raise BackendError(_reason(verb, app.command[0] if app.command is not None else _target(app), str(error))) from error

@@ -1,16 +1,21 @@
 """`scalesocket status SITE`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import click
 
 from scalesocket.cli.asking import CONTROL, JSON, ask_server, to_json
+from scalesocket.cli.columns import format_table, terminal_width
 from scalesocket.cli.serve import SITE
 from scalesocket.control.messages import Status
 from scalesocket.logs import printable
 from scalesocket.status import AppStatus, SiteStatus
+
+APP_HEAD: Final = ("APP", "ROOMS", "CLIENTS", "STARTS", "FAILED", "CRASHED", "TARGET")
+ROOM_HEAD: Final = ("APP", "ROOM", "STATE", "CLIENTS", "PID")
 
 
 @click.command
@@ -22,11 +27,11 @@ def status(site_file: Path, rooms: bool, control: Path | None, form: str) -> Non
     """Show the apps of the running server, their rooms and clients, and how the last reload went."""
     found = ask_server(site_file, control, Status()).status
     assert found is not None
-    click.echo(to_json(found) if form == "json" else "\n".join(format_status(found, with_rooms=rooms)))
+    click.echo(to_json(found) if form == "json" else "\n".join(format_status(found, with_rooms=rooms, width=terminal_width())))
 
 
-def format_status(site: SiteStatus, *, with_rooms: bool) -> Iterable[str]:
-    """A few lines and a table for a terminal."""
+def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = None) -> Iterable[str]:
+    """A few lines and tables of at most `width` columns; None: as wide as need be."""
     state = "draining" if site.is_draining else "serving"
     applied = datetime.fromtimestamp(site.applied_at).astimezone().isoformat(sep=" ", timespec="seconds")
     clients = f"{site.connections} client{'' if site.connections == 1 else 's'}"
@@ -35,7 +40,7 @@ def format_status(site: SiteStatus, *, with_rooms: bool) -> Iterable[str]:
         yield click.style("the newest text of the site file was not applied:", fg="red")
         yield from (f"  {line}" for line in site.last_error.splitlines())
     yield ""
-    yield from _table(["APP", "ROOMS", "CLIENTS", "STARTS", "FAILED", "TARGET"], [_app_row(app) for app in site.apps])
+    yield from format_table(APP_HEAD, [_app_row(app) for app in site.apps], elastic="TARGET", width=width)
     if with_rooms:
         yield ""
         rows = [
@@ -43,23 +48,18 @@ def format_status(site: SiteStatus, *, with_rooms: bool) -> Iterable[str]:
             for app in site.apps
             for room in app.rooms
         ]
-        yield from _table(["APP", "ROOM", "STATE", "CLIENTS", "PID"], rows)
+        yield from format_table(ROOM_HEAD, rows, elastic="ROOM", width=width)
 
 
 def _app_row(app: AppStatus) -> list[str]:
     if not app.has_rooms and not app.rooms:
-        return [app.name, "-", "-", "-", "-", app.target]
+        return [app.name, *["-"] * (len(APP_HEAD) - 2), app.target]
     return [
         app.name,
         str(len(app.rooms)),
         str(app.connections),
         str(app.backend_starts),
         str(app.backend_failures),
+        str(app.backend_crashes),
         app.target,
     ]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

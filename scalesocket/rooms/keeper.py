@@ -21,6 +21,9 @@ class Keeper(Protocol):
     def room_failed(self, room: "Room") -> None:
         """Count a start that failed."""
 
+    def room_crashed(self, room: "Room") -> None:
+        """Count a backend that ended by failure, and not because it was told to stop."""
+
     def room_exited(self, room: "Room", end: Exit) -> None:
         """Count how a backend ended."""
 

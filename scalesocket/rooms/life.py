@@ -93,6 +93,7 @@ class Life:
                 end = await backend.wait_exit()
                 close = BACKEND_ENDED if end.status == 0 else Close(_code(end), str(end))
                 if not end.is_success:
+                    self._keeper.room_crashed(room)
                     log.warning("backend ended", app=room.app.name, room=room.name, pid=backend.pid, why=close.reason)
                 delay = self._restart_delay(close, is_success=end.is_success)
                 if delay is None:

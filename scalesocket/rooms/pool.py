@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from scalesocket.backends.backend import Exit
+from scalesocket.config.describe import describe_target
 from scalesocket.config.model import App
 from scalesocket.config.plan import with_live_changes
 from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, TOO_MANY_ROOMS, Close, CloseCode
@@ -70,6 +71,7 @@ class RoomPool:
         self._ended_counts = Counts()
         self._starts = 0
         self._failures = 0
+        self._crashes = 0
         self._exits: Counter[str] = Counter()
         self._open_backend = open_backend
         self._environment = environment
@@ -157,6 +159,7 @@ class RoomPool:
             counts=counts,
             backend_starts=self._starts,
             backend_failures=self._failures,
+            backend_crashes=self._crashes,
             backend_exits=dict(self._exits),
             refusals=dict(self.refusals),
         )
@@ -175,6 +178,10 @@ class RoomPool:
     def room_failed(self, room: Room) -> None:
         """Count a start that failed."""
         self._failures += 1
+
+    def room_crashed(self, room: Room) -> None:
+        """Count a backend that ended by failure."""
+        self._crashes += 1
 
     def room_exited(self, room: Room, end: Exit) -> None:
         """Count how a backend ended."""
@@ -258,15 +265,3 @@ def contained(room: Room) -> Iterator[None]:
         yield
     except Exception:
         log.exception("room failed", app=room.app.name, room=room.name)
-
-
-def describe_target(app: App) -> str:
-    """What the rooms of an app run or connect to, in words: `python3 pong.py`, `tcp 127.0.0.1:4000`, `unix /run/mud.sock`.
-
-    For an app without rooms: `pages`.
-    """
-    if not app.has_rooms:
-        return "pages"
-    if app.command is not None:
-        return " ".join(app.command) + (f" (tcp, port {app.port})" if app.port is not None else "")
-    return f"tcp {app.tcp}" if app.tcp is not None else f"unix {app.unix}"

@@ -135,7 +135,7 @@ async def test_a_command_that_does_not_exist_is_named(open_room: Opener, logged:
 
     (event,) = logged
     assert event["event"] == "cannot open backend"
-    assert (event["app"], event["room"], event["command"]) == ("app", "lobby", ["no-such-program", "--flag"])
+    assert (event["app"], event["room"], event["command"]) == ("app", "lobby", "no-such-program --flag")
 
 
 async def test_a_program_is_looked_up_in_the_path_of_its_environment(open_room: Opener, tmp_path: Path) -> None:

@@ -36,6 +36,17 @@ def test_an_app_without_a_target_is_shown_as_pages() -> None:
     assert "ws://" not in said
 
 
+def test_a_command_is_cut_to_the_width_of_the_terminal() -> None:
+    apps = {"chat": App(name="chat", command=("sh", "-c", "while true\ndo sleep 1; done # " + "x" * 80))}
+    site = Site(server=Server(), apps=apps)
+
+    for width, end in ((80, "  sh -c $'while true\\ndo sleep 1; done # x…"), (None, "x'"), (41, "ROOM")):
+        lines = click.unstyle(format_banner(["127.0.0.1:9000"], site, width)).splitlines()
+        line = next(line for line in lines if "/ROOM" in line)
+        assert line.endswith(end), width
+        assert width is None or len(line) <= width
+
+
 def test_a_listener_on_every_interface_is_shown_as_this_machine() -> None:
     said = banner("0.0.0.0:9000", app=App(name="app", mount="/", command=("cat",)))
 

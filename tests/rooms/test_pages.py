@@ -69,7 +69,7 @@ async def test_status_shows_it_as_pages(serve_express: Serve, tmp_path: Path) ->
     lines = click.unstyle("\n".join(format_status(site.gateway.status(), with_rooms=True))).splitlines()
 
     assert [line.split() for line in lines[2:5]] == [
-        ["APP", "ROOMS", "CLIENTS", "STARTS", "FAILED", "TARGET"],
-        ["home", "-", "-", "-", "-", "pages"],
-        ["chat", "0", "0", "0", "0", "cat"],
+        ["APP", "ROOMS", "CLIENTS", "STARTS", "FAILED", "CRASHED", "TARGET"],
+        ["home", "-", "-", "-", "-", "-", "pages"],
+        ["chat", "0", "0", "0", "0", "0", "cat"],
     ]
