@@ -1,5 +1,6 @@
 """`scalesocket serve SITE`."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from scalesocket.cli.banner import announce
 from scalesocket.config.environment import check_environment
 from scalesocket.config.load import load_site_with_origins
+from scalesocket.config.model import Site
 from scalesocket.config.problems import ConfigError, Severity, render_problems
 from scalesocket.config.values import Binds
+from scalesocket.control.address import ControlTakenError, control_paths
+from scalesocket.control.client import find_server
 from scalesocket.logs import describe_loss, log_faults, set_log
 from scalesocket.reload.overrides import Overrides
 from scalesocket.streams import unblock_output
@@ -54,6 +58,7 @@ def serve(
         raise ConfigError([*loaded.warnings, *lacks])
     if warnings := [*loaded.warnings, *lacks]:
         click.echo(render_problems(warnings), err=True)
+    _refuse_second_server(site, site_file)
     from scalesocket.supervisor import Options  # here, because it takes longer to load than `check` takes to run
     from scalesocket.supervisor import serve as serve_site
 
@@ -61,3 +66,14 @@ def serve(
     log_faults()
     options = Options(loop=loop, is_watching=not no_watch, overrides=overrides)
     sys.exit(serve_site(site, announce=announce, options=options))
+
+
+def _refuse_second_server(site: Site, site_file: Path) -> None:
+    """Raise ControlTakenError if another server runs this site file, before anything listens or says so."""
+    pid = find_server(control_paths(site.server.control, site.path))
+    if pid is not None:
+        name = shlex.quote(str(site_file))
+        raise ControlTakenError(
+            f"{site_file} is being served already, by process {pid} "
+            f"(scalesocket status {name} shows it, scalesocket reload {name} applies an edit)"
+        )

@@ -1,6 +1,7 @@
 """The command line's end of the control socket. Blocking: one request, one answer."""
 
 import socket
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,27 @@ def ask(paths: Sequence[Path], request: Request, timeout: float = TIMEOUT) -> An
     if answer.error is not None:
         raise (SiteRefusedError if answer.is_site_wrong else ControlError)(answer.error)
     return answer
+
+
+def find_server(paths: Sequence[Path]) -> int | None:
+    """The process that listens where a server would open its control socket: at one of `paths` in the folder of the first."""
+    for path in paths:
+        if path.parent != paths[0].parent:
+            break
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(str(path))
+            except OSError:
+                continue
+            return pid_behind(probe)
+    return None
+
+
+def pid_behind(connection: socket.socket) -> int:
+    """The process that called `listen` for the socket at the other end."""
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(pid)
 
 
 def _connect(paths: Sequence[Path]) -> socket.socket:

@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
 from scalesocket.control.address import ControlError, ControlTakenError, control_paths, is_own_folder, make_private
+from scalesocket.control.client import pid_behind
 from scalesocket.control.messages import Answer, Request
 from scalesocket.errors import ScalesocketError
 
@@ -305,4 +306,6 @@ def _clear(place: Path) -> None:
         except OSError as error:
             raise ControlError(f"{place}: cannot tell whether a server is behind it ({error.strerror or error})") from error
         else:
-            raise ControlTakenError(f"{place}: another server runs this site (its control socket answers)")
+            raise ControlTakenError(
+                f"{place}: another server runs this site, process {pid_behind(probe)} (its control socket answers)"
+            )

@@ -493,13 +493,28 @@ def test_without_a_server_there_is_nobody_to_ask(file: Path) -> None:
         assert "no server runs this site" in done.err
 
 
-def test_a_second_server_of_the_same_file_is_refused(file: Path) -> None:
-    with serving("serve", str(file)):
+def test_a_second_server_of_the_same_file_is_refused_before_it_listens(file: Path) -> None:
+    with serving("serve", str(file)) as server:
         done = scalesocket_process("serve", str(file))
+        taken = scalesocket_process("serve", "--bind", f"127.0.0.1:{server.port}", str(file))
 
-    assert done.code == 1
-    assert "another server runs this site" in done.err
-    assert "Traceback" not in done.err
+    for refused in (done, taken):
+        assert refused.code == 1
+        assert refused.out == ""
+        message = f"Error: {file} is being served already, by process {server.process.pid} "
+        assert refused.err.startswith(message)
+        assert f"scalesocket status {file}" in refused.err
+        assert f"scalesocket reload {file}" in refused.err
+        assert len(refused.err.splitlines()) == 1
+
+
+def test_a_site_is_served_again_after_its_server_was_killed(file: Path) -> None:
+    with serving("serve", str(file)) as server:
+        server.process.kill()
+        server.wait_ended()
+
+    with serving("serve", str(file)) as server:
+        assert server.port
 
 
 def test_level_and_format_of_the_log_change_with_an_edit(file: Path) -> None:
