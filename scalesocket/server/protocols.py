@@ -1,27 +1,33 @@
-"""HTTP/2 as Hypercorn speaks it, bounded: what is different here from Hypercorn's own class.
+"""HTTP/1.1 and HTTP/2 as Hypercorn speaks them, bounded: what is different here from Hypercorn's own classes.
 
-Hypercorn makes its protocols by name, so `install_protocols` puts this one in its place, for the general lane and for a
+Hypercorn makes its protocols by name, so `install_protocols` puts these in their place, for the general lane and for a
 stock Hypercorn that runs our app.
 """
 
 import time
 from collections import OrderedDict
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Final
 
 import anyio
 import anyio.lowlevel
 import h2.events
+import h11
 import hypercorn.protocol
 import structlog
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11Protocol
 from priority.priority import DeadlockError, DuplicateStreamError, MissingStreamError
 
+from scalesocket.admission import is_trusted
+from scalesocket.config.model import Server
 from scalesocket.config.units import KiB
-from scalesocket.wire.http2 import ErrorCode, Http2Error, Inflow
+from scalesocket.gateway import Gateway
+from scalesocket.wire.http2 import ErrorCode, Http2Error, Inflow, encode_refusal
 
 log = structlog.get_logger("http2")
 
@@ -31,6 +37,16 @@ GOODBYE: Final = 1.0
 """Seconds in which a peer may take the GOAWAY frame that says why it is cut."""
 LAST_READ: Final = 256 * KiB
 """Bytes that are still read, and dropped, from a peer that is cut."""
+NO_HTTP2: Final = "HTTP/2 without TLS is for loopback and for trusted_proxies: use HTTP/1.1"
+
+
+class Http1(H11Protocol):
+    """HTTP/1.1, which becomes HTTP/2 by prior knowledge alone: `Upgrade: h2c` is ignored (RFC 9113 3.1)."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Leave HTTP/1.1 when the first request is the preface of HTTP/2."""
+        if event.method == b"PRI" and not self.keep_alive_requests:
+            await super()._check_protocol(event)
 
 
 class RoundRobin:
@@ -94,6 +110,8 @@ class Http2(H2Protocol):
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
+        self._gateway = getattr(getattr(self.app, "app", None), "gateway", None)  # not behind another ASGI app
+        self._server = self._gateway.site.server if isinstance(self._gateway, Gateway) else Server()
         self._peer = self.client[0] if self.client is not None else ""
         self._is_over = False
         self._left = anyio.Event()
@@ -101,6 +119,14 @@ class Http2(H2Protocol):
         self._inflow = Inflow(self.streams, time.monotonic())
         self.priority = RoundRobin()  # type: ignore[assignment]
         self.connection.remote_settings = KnownSettings(client=True)
+
+    async def initiate(self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None) -> None:
+        """Begin; without TLS only with a trusted proxy, or on the same machine."""
+        if self.ssl or self.client is None or is_loopback(self._peer) or is_trusted(self._peer, self._server.trusted_proxies):
+            await super().initiate(headers, settings)
+        else:
+            log.info("HTTP/2 without TLS was refused", peer=self._peer)
+            await self._end(encode_refusal(ErrorCode.HTTP_1_1_REQUIRED, NO_HTTP2))
 
     async def handle(self, event: Event) -> None:
         """Take what was received, piece by piece, or the end of the connection."""
@@ -171,6 +197,12 @@ class Http2(H2Protocol):
             await self.send(Closed())
 
 
+def is_loopback(address: str) -> bool:
+    """Whether it is an address of the same machine."""
+    ip = ip_address(address.partition("%")[0])
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
 def install_protocols() -> None:
-    """Have Hypercorn speak this from now on. Calls may repeat."""
-    vars(hypercorn.protocol).update(H2Protocol=Http2)
+    """Have Hypercorn speak these from now on. Calls may repeat."""
+    vars(hypercorn.protocol).update(H11Protocol=Http1, H2Protocol=Http2)

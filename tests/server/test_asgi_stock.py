@@ -129,7 +129,7 @@ async def test_a_wrong_site_file_is_refused_with_its_place(wrong_site: Path) -> 
     assert process.returncode != 0
 
 
-async def test_a_flood_of_http2_frames_is_cut(site: Path) -> None:
+async def test_floods_of_http2_and_upgrades_to_it_get_nowhere(site: Path) -> None:
     async with run_hypercorn(site) as process:
         port = await wait_port(process)
         attacker = Attacker(port, make_flood("PRIORITY"))
@@ -139,3 +139,7 @@ async def test_a_flood_of_http2_frames_is_cut(site: Path) -> None:
         finally:
             await asyncio.to_thread(attacker.stop)
         assert attacker.end == "ENHANCE_YOUR_CALM"
+
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(f"http://127.0.0.1:{port}/health", headers={"Connection": "Upgrade", "Upgrade": "h2c"})
+        assert (answer.status_code, answer.http_version) == (200, "HTTP/1.1")

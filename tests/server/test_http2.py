@@ -7,16 +7,24 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from h2.settings import SettingCodes
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.typing import ConnectionState
 from priority.priority import DeadlockError, DuplicateStreamError, MissingStreamError
 
 from scalesocket.config.model import App
 from scalesocket.server import handover
-from scalesocket.server.protocols import KnownSettings, RoundRobin
-from tests.playing import Playground, open_playground
+from scalesocket.server.asgi import GeneralLane
+from scalesocket.server.protocols import NO_HTTP2, Http2, KnownSettings, RoundRobin
+from scalesocket.wire.http2 import PREFACE, ErrorCode, FrameType, encode_frame_header, encode_refusal
+from tests.playing import DEADLINE, Playground, keep_alive_connection, open_playground
 from tests.server.general import make_site
 from tests.server.http2 import Http2Client, open_http2
 
@@ -172,6 +180,69 @@ async def test_a_connection_that_never_asks_for_anything_is_cut(playground: Play
             await reader.read(-1)
 
     writer.close()
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_an_upgrade_to_h2c_is_ignored(playground: Playground, is_first: bool) -> None:
+    sock = await (playground.connect() if is_first else keep_alive_connection(playground.port))
+    reader, writer = await asyncio.open_connection(sock=sock)
+
+    writer.write(
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings, close\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+    )
+
+    async with asyncio.timeout(DEADLINE):
+        answer = await reader.read()
+    writer.close()
+    assert (answer.startswith(b"HTTP/1.1 200 "), answer.endswith(b'{"status":"ok"}')) == (True, True)
+
+
+async def test_a_connection_of_http1_does_not_become_http2(playground: Playground) -> None:
+    reader, writer = await asyncio.open_connection(sock=await keep_alive_connection(playground.port))
+
+    writer.write(PREFACE + encode_frame_header(0, FrameType.SETTINGS))
+
+    async with asyncio.timeout(DEADLINE):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 4")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("client", "trusted", "ssl", "is_served"),
+    [
+        ("203.0.113.5", [], False, False),
+        ("2001:db8::5", [], False, False),
+        ("203.0.113.5", [], True, True),
+        ("203.0.113.5", ["203.0.113.0/24"], False, True),
+        ("127.0.0.1", [], False, True),
+        ("::1", [], False, True),
+        ("::ffff:127.0.0.1", [], False, True),
+        (None, [], False, True),
+    ],
+)
+async def test_prior_knowledge_without_tls_is_for_proxies_and_the_same_machine(
+    anyio_backend: Any, client: str | None, trusted: list[str], ssl: bool, is_served: bool
+) -> None:
+    sent = bytearray()
+
+    async def send(event: Event) -> None:
+        if isinstance(event, RawData):
+            sent.extend(event.data)
+
+    async with open_playground(make_site(CHAT, trusted_proxies=trusted)) as playground:
+        loop = asyncio.get_running_loop()
+        app = ASGIWrapper(cast(Any, GeneralLane(playground.gateway, cast(Any, None))))
+        async with TaskGroup(loop) as tasks:
+            address = (client, 40000) if client else None
+            http2 = Http2(app, Config(), WorkerContext(None), tasks, ConnectionState({}), ssl, address, None, send)
+            await http2.initiate()
+            await http2.handle(RawData(PREFACE + encode_frame_header(0, FrameType.SETTINGS)))
+            await http2.handle(Closed())
+
+    assert (b"trusted_proxies" not in sent) == is_served
+    if not is_served:
+        assert sent == encode_refusal(ErrorCode.HTTP_1_1_REQUIRED, NO_HTTP2)
 
 
 def test_settings_without_a_meaning_are_forgotten() -> None:

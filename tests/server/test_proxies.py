@@ -1,0 +1,154 @@
+"""The proxies of docs/recipes.md, real ones, with the configuration that stands there."""
+
+import asyncio
+import re
+import shutil
+import socket
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from websockets.asyncio.client import connect
+
+from scalesocket.config.model import App
+from scalesocket.wire.http2 import PREFACE
+from tests.examples.test_docs import ROOT, find_blocks
+from tests.playing import DEADLINE, Player, Playground, open_playground
+from tests.server.general import make_site
+
+pytestmark = pytest.mark.anyio
+
+RECIPES: Final = ROOT / "docs" / "recipes.md"
+CHAT: Final = App(name="chat", command=["cat"])
+UPGRADE: Final = b"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+MAP: Final = "proxy_set_header Upgrade $ws_upgrade;\n        proxy_set_header Connection $ws_connection;"
+NO_MAP: Final = 'proxy_set_header Upgrade $http_upgrade;\n        proxy_set_header Connection "upgrade";'
+"""What many recipes on the web have."""
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture
+async def site(anyio_backend: Any) -> AsyncIterator[Playground]:
+    async with open_playground(make_site(CHAT, trusted_proxies=["127.0.0.1/32"])) as playground:
+        yield playground
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def recipe(language: str, **changes: str) -> str:
+    """The configuration of docs/recipes.md, with some of its text replaced."""
+    (text,) = find_blocks(RECIPES, language)
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+@asynccontextmanager
+async def run(port: int, *words: str, **environ: str) -> AsyncIterator[None]:
+    """Run a proxy until the block ends; it listens on `port` when the block begins."""
+    process = await asyncio.create_subprocess_exec(*words, env=environ, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
+    try:
+        await wait_listening(process, port)
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+async def wait_listening(process: Process, port: int) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionError:
+                assert process.returncode is None, (await process.communicate())[1].decode()
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
+
+
+@asynccontextmanager
+async def run_nginx(folder: Path, server: int, **changes: str) -> AsyncIterator[int]:
+    """Run nginx before the server on that port; give its own port."""
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if nginx is None:
+        pytest.skip("needs nginx (apt-get install nginx-light)")
+    port = free_port()
+    text = recipe("nginx", **{"listen 80;": f"listen 127.0.0.1:{port};", "127.0.0.1:9000": f"127.0.0.1:{server}"}, **changes)
+    temporary = "".join(f"{name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log stderr;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{temporary}{text}}}\n"
+    )
+    async with run(port, nginx, "-p", str(folder), "-c", str(config), "-e", "stderr"):
+        yield port
+
+
+@asynccontextmanager
+async def run_caddy(folder: Path, server: int) -> AsyncIterator[int]:
+    """Run Caddy before the server on that port; give its own port."""
+    caddy = shutil.which("caddy")
+    if caddy is None:
+        pytest.skip("needs Caddy (apt-get install caddy)")
+    port = free_port()
+    text = recipe("caddyfile", **{"play.example {": f"http://127.0.0.1:{port} {{", "127.0.0.1:9000": f"127.0.0.1:{server}"})
+    config = folder / "Caddyfile"
+    text = re.sub(r" *stream_close_delay .*\n", "", text)  # Debian 12 has Caddy 2.6
+    config.write_text(f"{{\nadmin off\n}}\n{text}")
+    words = ("run", "--config", str(config), "--adapter", "caddyfile")
+    async with run(port, caddy, *words, HOME=str(folder), XDG_DATA_HOME=str(folder), XDG_CONFIG_HOME=str(folder)):
+        yield port
+
+
+async def ask(port: int, path: bytes = b"/health", upgrade: bytes = b"h2c", then: bytes = b"") -> bytes:
+    """Ask for an upgrade, and send more on the same connection; return the first line of the first answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(UPGRADE % (path, b"127.0.0.1:%d" % port, upgrade) + then)
+        async with asyncio.timeout(DEADLINE):
+            return await reader.readline()
+    finally:
+        writer.close()
+
+
+async def check_proxy(site: Playground, port: int) -> None:
+    """Websockets pass, and no other upgrade does."""
+    player = Player(await connect(f"ws://127.0.0.1:{port}/chat/lobby", proxy=None, compression=None))
+    site.players.append(player)
+    await player.say("hello")
+    await player.hear("hello")
+
+    assert (await ask(port)).startswith(b"HTTP/1.1 200 ")
+    assert (await ask(port, then=PREFACE)).startswith(b"HTTP/1.1 200 ")
+    assert (await ask(port, upgrade=b"spdy/3")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_nginx_passes_websockets_and_no_other_upgrade(site: Playground, tmp_path: Path) -> None:
+    async with run_nginx(tmp_path, site.port) as port:
+        await check_proxy(site, port)
+        assert (await ask(port, b"/metrics")).startswith(b"HTTP/1.1 403 ")
+
+
+async def test_nginx_that_forwards_every_upgrade_opens_no_tunnel(site: Playground, tmp_path: Path) -> None:
+    async with run_nginx(tmp_path, site.port, **{MAP: NO_MAP, 'proxy_set_header HTTP2-Settings "";': ""}) as port:
+        await check_proxy(site, port)
+
+
+async def test_caddy_passes_websockets_and_no_other_upgrade(site: Playground, tmp_path: Path) -> None:
+    async with run_caddy(tmp_path, site.port) as port:
+        await check_proxy(site, port)
