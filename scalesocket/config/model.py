@@ -266,7 +266,11 @@ class App(Table):
     ] = None
     join_message: Annotated[
         str | None,
-        live('template written to the backend when a client joins; `""` for none', default=f"`{JSON_JOIN}` with json, else none"),
+        live(
+            'template written to the backend when a client joins; `""` for none. In JSON, put quotes around a placeholder that '
+            'is a text: `"name":"#QUERY_NAME"`; without them a name such as `1e5` is a number',
+            default=f"`{JSON_JOIN}` with json, else none",
+        ),
     ] = Field(default_factory=_default_join)
     leave_message: Annotated[
         str | None,

@@ -1,4 +1,5 @@
 import json
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -70,6 +71,28 @@ def test_where_json_wants_a_value_it_gets_a_number_or_a_string(value: str | None
     rendered = render('{"a": #QUERY_A}', query="" if value is None else f"a={value}")
 
     assert json.loads(rendered) == {"a": written}
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("1e5", "1e5"),
+        ("7", "7"),
+        ("1.50", "1.50"),
+        ("null", "null"),
+        ("#QUERY_A", "%23QUERY_A"),
+        ('"', "%22"),
+        (None, "#QUERY_A"),
+    ],
+)
+def test_within_quotes_a_value_is_always_a_string(value: str | None, written: str) -> None:
+    rendered = render('{"a": "#QUERY_A"}', query="" if value is None else f"a={quote(value)}")
+
+    assert json.loads(rendered) == {"a": written}
+
+
+def test_a_room_is_a_string_within_quotes() -> None:
+    assert render('["#ROOM", #ROOM]', room="7") == '["7", 7]'
 
 
 @pytest.mark.parametrize(
