@@ -93,6 +93,10 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     terminal = Terminal(tmp_path)
     yield terminal
     terminal.hang_up()
+    for process in Path("/proc").glob("[0-9]*"):  # servers of shells, if a test has failed
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == tmp_path:
+                os.kill(int(process.name), signal.SIGKILL)
     terminal.ready.close()
 
 
