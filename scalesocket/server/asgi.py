@@ -23,6 +23,7 @@ from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.server.handover import ASKED, PEER, PROXIED
 from scalesocket.server.http.app import create_http_app
+from scalesocket.server.http.views import REQUEST
 from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.only_worker import claim_only_worker
 from scalesocket.server.protocols import CUT, install_protocols
@@ -111,6 +112,7 @@ class GeneralLane:
         if refusal is not None:
             await refuse_page(refusal, request, send)
         else:
+            scope[REQUEST] = request
             await self._http(scope, receive, send)  # type: ignore[arg-type]
 
     async def _serve_websocket(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:

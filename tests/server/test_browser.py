@@ -1,14 +1,17 @@
 """What a real browser makes of the pages and files of a site."""
 
 import gzip
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from websockets.sync.client import connect
 
 from tests.examples.listening import run_until_listening
 
@@ -23,6 +26,8 @@ FLAGS: Final = (
     "--disable-sync",
 )
 SERVE: Final = (sys.executable, "-m", "scalesocket", "serve", "--bind", "127.0.0.1:0")
+PATIENCE: Final = 15_000
+"""Milliseconds a page may take to show what changed."""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt-get install chromium)")
 
@@ -64,3 +69,110 @@ def test_a_compressed_export_loads_and_is_isolated_for_threads(browser: Browser,
 
         expect(page).to_have_title("ready true levels true")
         page.close()
+
+
+SITE: Final = """
+[apps.chat]
+command = "cat"
+room_pattern = ".+"
+origins = ["*"]
+[apps.whiteboard-of-the-whole-company]
+command = "cat"
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """The file of a site and the address it is served at."""
+    file = tmp_path / "site.toml"
+    file.write_text(SITE)
+    with run_until_listening(*SERVE, str(file)) as address:
+        yield file, address
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open a URL; at the end nothing may have been written to the console, by the browser or a script."""
+    complaints: list[str] = []
+    contexts = []
+
+    def visit(url: str, **options: Any) -> Page:
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.goto(url)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.mark.parametrize("path", ["/", "/chat/"])
+def test_rooms_come_and_go_on_an_open_page_whatever_they_are_called(
+    site: tuple[Path, str], visit: Callable[..., Page], path: str
+) -> None:
+    _, address = site
+    page = visit(f"http://{address}{path}")
+    name = "<img src=x onerror=alert(1)>"
+
+    with connect(f"ws://{address}/chat/{quote(name)}"), connect(f"ws://{address}/chat/{quote(name)}"):
+        room = page.locator(".rooms li", has_text=name)
+        expect(room).to_have_text(re.compile(r"2$"), timeout=PATIENCE)
+
+    expect(room).to_have_count(0, timeout=PATIENCE)
+
+
+def test_an_open_front_page_follows_an_edit_of_the_site(site: tuple[Path, str], visit: Callable[..., Page]) -> None:
+    file, address = site
+    page = visit(f"http://{address}/")
+
+    file.write_text(SITE + '[apps.later]\ncommand = "cat"\n')
+
+    expect(page.locator("h2", has_text="later")).to_be_visible(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("path", ["/", "/whiteboard-of-the-whole-company/"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_fit_a_phone_and_are_readable(
+    site: tuple[Path, str], visit: Callable[..., Page], path: str, scheme: str
+) -> None:
+    _, address = site
+    with connect(f"ws://{address}/whiteboard-of-the-whole-company/{'long' * 32}"):
+        page = visit(f"http://{address}{path}", viewport={"width": 320, "height": 640}, color_scheme=scheme)
+
+        for details in page.locator("summary").all():
+            details.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        ground, ink = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("backgroundColor", "color"))
+        assert contrast(ground, ink) > 7
+
+
+def test_a_line_to_connect_is_copied_and_works(site: tuple[Path, str], visit: Callable[..., Page]) -> None:
+    _, address = site
+    page = visit(f"http://{address}/chat/", permissions=["clipboard-read", "clipboard-write"])
+
+    line = page.locator(".line", has_text="new WebSocket")
+    line.hover()
+    line.get_by_role("button", name="Copy").click()
+    expect(line.get_by_role("button", name="Copied")).to_be_visible()
+
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith(f'new WebSocket("ws://{address}/chat/ROOM")')
+    page.evaluate(f"() => {{ {copied} }}")
+    expect(page.locator(".rooms li", has_text="ROOM")).to_be_visible(timeout=PATIENCE)
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of two colours' luminance (WCAG 2, 1.4.3)."""
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -246,7 +246,7 @@ ELSEWHERE = (
     b"/chat/sub/empty",
     b"/chat/sub/empty/",
     b"/chat/" + b"a" * 5000,
-    b"/plain/",
+    b"/plain/index.html",
     b"/nobody/",
 )
 

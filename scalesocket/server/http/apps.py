@@ -1,49 +1,16 @@
-"""`/api/apps/`: the apps of the running site. `/`: the same as a page with links, where no app is mounted there."""
+"""`/api/apps/`: the apps of the running site."""
 
-from collections.abc import Iterable
-from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
-from scalesocket.config.model import App, Site
+from scalesocket.config.model import App
 from scalesocket.server.http.answers import answer_json
 from scalesocket.status import AppStatus
 
 if TYPE_CHECKING:
     from scalesocket.gateway import Gateway
-
-PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>scalesocket</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 4rem auto; padding: 0 1rem }}
-table {{ width: 100%; border-collapse: collapse }}
-th {{ text-align: left; font-weight: 500; opacity: .6 }}
-th, td {{ padding: .5rem 1rem .5rem 0; border-bottom: 1px solid color-mix(in srgb, currentColor 15%, transparent) }}
-td {{ overflow-wrap: anywhere }}
-td.number, th.number {{ text-align: right; padding: .5rem 0 .5rem .75rem }}
-code {{ font-size: .9em }}
-</style>
-</head>
-<body>
-<h1>scalesocket</h1>
-<table>
-<thead><tr><th>App</th><th>Websocket</th><th class="number">Rooms</th><th class="number">Clients</th></tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table>
-</body>
-</html>
-"""
-POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 
 
 def apps_blueprint(gateway: "Gateway") -> Blueprint:
@@ -90,18 +57,3 @@ def target_of(app: AppStatus, settings: App) -> str | None:
     if not settings.has_rooms:
         return None
     return app.target if settings.command is None else settings.command[0]
-
-
-def answer_index(site: Site, apps: Iterable[AppStatus]) -> Response:
-    """A page that lists the apps; the names of those with static files are links."""
-    pages = {app.mount for app in site.apps.values() if app.static}
-    rows = "\n".join(row_of(app, is_page=app.mount in pages) for app in apps)
-    return Response(PAGE.format(rows=rows), content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
-
-
-def row_of(app: AppStatus, *, is_page: bool) -> str:
-    """One line of the page."""
-    name, mount = escape(app.name), escape(app.mount)
-    shown = f'<a href="{mount}/">{name}</a>' if is_page else name
-    numbers = "".join(f'<td class="number">{number}</td>' for number in (len(app.rooms), app.connections))
-    return f"<tr><td>{shown}</td><td><code>{mount}/ROOM</code></td>{numbers}</tr>"

@@ -12,12 +12,11 @@ from quart import Blueprint, Response, request
 from quart.wrappers.response import DataBody, ResponseBody
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
-from scalesocket.admission import root_app
 from scalesocket.config.units import KiB
 from scalesocket.server.http.answers import answer_error
-from scalesocket.server.http.apps import answer_index
 from scalesocket.server.http.files import FolderWithoutSlash, NotAcceptable, OpenFile, open_file
 from scalesocket.server.http.mounts import split_mount
+from scalesocket.server.http.visitors import Visitors
 
 if TYPE_CHECKING:
     from scalesocket.gateway import Gateway
@@ -32,8 +31,9 @@ VARY: Final = {"Vary": "Accept-Encoding"}
 
 
 def static_blueprint(gateway: "Gateway") -> Blueprint:
-    """Static files of one gateway's apps; the list of apps at `/`; else 404, with a hint where a websocket would do."""
+    """Static files of one gateway's apps; the pages for visitors; else 404, with a hint where a websocket would do."""
     blueprint = Blueprint("static", __name__)
+    visitors = Visitors(gateway)
 
     @blueprint.get("/")
     @blueprint.get("/<path:_>")
@@ -42,19 +42,20 @@ def static_blueprint(gateway: "Gateway") -> Blueprint:
         raw_path: bytes = request.scope["raw_path"]
         if not raw_path.startswith(b"/"):
             return answer_error(404, "not found")
-        site = gateway.site
-        if raw_path == b"/" and site.server.api and root_app(site) is None:
-            return answer_index(site, gateway.status().apps)
-        found = split_mount(site, raw_path.decode("latin-1"))
+        found = split_mount(gateway.site, raw_path.decode("latin-1"))
         if found is None:
-            return answer_error(404, "not found")
+            return await visitors.answer_front() if raw_path == b"/" else answer_error(404, "not found")
         app, rest = found
         if app.static is not None:
             answer = await answer_file(app.static, rest.encode("latin-1"))
             if answer is not None:
                 add_headers(answer, app.static_headers)
                 return answer
-        if app.has_rooms and rest.count("/") == 1 and rest != "/":
+        if raw_path == b"/":
+            return await visitors.answer_front()
+        if app.has_rooms and rest in ("", "/"):
+            return await visitors.answer_app(app)
+        if app.has_rooms and rest.count("/") == 1:
             return answer_error(404, "not found (a room of this app is joined by a websocket)")
         return answer_error(404, "not found")
 
