@@ -2,15 +2,14 @@
 
 The program is the whole server of the game and knows nothing of networks. It reads one JSON object per line from
 stdin, each marked with the client it came from (`_from`), and writes one JSON object per line to stdout, for everyone or
-for the clients in `_to`. Only the server writes `_event`: a client cannot pretend that somebody joined or left.
-Only the Python standard library is needed.
+for the clients in `_to`. Only the Python standard library is needed.
 
-    in   {"_event": "join", "_from": 1, "name": "Ann"}  a client joined: the join message of the site file
+    in   {"_event": "join", "_from": 1, "name": "Ann"}   a client came (the join message of the site file)
          {"t": "Steer", "_from": 1, "x": 1, "y": 0}   pull this way from now on, at most 1 long
          {"t": "Dash", "_from": 1}
          {"_event": "leave", "_from": 1}
     out  {"t": "Welcome", "_to": 1, "id": 1, "width": 1600, "height": 900, "goal": 15}
-         {"t": "Names", "names": {"1": "Ann"}}        after each join and leave
+         {"t": "Names", "names": {"1": "Ann"}}        after each Join and Leave
          {"t": "State", "n": 7, "players": [[id, x, y, stars, is_dashing], …], "stars": [[x, y], …]}
          {"t": "Won", "id": 1}                        the next round starts at once
 """
@@ -44,16 +43,18 @@ class Player:
         self.name = name
         self.x, self.y = random.uniform(RADIUS, WIDTH - RADIUS), random.uniform(RADIUS, HEIGHT - RADIUS)
         self.vx = self.vy = 0.0
-        self.pull = (0.0, 0.0)
+        self.pull = self.heading = (0.0, 0.0)  # the heading stays when the pull ends: a dash goes there
         self.stars = 0
         self.dashed_at = -DASH_REST
 
     def steer(self, x, y):
         length = max(1.0, math.hypot(x, y))
         self.pull = (x / length, y / length)
+        if x or y:
+            self.heading = self.pull
 
     def dash(self, now):
-        x, y = self.pull
+        x, y = self.heading
         if now - self.dashed_at >= DASH_REST and (x or y):
             self.dashed_at = now
             self.vx += x * DASH
@@ -97,19 +98,19 @@ class Arena:
         return random.uniform(edge, WIDTH - edge), random.uniform(edge, HEIGHT - edge)
 
     def receive(self, message):
-        sender = message.get("_from")
+        sender = message["_from"]
         player = self.players.get(sender)
         match message:
             case {"_event": "join"}:
-                name = unquote(str(message.get("name") or ""))[:24] or f"guest {sender}"
-                self.players[sender] = Player(name)
+                self.players[sender] = Player(name_of(message))
                 yield {"t": "Welcome", "_to": sender, "id": sender, "width": WIDTH, "height": HEIGHT, "goal": GOAL}
                 yield self.names()
             case {"_event": "leave"} if player:
                 del self.players[sender]
                 yield self.names()
             case {"t": "Steer", "x": int() | float() as x, "y": int() | float() as y} if player:
-                player.steer(x, y)
+                if abs(x) <= 1 and abs(y) <= 1:  # false for what is no number and for what is too large
+                    player.steer(x, y)
             case {"t": "Dash"} if player:
                 player.dash(self.now)
 
@@ -172,6 +173,22 @@ class Arena:
         }
 
 
+def name_of(message):
+    """The name a client gave: URL-encoded in the join message, which still says #QUERY_NAME when there was none."""
+    name = message.get("name")
+    name = unquote(name) if isinstance(name, str) and not name.startswith("#") else ""
+    return "".join(filter(str.isprintable, name)).strip()[:24] or f"guest {message['_from']}"
+
+
+def read(line):
+    """A line as a message: a JSON object with its sender's id. None for anything else: a client may send what it likes."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) and type(message.get("_from")) is int else None
+
+
 def say(messages):
     text = "".join(json.dumps(message, separators=(",", ":")) + "\n" for message in messages)
     if text:
@@ -193,7 +210,8 @@ def play():
                 return
             *lines, unread = (unread + chunk).split(b"\n")
             for line in lines:
-                say(arena.receive(json.loads(line)))
+                if message := read(line):
+                    say(arena.receive(message))
         now = time.monotonic()
         if now >= next_tick:
             say(arena.tick())

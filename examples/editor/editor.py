@@ -4,7 +4,7 @@ The rule is compare-and-swap. An edit says which version of the text it was made
 newest, and everyone hears of it. An edit on an older text is left aside: its page has a newer text on the way, moves its
 own edit along and sends it again. So every page applies the same edits in the same order, and ends with the same text.
 
-    in   {"_event": "join", "_from": 1, "name": "Ann"}     written by the server, as is _from: no client can forge them
+    in   {"_event": "join", "_from": 1, "name": "Ann"}
          {"t": "Edit", "_from": 1, "version": 7, "at": 12, "cut": 2, "put": "and"}   counted in Unicode code points
          {"t": "Line", "_from": 1, "line": 3}                                        where this person is
          {"_event": "leave", "_from": 1}
@@ -34,20 +34,20 @@ class Editor:
         self.people = {}
 
     def receive(self, message):
-        sender = message.get("_from")
+        sender = message["_from"]
         match message:
             case {"_event": "join"}:
-                name = unquote(str(message.get("name") or ""))[:24] or f"guest {sender}"
-                self.people[sender] = {"name": name, "line": 1}
+                self.people[sender] = {"name": name_of(message), "line": 1}
                 yield {"t": "Text", "_to": sender, "id": sender, "version": self.version, "text": self.text}
                 yield {"t": "People", "people": self.people}
             case {"_event": "leave"}:
                 self.people.pop(sender, None)
                 yield {"t": "People", "people": self.people}
-            case {"t": "Line", "line": int(line)} if sender in self.people:
-                self.people[sender]["line"] = line
+            case {"t": "Line", "line": int(line)} if sender in self.people and 0 < line <= MAX_TEXT:
+                self.people[sender]["line"] = int(line)
                 yield {"t": "People", "people": self.people}
-            case {"t": "Edit", "version": self.version, "at": int(at), "cut": int(cut), "put": str(put)}:
+            case {"t": "Edit", "version": self.version, "at": int(at), "cut": int(cut), "put": str(put)} if sender in self.people:
+                put = put.encode(errors="replace").decode()  # half a character would be in the text for good
                 fits = 0 <= at <= at + cut <= len(self.text) and len(self.text) - cut + len(put) <= MAX_TEXT
                 if not fits:
                     # This page's text is not ours, or it would grow too long: it gets the text afresh.
@@ -55,11 +55,28 @@ class Editor:
                     return
                 self.text = self.text[:at] + put + self.text[at + cut :]
                 self.version += 1
-                yield {"t": "Edit", "by": sender, "version": self.version, "at": at, "cut": cut, "put": put}
+                yield {"t": "Edit", "by": sender, "version": self.version, "at": int(at), "cut": int(cut), "put": put}
+
+
+def name_of(message):
+    """The name a client gave: URL-encoded in the join message, which still says #QUERY_NAME when there was none."""
+    name = message.get("name")
+    name = unquote(name) if isinstance(name, str) and not name.startswith("#") else ""
+    return "".join(filter(str.isprintable, name)).strip()[:24] or f"guest {message['_from']}"
+
+
+def read(line):
+    """A line as a message: a JSON object with its sender's id. None for anything else: a client may send what it likes."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) and type(message.get("_from")) is int else None
 
 
 if __name__ == "__main__":
     editor = Editor()
-    for line in sys.stdin:
-        for answer in editor.receive(json.loads(line)):
-            print(json.dumps(answer), flush=True)
+    for line in sys.stdin.buffer:
+        if message := read(line):
+            for answer in editor.receive(message):
+                print(json.dumps(answer), flush=True)

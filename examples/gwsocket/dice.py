@@ -18,7 +18,7 @@ TEXT = 1
 
 
 def read_messages(stream):
-    while header := stream.read(HEADER.size):
+    while len(header := stream.read(HEADER.size)) == HEADER.size:
         client, kind, length = HEADER.unpack(header)
         yield client, kind, stream.read(length)
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 HELP = "look, north, south, east, west, take THING, drop THING, inventory, say WORDS, who, help"
 SHORT = {"l": "look", "n": "north", "s": "south", "e": "east", "w": "west", "i": "inventory", "?": "help"}
 MAX_LINE = 400  # characters of one command; the rest is cut
+MAX_READ = 4 << 20  # bytes of one line, more than a client of the site can send
+MAX_UNSENT = 1 << 20  # bytes for a connection that does not read; what others do is not told to it beyond that
 
 
 @dataclass
@@ -59,12 +61,16 @@ class Hero:
         self.place = "gate"
         self.things = []
 
+    def __str__(self):
+        return f"the hero of {self.name}" if self.name else "a stranger"
+
     def tell(self, text):
-        self.writer.write(text.encode() + b"\n")
+        if self.writer.transport.get_write_buffer_size() < MAX_UNSENT:
+            self.writer.write(text[:1].upper().encode() + text[1:].encode() + b"\n")
 
     def tell_others(self, text):
         for hero in self.world.heroes:
-            if hero is not self and hero.place == self.place and hero.name:
+            if hero is not self and hero.place == self.place:
                 hero.tell(text)
 
     def obey(self, line):
@@ -83,7 +89,7 @@ class Hero:
         if self.name is None and name:
             self.name = name[:40]
             self.tell(f"Welcome, hero of {self.name}. You can: {HELP}")
-            self.tell_others(f"The hero of {self.name} steps out of the mist.")
+            self.tell_others(f"{self} steps out of the mist.")
         self.look("")
 
     def look(self, _):
@@ -91,9 +97,9 @@ class Hero:
         self.tell(f"== {place.title} == {place.text}")
         if place.things:
             self.tell("You see: " + ", ".join(place.things))
-        others = [hero.name for hero in self.world.heroes if hero is not self and hero.place == self.place and hero.name]
+        others = [str(hero) for hero in self.world.heroes if hero is not self and hero.place == self.place]
         if others:
-            self.tell("Here too: " + ", ".join(f"the hero of {name}" for name in others))
+            self.tell("Here too: " + ", ".join(others))
         self.tell("Ways: " + ", ".join(place.ways))
 
     def go(self, way):
@@ -101,9 +107,9 @@ class Hero:
         if target is None:
             self.tell(f"There is no way {way}.")
             return
-        self.tell_others(f"The hero of {self.name} goes {way}.")
+        self.tell_others(f"{self} goes {way}.")
         self.place = target
-        self.tell_others(f"The hero of {self.name} arrives.")
+        self.tell_others(f"{self} arrives.")
         self.look("")
 
     def take(self, thing):
@@ -120,17 +126,17 @@ class Hero:
         source.remove(thing)
         target.append(thing)
         self.tell(f"You {verb} the {thing}.")
-        self.tell_others(f"The hero of {self.name} {verb}s the {thing}.")
+        self.tell_others(f"{self} {verb}s the {thing}.")
 
     def inventory(self, _):
         self.tell("You carry: " + (", ".join(self.things) or "nothing"))
 
     def say(self, words):
         self.tell(f'You say: "{words}"')
-        self.tell_others(f'The hero of {self.name} says: "{words}"')
+        self.tell_others(f'{self} says: "{words}"')
 
     def who(self, _):
-        self.tell("Heroes: " + ", ".join(sorted(hero.name for hero in self.world.heroes if hero.name)))
+        self.tell("Heroes: " + ", ".join(sorted(hero.name or str(hero) for hero in self.world.heroes)))
 
     def help(self, _):
         self.tell(f"You can: {HELP}")
@@ -160,20 +166,21 @@ class World:
         self.heroes.append(hero)
         try:
             while line := await reader.readline():
-                hero.obey(line.decode(errors="replace")[:MAX_LINE])
+                # No control characters: what one hero says is shown on the terminals of others.
+                hero.obey("".join(filter(str.isprintable, line.decode(errors="replace")[:MAX_LINE])))
                 await writer.drain()
         except (ConnectionError, ValueError):
             pass  # the peer went away, or sent a line without end
         finally:
             self.heroes.remove(hero)
             self.places[hero.place].things += hero.things
-            hero.tell_others(f"The hero of {hero.name} fades into the mist.")
+            hero.tell_others(f"{hero} fades into the mist.")
             writer.close()
 
 
 async def main(address):
     host, _, port = address.rpartition(":")
-    server = await asyncio.start_server(World().serve, host or "127.0.0.1", int(port))
+    server = await asyncio.start_server(World().serve, host or "127.0.0.1", int(port), limit=MAX_READ)
     listening = server.sockets[0].getsockname()
     print(f"mud: listening on {listening[0]}:{listening[1]}", file=sys.stderr, flush=True)
     async with server:

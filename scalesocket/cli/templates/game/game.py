@@ -1,13 +1,17 @@
-"""Dots and a coin. Reads what the players send, one JSON object a line; prints what they are to see."""
+"""Dots and a coin. Reads what the players send, one JSON object a line; prints what they are to see.
+
+Clients may send anything. What is not a message of the game is ignored: an error here would end the match for everyone.
+"""
 
 import json
 import random
 import sys
+from urllib.parse import unquote
 
 SIZE = 20
-players: dict[int, dict[str, int]] = {}
-coin = {"x": 10, "y": 10}
 MOVES = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+players: dict[int, dict] = {}
+coin = {"x": 10, "y": 10}
 
 
 def say(**message: object) -> None:
@@ -15,20 +19,37 @@ def say(**message: object) -> None:
     print(json.dumps(message), flush=True)
 
 
-for line in sys.stdin:
-    message = json.loads(line)
-    who = message["_from"]
-    event = message.get("_event")  # only the server writes it: no client can pretend to join or to leave
-    if event == "join":
-        players[who] = {"x": random.randrange(SIZE), "y": random.randrange(SIZE), "score": 0}
-        say(t="you", id=who, size=SIZE, _to=who)
-    elif event == "leave":
-        players.pop(who, None)
-    elif message.get("move") in MOVES and who in players:
-        x, y = MOVES[message["move"]]
-        player = players[who]
-        player["x"], player["y"] = (player["x"] + x) % SIZE, (player["y"] + y) % SIZE
-        if (player["x"], player["y"]) == (coin["x"], coin["y"]):
-            player["score"] += 1
-            coin.update(x=random.randrange(SIZE), y=random.randrange(SIZE))
+def read(line: bytes) -> dict[str, object] | None:
+    """Give the JSON object of a line, or None if it is something else."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) and isinstance(message.get("_from"), int) else None
+
+
+def name_of(message: dict[str, object]) -> str:
+    """Give the name of the join message: URL-encoded, or the placeholder itself if the client gave none."""
+    name = message.get("name")
+    name = unquote(name) if isinstance(name, str) and not name.startswith("#") else ""
+    return "".join(filter(str.isprintable, name)).strip()[:24] or f"player {message['_from']}"
+
+
+for line in sys.stdin.buffer:
+    message = read(line)
+    match message:
+        case {"_event": "join", "_from": int(who)}:  # only the server can set _event and _from
+            players[who] = {"x": random.randrange(SIZE), "y": random.randrange(SIZE), "score": 0, "name": name_of(message)}
+            say(t="you", id=who, size=SIZE, _to=who)
+        case {"_event": "leave", "_from": int(who)}:
+            players.pop(who, None)
+        case {"move": str(move), "_from": int(who)} if move in MOVES and who in players:
+            x, y = MOVES[move]
+            player = players[who]
+            player["x"], player["y"] = (player["x"] + x) % SIZE, (player["y"] + y) % SIZE
+            if (player["x"], player["y"]) == (coin["x"], coin["y"]):
+                player["score"] += 1
+                coin.update(x=random.randrange(SIZE), y=random.randrange(SIZE))
+        case _:
+            continue
     say(t="state", players=players, coin=coin)
