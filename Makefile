@@ -61,6 +61,7 @@ generate: install
 	$(RUN) python -m scalesocket.config.reference > docs/config.md
 	for app in chat arena mud whiteboard editor terminal; do cp examples/shared/room.js examples/shared/style.css examples/$$app/page/; done
 	cp examples/shared/style.css examples/home/page/
+	mkdir -p scalesocket/cli/templates/shared && cp examples/shared/* scalesocket/cli/templates/shared/
 
 format: install
 	$(RUN) ruff check --fix .

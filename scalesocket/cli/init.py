@@ -12,7 +12,15 @@ import click
 from scalesocket.cli.convert import site_to_toml
 from scalesocket.cli.original import site_from_args
 
-TEMPLATES: Final = ("minimal", "chat", "game", "tcp")
+TEMPLATES: Final = {
+    "minimal": "a program that reads lines and prints lines, in Python",
+    "chat": "a chat without a program of its own: `cat`, names, history, a rate",
+    "game": "a game in Python: players move, and the program has the rules and the score",
+    "tcp": "a program that listens on a port: dice, in Python",
+}
+"""What `init` can write, with what each is."""
+SHARED: Final = "shared"
+"""The folder of what every page has: `room.js` and `style.css`, as the examples have them."""
 SITE_FILE: Final = "site.toml"
 
 
@@ -22,20 +30,23 @@ SITE_FILE: Final = "site.toml"
 @click.option(
     "--from-cli", "line", metavar="LINE", help="Turn this command line, such as 'scalesocket --json cat', into a site file."
 )
-def init(template: str | None, folder: Path | None, line: str | None) -> None:
+@click.option("--list", "is_listing", is_flag=True, help="Say what each template is, as without arguments.")
+def init(template: str | None, folder: Path | None, line: str | None, is_listing: bool) -> None:
     """Write a commented site file with its program and page into DIR (here, if none is given).
 
-    TEMPLATE is one of minimal (the default), chat, game, tcp. With --from-cli the site file is printed, or written into
-    DIR if one is given. Nothing is ever overwritten.
+    TEMPLATE is one of minimal, chat, game, tcp; without one, this command says what each of them is. With --from-cli the
+    site file is printed, or written into DIR if one is given. Nothing is ever overwritten.
     """
     if line is not None:
         _convert(line, Path(template) if template is not None else None, folder)
         return
-    template = template or TEMPLATES[0]
+    if template is None or is_listing:
+        _list_templates()
+        return
     if template not in TEMPLATES:
         raise click.UsageError(f"unknown template {template!r} (one of: {', '.join(TEMPLATES)})")
     folder = folder or Path()
-    contents = dict(_walk(files("scalesocket.cli") / "templates" / template, folder))
+    contents = _contents(template, folder)
     write_new(contents)
     for path in contents:
         click.echo(f"wrote {path}")
@@ -54,6 +65,22 @@ def write_new(contents: dict[Path, str]) -> None:
                 file.write(text)
         except OSError as error:
             raise click.ClickException(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _list_templates() -> None:
+    width = max(map(len, TEMPLATES))
+    for name, meaning in TEMPLATES.items():
+        click.echo(f"{name:<{width}}  {meaning}")
+    click.echo("\nEach is a site file, its program and its page. To write one: scalesocket init TEMPLATE [DIR]")
+
+
+def _contents(template: str, folder: Path) -> dict[Path, str]:
+    """The files of a template, with what pages share beside its page."""
+    templates = files("scalesocket.cli") / "templates"
+    contents = dict(_walk(templates / template, folder))
+    for page in [path.parent for path in contents if path.name == "index.html"]:
+        contents |= dict(_walk(templates / SHARED, page))
+    return contents
 
 
 def _convert(line: str, folder: Path | None, excess: Path | None) -> None:

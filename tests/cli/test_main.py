@@ -1,6 +1,7 @@
 """The command line as a user meets it: words, exit codes, and what a running server answers."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -211,6 +212,28 @@ def test_schema_is_json() -> None:
 
 
 # -- init
+
+
+@pytest.mark.parametrize("words", [[], ["--list"]])
+def test_init_lists_what_each_template_is_and_writes_nothing(words: list[str], tmp_path: Path) -> None:
+    done = scalesocket("init", *words, cwd=tmp_path)
+
+    assert done.code == 0
+    for template in ("minimal", "chat", "game", "tcp"):
+        assert any(line.startswith(f"{template} ") for line in done.out.splitlines())
+    assert "scalesocket init TEMPLATE [DIR]" in done.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("template", ["minimal", "chat", "game", "tcp"])
+def test_a_template_brings_what_its_page_needs(template: str, tmp_path: Path) -> None:
+    scalesocket("init", template, cwd=tmp_path)
+
+    (page,) = tmp_path.rglob("index.html")
+    needed = re.findall(r'(?:href|from) ?=? ?"(?!data:|\.\./)(?:\./)?([^"]+)"', page.read_text())
+
+    assert sorted(needed) == ["room.js", "style.css"]
+    assert all((page.parent / name).is_file() for name in needed)
 
 
 @pytest.mark.parametrize("template", ["minimal", "chat", "game", "tcp"])

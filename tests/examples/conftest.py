@@ -1,10 +1,50 @@
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from tests.examples.browsing import CHROMIUM, FLAGS, PATIENCE, Open
 
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the examples: a site file is served by one server at a time, and tests run side by side."""
     return shutil.copytree(Path(__file__).parents[2] / "examples", tmp_path_factory.mktemp("site") / "examples")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Open]:
+    """Open a URL as a new visitor; at the end no page may have written an error into its console."""
+    complaints: list[str] = []
+    contexts = []
+
+    def visit(url: str, *, width: int = 1100, **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": {"width": width, "height": 720}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+
+        def hear(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning"):
+                complaints.append(f"{url}: {message.type}: {message.text}")
+
+        page.on("console", hear)
+        page.on("pageerror", lambda error: complaints.append(f"{url}: {error}"))
+        page.goto(url)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not complaints, "\n".join(complaints)

@@ -15,6 +15,7 @@ from scalesocket.config.model import App, Server
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 FILES: Final = sorted(EXAMPLES.glob("*.toml"))
 PAGES: Final = sorted(EXAMPLES.glob("*/page"))
+TEMPLATES: Final = EXAMPLES.parent / "scalesocket/cli/templates"
 SHARED: Final = sorted((EXAMPLES / "shared").iterdir())
 
 
@@ -58,6 +59,14 @@ def test_every_page_folder_has_the_shared_files_as_they_are(page: Path) -> None:
         copy = page / shared.name
         if copy.exists():
             assert filecmp.cmp(shared, copy, shallow=False), f"{copy} differs from {shared}: make generate"
+
+
+def test_the_templates_of_init_have_the_shared_files_as_they_are() -> None:
+    same, different, missing = filecmp.cmpfiles(
+        EXAMPLES / "shared", TEMPLATES / "shared", [file.name for file in SHARED], shallow=False
+    )
+
+    assert (len(same), different, missing) == (len(SHARED), [], []), "make generate"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)

@@ -2,37 +2,19 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from websockets.sync.client import connect
 
+from tests.examples.browsing import JOINED, NEEDS_CHROMIUM, PATIENCE, SERVE, Open
 from tests.examples.listening import run_until_listening
 
-CHROMIUM: Final = shutil.which("chromium")
-FLAGS: Final = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-SERVE: Final = (sys.executable, "-m", "scalesocket", "serve", "--bind", "127.0.0.1:0")
-PATIENCE: Final = 10_000
-"""Milliseconds a page may take to show what it is told."""
-JOINED: Final = '.status[data-state="open"]'
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt-get install chromium)")
-
-Open = Callable[..., Page]
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")
@@ -43,41 +25,6 @@ def site(examples: Path) -> Iterator[str]:
         run_until_listening(*SERVE, str(examples / "site.toml"), MUD_PORT=mud.rpartition(":")[2]) as address,
     ):
         yield f"http://{address}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Open]:
-    """Open a URL as a new visitor; at the end no page may have written an error into its console."""
-    complaints: list[str] = []
-    contexts = []
-
-    def visit(url: str, *, width: int = 1100) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 720})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-
-        def hear(message: ConsoleMessage) -> None:
-            if message.type in ("error", "warning"):
-                complaints.append(f"{url}: {message.type}: {message.text}")
-
-        page.on("console", hear)
-        page.on("pageerror", lambda error: complaints.append(f"{url}: {error}"))
-        page.goto(url)
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert not complaints, "\n".join(complaints)
 
 
 def test_the_start_page_links_every_app_and_counts_who_is_there(site: str, visit: Open) -> None:
@@ -242,7 +189,7 @@ def test_on_a_narrow_phone_nothing_to_read_or_to_write_in_is_cut_off(site: str, 
 
     assert chat.locator("#name").evaluate("field => field.scrollWidth <= field.clientWidth")
     assert width_of(mud, "#order") > 200
-    assert arena.locator(".keys").evaluate("line => line.offsetHeight") <= 48  # the FOOT that the drawing leaves free
+    assert arena.locator(".keys").evaluate("line => line.offsetHeight") <= 48
 
 
 def width_of(page: Page, selector: str) -> float:

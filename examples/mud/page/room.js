@@ -1,7 +1,7 @@
-// One room of one app: a websocket that comes back by itself, and the few things every page needs.
+// One room of one app: a websocket that connects again by itself, and the few things every page needs.
 //
-// A page served at /chat/ talks to /chat/ROOM, with ROOM taken from ?room= (lobby without it). The same page served at
-// the root talks to /ROOM.
+// A page served at /chat/ joins /chat/ROOM. ROOM is what follows the # of the page's address, else ?room=, else lobby; a page whose # changes
+// moves to the other room. The same page served at the root joins /ROOM.
 
 const FIRST_DELAY = 500; // ms before the first new try; doubled for each further one
 const LAST_DELAY = 15_000;
@@ -12,8 +12,18 @@ const LAST_REFUSAL = 3; // refusals in a row, by a server that is there, after w
 const FINAL = new Set([1000, 1002, 1007, 1009]);
 const ROOM_NAME = /^(?!\.{1,2}$)[\p{L}\p{N}_.~-]{1,128}$/u; // what `room_pattern` is where the site file sets none
 
-/** The room this page is in. */
-export const roomName = new URLSearchParams(location.search).get("room")?.trim() || "lobby";
+/** The room this page is in; importers see it change. */
+export let roomName = roomOfAddress();
+
+function roomOfAddress() {
+  let hash = location.hash.slice(1);
+  try {
+    hash = decodeURIComponent(hash);
+  } catch {
+    // not URL-encoded: the name as it stands, which the check of the name judges
+  }
+  return hash.trim() || new URLSearchParams(location.search).get("room")?.trim() || "lobby";
+}
 
 /** A random word for this tab: a page sends it as a parameter and knows its own Join by it. */
 export const tab = Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -42,15 +52,17 @@ async function refusal() {
 }
 
 /**
- * Join the room, and join again whenever the connection is lost, unless that can lead nowhere.
+ * Join the room, and join again whenever the connection is lost, unless that can lead nowhere. When the page's address
+ * names another room, leave this one and join that.
  *
  * `query()` gives the parameters of each attempt. `onOpen()` runs before the first message of each connection,
- * `onMessage(message)` for each message (a string, or an ArrayBuffer), `onClose(event)` when the connection has ended.
+ * `onMessage(message)` for each message (a string, or an ArrayBuffer), `onClose()` when the connection has ended.
  * Returns `send(message)`: a string or bytes go out as they are, anything else as JSON; false when there is no connection.
  */
 export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onClose = () => {} }) {
   const status = document.querySelector(".status");
   let socket = null;
+  let attempt = 0; // events of an older attempt than this one are ignored
   let tries = 0;
   let refusals = 0;
   let timer = 0;
@@ -70,25 +82,32 @@ export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onC
   function open() {
     clearTimeout(timer);
     timer = 0;
+    attempt += 1;
+    const mine = attempt;
     say("connecting", "connecting …");
     let openedAt = Infinity;
     socket = new WebSocket(roomAddress(query()));
     socket.binaryType = "arraybuffer";
     socket.addEventListener("open", () => {
+      if (mine !== attempt) return;
       openedAt = performance.now();
       refusals = 0;
-      say("open", `in room ${roomName}`);
+      say("open", "connected");
       onOpen();
     });
-    socket.addEventListener("message", (event) => onMessage(event.data));
+    socket.addEventListener("message", (event) => {
+      if (mine === attempt) onMessage(event.data);
+    });
     socket.addEventListener("close", async (event) => {
+      if (mine !== attempt) return;
       socket = null;
-      onClose(event);
+      onClose();
       if (FINAL.has(event.code) || event.code >= 4000) {
         say("closed", event.reason || "the room has ended", true);
         return;
       }
       const refused = openedAt === Infinity ? await refusal() : null;
+      if (mine !== attempt) return;
       refusals = refused ? refusals + 1 : 0;
       if (refused?.isSure || refusals >= LAST_REFUSAL) {
         say("closed", refused.text, !refused.isSure);
@@ -110,15 +129,56 @@ export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onC
     return true;
   }
 
-  addEventListener("online", () => { if (timer) open(); });
+  function move() {
+    if (roomName === roomOfAddress()) return;
+    roomName = roomOfAddress();
+    if (socket) {
+      socket.close(1000);
+      socket = null;
+      onClose();
+    }
+    tries = refusals = 0;
+    showRoomName();
+    open();
+  }
+
+  // A phone cuts the connections of pages it does not show: try at once when it is back, not when the delay is over.
+  const hasten = () => { if (timer && !document.hidden) open(); };
+  addEventListener("online", hasten);
+  document.addEventListener("visibilitychange", hasten);
+  addEventListener("hashchange", move);
+  showRoomForm();
   open();
   return send;
 }
 
+/**
+ * Hand a message to the receiver of its kind `t`, or of its `_event` (`join`, `leave`), which only the server can set. A page
+ * ignores what has no receiver, as a program does: other clients may send anything.
+ */
+export function dispatch(message, receivers, events = {}) {
+  let fields = null;
+  try {
+    fields = JSON.parse(message);
+  } catch {
+    return;
+  }
+  const [kind, table] = typeof fields?._event === "string" ? [fields._event, events] : [fields?.t, receivers];
+  if (typeof kind === "string" && Object.hasOwn(table, kind)) table[kind](fields);
+}
+
 /** The form in the bar that moves this page to another room. */
-export function showRoomForm() {
+function showRoomForm() {
   const form = document.querySelector(".bar form");
-  form.elements.room.value = roomName;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    location.hash = encodeURIComponent(form.elements.room.value.trim());
+  });
+  showRoomName();
+}
+
+function showRoomName() {
+  document.querySelector(".bar form").elements.room.value = roomName;
 }
 
 const MOODS = ["Brave", "Calm", "Clever", "Curious", "Eager", "Gentle", "Jolly", "Keen", "Merry", "Quiet", "Swift", "Witty"];
@@ -138,12 +198,13 @@ export function storeName(name) {
   localStorage.setItem("name", name);
 }
 
-/** What a #QUERY_… value of a join message stands for: it is URL-encoded there, and null when it was not given. */
+/** The name in a join message: URL-encoded there, and still the placeholder (`#QUERY_NAME`) when none was given. */
 export function unquote(value) {
+  if (typeof value !== "string" || value.startsWith("#")) return "";
   try {
-    return decodeURIComponent(value ?? "");
+    return decodeURIComponent(value);
   } catch {
-    return String(value);
+    return value;
   }
 }
 

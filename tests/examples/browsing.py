@@ -1,0 +1,29 @@
+"""What tests of pages in a browser share."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+from playwright.sync_api import Page
+
+CHROMIUM: Final = shutil.which("chromium")
+NEEDS_CHROMIUM: Final = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt-get install chromium)")
+FLAGS: Final = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SERVE: Final = (sys.executable, "-m", "scalesocket", "serve", "--bind", "127.0.0.1:0")
+PATIENCE: Final = 10_000
+"""Milliseconds a page may take to show what it is told."""
+JOINED: Final = '.status[data-state="open"]'
+PHONE: Final[dict[str, Any]] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+Open = Callable[..., Page]
+"""Open a URL as a new visitor, with options of the browser's context."""
