@@ -272,8 +272,9 @@ def test_a_page_comes_back_to_a_room_that_was_restarted(site: str, page: Page, e
     page.goto(f"{site}/chat/?room=restarted")
     expect(page.locator(JOINED)).to_be_visible()
 
-    subprocess.run([*SERVE[:3], "reload", "--restart", "chat", examples / "site.toml"], check=True, capture_output=True)
-    expect(page.locator(".status")).to_contain_text("trying again", timeout=PATIENCE)
+    with page.expect_websocket(timeout=PATIENCE):
+        subprocess.run([*SERVE[:3], "reload", "--restart", "chat", examples / "site.toml"], check=True, capture_output=True)
+
     expect(page.locator(JOINED)).to_be_visible(timeout=PATIENCE)
 
     assert len(tries) == 2

@@ -88,8 +88,8 @@ def test_a_template_page_comes_back_when_its_room_was_restarted(template: Templa
     expect(page.locator(JOINED)).to_be_visible()
 
     reload = (sys.executable, "-m", "scalesocket", "reload", "--restart", template.app, template.file)
-    subprocess.run(reload, check=True, capture_output=True)
-    expect(page.locator(".status")).to_contain_text("trying again", timeout=PATIENCE)
+    with page.expect_websocket(timeout=PATIENCE):
+        subprocess.run(reload, check=True, capture_output=True)
 
     expect(page.locator(JOINED)).to_be_visible(timeout=PATIENCE)
 
