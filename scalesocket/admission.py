@@ -55,16 +55,12 @@ TOO_MANY_FROM_ADDRESS: Final = Refusal(
 
 def find_room(site: Site, path: str) -> tuple[App, str] | tuple[App | None, Refusal]:
     """Find the app and the decoded name of the room that a request's path means, or why there is none."""
-    first, _, rest = path[1:].partition("/")
-    app = site.apps.get(first)
-    if app is None or app.mount == "/":
-        app = root_app(site)
-        first, rest = (path[1:], "") if app is None else ("", path[1:])
+    app, rest = find_app(site, path)
     if app is None:
         return None, UNKNOWN_APP
     if not app.has_rooms:
         return app, PAGES_ALONE
-    segment = rest.removesuffix("/")
+    segment = rest[1:].removesuffix("/")
     if not segment:
         return app, NO_ROOM
     if "/" in segment:
@@ -76,6 +72,19 @@ def find_room(site: Site, path: str) -> tuple[App, str] | tuple[App | None, Refu
             return app, BAD_NAME
     refusal = check_name(site, app, segment)
     return (app, segment) if refusal is None else (app, refusal)
+
+
+def find_app(site: Site, path: str) -> tuple[App | None, str]:
+    """Find the app that a path, still percent-encoded, belongs to, and the rest of the path below its mount.
+
+    The rest is empty for the mount itself. An app's own mount wins over the app at the root. Names of apps need no escapes,
+    and mean the same with them (RFC 3986 6.2.2.2).
+    """
+    name, slash, rest = path[1:].partition("/")
+    app = site.apps.get(unquote(name) if "%" in name else name)
+    if app is not None and app.mount != "/":
+        return app, slash + rest
+    return root_app(site), path
 
 
 def check_name(site: Site, app: App, name: str) -> Refusal | None:

@@ -6,10 +6,12 @@ HTTP goes to the Quart app, websockets (HTTP/1.1 after a first request on the co
     hypercorn 'scalesocket.server.asgi:create_app("site.toml")'
 """
 
+import re
 from collections.abc import MutableMapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import anyio
 import msgspec
@@ -28,7 +30,8 @@ from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.only_worker import claim_only_worker
 from scalesocket.server.protocols import CUT, install_protocols
 from scalesocket.server.session import Receive, Send, Session
-from scalesocket.wire.handshake import Request, as_sent
+from scalesocket.wire.authority import parse_authority
+from scalesocket.wire.handshake import Request, as_sent, split_absolute
 
 log = structlog.get_logger("asgi")
 
@@ -36,6 +39,8 @@ Scope = MutableMapping[str, Any]
 
 DISCARD_TIMEOUT: Final = 60.0
 """Seconds in which a server must end a websocket after our part of it is over."""
+
+NO_PATH: Final = Refusal(status=400, reason="bad_handshake", message="the request target is no path")
 
 
 def create_app(path: str) -> "SiteApp":
@@ -103,20 +108,29 @@ class GeneralLane:
         """Serve one request or one websocket (ASGI 3.0)."""
         if (asked := scope.get("state", {}).get(ASKED)) is not None:
             asked.set()
-        to_origin_form(scope)
+        settle_target(scope)
         request = request_of(scope)
         if scope["type"] == "websocket":
             await self._serve_websocket(request, scope, receive, send)
             return
-        refusal = self.gateway.check_host(request, is_upgrade=False)
+        refusal = self._check_request(request)
         if refusal is not None:
             await refuse_page(refusal, request, send)
         else:
             scope[REQUEST] = request
             await self._http(scope, receive, send)  # type: ignore[arg-type]
 
+    def _check_request(self, request: Request) -> Refusal | None:
+        """Whether a request that is no upgrade may be answered."""
+        if not request.path.startswith("/") and request.path != "*":  # RFC 9112 3.2
+            return self.gateway.count(NO_PATH)
+        return self.gateway.check_host(request, is_upgrade=False)
+
     async def _serve_websocket(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
+        if not request.path.startswith("/"):
+            await refuse(self.gateway.count(NO_PATH), scope, send)
+            return
         admission = self.gateway.admit(request)
         if isinstance(admission, Refusal):
             await refuse(admission, scope, send)
@@ -160,14 +174,22 @@ def request_of(scope: Scope) -> Request:
     )
 
 
-def to_origin_form(scope: Scope) -> None:
-    """Make an absolute target (`GET http://host/path`, RFC 9112 3.2.2) the path alone."""
-    for key, slash in (("raw_path", b"/"), ("path", "/")):
-        target = scope.get(key)
-        if target and target[:1] != slash and target[:4].lower() in (b"http", "http"):
-            _, _, after = target.partition(slash * 2)
-            _, _, rest = after.partition(slash)
-            scope[key] = slash + rest
+def settle_target(scope: Scope) -> None:
+    """Make an absolute target (`GET http://host/path`, RFC 9112 3.2.2) the path alone, and its authority the Host header.
+
+    What has no valid Host header keeps it, to be refused for that. In the decoded path an escaped slash stays escaped, because
+    it does not separate segments (RFC 3986 2.2).
+    """
+    raw_path = scope["raw_path"].decode("latin-1")
+    absolute = None if raw_path.startswith("/") or scope["http_version"] == "2" else split_absolute(raw_path)
+    if absolute is not None:
+        authority, raw_path, _ = absolute  # the server has split the query off
+        scope["raw_path"], scope["path"] = raw_path.encode("latin-1"), unquote(raw_path)
+        headers = [(name.lower(), value) for name, value in scope["headers"]]
+        if all(parse_authority(value.decode("latin-1")) is not None for name, value in headers if name == b"host"):
+            scope["headers"] = [(b"host", authority.encode("latin-1")), *(header for header in headers if header[0] != b"host")]
+    if "%2f" in raw_path.lower():
+        scope["path"] = unquote(re.sub("%2f", "%252F", raw_path, flags=re.IGNORECASE))
 
 
 async def refuse_page(refusal: Refusal, request: Request, send: Send) -> None:

@@ -6,12 +6,15 @@ from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from scalesocket.wire.authority import parse_authority
+
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _VISIBLE: Final = bytes(byte for byte in range(256) if (byte >= 0x20 and byte != 0x7F) or byte == 0x09)
 # Any base64 is taken, not only the 16 bytes that RFC 6455 4.1 asks for: the key in the quick start that people know
 # from the original, SGVsbG8sIHdvcmxkIQ==, decodes to 13.
 _KEY: Final = re.compile(r"[A-Za-z0-9+/]{2,64}={0,2}")
+_ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://([^/?#]*)(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE)
 _MAX_NAMES: Final = 1024
 _MAX_NAME: Final = 64
 
@@ -105,14 +108,25 @@ def parse_request(head: bytes, *, peer: tuple[str, int] | None, local: tuple[str
             headers[name] = f"{headers[name]}, {value}"
     if target.startswith("/"):
         path, _, query = target.partition("?")
-    elif target[:8].lower().startswith(("http://", "https://")):  # the absolute form, RFC 9112 3.2.2
-        _, _, origin_form = target.partition("://")[2].partition("/")
-        path, _, query = f"/{origin_form}".partition("?")
     else:
-        raise HandshakeError(400, "the request target is no path")
+        absolute = split_absolute(target)
+        if absolute is None:
+            raise HandshakeError(400, "the request target is no path")
+        authority, path, query = absolute
+        if parse_authority(headers.get("host", "")) is not None:  # else the request has no valid Host, and is refused for that
+            headers["host"] = authority
     if not query.isascii():
         query = as_sent(query)
     return Request(method, target, path, query, headers, peer, local, is_secure, version.removeprefix("HTTP/"))
+
+
+def split_absolute(target: str) -> tuple[str, str, str] | None:
+    """The authority, which replaces the Host header, path and query of a target in absolute form (RFC 9112 3.2.2).
+
+    None for a target in another form, or of a scheme that leads nowhere here. The authority is not checked.
+    """
+    match = _ABSOLUTE.fullmatch(target)
+    return None if match is None else (match[1], match[2] or "/", match[3] or "")
 
 
 def as_sent(value: str) -> str:

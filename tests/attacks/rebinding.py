@@ -29,6 +29,7 @@ async def attack_lane(lane: Lane) -> list[Try]:
         tries: list[tuple[str, str, bytes]] = [
             ("its websocket", "421", upgrade("/chat/one", f"Origin: http://{evil}", host=evil)),
             ("its websocket, without an Origin", "421", upgrade("/chat/one", LANGUAGE, host=evil)),
+            ("a websocket, an absolute target", "421", upgrade(f"ws://{evil}/chat/one", f"Origin: http://{evil}", host=good)),
             ("a websocket, a name like localhost", "421", upgrade("/chat/one", LANGUAGE, host="localhost.evil.example")),
             *((f"GET {page}", "421", get(page, LANGUAGE, host=evil)) for page in PAGES),
             *((f"GET {page}, posing as a proxy", "421", get(page, LANGUAGE, FORGED, host=evil)) for page in PAGES),

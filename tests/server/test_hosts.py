@@ -13,7 +13,7 @@ from tests.conftest import Serve
 from tests.examples.listening import run_until_listening
 from tests.examples.test_pages import CHROMIUM, FLAGS, SERVE
 from tests.playing import Playground, site_of
-from tests.raw import RawClient, upgrade
+from tests.raw import PING, RawClient, upgrade
 from tests.server.http2 import open_http2
 
 pytestmark = pytest.mark.anyio
@@ -198,6 +198,43 @@ async def test_a_client_of_http_1_0_need_not_name_a_host(serve_express: Serve) -
     site = await serve_express(chat=CAT)
 
     assert await status_of(site, b"GET /health HTTP/1.0\r\n\r\n") == 200
+
+
+# --- Absolute targets
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss", "http", "https", "WS"])
+async def test_an_upgrade_may_have_an_absolute_target(serve: Serve, scheme: str) -> None:
+    site = await serve(chat={**CAT, "routing": "json", "join_message": '{"q":#QUERY_X}'})
+    client = await RawClient.connect(await site.connect())
+    site.raw_clients.append(client)
+
+    client.send(upgrade(f"{scheme}://localhost/ch%61t/one?x=y", host="localhost"))
+
+    assert (await client.read_head()).startswith("HTTP/1.1 101 ")
+    while (frame := await client.read_frame()).opcode == PING:
+        pass
+    assert frame.payload == b'{"q":"y"}'
+
+
+async def test_the_authority_of_a_target_replaces_host(serve: Serve) -> None:
+    site = await serve(Server.model_validate({"hosts": ["play.example", "localhost"]}), chat=CAT)
+
+    for make, path, found in ((upgrade, "/chat/one", 101), (get, "/health", 200)):
+        assert await status_of(site, make(f"http://play.example{path}", host="evil.example")) == found
+        assert await status_of(site, make(f"http://evil.example{path}", host="play.example")) == 421
+        assert await status_of(site, make(f"http://user@play.example{path}", host="play.example")) == 400
+        assert await status_of(site, make(f"http://{path}", host="play.example")) == 400
+        assert await status_of(site, make(f"http://play.example{path}", host="a, b")) == 400
+        assert await status_of(site, make(f"ftp://play.example{path}", host="play.example")) == 400
+
+
+async def test_the_origin_of_a_page_is_held_against_the_authority_of_the_target(serve: Serve) -> None:
+    site = await serve(chat=CAT)
+    fields = ("Origin: http://localhost:1", "X-Forwarded-For: 192.0.2.1")
+
+    assert await status_of(site, upgrade("ws://localhost:1/chat/one", *fields, host="localhost:2")) == 101
+    assert await status_of(site, upgrade("ws://localhost:2/chat/one", *fields, host="localhost:1")) == 403
 
 
 # --- Origins

@@ -172,6 +172,23 @@ async def test_the_rooms_of_an_app_are_listed(general: General, slash: str) -> N
     assert answer.text == '[{"name":"foo","connections":1,"metadata":{"bar":123}}]'
 
 
+async def test_an_escaped_path_is_the_same_path(general: General) -> None:
+    async with await general.join("/ch%61t/foo"):
+        for target in (b"/ch%61t/api/rooms/", b"/chat/%61pi/ro%6Fms", b"/chat/api/f%6Fo/connections", b"http://a/ch%61t/api/foo"):
+            status, body = await general.get_raw(target)
+            assert (status, b"1" in body) == (200, True), target
+        assert [(await general.get_raw(target))[0] for target in (b"/he%61lth", b"/%6detrics", b"/%61pi/apps/")] == [
+            200,
+            200,
+            200,
+        ]
+
+
+@pytest.mark.parametrize("target", [b"/chat%2Fapi/rooms/", b"/chat/api%2frooms/", b"/api%2Fapps/", b"http://a/chat%2Fapi/rooms/"])
+async def test_an_escaped_slash_does_not_separate(general: General, target: bytes) -> None:
+    assert (await general.get_raw(target))[0] == 404
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 async def test_a_room_is_described(general: General, slash: str) -> None:
     async with await general.join("/chat/foo"), await general.join("/chat/foo"):

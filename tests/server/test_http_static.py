@@ -227,6 +227,9 @@ ELSEWHERE = (
     b"/chat/..%5coutside.txt",
     b"/chat/..\\outside.txt",
     b"/chat/%252e%252e/outside.txt",
+    b"/ch%61t/%2e%2e/outside.txt",
+    b"/chat%2findex.html",
+    b"/chat%2F",
     b"/chat/sub/..",
     b"/chat/.",
     b"/chat/./index.html",
@@ -263,6 +266,11 @@ async def test_an_absolute_target_is_confined_too(general: General) -> None:
     outside, _ = await general.get_raw(b"http://localhost/chat/../outside.txt")
 
     assert (inside, outside) == (200, 404)
+
+
+async def test_an_escaped_name_is_the_same_name(general: General) -> None:
+    for target in (b"/ch%61t/", b"/%63hat/ind%65x.html", b"/chat/%69ndex%2Ehtml", b"http://localhost/ch%61t/"):
+        assert await general.get_raw(target) == (200, INDEX.encode())
 
 
 async def test_symlinks_count_by_where_they_end(general: General, folder: Path) -> None:

@@ -56,11 +56,35 @@ def test_a_request_is_read_into_facts() -> None:
     assert request.http_version == "1.1"
 
 
-def test_the_absolute_form_of_a_target_is_understood() -> None:
-    request = parse(b"GET http://example.org/chat/one?x=1 HTTP/1.1\r\nHost: example.org")
+@pytest.mark.parametrize(
+    ("target", "host", "path", "query"),
+    [
+        ("http://example.org/chat/one?x=1", "example.org", "/chat/one", "x=1"),
+        ("https://example.org:8443/chat", "example.org:8443", "/chat", ""),
+        ("ws://example.org/chat/one", "example.org", "/chat/one", ""),
+        ("wss://[::1]:9000/chat/one?a=b?c/d", "[::1]:9000", "/chat/one", "a=b?c/d"),
+        ("WS://Example.org/chat", "Example.org", "/chat", ""),
+        ("http://example.org", "example.org", "/", ""),
+        ("http://example.org?x=1", "example.org", "/", "x=1"),
+        ("http://example.org?x=/1", "example.org", "/", "x=/1"),
+        ("http://example.org/?", "example.org", "/", ""),
+        ("http://user@example.org/chat", "user@example.org", "/chat", ""),  # not checked here
+        ("http:///chat", "", "/chat", ""),
+    ],
+)
+def test_the_absolute_form_of_a_target_is_understood_and_replaces_host(target: str, host: str, path: str, query: str) -> None:
+    request = parse(f"GET {target} HTTP/1.1\r\nHost: other.example".encode())
 
-    assert (request.path, request.query) == ("/chat/one", "x=1")
-    assert parse(b"GET HTTP://example.org/chat HTTP/1.1").path == "/chat"
+    assert (request.headers["host"], request.path, request.query) == (host, path, query)
+    assert request.target == target
+
+
+@pytest.mark.parametrize("fields", [b"", b"\r\nHost: a, b", b"\r\nHost:"])
+def test_an_absolute_target_does_not_make_up_for_a_missing_or_bad_host(fields: bytes) -> None:
+    request = parse(b"GET http://example.org/chat HTTP/1.1" + fields)
+
+    assert request.headers.get("host") != "example.org"
+    assert request.path == "/chat"
 
 
 def test_a_query_in_utf_8_is_read_as_such() -> None:
@@ -105,6 +129,11 @@ def test_a_client_on_a_unix_socket_has_no_address() -> None:
         b"GET /chat HTTP/1.1\r\nn\xe4me: x",
         b"GET /chat 1.1",
         b"GET chat HTTP/1.1",
+        b"GET ftp://example.org/chat HTTP/1.1",
+        b"GET http:/chat HTTP/1.1",
+        b"GET http://example.org/chat#one HTTP/1.1",
+        b"GET example.org:80 HTTP/1.1",
+        b"GET * HTTP/1.1",
         b"GET /chat HTTP/1.1\r\nHost: one\r\nhost: two",
     ],
 )

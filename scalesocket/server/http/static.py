@@ -12,10 +12,10 @@ from quart import Blueprint, Response, request
 from quart.wrappers.response import DataBody, ResponseBody
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
+from scalesocket.admission import find_app
 from scalesocket.config.units import KiB
 from scalesocket.server.http.answers import answer_error
 from scalesocket.server.http.files import FolderWithoutSlash, NotAcceptable, OpenFile, open_file
-from scalesocket.server.http.mounts import split_mount
 from scalesocket.server.http.visitors import Visitors
 
 if TYPE_CHECKING:
@@ -42,10 +42,9 @@ def static_blueprint(gateway: "Gateway") -> Blueprint:
         raw_path: bytes = request.scope["raw_path"]
         if not raw_path.startswith(b"/"):
             return answer_error(404, "not found")
-        found = split_mount(gateway.site, raw_path.decode("latin-1"))
-        if found is None:
+        app, rest = find_app(gateway.site, raw_path.decode("latin-1"))
+        if app is None:
             return await visitors.answer_front() if raw_path == b"/" else answer_error(404, "not found")
-        app, rest = found
         if app.static is not None:
             answer = await answer_file(app.static, rest.encode("latin-1"))
             if answer is not None:
