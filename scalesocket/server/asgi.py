@@ -29,7 +29,7 @@ from scalesocket.server.http.views import REQUEST
 from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.only_worker import claim_only_worker
 from scalesocket.server.protocols import CUT, install_protocols
-from scalesocket.server.session import Receive, Send, Session
+from scalesocket.server.session import AsgiMessage, Receive, Send, Session
 from scalesocket.wire.authority import parse_authority
 from scalesocket.wire.handshake import Request, as_sent, split_absolute
 
@@ -41,6 +41,7 @@ DISCARD_TIMEOUT: Final = 60.0
 """Seconds in which a server must end a websocket after our part of it is over."""
 
 NO_PATH: Final = Refusal(status=400, reason="bad_handshake", message="the request target is no path")
+HAS_BODY: Final = Refusal(status=400, reason="bad_handshake", message="a websocket is opened without a body")
 
 
 def create_app(path: str) -> "SiteApp":
@@ -118,7 +119,7 @@ class GeneralLane:
             await refuse_page(refusal, request, send)
         else:
             scope[REQUEST] = request
-            await self._http(scope, receive, send)  # type: ignore[arg-type]
+            await self._http(scope, receive, closing_after(send) if is_framed_twice(request) else send)  # type: ignore[arg-type]
 
     def _check_request(self, request: Request) -> Refusal | None:
         """Whether a request that is no upgrade may be answered."""
@@ -128,8 +129,9 @@ class GeneralLane:
 
     async def _serve_websocket(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        if not request.path.startswith("/"):
-            await refuse(self.gateway.count(NO_PATH), scope, send)
+        wrong = NO_PATH if not request.path.startswith("/") else HAS_BODY if has_body(request) else None
+        if wrong is not None:
+            await refuse(self.gateway.count(wrong), scope, send)
             return
         admission = self.gateway.admit(request)
         if isinstance(admission, Refusal):
@@ -190,6 +192,27 @@ def settle_target(scope: Scope) -> None:
             scope["headers"] = [(b"host", authority.encode("latin-1")), *(header for header in headers if header[0] != b"host")]
     if "%2f" in raw_path.lower():
         scope["path"] = unquote(re.sub("%2f", "%252F", raw_path, flags=re.IGNORECASE))
+
+
+def has_body(request: Request) -> bool:
+    """Whether a request says that a body follows, which an upgrade has none of."""
+    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+
+
+def is_framed_twice(request: Request) -> bool:
+    """Whether a request tells its length twice: those who forwarded it may have believed the other (RFC 9112 6.1)."""
+    return "transfer-encoding" in request.headers and "content-length" in request.headers
+
+
+def closing_after(send: Send) -> Send:
+    """End the connection after the response that is sent: what follows on it may be a part of the same request."""
+
+    async def send_last(message: AsgiMessage) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return send_last
 
 
 async def refuse_page(refusal: Refusal, request: Request, send: Send) -> None:

@@ -22,7 +22,15 @@ from scalesocket.server.socket import CLOSE_TIMEOUT, Socket
 from scalesocket.wire.deflate import answer_offers
 from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, starts_proxy_header
 from scalesocket.wire.frames import Opcode, encode_frame
-from scalesocket.wire.handshake import HandshakeError, accept_key, check_upgrade, has_token, parse_request
+from scalesocket.wire.handshake import (
+    BARE_LF,
+    HandshakeError,
+    accept_key,
+    check_upgrade,
+    has_bare_line_feed,
+    has_token,
+    parse_request,
+)
 
 log = structlog.get_logger("door")
 
@@ -39,6 +47,7 @@ WANTED: Final = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 """What a 426 asks for (RFC 9110 15.5.22, RFC 6455 4.4)."""
 NO_TLS: Final = Refusal(status=400, reason="not_http", message="this port speaks HTTP without TLS: use http:// or ws://")
 NO_HTTP: Final = Refusal(status=400, reason="not_http", message="this is not an HTTP request")
+NO_CRLF: Final = Refusal(status=400, reason="bad_handshake", message=BARE_LF)
 
 
 class Entrance:
@@ -169,6 +178,8 @@ class Door(asyncio.Protocol):
             self._refuse(Refusal(status=431, reason="head_too_big", message=f"the request head is longer than {MAX_HEAD} bytes"))
         elif head.startswith(_CLIENT_HELLO):  # it waits for our part of the handshake, and would until `handshake_timeout`
             self._refuse(NO_TLS)
+        elif has_bare_line_feed(head, max(0, len(head) - len(chunk) - 1)):  # its end might never come
+            self._refuse(NO_CRLF if _REQUEST_LINE.match(head) else NO_HTTP)
         else:
             self._head = head
 
@@ -206,7 +217,7 @@ class Door(asyncio.Protocol):
     def _choose_lane(self, head: bytes, end: int) -> None:
         """Answer an upgrade; hand everything else to Hypercorn."""
         if b"websocket" not in head[:end].lower():
-            self._hand_over(head)
+            self._hand_over(head, end)
             return
         transport = self._transport
         try:
@@ -217,7 +228,7 @@ class Door(asyncio.Protocol):
                 is_secure=transport.get_extra_info("ssl_object") is not None,
             )
             if not has_token(request.headers.get("upgrade", ""), "websocket"):
-                self._hand_over(head)
+                self._hand_over(head, end)
                 return
             key = check_upgrade(request)
         except HandshakeError as error:
@@ -251,9 +262,12 @@ class Door(asyncio.Protocol):
         if rest:
             socket.start_with(rest)
 
-    def _hand_over(self, head: bytes) -> None:
+    def _hand_over(self, head: bytes, end: int) -> None:
         if not _REQUEST_LINE.match(head):
             self._refuse(NO_HTTP)
+            return
+        if has_bare_line_feed(head, 0, end):
+            self._refuse(NO_CRLF)
             return
         self._entrance.forget(self._transport)
         self._entrance.hypercorn.take_over(self._transport, head, peer=self._peer, is_proxied=self._is_proxied)

@@ -15,6 +15,7 @@ _VISIBLE: Final = bytes(byte for byte in range(256) if (byte >= 0x20 and byte !=
 # from the original, SGVsbG8sIHdvcmxkIQ==, decodes to 13.
 _KEY: Final = re.compile(r"[A-Za-z0-9+/]{2,64}={0,2}")
 _ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://([^/?#]*)(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE)
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _MAX_NAMES: Final = 1024
 _MAX_NAME: Final = 64
 
@@ -64,6 +65,14 @@ def format_address(address: tuple[str, int] | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+BARE_LF: Final = "a line of the request head ends with LF alone (it must be CRLF)"
+
+
+def has_bare_line_feed(head: bytes, start: int = 0, end: int | None = None) -> bool:
+    """Whether a line of a head, between these places, ends with LF alone."""
+    return _BARE_LF.search(head, start, len(head) if end is None else end) is not None
+
+
 _names: dict[str, str] = {}  # field names seen -> lower case: checked once each, not once a request
 
 
@@ -85,14 +94,14 @@ def parse_request(head: bytes, *, peer: tuple[str, int] | None, local: tuple[str
     head = head.removeprefix(b"\r\n")  # RFC 9112 2.2
     text = head.decode("latin-1")
     request_line, *fields = text.split("\r\n")
+    if head.translate(None, _VISIBLE) != b"\r\n" * len(fields):  # nothing but the line ends is left
+        raise HandshakeError(400, BARE_LF if has_bare_line_feed(head) else "the request head has control characters")
     try:
         method, target, version = request_line.split(" ")
     except ValueError:
         raise HandshakeError(400, "the request line is malformed") from None
     if not version.startswith("HTTP/"):
         raise HandshakeError(400, "the request line is malformed")
-    if head.translate(None, _VISIBLE) != b"\r\n" * len(fields):  # nothing but the line ends is left
-        raise HandshakeError(400, "the request head has control characters")
     headers: dict[str, str] = {}
     for field in fields:
         name, colon, value = field.partition(":")

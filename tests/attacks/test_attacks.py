@@ -5,12 +5,12 @@ from typing import Any, Final
 
 import pytest
 
-from tests.attacks import rebinding
+from tests.attacks import framing, rebinding
 from tests.attacks.tries import Attack
 
 pytestmark = pytest.mark.anyio
 
-ATTACKS: Final[Mapping[str, Attack]] = {"rebinding": rebinding.attack}
+ATTACKS: Final[Mapping[str, Attack]] = {"framing": framing.attack, "rebinding": rebinding.attack}
 
 
 @pytest.fixture

@@ -48,10 +48,10 @@ def run(title: str, attack: Attack) -> int:
     tries = asyncio.run(_collected(attack))
     width = max(len(one.name) for one in tries)
     print(title)
-    print(f"  {'tried':{width}}  {'answered':10}  expected")
+    print(f"  {'tried':{width}}  {'answered':15}  expected")
     for one in tries:
         mark = "" if one.answered == one.expected else "  <- !"
-        print(f"  {one.name:{width}}  {one.answered:10}  {one.expected}{mark}")
+        print(f"  {one.name:{width}}  {one.answered:15}  {one.expected}{mark}")
     return int(any(one.answered != one.expected for one in tries))
 
 

@@ -212,6 +212,24 @@ async def test_a_client_over_its_rate_is_slowed_and_loses_nothing() -> None:
         assert asyncio.get_running_loop().time() - started >= 0.25
 
 
+# --- The upgrade
+
+
+@pytest.mark.parametrize(
+    "field", [b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked\r\nContent-Length: 5"]
+)
+async def test_an_upgrade_with_a_body_is_400(field: bytes) -> None:
+    loop = asyncio.get_running_loop()
+
+    async with open_general(App(name="chat", command=["cat"])) as general:
+        with closing(await keep_alive_connection(general.playground.port)) as sock:
+            await loop.sock_sendall(sock, UPGRADE.removesuffix(b"\r\n") % b"/chat/lobby" + field + b"\r\n\r\n")
+            answer = await loop.sock_recv(sock, 4096)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert general.gateway.refusals == {"bad_handshake": 1}
+
+
 # --- Ends
 
 

@@ -344,6 +344,35 @@ async def test_who_speaks_tls_where_there_is_none_is_told_at_once(serve_express:
     assert answer.endswith("this port speaks HTTP without TLS: use http:// or ws://\n")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /health HTTP/1.1\nHost: localhost\n\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\nX: y\r\n\r\n",
+        b"\r\nGET /health HTTP/1.1\nHost: localhost\r\n\r\n",
+        upgrade("/game/one").replace(b"\r\n", b"\n"),
+        upgrade("/game/one").replace(b"\r\nHost", b"\nHost"),
+        upgrade("/game/one", "X: y\nZ: websocket"),
+    ],
+)
+@pytest.mark.parametrize("at", [None, 1, -1])
+async def test_a_line_that_ends_with_lf_alone_is_400_at_once(serve_express: Serve, head: bytes, at: int | None) -> None:
+    site = await serve_express(Server(handshake_timeout=3600), game=CAT)
+
+    answer = await answer_to(site, *([head] if at is None else [head[:at], head[at:]]))
+
+    assert answer.startswith("HTTP/1.1 400 Bad Request\r\n")
+    assert answer.endswith("\r\n\r\na line of the request head ends with LF alone (it must be CRLF)\n")
+    assert site.gateway.status().refusals == {"bad_handshake": 1}
+
+
+async def test_a_word_and_a_line_feed_are_no_request(serve_express: Serve) -> None:
+    site = await serve_express(Server(handshake_timeout=3600), game=CAT)
+
+    assert (await answer_to(site, b"hello\n")).endswith("this is not an HTTP request\n")
+
+
 async def test_a_malformed_proxy_header_is_400(serve_express: Serve) -> None:
     site = await serve_express(Server.model_validate(PROXIES), game=CAT)
 

@@ -286,6 +286,28 @@ async def test_a_short_body_is_read_and_forgotten(general: General) -> None:
     assert general.connections == 1
 
 
+TWICE = b"GET %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n%b"
+SMUGGLED = b"GET /chat/api/rooms/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("path", [b"/health", b"/nowhere", b"/chat/one", b"/", b"http://localhost/health"])
+async def test_a_request_that_tells_its_length_twice_is_answered_and_the_connection_closed(general: General, path: bytes) -> None:
+    for body in (b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"):
+        answer = await general.ask(TWICE % (path, len(body + SMUGGLED), body) + SMUGGLED)
+
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+
+
+async def test_a_request_that_tells_its_length_once_keeps_the_connection(general: General) -> None:
+    once = b"GET /health HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
+    bodies = (once % b"Content-Length: 5\r\n" + b"hello", once % b"Transfer-Encoding: chunked\r\n" + b"5\r\nhello\r\n0\r\n\r\n")
+
+    answer = await general.ask(b"".join(bodies) + once % b"Connection: close\r\n")
+
+    assert answer.count(b"HTTP/1.1 200 ") == 3
+
+
 async def test_a_long_head_is_refused(general: General) -> None:
     answer = await general.ask(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000 + b"\r\n\r\n")
 
