@@ -29,6 +29,7 @@ from scalesocket.server.http.views import REQUEST
 from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.only_worker import claim_only_worker
 from scalesocket.server.protocols import CUT, install_protocols
+from scalesocket.server.refused_upgrades import end_refused_upgrades
 from scalesocket.server.session import AsgiMessage, Receive, Send, Session
 from scalesocket.wire.authority import parse_authority
 from scalesocket.wire.handshake import Request, as_sent, split_absolute
@@ -48,6 +49,7 @@ def create_app(path: str) -> "SiteApp":
     """Make the ASGI app of a site file, for a stock Hypercorn with one worker. The file is read when the server starts."""
     decline_deflate()
     install_protocols()
+    end_refused_upgrades()
     return SiteApp(Path(path))
 
 

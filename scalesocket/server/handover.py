@@ -24,6 +24,7 @@ from scalesocket.cleanup import logged_faults
 from scalesocket.config.units import KiB
 from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.protocols import CUT, install_protocols
+from scalesocket.server.refused_upgrades import end_refused_upgrades
 from scalesocket.server.transport import SocketTransport
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class Hypercorn:
         self._config = SiteConfig(gateway)
         decline_deflate()
         install_protocols()
+        end_refused_upgrades()
         self._idle = asyncio.Event()
         self._transports: set[asyncio.BaseTransport] = set()
 

@@ -32,6 +32,7 @@ TRIES: Final = {
     "LF alone in one line": ("400, closed", HEAD + b"X: y\nContent-Length: 50\r\n\r\n" + HIDDEN),
     "an upgrade with a length": ("400, closed", UPGRADE + LENGTH),
     "an upgrade with two lengths": ("400, closed", UPGRADE + b"Content-Length: 5\r\n" + CHUNKED),
+    "an upgrade with a body, on a kept connection": ("200 400, closed", HEAD + b"\r\n" + UPGRADE + LENGTH),
     "an upgrade with LF alone": ("400, closed", upgrade("/chat/one").replace(b"\r\n", b"\n") + HIDDEN),
 }
 """What is expected, and what is sent in one piece."""

@@ -13,7 +13,7 @@ from websockets import ConnectionClosed
 from scalesocket.config.model import App
 from scalesocket.errors import ROOM_RESTARTED
 from scalesocket.server.session import Session
-from tests.playing import keep_alive_connection, open_playground, program, until
+from tests.playing import DEADLINE, keep_alive_connection, open_playground, program, until
 from tests.server.general import General, make_site, open_general
 
 pytestmark = pytest.mark.anyio
@@ -228,6 +228,36 @@ async def test_an_upgrade_with_a_body_is_400(field: bytes) -> None:
 
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert general.gateway.refusals == {"bad_handshake": 1}
+
+
+async def test_data_that_comes_before_the_answer_leaves_no_client_behind() -> None:
+    loop = asyncio.get_running_loop()
+
+    async with open_general(App(name="chat", command=["cat"])) as general:
+        with closing(await keep_alive_connection(general.playground.port)) as sock:
+            await loop.sock_sendall(sock, UPGRADE % b"/chat/lobby" + text_frame(b"early"))
+            answer = b""
+            async with asyncio.timeout(DEADLINE):
+                while chunk := await loop.sock_recv(sock, 4096):
+                    answer += chunk
+
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        await general.wait_no_connections()
+        assert general.gateway.connections == 0
+
+
+@pytest.mark.parametrize("part", [b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key"])
+async def test_a_malformed_upgrade_ends_its_connection(part: bytes) -> None:
+    loop = asyncio.get_running_loop()
+
+    async with open_general(App(name="chat", command=["cat"])) as general:
+        with closing(await keep_alive_connection(general.playground.port)) as sock:
+            await loop.sock_sendall(sock, (UPGRADE % b"/chat/lobby").replace(part, b"X: y"))
+            async with asyncio.timeout(DEADLINE):
+                assert (await loop.sock_recv(sock, 4096)).startswith(b"HTTP/1.1 400 ")
+                assert await loop.sock_recv(sock, 4096) == b""
+
+        await general.wait_no_connections()
 
 
 # --- Ends

@@ -25,6 +25,7 @@ from scalesocket.server.asgi import GeneralLane
 from scalesocket.server.protocols import NO_HTTP2, Http2, KnownSettings, RoundRobin
 from scalesocket.wire.http2 import PREFACE, ErrorCode, FrameType, encode_frame_header, encode_refusal
 from tests.playing import DEADLINE, Playground, keep_alive_connection, open_playground
+from tests.raw import mask_frame
 from tests.server.general import make_site
 from tests.server.http2 import Http2Client, open_http2
 
@@ -88,6 +89,21 @@ async def test_a_binary_message_to_a_text_app_is_text(http2: Http2Client) -> Non
     await ann.say("grüße".encode())
 
     assert await ann.listen() == "grüße"
+
+
+async def test_data_that_comes_before_the_answer_leaves_no_client_behind(http2: Http2Client, playground: Playground) -> None:
+    ann = http2.start("CONNECT", "/chat/lobby", (":protocol", "websocket"), ("sec-websocket-version", "13"), is_ended=False)
+    await http2.send(ann, mask_frame(b"early"))
+
+    (status, _) = await ann.wait_status()
+    if status == 200:  # the answer was quicker
+        http2.connection.reset_stream(ann.number)
+        http2.flush()
+
+    assert status in {200, 400}
+    await playground.wait_no_rooms()
+    assert playground.gateway.connections == 0
+    assert (await http2.get("/health"))[0][0] == 200
 
 
 async def test_requests_are_answered_beside_a_websocket(http2: Http2Client) -> None:
