@@ -1,6 +1,5 @@
 """Which hosts a server answers for, on both lanes: DNS rebinding, `hosts`, and Host headers that name none."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 from scalesocket.config.model import Server
 from tests.conftest import Serve
+from tests.examples.browsing import CHROMIUM, FLAGS, NEEDS_CHROMIUM, SERVE
 from tests.examples.listening import run_until_listening
-from tests.examples.test_pages import CHROMIUM, FLAGS, SERVE
 from tests.playing import Playground, site_of
 from tests.raw import PING, RawClient, upgrade
 from tests.server.http2 import open_http2
@@ -270,7 +269,7 @@ TRY_ALL = """async (address) => {
 }"""
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium (apt-get install chromium)")
+@NEEDS_CHROMIUM
 def test_a_browser_that_is_rebound_gets_nowhere(browser: Browser, tmp_path: Path) -> None:
     site = tmp_path / "site.toml"
     site.write_text('[apps.chat]\ncommand = ["cat"]\n')
