@@ -117,6 +117,7 @@ class Server(Table):
             default="any; a browser must name a loopback host to a loopback listener, unless a proxy forwards it",
         ),
     ] = None
+    http2_websockets: Annotated[Flag, live("offer websockets over HTTP/2 (RFC 8441); they take the general lane")] = False
     handshake_timeout: Annotated[PositiveDuration, live("to send a complete request head")] = 10.0
     max_connections: Annotated[Count | None, live("websockets admitted at a time")] = 10_000
     max_connections_per_ip: Annotated[Count | None, live("websockets admitted at a time from one address")] = None

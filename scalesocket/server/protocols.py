@@ -37,6 +37,8 @@ GOODBYE: Final = 1.0
 """Seconds in which a peer may take the GOAWAY frame that says why it is cut."""
 LAST_READ: Final = 256 * KiB
 """Bytes that are still read, and dropped, from a peer that is cut."""
+NO_WEBSOCKETS: Final = "websockets over HTTP/2 are off: open them over HTTP/1.1, or set http2_websockets = true in [server]"
+NO_TUNNELS: Final = "CONNECT opens nothing here but websockets (RFC 8441)"
 NO_HTTP2: Final = "HTTP/2 without TLS is for loopback and for trusted_proxies: use HTTP/1.1"
 
 
@@ -112,6 +114,9 @@ class Http2(H2Protocol):
         super().__init__(*arguments)  # type: ignore[arg-type]
         self._gateway = getattr(getattr(self.app, "app", None), "gateway", None)  # not behind another ASGI app
         self._server = self._gateway.site.server if isinstance(self._gateway, Gateway) else Server()
+        self._offers_websockets = self._server.http2_websockets
+        if not self._offers_websockets:
+            del self.connection.local_settings[SettingCodes.ENABLE_CONNECT_PROTOCOL]
         self._peer = self.client[0] if self.client is not None else ""
         self._is_over = False
         self._left = anyio.Event()
@@ -168,6 +173,28 @@ class Http2(H2Protocol):
         if data := self.connection.data_to_send():
             self._inflow.sent(len(data))
             await self.send(RawData(data))
+
+    async def _create_stream(self, request: h2.events.RequestReceived) -> None:
+        """Begin a request, or refuse a tunnel: websockets only where they are offered, anything else never."""
+        fields = dict(request.headers or ())
+        is_websocket = fields.get(b":protocol") == b"websocket" and b":path" in fields
+        if fields.get(b":method") != b"CONNECT" or (is_websocket and self._offers_websockets):
+            await super()._create_stream(request)
+            return
+        if isinstance(self._gateway, Gateway):
+            self._gateway.refusals["http2_connect"] += 1
+        await self._refuse(request.stream_id or 0, NO_WEBSOCKETS if is_websocket else NO_TUNNELS)
+
+    async def _refuse(self, stream: int, message: str) -> None:
+        """Answer a request with 501, and read no more of it."""
+        body = f"{message}\n".encode()
+        headers = [(b":status", b"501"), (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+        self.connection.send_headers(stream, headers)
+        if self.connection.local_flow_control_window(stream) >= len(body):
+            self.connection.send_data(stream, body, end_stream=True)
+        with suppress(ProtocolError):  # it was ended by both sides already
+            self.connection.reset_stream(stream, ErrorCode.NO_ERROR)
+        await self._flush()
 
     async def _priority_updated(self, event: h2.events.PriorityUpdated) -> None:
         """Ignore what HEADERS say of priority (RFC 9113 5.3.2)."""

@@ -18,6 +18,7 @@ SERVER = {
     "control": ("auto", "listener"),
     "trusted_proxies": ([], "live"),
     "hosts": (None, "live"),
+    "http2_websockets": (False, "live"),
     "handshake_timeout": ("10s", "live"),
     "max_connections": (10_000, "live"),
     "max_connections_per_ip": (None, "live"),

@@ -32,7 +32,7 @@ def run_until_listening(*command: str, cwd: Path | None = None, **environ: str) 
         assert server.stdout is not None
         for line in server.stdout:
             said.append(line)
-            if match := re.search(r"listening on (?:http://)?([\d.]+:\d+)", line):
+            if match := re.search(r"listening on (?:https?://)?([\d.]+:\d+)", line):
                 addresses.append(match[1])
                 is_settled.set()
         is_settled.set()

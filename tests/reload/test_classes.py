@@ -66,6 +66,7 @@ SERVER_EDITS: dict[str, tuple[Any, Any]] = {
     "api": (True, False),
     "metrics_rooms": (False, True),
     "trusted_proxies": ([], ["127.0.0.0/8"]),
+    "http2_websockets": (False, True),
     "handshake_timeout": ("10s", "11s"),
     "max_connections": (100, 101),
     "max_connections_per_ip": (100, 101),

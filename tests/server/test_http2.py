@@ -27,7 +27,7 @@ from scalesocket.wire.http2 import PREFACE, ErrorCode, FrameType, encode_frame_h
 from tests.playing import DEADLINE, Playground, keep_alive_connection, open_playground
 from tests.raw import mask_frame
 from tests.server.general import make_site
-from tests.server.http2 import Http2Client, open_http2
+from tests.server.http2 import Http2Client, Stream, open_http2
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +37,7 @@ FULL = App(name="full", command=["cat"], max_clients=1)
 
 @pytest.fixture
 async def playground(anyio_backend: Any) -> AsyncIterator[Playground]:
-    async with open_playground(make_site(CHAT, FULL)) as playground:
+    async with open_playground(make_site(CHAT, FULL, http2_websockets=True)) as playground:
         yield playground
 
 
@@ -167,7 +167,9 @@ async def test_tls_offers_it_by_alpn(tmp_path: Path) -> None:
     trust.set_alpn_protocols(["h2", "http/1.1"])
 
     async with (
-        open_playground(make_site(CHAT, tls={"certificate": str(certificate), "key": str(key)})) as playground,
+        open_playground(
+            make_site(CHAT, tls={"certificate": str(certificate), "key": str(key)}, http2_websockets=True)
+        ) as playground,
         open_http2(playground.port, tls=trust) as http2,
     ):
         assert http2.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
@@ -196,6 +198,29 @@ async def test_a_connection_that_never_asks_for_anything_is_cut(playground: Play
             await reader.read(-1)
 
     writer.close()
+
+
+async def test_websockets_are_not_offered_unless_asked_for(anyio_backend: Any) -> None:
+    async with open_playground(make_site(CHAT)) as playground, open_http2(playground.port) as http2:
+        async with asyncio.timeout(DEADLINE):
+            await http2.settings.wait()
+
+        assert SettingCodes.ENABLE_CONNECT_PROTOCOL not in http2.told
+        refused = http2.start("CONNECT", "/chat/lobby", (":protocol", "websocket"), is_ended=False)
+        status, _ = await refused.wait_status()
+        assert (status, b"http2_websockets = true" in await refused.read_body()) == (501, True)
+        assert playground.gateway.refusals["http2_connect"] == 1
+        assert (await http2.get("/health"))[0][0] == 200
+
+
+async def test_a_tunnel_to_elsewhere_is_refused(http2: Http2Client) -> None:
+    number = http2.connection.get_next_available_stream_id()
+    tunnel = http2.streams[number] = Stream(http2, number)
+    http2.connection.send_headers(number, [(":method", "CONNECT"), (":authority", "elsewhere.example:443")])
+    http2.flush()
+
+    assert (await tunnel.wait_status())[0] == 501
+    assert (await http2.get("/health"))[0][0] == 200
 
 
 @pytest.mark.parametrize("is_first", [True, False])

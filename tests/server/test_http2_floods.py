@@ -45,7 +45,7 @@ def no_collection_of_other_tests() -> Iterator[None]:
 async def playground(tmp_path: Path, anyio_backend: Any) -> AsyncIterator[Playground]:
     (tmp_path / "big.bin").write_bytes(bytes(MiB))
     echo = App.model_validate({"name": "echo", "command": ["cat"], "static": str(tmp_path)})
-    async with open_playground(make_site(echo)) as playground:
+    async with open_playground(make_site(echo, http2_websockets=True)) as playground:
         yield playground
 
 
