@@ -65,6 +65,7 @@ ADDRESS_FULL: Final = Close(CloseCode.TRY_LATER, "too many connections from this
 APP_FULL: Final = Close(CloseCode.TRY_LATER, "the app is full")
 SERVER_FULL: Final = Close(CloseCode.TRY_LATER, "the server is full")
 TOO_MANY_ROOMS: Final = Close(CloseCode.TRY_LATER, "the app has no place for another room")
+INTERNAL_ERROR: Final = Close(CloseCode.BACKEND_FAILED, "internal error")
 ONESHOT_TAKEN: Final = Close(CloseCode.TRY_LATER, "the room takes one client, once")
 
 

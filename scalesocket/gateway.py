@@ -35,11 +35,13 @@ from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
 from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
-from scalesocket.errors import ADDRESS_FULL, APP_REMOVED, ROOM_RESTARTED, SERVER_FULL, SHUTTING_DOWN, Close
+from scalesocket.errors import ADDRESS_FULL, APP_REMOVED, INTERNAL_ERROR, ROOM_RESTARTED, SERVER_FULL, SHUTTING_DOWN, Close
 from scalesocket.rooms.client import Client
+from scalesocket.rooms.faults import contained
 from scalesocket.rooms.life import OpenBackend
-from scalesocket.rooms.pool import RoomPool, contained
+from scalesocket.rooms.pool import RoomPool
 from scalesocket.rooms.room import Room
+from scalesocket.rooms.sweep import Sweep
 from scalesocket.rooms.turnstile import Turnstile
 from scalesocket.status import ReloadState, SiteStatus
 from scalesocket.wire.authority import parse_authority
@@ -64,9 +66,6 @@ MAX_NAME: Final = 200
 """Characters of one in the log."""
 ENDINGS_A_TURN: Final = 16
 """Backends that begin to be stopped in one turn of the loop: 0.1 ms each, and a crowd of rooms may end together."""
-FROZEN: Final = 1.0
-"""Seconds the sweep may come late before it lets a round go by."""
-
 DRAINING: Final = Refusal(status=503, reason="draining", message="the server is shutting down", retry_after=RETRY_AFTER)
 
 
@@ -178,7 +177,12 @@ class Gateway:
             pool.refusals[TOO_MANY_FROM_ADDRESS.reason] += 1
             return ADDRESS_FULL
         client.id = ClientId(next(self._ids))
-        refusal = pool.join(client, admission.room, admission.request)
+        try:
+            refusal = pool.join(client, admission.room, admission.request)
+        except Exception:
+            log.exception("joining failed", app=admission.app.name, room=admission.room, client=client.id)
+            pool.refusals["internal_error"] += 1
+            return INTERNAL_ERROR
         if refusal is None:
             self.connections += 1
             if client.peer is not None:
@@ -239,22 +243,6 @@ class Gateway:
             refusals=dict(self.refusals),
         )
 
-    async def sweep(self) -> None:
-        """Look at the deadlines of rooms and clients, for ever. Started by `open_gateway`, once."""
-        was_frozen = False
-        while True:
-            pools = [*self._pools.values(), *self._leaving.values()]
-            interval = min((pool.check_interval for pool in pools), default=1.0)
-            due = time.monotonic() + interval
-            await anyio.sleep(interval)
-            # The process stood still: what its peers said meanwhile is read first, then they are judged, however late it is.
-            was_frozen = time.monotonic() > due + FROZEN and not was_frozen
-            if was_frozen:
-                continue
-            now = anyio.current_time()
-            for pool in pools:
-                pool.check(now)
-
     async def wait_ended(self) -> None:
         """Wait until every room has ended, also when cancelled; `cut` was called. Their stop ladders have deadlines."""
         cancelled: asyncio.CancelledError | None = None
@@ -266,8 +254,12 @@ class Gateway:
         if cancelled is not None:
             raise cancelled
 
+    def find_all_pools(self) -> tuple[RoomPool, ...]:
+        """The pools of all apps, those included that were removed and whose rooms have not all ended."""
+        return (*self._pools.values(), *self._leaving.values())
+
     def _all_rooms(self) -> tuple[Room, ...]:
-        return tuple(room for pool in (*self._pools.values(), *self._leaving.values()) for room in pool.all_rooms)
+        return tuple(room for pool in self.find_all_pools() for room in pool.all_rooms)
 
     def _make_pool(self, app: App) -> RoomPool:
         return RoomPool(
@@ -377,7 +369,7 @@ async def open_gateway(site: Site, *, spawner: Spawner) -> AsyncIterator[Gateway
 
     async with anyio.create_task_group() as tasks:
         gateway = Gateway(site, open_backend=open_room_backend, tasks=tasks)
-        tasks.start_soon(gateway.sweep, name="sweep")
+        tasks.start_soon(Sweep(gateway.find_all_pools).run, name="sweep")
         try:
             yield gateway
         finally:

@@ -310,11 +310,14 @@ class App(Table):
     send_buffer: Annotated[PositiveSize, live("unsent bytes a client may have")] = 1 * MiB
     slow_client: Annotated[
         Literal["close", "block", "drop"],
-        live("what a client with more than `send_buffer` unsent meets: a close, a backend that waits, or messages left out"),
+        live(
+            "what happens to a client with more than `send_buffer` unsent: `close` it when the room has waited too long "
+            "(1 s in any 10 s, or 250 ms in which it took nothing), `block` the backend, or `drop` messages"
+        ),
     ] = "close"
     stall_timeout: Annotated[
         PositiveDuration,
-        live("a backend that takes no input for so long ends its room; so long `block` waits for a client"),
+        live("a backend that takes no input for this long ends its room; also the longest that `block` waits for a client"),
     ] = 10.0
     compression: Annotated[Flag, live("permessage-deflate for new clients")] = False
     origins: Annotated[

@@ -151,6 +151,11 @@ class Client(ABC):
 
     @property
     @abstractmethod
+    def backlog(self) -> int:
+        """Bytes queued for the peer that were not sent yet, those in the kernel included as far as they are known."""
+
+    @property
+    @abstractmethod
     def delivered(self) -> int:
         """A number that grows while bytes go on towards the peer; for comparing with an earlier one."""
 

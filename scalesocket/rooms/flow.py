@@ -5,23 +5,53 @@ from typing import TYPE_CHECKING, Final
 
 from scalesocket.errors import TOO_SLOW
 from scalesocket.rooms.client import Client
+from scalesocket.rooms.patience import Patience
 
 if TYPE_CHECKING:
     from scalesocket.rooms.room import Room
 
 PACE_CHECK: Final = 1.0
 """Seconds after which a paced room must have made progress; else `send_buffer` judges its clients as they are."""
+SHORTEST_LOOK: Final = 0.005
+LONGEST_LOOK: Final = 0.05
+"""Seconds between two looks at the clients that a room waits for: the longer it has waited, the fewer."""
+FEW_LOOKS: Final = 4
+"""The time until the next look, as a fraction of the time waited so far."""
+
+
+class Wait:
+    """One client that a room waits for, since it left more than `send_buffer` unsent."""
+
+    __slots__ = ("deadline", "enough", "patience")
+
+    def __init__(self, enough: int, *, deadline: float | None = None, patience: Patience | None = None) -> None:
+        """Wait until at most `enough` bytes are unsent: until `deadline` in the loop's time, or as long as `patience` lasts."""
+        self.enough = enough
+        self.deadline = deadline
+        self.patience = patience
 
 
 class Flow:
     """Decides for one room whether its backend is read.
 
-    Two reasons to stop reading it. *Paced*: not one client has room in its high-water mark, so the backend is faster
-    than the network and waits for the fastest client; a client behind that one is still judged by `send_buffer`.
-    *Blocked*: `slow_client = "block"`, and somebody left more than `send_buffer` unsent.
+    There are two reasons to stop reading it. *Paced*: all clients are above their high-water mark, so the backend is faster
+    than the network and waits for the fastest client. *Waiting*: a client left more than `send_buffer` unsent. With
+    `slow_client = "block"` the room waits for it up to `stall_timeout`; with `"close"` as long as its `Patience` lasts,
+    of which only the time counts for which the client really holds up somebody else.
     """
 
-    __slots__ = ("_blockers", "_congested", "_delivered", "_is_paced", "_pace_timer", "_room", "slow")
+    __slots__ = (
+        "_congested",
+        "_delivered",
+        "_is_paced",
+        "_look_timer",
+        "_looked_at",
+        "_pace_timer",
+        "_patience",
+        "_room",
+        "_waiting_since",
+        "_waits",
+    )
 
     def __init__(self, room: "Room") -> None:
         """Watch over the output of `room`."""
@@ -30,31 +60,25 @@ class Flow:
         self._is_paced = False
         self._pace_timer: asyncio.TimerHandle | None = None
         self._delivered = 0
-        self._blockers: dict[Client, asyncio.TimerHandle] = {}
-        self.slow: list[Client] = []
-        """Judged too slow, to be closed by `close_slow`."""
+        self._waits: dict[Client, Wait] = {}
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._looked_at = 0.0
+        self._waiting_since = 0.0
+        self._patience: dict[Client, Patience] = {}
 
-    def may_send(self, client: Client, messages: int) -> bool:
-        """Judge a congested client before a write of so many messages, by what it left unsent (`slow_client`)."""
+    def may_send(self, client: Client, messages: int, size: int) -> bool:
+        """Judge a congested client before a write of so many messages and bytes, by what it left unsent (`slow_client`)."""
         app = self._room.app
-        if client.unsent <= app.send_buffer + client.allowance:
+        unsent, limit = client.unsent, app.send_buffer + client.allowance
+        if unsent + size <= limit:
             return True
-        match app.slow_client:
-            case "drop":
-                self._room.counts.slow_dropped += messages
-                return False
-            case "block":
-                self._block(client, app.stall_timeout)
+        if app.slow_client == "drop":
+            if unsent <= limit:  # one write always fits
                 return True
-            case "close":
-                self.slow.append(client)
-                return False
-
-    def close_slow(self) -> None:
-        """Close the clients judged too slow, after the write that showed it."""
-        slow, self.slow = self.slow, []
-        for client in slow:
-            self._expel(client)
+            self._room.counts.slow_dropped += messages
+            return False
+        self._wait_for(client)
+        return True
 
     def begin(self) -> None:
         """A new backend begins: it waits as the last one would have for clients that still have their buffers full."""
@@ -71,7 +95,7 @@ class Flow:
         client.is_congested = False
         client.allowance = 0
         self._congested -= 1
-        self._unblock(client)
+        self._wait_no_more(client)
         self._update_pace()
 
     def joined(self) -> None:
@@ -83,21 +107,23 @@ class Flow:
         if client.is_congested:
             client.is_congested = False
             self._congested -= 1
-        self._unblock(client)
+        self._patience.pop(client, None)
+        self._wait_no_more(client)
         self._pace()
         self._update_pace()
 
     def reset(self) -> None:
         """Forget every reason to wait, with its timers: the backend is gone."""
-        for timer in self._blockers.values():
-            timer.cancel()
-        self._blockers.clear()
+        self._waits.clear()
+        self._look_no_more()
         self._set_paced(False)
 
     @property
     def is_waiting(self) -> bool:
         """Whether the backend must not be read now."""
-        return self._is_paced or bool(self._blockers)
+        return self._is_paced or bool(self._waits)
+
+    # --- Paced
 
     def _pace(self) -> None:
         clients = len(self._room.clients)
@@ -125,17 +151,67 @@ class Flow:
     def _find_delivered(self) -> int:
         return sum(client.delivered for client in self._room.clients.values())
 
-    def _block(self, client: Client, stall_timeout: float) -> None:
-        if client not in self._blockers:
-            timer = asyncio.get_running_loop().call_later(stall_timeout, self._expel, client)
-            self._blockers[client] = timer
+    # --- Waiting
+
+    def _wait_for(self, client: Client) -> None:
+        if client in self._waits:
+            return
+        app, now = self._room.app, asyncio.get_running_loop().time()
+        enough = app.send_buffer + client.allowance - app.send_buffer // 2
+        if app.slow_client == "block":
+            self._waits[client] = Wait(enough, deadline=now + app.stall_timeout)
+        else:
+            patience = self._patience.setdefault(client, Patience())
+            patience.begin(client.backlog)
+            self._waits[client] = Wait(enough, patience=patience)
+        if self._look_timer is None:
+            self._waiting_since = now
+            self._look_later(now)
             self._room.read_backend(False)
 
-    def _unblock(self, client: Client) -> None:
-        timer = self._blockers.pop(client, None)
-        if timer is not None:
-            timer.cancel()
+    def _wait_no_more(self, client: Client) -> None:
+        if self._waits.pop(client, None) is not None and not self._waits:
+            self._look_no_more()
             self._room.read_backend(not self.is_waiting)
+
+    def _look_later(self, now: float) -> None:
+        """Look again soon, and in time for whose patience ends."""
+        delay = min(LONGEST_LOOK, max(SHORTEST_LOOK, (now - self._waiting_since) / FEW_LOOKS))
+        for wait in self._waits.values():
+            delay = min(delay, wait.patience.left(now) if wait.patience is not None else LONGEST_LOOK)
+        self._looked_at = now
+        self._look_timer = asyncio.get_running_loop().call_later(delay, self._look, 2 * delay)
+
+    def _look_no_more(self) -> None:
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
+
+    def _look(self, longest: float) -> None:
+        """See who has caught up, and who is too slow. Of a late look, `longest` seconds count: it is the server that was slow."""
+        now = asyncio.get_running_loop().time()
+        passed = min(now - self._looked_at, longest)
+        has_more = self._room.has_more_output
+        is_holding_up = has_more and self._is_anybody_starved()
+        self._look_timer = None
+        for client, wait in tuple(self._waits.items()):
+            if client.unsent <= wait.enough:
+                self._wait_no_more(client)
+                continue
+            if wait.patience is None:
+                is_too_slow = wait.deadline is not None and now >= wait.deadline
+            else:
+                if has_more:
+                    wait.patience.spend(passed, now, client.backlog, is_holding_up=is_holding_up)
+                is_too_slow = not wait.patience.left(now)
+            if is_too_slow:
+                self._expel(client)
+        if self._waits:
+            self._look_later(now)
+
+    def _is_anybody_starved(self) -> bool:
+        """Whether a client has been sent everything so far."""
+        return any(client.backlog == 0 for client in self._room.clients.values() if client not in self._waits)
 
     def _expel(self, client: Client) -> None:
         self._room.counts.slow_clients += 1

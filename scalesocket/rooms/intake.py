@@ -105,11 +105,7 @@ class Intake:
         self._is_holding = is_held
         if self._room is None:
             return
-        for client in self._room.clients.values():
-            if is_held:
-                client.hold(Hold.BACKEND)
-            else:
-                client.release(Hold.BACKEND)
+        self._room.hold_clients(is_held)
 
     def begin(self, backend: Backend) -> None:
         """Give a new backend what has waited for it, and all that comes."""

@@ -1,8 +1,7 @@
 """The rooms of one app. Owns the map of open rooms and starts one task per room."""
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, Protocol
 
 import structlog
@@ -11,8 +10,9 @@ from scalesocket.backends.backend import Exit
 from scalesocket.config.describe import describe_target
 from scalesocket.config.model import App
 from scalesocket.config.plan import with_live_changes
-from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, TOO_MANY_ROOMS, Close, CloseCode
+from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, TOO_MANY_ROOMS, Close
 from scalesocket.rooms.client import Client
+from scalesocket.rooms.faults import contained
 from scalesocket.rooms.history import Bounds, History
 from scalesocket.rooms.life import Life, OpenBackend
 from scalesocket.rooms.room import Room, State
@@ -27,8 +27,6 @@ CHECKS: Final = 4
 
 MAX_HISTORIES: Final = 10_000
 """Rooms whose history outlives them where `max_rooms` sets no bound."""
-
-INTERNAL_ERROR: Final = Close(CloseCode.BACKEND_FAILED, "internal error")
 
 Environment = Callable[[App, str, Request], Mapping[str, str]]
 """The environment of a room's backend, from its first client's request."""
@@ -105,17 +103,6 @@ class RoomPool:
             return self._refused("backend_behind" if refusal is BACKEND_BEHIND else "room_full", refusal)
         self.connections += 1
         return None
-
-    def check(self, now: float) -> None:
-        """Look at the deadlines of all rooms and clients. A room where that fails by a mistake of ours ends."""
-        for room in self.all_rooms:
-            is_checked = False
-            with contained(room):
-                room.check(now)
-                is_checked = True
-            if not is_checked:
-                with contained(room):
-                    room.stop(INTERNAL_ERROR)
 
     @property
     def check_interval(self) -> float:
@@ -256,12 +243,3 @@ class RoomPool:
     def _refused(self, reason: str, close: Close) -> Close:
         self.refusals[reason] += 1
         return close
-
-
-@contextmanager
-def contained(room: Room) -> Iterator[None]:
-    """Log a mistake of ours in one room with its traceback, and go on: it must never take others with it."""
-    try:
-        yield
-    except Exception:
-        log.exception("room failed", app=room.app.name, room=room.name)

@@ -23,7 +23,7 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
-from scalesocket.server.handover import ASKED, PEER, PROXIED
+from scalesocket.server.handover import ASKED, PACE, PEER, PROXIED
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.http.views import REQUEST
 from scalesocket.server.no_deflate import decline_deflate
@@ -144,6 +144,8 @@ class GeneralLane:
             scope["subprotocols"].append(admission.subprotocol)
         # Cutting an HTTP/2 connection would take every other stream of it along.
         cut = scope.get("state", {}).get(CUT) if request.http_version == "1.1" else None
+        if (keep_pace := scope.get("state", {}).get(PACE)) is not None:
+            keep_pace(admission.app)
         session = Session(admission, receive, send, cut=cut)
         is_gone = False
         try:

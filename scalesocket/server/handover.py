@@ -5,6 +5,7 @@ Starts one task for each connection, in a task group it owns, and ends them all 
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -21,9 +22,11 @@ from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 
 from scalesocket.cleanup import logged_faults
+from scalesocket.config.model import App
 from scalesocket.config.units import KiB
 from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.protocols import CUT, install_protocols
+from scalesocket.server.queued import count_queued
 from scalesocket.server.refused_upgrades import end_refused_upgrades
 from scalesocket.server.transport import SocketTransport
 
@@ -47,11 +50,16 @@ PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP
 """How the kernel finds dead peers: seconds of silence before a probe, seconds between probes, unanswered probes, and
 milliseconds for which nothing that was sent is taken."""
 
+STALL_TIMEOUT: Final = 10.0
+"""Seconds a peer that has ended its side may take nothing of what is unsent, where no app says otherwise."""
+
 SECOND_LOOK: Final = 0.5
 """Seconds until it is seen again whether a websocket of a lost connection has ended."""
 
 ASKED: Final = "scalesocket.asked"
 """Key in the scope's `state`: an event that is set by the first request or websocket of the connection."""
+PACE: Final = "scalesocket.pace"
+"""Key in the scope's `state`: takes the app of a new websocket, for its `ping_interval` and `stall_timeout`."""
 PEER: Final = "scalesocket.peer"
 """Key in the scope's `state`: the address a proxy reported, or None."""
 PROXIED: Final = "scalesocket.proxied"
@@ -89,9 +97,17 @@ class Surroundings(WorkerContext):
         super().__init__(None)
         self.terminated = terminated
         self.lost = asyncio.Event()
+        self.stall_timeout = STALL_TIMEOUT
+        self._pace = math.inf
+
+    def keep_pace(self, app: App) -> None:
+        """Take on the pace of a new websocket: pings at the shortest `ping_interval` of the connection, and `stall_timeout`."""
+        self._pace = min(self._pace, app.ping_interval)
+        self.stall_timeout = app.stall_timeout
 
     async def sleep(self, wait: float) -> None:  # type: ignore[override]
         """Wait between two pings of a websocket: no longer than its peer is there, or Hypercorn would wait for the next one."""
+        wait = self._pace if self._pace < math.inf else wait
         if self.lost.is_set():  # woken once, and still not closed: the rest of the peer's messages waits to be read
             await asyncio.sleep(min(wait, SECOND_LOOK))
             return
@@ -100,22 +116,48 @@ class Surroundings(WorkerContext):
 
 
 class Protocol(asyncio.StreamReaderProtocol):
-    """asyncio's streams, which say when the peer is gone."""
+    """asyncio's streams, which note that the peer is gone.
 
-    def __init__(self, reader: asyncio.StreamReader, lost: asyncio.Event) -> None:
+    Hypercorn waits for a peer to take what was sent, also for one that has ended its side. So one that takes nothing for
+    `stall_timeout` after that is cut.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, surroundings: Surroundings) -> None:
         super().__init__(reader)
-        self._lost = lost
+        self._surroundings = surroundings
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, on a transport."""
+        super().connection_made(transport)
+        self._own_transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the reading and the writing, and what sleeps for this connection."""
         super().connection_lost(exc)
-        self._lost.set()
+        self._surroundings.lost.set()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def eof_received(self) -> bool | None:
-        """The peer says nothing more: the same, in the usual order."""
+        """The peer sends nothing more: the same, in the usual order."""
         keep_open = super().eof_received()
-        self._lost.set()
+        self._surroundings.lost.set()
+        self._look(math.inf, 0.0)
         return keep_open
+
+    def _look(self, queued: float, deadline: float) -> None:
+        """Cut the connection if the peer has taken nothing until `deadline`."""
+        transport, timeout = self._own_transport, self._surroundings.stall_timeout
+        loop = asyncio.get_running_loop()
+        sock = transport.get_extra_info("socket")
+        now_queued = transport.get_write_buffer_size() + (count_queued(sock) if sock is not None else 0)
+        if now_queued < queued:
+            queued, deadline = now_queued, loop.time() + timeout
+        elif queued and loop.time() >= deadline:
+            cut(transport)
+            return
+        self._timer = loop.call_later(timeout / 4, self._look, queued, deadline)
 
 
 class Hypercorn:
@@ -150,7 +192,7 @@ class Hypercorn:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=READ_AHEAD, loop=loop)
         surroundings = Surroundings(self._terminated)
-        protocol = Protocol(reader, surroundings.lost)
+        protocol = Protocol(reader, surroundings)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         reader.feed_data(head)
@@ -187,7 +229,7 @@ class Hypercorn:
     ) -> None:
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
-        state |= {CUT: partial(cut, writer.transport), ASKED: asked}
+        state |= {CUT: partial(cut, writer.transport), ASKED: asked, PACE: surroundings.keep_pace}
         late = loop.call_later(KEEP_ALIVE, cut_unless, asked, writer.transport)
         try:
             await TCPServer(self._app, loop, self._config, surroundings, state, reader, writer)

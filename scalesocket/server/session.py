@@ -156,6 +156,11 @@ class Session(Client):
         return self._unsent
 
     @property
+    def backlog(self) -> int:
+        """Bytes the server has not taken: more is not known here."""
+        return self._unsent
+
+    @property
     def delivered(self) -> int:
         """Grows as the server takes what is queued."""
         return -self._unsent

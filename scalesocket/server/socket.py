@@ -11,6 +11,7 @@ from scalesocket.config.units import KiB
 from scalesocket.errors import TOO_SLOW, Close, CloseCode
 from scalesocket.gateway import Admission
 from scalesocket.rooms.client import Client, Hold
+from scalesocket.server.queued import count_queued
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.deflate import inflate
 from scalesocket.wire.frames import Event, FrameReader, Opcode, encode_frame
@@ -27,7 +28,6 @@ AT_ONCE: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, Cl
 TCP_INFO_SIZE: Final = 128
 BYTES_ACKED: Final = slice(120, 128)
 """Where `tcpi_bytes_acked` stands in the kernel's struct tcp_info (linux/tcp.h)."""
-
 _PING: Final = encode_frame(b"", Opcode.PING)
 
 
@@ -105,6 +105,17 @@ class Socket(Client, asyncio.Protocol):
         if not self._is_closing:
             self.room.drained(self)
 
+    def eof_received(self) -> None:
+        """Leave the room: without a close frame nothing more can be agreed on. What is still unsent has `stall_timeout` to go.
+
+        Messages that were read and have to wait are delivered first, when the connection is lost.
+        """
+        if not self._reader.has_more:
+            self._send_no_more()
+            self.room.leave(self)
+        if self.unsent and self._timer is None:
+            self._cut_later()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the room once it has heard all that was read; the peer is gone, or the closing handshake is done."""
         is_heard_out = self._is_closing or not self._reader.has_more
@@ -171,6 +182,12 @@ class Socket(Client, asyncio.Protocol):
     def unsent(self) -> int:
         """Bytes the kernel has not taken yet."""
         return self._transport.get_write_buffer_size()
+
+    @property
+    def backlog(self) -> int:
+        """Bytes queued for the peer here and in the kernel."""
+        sock = self._transport.get_extra_info("socket")
+        return self.unsent + (count_queued(sock) if sock is not None else 0)
 
     @property
     def delivered(self) -> int:

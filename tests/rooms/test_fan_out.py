@@ -52,6 +52,10 @@ class Listener(Client):
         return 0
 
     @property
+    def backlog(self) -> int:
+        return 0
+
+    @property
     def delivered(self) -> int:
         return 0
 

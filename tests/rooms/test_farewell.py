@@ -9,10 +9,10 @@ from typing import Any, Final, NoReturn, cast
 import anyio
 import pytest
 
-from scalesocket import gateway as gateway_module
 from scalesocket.config.model import Server
 from scalesocket.errors import SHUTTING_DOWN
 from scalesocket.gateway import Gateway
+from scalesocket.rooms import sweep
 from tests.conftest import Serve
 from tests.playing import is_alive, program, site_of
 from tests.raw import CLOSE, RawClient, close_payload, mask_frame
@@ -274,7 +274,7 @@ async def test_a_room_whose_deadlines_cannot_be_looked_at_ends_alone(serve: Serv
 
 
 async def test_deadlines_hold_though_the_process_is_always_late(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_module, "FROZEN", -10.0)
+    monkeypatch.setattr(sweep, "FROZEN", -10.0)
     site = await serve(game={**CAT, "client_idle_timeout": 0.3})
     ann = await site.join("/game/one")
 

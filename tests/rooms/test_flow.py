@@ -253,6 +253,44 @@ async def test_close_ends_the_client_that_does_not_read_and_nobody_else_notices(
     assert (code, reason) == (1013, "too slow: more than send_buffer was left unread")
 
 
+async def test_a_burst_arrives_whole_at_a_client_a_little_slower_than_the_other(serve: Serve) -> None:
+    lines, width = 30_000, 1_000
+    site = await serve(game={"command": program("alarm", lines, width), "stop_timeout": 0.1})
+    slower, ann = await site.join_raw("/game/one"), await site.join_raw("/game/one")
+
+    async def read_all(client: RawClient, pause: float) -> int:
+        got = 0
+        while got < lines * (width + 4):
+            chunk = await client.reader.read(256 * KiB)
+            if not chunk:
+                break
+            got += len(chunk)
+            await asyncio.sleep(pause)
+        return got
+
+    ann.say("go")
+    async with asyncio.timeout(30):
+        heard = await asyncio.gather(read_all(ann, 0.0), read_all(slower, 0.002))
+
+    assert min(heard) >= lines * (width + 4)
+    assert site.room("game", "one").counts.slow_clients == 0
+
+
+async def test_a_peer_that_ends_its_side_and_reads_nothing_is_gone_by_stall_timeout(serve: Serve) -> None:
+    site = await serve(game={"command": program("alarm", 4_000, 500), "stall_timeout": 0.3, "send_buffer": 4 * MiB})
+    ghost, ann = await site.join_raw("/game/one", receive_buffer=SMALL), await site.join("/game/one")
+    room = site.room("game", "one")
+    await ann.say("go")
+    await hear_numbers(ann, 4_000, 500)
+    assert max(unsent(site)) > 0
+
+    ghost.writer.write_eof()
+
+    await site.until(lambda: len(room.clients) == 1, within=2.0)
+    entrance = site.service.entrance
+    await site.until(lambda: len(entrance.connections) + entrance.hypercorn.connections == 1, within=5.0)
+
+
 async def test_close_ends_a_client_that_does_not_read_also_when_it_is_alone(serve: Serve) -> None:
     site = await flooded(serve, slow_client="close")
     slow = await site.join("/game/one", receive_buffer=SMALL)

@@ -8,6 +8,7 @@ import pytest
 
 from scalesocket.errors import BACKEND_ENDED
 from scalesocket.rooms import intake
+from scalesocket.rooms.client import Hold
 from scalesocket.rooms.intake import MAX_WAITING, Intake, Membership
 from scalesocket.status import Counts
 from tests.conftest import Serve
@@ -60,8 +61,12 @@ class Stage:
     def __init__(self, clients: int = 1, *, may_begin_again: bool = True) -> None:
         self.waiters = [Waiter() for _ in range(clients)]
         self.counts = Counts()
-        room = SimpleNamespace(clients=dict(enumerate(self.waiters)), counts=self.counts, may_begin_again=may_begin_again)
+        room = SimpleNamespace(hold_clients=self.hold_clients, counts=self.counts, may_begin_again=may_begin_again)
         self.intake = Intake(cast(Any, room))
+
+    def hold_clients(self, is_held: bool) -> None:
+        for waiter in self.waiters:
+            (waiter.hold if is_held else waiter.release)(Hold.BACKEND)
 
     def begin(self) -> Taker:
         taker = Taker()

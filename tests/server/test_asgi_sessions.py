@@ -13,7 +13,8 @@ from websockets import ConnectionClosed
 from scalesocket.config.model import App
 from scalesocket.errors import ROOM_RESTARTED
 from scalesocket.server.session import Session
-from tests.playing import DEADLINE, keep_alive_connection, open_playground, program, until
+from tests.playing import DEADLINE, keep_alive_connection, open_playground, program, site_of, until
+from tests.raw import FIN, PING, TEXT
 from tests.server.general import General, make_site, open_general
 
 pytestmark = pytest.mark.anyio
@@ -365,3 +366,16 @@ async def test_idle_connections_end_with_the_service() -> None:
     with closing(sock):
         assert await loop.sock_recv(sock, 1) == b""
         assert loop.time() - started < 0.9
+
+
+async def test_an_app_with_a_tiny_ping_interval_does_not_set_the_pace_of_others(anyio_backend: object) -> None:
+    hasty = {"command": ["cat"], "ping_interval": 0.05}
+    async with open_playground(site_of({"hasty": hasty, "game": {"command": ["cat"]}}), "general") as site:
+        eve, ann = await site.join_raw("/hasty/one"), await site.join_raw("/game/one")
+
+        for _ in range(5):
+            assert (await eve.read_frame()).opcode == PING
+
+        assert (await ann.read_frame()).opcode == PING  # as it opened
+        ann.say("no more")
+        assert await ann.read_frame() == (FIN | TEXT, b"no more")

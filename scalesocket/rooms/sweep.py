@@ -1,0 +1,75 @@
+"""Checks the deadlines of all rooms and clients, a slice at a time.
+
+Deadlines that move with every message (pings, pongs, idle clients, backends that do not read) are not timers. They are found by
+a sweep: each app is swept several times in the length of its shortest deadline. A sweep runs in slices, between which the
+event loop serves everybody else.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from scalesocket.errors import INTERNAL_ERROR
+from scalesocket.rooms.faults import contained
+from scalesocket.rooms.pool import RoomPool
+
+SLICE: Final = 0.0005
+"""Seconds of one slice, unless a single check takes longer."""
+PAUSE: Final = 0.001
+"""Seconds between two slices of a sweep."""
+LONGEST_SLEEP: Final = 1.0
+"""Seconds until an edit of the deadlines, or a new app, is noticed."""
+FROZEN: Final = 1.0
+"""Seconds a sweep may come late before it waits for another round."""
+
+
+class Sweep:
+    """Sweeps the pools of a gateway, each at its own interval."""
+
+    def __init__(self, find_pools: Callable[[], Iterable[RoomPool]]) -> None:
+        """Sweep all pools that `find_pools` returns, asked again before each sweep."""
+        self._find_pools = find_pools
+        self._due: dict[RoomPool, float] = {}
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        loop = asyncio.get_running_loop()
+        was_frozen = False
+        while True:
+            wake_at = self._plan(loop.time())
+            await asyncio.sleep(wake_at - loop.time())
+            # After a standstill of the whole process, what peers sent meanwhile is read first; then they are checked, however
+            # late it is.
+            was_frozen = loop.time() > wake_at + FROZEN and not was_frozen
+            if was_frozen:
+                continue
+            for pool in [pool for pool, due in self._due.items() if due <= loop.time()]:
+                await self._sweep(pool, loop)
+                self._due[pool] = loop.time() + pool.check_interval
+
+    def _plan(self, now: float) -> float:
+        """Note when each pool is due, and return when to wake up."""
+        self._due = {
+            pool: min(self._due.get(pool, now + pool.check_interval), now + pool.check_interval) for pool in self._find_pools()
+        }
+        return min([now + LONGEST_SLEEP, *self._due.values()])
+
+    async def _sweep(self, pool: RoomPool, loop: asyncio.AbstractEventLoop) -> None:
+        slice_end = loop.time() + SLICE
+        for _ in check_rooms(pool, loop.time):
+            if loop.time() >= slice_end:
+                await asyncio.sleep(PAUSE)
+                slice_end = loop.time() + SLICE
+
+
+def check_rooms(pool: RoomPool, clock: Callable[[], float]) -> Iterator[None]:
+    """Check all rooms of a pool, with a break after every few clients. A room in which that fails by a mistake of ours ends."""
+    for room in pool.all_rooms:
+        is_checked = False
+        with contained(room):
+            yield from room.check(clock)
+            is_checked = True
+        if not is_checked:
+            with contained(room):
+                room.stop(INTERNAL_ERROR)
+        yield
