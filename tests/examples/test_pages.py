@@ -4,14 +4,16 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from websockets.sync.client import connect
 
-from tests.examples.browsing import JOINED, NEEDS_CHROMIUM, PATIENCE, SERVE, Open
+from tests.examples.browsing import JOINED, NEEDS_CHROMIUM, PATIENCE, PHONE, SERVE, Open
 from tests.examples.listening import run_until_listening
 
 pytestmark = NEEDS_CHROMIUM
@@ -180,6 +182,149 @@ def test_the_terminal_shows_what_its_shell_prints(examples: Path, visit: Open) -
         page.close()  # before its server ends: a page that cannot connect again says so in its console
 
 
+def test_the_terminal_fits_a_phone_and_whoever_comes_later_sees_the_same(examples: Path, visit: Open) -> None:
+    file = examples / "terminal.toml"
+    file.write_text(re.sub(r"^origins = .*$", "", file.read_text(), flags=re.MULTILINE))
+    with run_until_listening(*SERVE, str(file)) as address:
+        large = visit(f"http://{address}/terminal/#shared", width=1280)
+        expect(large.locator(JOINED)).to_be_visible()
+        large.keyboard.type("printf 'first%s\\n' line\n")
+        expect(large.locator(".xterm-accessibility-tree")).to_contain_text("firstline")
+
+        phone = visit(f"http://{address}/terminal/#shared", **PHONE)
+        expect(phone.locator(JOINED)).to_be_visible()
+        expect(phone.locator(".xterm-accessibility-tree")).to_contain_text("firstline")
+        phone.locator(".xterm-helper-textarea").focus()
+        phone.keyboard.type("echo columns $(stty size | cut -d' ' -f2)\n")
+        expect(phone.locator(".xterm-accessibility-tree")).to_contain_text(re.compile("columns [34][0-9]"))
+        expect(large.locator(".xterm-accessibility-tree")).to_contain_text(re.compile("columns [34][0-9]"))
+
+        for page in (large, phone):
+            assert is_within(page, ".xterm-screen", "#window")
+        phone.get_by_role("button", name="^C").click()
+        expect(large.locator(".xterm-accessibility-tree")).to_contain_text("^C")
+        for page in (large, phone):
+            page.close()
+
+
+# -- phones
+
+
+@pytest.mark.parametrize("app", ["chat", "arena", "mud", "whiteboard", "editor"])
+def test_a_page_fits_a_phone_in_the_dark(site: str, visit: Open, app: str) -> None:
+    names = [letter * 24 for letter in "abc"]  # as long as names may be
+    pages = [visit(f"{site}/{app}/?room=phones&name={name}", **PHONE, color_scheme="dark") for name in names]
+    for page in pages:
+        expect(page.locator(JOINED)).to_be_visible()
+    page = pages[-1]
+    if app in ("chat", "arena", "whiteboard", "editor"):
+        expect(page.locator("#people li, #players li")).to_have_count(3)
+
+    assert page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]") == [390, 844]
+    assert page.evaluate(OVERLAPS) == []
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 18, 26)"
+
+
+OVERLAPS: Final = """() => {
+    // What is to be read or pressed, and lies over something else of that kind, or outside of the window.
+    const kinds = "button, input, textarea, canvas, #log, .board, .tools, .how, header, #surface, aside";
+    const shown = [...document.querySelectorAll(kinds)].filter((each) => each.checkVisibility() && !each.closest(".note"));
+    const wrong = [];
+    for (const a of shown) {
+        const one = a.getBoundingClientRect();
+        if (one.left < -1 || one.top < -1 || one.right > innerWidth + 1 || one.bottom > innerHeight + 1) wrong.push([a]);
+        for (const b of shown) {
+            if (a === b || a.contains(b) || b.contains(a)) continue;
+            const two = b.getBoundingClientRect();
+            const isBeside = one.right <= two.left + 1 || two.right <= one.left + 1;
+            if (!isBeside && one.bottom > two.top + 1 && two.bottom > one.top + 1) wrong.push([a, b]);
+        }
+    }
+    return wrong.map((each) => each.map((part) => part.outerHTML.slice(0, 60)).join(" | "));
+}"""
+
+
+def test_the_arena_fills_a_phone_and_is_steered_by_a_finger(site: str, visit: Open) -> None:
+    page = visit(f"{site}/arena/?room=touched&name=Ann", **PHONE)
+    expect(page.locator("#players li")).to_have_count(1)
+    expect(page.get_by_text("Drag anywhere")).to_be_visible()
+    expect(page.locator(".keys")).to_be_hidden()
+    canvas = page.locator("canvas").bounding_box()
+    assert canvas is not None
+    assert canvas["width"] == 390
+    assert canvas["height"] > 844 * 0.65
+    # It is the arena that is drawn in the corners, not the ground around it.
+    corners = "[[3, 3], [canvas.width - 4, canvas.height - 4]]"
+    drawn = f"canvas => {corners}.map(([x, y]) => canvas.getContext('2d').getImageData(x, y, 1, 1).data[3])"
+    assert page.locator("canvas").evaluate(drawn) == [255, 255]
+
+    with finger(page, canvas["x"] + 100, canvas["y"] + 200) as drag:
+        drag(180, 0)
+
+        page.wait_for_function("Number(document.querySelector('#players li').dataset.x) > 1500")
+    page.get_by_role("button", name="Dash").tap()
+
+
+def test_a_finger_draws_on_the_whiteboard_for_everyone(site: str, visit: Open) -> None:
+    ann = visit(f"{site}/whiteboard/?room=drawn&name=Ann", **PHONE)
+    bob = visit(f"{site}/whiteboard/?room=drawn&name=Bob")
+    expect(bob.locator("#people li")).to_have_count(2)
+    surface = ann.locator("#surface").bounding_box()
+    assert surface is not None
+
+    with finger(ann, surface["x"] + 50, surface["y"] + 50) as drag:
+        for step in range(1, 11):
+            drag(step * 20, step * 30)
+
+    def points_of(page: Page) -> list[str]:
+        return (page.locator("#lines polyline").get_attribute("points") or "").split()
+
+    expect(bob.locator("#lines polyline")).to_have_count(1)
+    bob.wait_for_function(
+        f"document.querySelector('#lines polyline').getAttribute('points').trim().split(' ').length === {len(points_of(ann))}"
+    )
+    assert len(points_of(ann)) > 5
+    assert points_of(bob) == points_of(ann)
+    assert ann.evaluate("[scrollX, scrollY]") == [0, 0]
+    carl = visit(f"{site}/whiteboard/?room=drawn&name=Carl")
+    expect(carl.locator("#lines polyline")).to_have_count(1)
+
+    bob.get_by_role("button", name="Wipe lines").click()
+    for page in (ann, bob, carl):
+        expect(page.locator("#lines polyline")).to_have_count(0)
+
+
+@contextmanager
+def finger(page: Page, x: float, y: float) -> Iterator[Callable[[float, float], object]]:
+    """Put a finger down, give what moves it to an offset from there, and lift it."""
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *points: dict[str, float]) -> None:
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": list(points)})
+
+    touch("touchStart", {"x": x, "y": y})
+    yield lambda right, down: touch("touchMove", {"x": x + right, "y": y + down})
+    touch("touchEnd")
+
+
+def test_what_other_clients_of_the_chat_send_breaks_no_page(site: str, visit: Open) -> None:
+    page = visit(f"{site}/chat/?room=rubbish&name=Ann")
+    expect(page.locator("#people")).to_contain_text("Ann (you)")
+    values: list[object] = [None, 1, [], {}, "x", 1e308, True]
+
+    with connect(f"{site.replace('http', 'ws')}/chat/rubbish", max_queue=None) as vandal:
+        for value in values:
+            for kind in ("Say", "Here", "Name", "join", "leave", "constructor", "__proto__", value):
+                for key in ("name", "text", "at"):
+                    good = {"name": "Eve", "text": "good", "at": 1}
+                    vandal.send(json.dumps({**good, "t": kind, key: value, "_cache": True}))
+        vandal.send(json.dumps({"t": "Say", "name": "Eve", "text": "the end", "at": 1}))
+
+        expect(page.locator(".said .text").last).to_have_text("the end")
+    newcomer = visit(f"{site}/chat/?room=rubbish&name=Bob")
+    expect(newcomer.locator("#people")).to_contain_text("Ann")
+
+
 def test_on_a_narrow_phone_nothing_to_read_or_to_write_in_is_cut_off(site: str, visit: Open) -> None:
     chat = visit(f"{site}/chat/?name={'n' * 24}", width=360)  # as long as names may be
     mud = visit(f"{site}/mud/", width=360)
@@ -190,6 +335,18 @@ def test_on_a_narrow_phone_nothing_to_read_or_to_write_in_is_cut_off(site: str, 
     assert chat.locator("#name").evaluate("field => field.scrollWidth <= field.clientWidth")
     assert width_of(mud, "#order") > 200
     assert arena.locator(".keys").evaluate("line => line.offsetHeight") <= 48
+
+
+def is_within(page: Page, inner: str, outer: str) -> bool:
+    return bool(
+        page.evaluate(
+            """([inner, outer]) => {
+                const [a, b] = [inner, outer].map((selector) => document.querySelector(selector).getBoundingClientRect());
+                return a.left >= b.left - 1 && a.top >= b.top - 1 && a.right <= b.right + 1 && a.bottom <= b.bottom + 1;
+            }""",
+            [inner, outer],
+        )
+    )
 
 
 def width_of(page: Page, selector: str) -> float:

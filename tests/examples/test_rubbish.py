@@ -245,6 +245,25 @@ def test_the_dice_over_gwsocket_survive_whatever_they_read() -> None:
     assert said.endswith(b"player 7 rolls 0d6: 0 = 0")
 
 
+def test_the_terminal_takes_a_size_and_ignores_what_is_none() -> None:
+    header = struct.Struct("<3I")
+    sizes = [json.dumps({"resize": value}).encode() for value in (*VALUES, [0, 0], [80, 1e9], [80, 10**9], ["a", 2], [-1, -1])]
+    texts = [*LINES, *sizes, b'{"resize":[100,30]}']
+    frames = b"".join(header.pack(5, 1, len(text)) + text for text in texts)
+    keys = b"stty size; exit\n"
+
+    with running(EXAMPLES / "terminal/terminal.py", "sh") as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdin.write(frames + header.pack(5, 2, len(keys)) + keys)
+        program.stdin.flush()  # and left open: the end of input is the end of the terminal
+        said = program.stdout.read()
+
+        assert program.wait(DEADLINE) == 0
+    assert b'{"size": [100, 30]}' in said
+    assert b"30 100" in said
+
+
 # -- as the server runs them
 
 
