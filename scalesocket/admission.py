@@ -48,6 +48,7 @@ BAD_NAME: Final = Refusal(status=400, reason="bad_name", message="this is not a 
 RESERVED_NAME: Final = Refusal(status=400, reason="reserved_name", message="this name is reserved")
 NOT_LISTED: Final = Refusal(status=404, reason="not_listed", message="there is no such room")
 WRONG_ORIGIN: Final = Refusal(status=403, reason="origin", message="pages of this origin may not connect")
+TOO_FAST: Final = Refusal(status=429, reason="connect_rate", message="too many connections a second from this address")
 TOO_MANY_FROM_ADDRESS: Final = Refusal(
     status=429, reason="too_many_from_address", message="too many connections from this address"
 )

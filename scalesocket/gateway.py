@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -20,6 +21,7 @@ from anyio.abc import TaskGroup
 
 from scalesocket import __version__
 from scalesocket.admission import (
+    TOO_FAST,
     TOO_MANY_FROM_ADDRESS,
     WRONG_HOST,
     WRONG_ORIGIN,
@@ -29,6 +31,7 @@ from scalesocket.admission import (
     find_room,
     seen_through_proxies,
 )
+from scalesocket.arrivals import Arrivals
 from scalesocket.backends.backend import Backend, Receiver
 from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.open import open_backend
@@ -66,6 +69,9 @@ MAX_NAME: Final = 200
 """Characters of one in the log."""
 ENDINGS_A_TURN: Final = 16
 """Backends that begin to be stopped in one turn of the loop: 0.1 ms each, and a crowd of rooms may end together."""
+FORGET_INTERVAL: Final = 1.0
+"""Seconds between two looks at who came too long ago to matter for `connect_rate`."""
+
 DRAINING: Final = Refusal(status=503, reason="draining", message="the server is shutting down", retry_after=RETRY_AFTER)
 
 
@@ -111,7 +117,7 @@ class Gateway:
         self._told_hosts: set[str] = set()
         self._told_subprotocols: set[str] = set()
         self._ids = itertools.count(1)
-        self._by_address: Counter[str] = Counter()
+        self._arrivals = Arrivals()
         self._leaving: dict[str, RoomPool] = {}  # removed apps whose rooms have not all ended
         self._pools = {name: self._make_pool(app) for name, app in site.apps.items()}
 
@@ -124,12 +130,16 @@ class Gateway:
         """Decide on an upgrade before it is answered."""
         if self.is_draining:
             return self._refuse(None, DRAINING)
-        refusal = self.check_host(request, is_upgrade=True)
-        if refusal is not None:
-            return refusal
-        server = self.site.server
+        server, as_sent = self.site.server, request
         if server.trusted_proxies:
             request = seen_through_proxies(request, server.trusted_proxies)
+        if server.connect_rate is not None:
+            wait = self._arrivals.take(request.peer, server.connect_rate, time.monotonic())
+            if wait:
+                return self._refuse(None, replace(TOO_FAST, retry_after=math.ceil(wait)))
+        refusal = self.check_host(as_sent, is_upgrade=True)
+        if refusal is not None:
+            return refusal
         app, room = find_room(self.site, request.path)
         if isinstance(room, Refusal):
             return self._refuse(app, room)
@@ -185,8 +195,7 @@ class Gateway:
             return INTERNAL_ERROR
         if refusal is None:
             self.connections += 1
-            if client.peer is not None:
-                self._by_address[client.peer[0]] += 1
+            self._arrivals.join(client.peer)
         return refusal
 
     def apply(self, site: Site) -> Plan:
@@ -243,6 +252,12 @@ class Gateway:
             refusals=dict(self.refusals),
         )
 
+    async def forget_arrivals(self) -> None:
+        """Forget who came too long ago to matter for `connect_rate`, for ever. Started by `open_gateway`, once."""
+        while True:
+            await anyio.sleep(FORGET_INTERVAL)
+            self._arrivals.sweep(self.site.server.connect_rate, time.monotonic())
+
     async def wait_ended(self) -> None:
         """Wait until every room has ended, also when cancelled; `cut` was called. Their stop ladders have deadlines."""
         cancelled: asyncio.CancelledError | None = None
@@ -280,17 +295,10 @@ class Gateway:
 
     def _client_left(self, client: Client) -> None:
         self.connections -= 1
-        if client.peer is None:
-            return
-        address = client.peer[0]
-        if self._by_address[address] <= 1:
-            del self._by_address[address]
-        else:
-            self._by_address[address] -= 1
+        self._arrivals.leave(client.peer)
 
     def _is_address_full(self, peer: tuple[str, int] | None) -> bool:
-        limit = self.site.server.max_connections_per_ip
-        return limit is not None and peer is not None and self._by_address[peer[0]] >= limit
+        return self._arrivals.is_full(peer, self.site.server.max_connections_per_ip)
 
     def _room_ended(self, pool: RoomPool) -> None:
         self.room_ended.set()
@@ -370,6 +378,7 @@ async def open_gateway(site: Site, *, spawner: Spawner) -> AsyncIterator[Gateway
     async with anyio.create_task_group() as tasks:
         gateway = Gateway(site, open_backend=open_room_backend, tasks=tasks)
         tasks.start_soon(Sweep(gateway.find_all_pools).run, name="sweep")
+        tasks.start_soon(gateway.forget_arrivals, name="forget arrivals")
         try:
             yield gateway
         finally:

@@ -15,7 +15,7 @@ from scalesocket.gateway import Admission
 from scalesocket.server.service import Service, open_service
 from scalesocket.server.session import Session
 from scalesocket.wire.handshake import parse_request
-from tests.playing import Playground, program, site_of
+from tests.playing import Playground, program, site_of, until
 from tests.raw import upgrade
 
 pytestmark = pytest.mark.anyio
@@ -108,3 +108,17 @@ async def test_a_site_that_is_cancelled_again_and_again_waits_for_its_backends()
         assert not spawner.groups
     finally:
         spawner.close()
+
+
+async def test_addresses_are_forgotten_once_their_rate_allows_a_whole_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalesocket.gateway.FORGET_INTERVAL", 0.01)
+    server = Server.model_validate({"connect_rate": {"per_ip": 20, "burst": 2}})
+    async with serving(site_of({"game": {"command": ["cat"]}}, server)) as service:
+        for number in range(10):
+            request = parse_request(
+                upgrade("/game/one").removesuffix(b"\r\n\r\n"), peer=(f"192.0.2.{number}", 4), local=None, is_secure=False
+            )
+            service.gateway.admit(request)
+        assert service.gateway._arrivals._buckets
+
+        await until(lambda: not service.gateway._arrivals._buckets)

@@ -41,6 +41,7 @@ from scalesocket.config.values import (
 
 __all__ = [
     "App",
+    "ConnectRate",
     "Endpoint",
     "History",
     "KiB",
@@ -88,6 +89,18 @@ class Log(Table):
     level: Annotated[Literal["debug", "info", "warning", "error"], live("the least important event that is written")] = "info"
 
 
+class ConnectRate(Table):
+    """How many upgrades one address may ask for in a second; more are refused with 429."""
+
+    per_ip: Annotated[Amount, live("upgrades a second from one address; IPv6 counts by /64")]
+    burst: Annotated[Count | None, live("upgrades at once before the rate counts", default="one second's")] = None
+
+    @property
+    def size(self) -> float:
+        """Upgrades at once, at least one."""
+        return float(self.burst or max(1.0, self.per_ip))
+
+
 class Server(Table):
     """The `[server]` table."""
 
@@ -120,7 +133,12 @@ class Server(Table):
     http2_websockets: Annotated[Flag, live("offer websockets over HTTP/2 (RFC 8441); they take the general lane")] = False
     handshake_timeout: Annotated[PositiveDuration, live("to send a complete request head")] = 10.0
     max_connections: Annotated[Count | None, live("websockets admitted at a time")] = 10_000
-    max_connections_per_ip: Annotated[Count | None, live("websockets admitted at a time from one address")] = None
+    max_connections_per_ip: Annotated[
+        Count | None, live("websockets admitted at a time from one address; IPv6 counts by /64")
+    ] = None
+    connect_rate: Annotated[ConnectRate | None, live("upgrades a second from one address; more get 429 with `Retry-After`")] = (
+        None
+    )
     drain_timeout: Annotated[
         AnyDuration,
         live("over which shutdown and removal spread their closes, a thousand a second at least; then the rest is closed"),

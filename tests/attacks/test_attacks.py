@@ -5,12 +5,16 @@ from typing import Any, Final
 
 import pytest
 
-from tests.attacks import framing, rebinding
+from tests.attacks import framing, rebinding, reconnecting
 from tests.attacks.tries import Attack
 
 pytestmark = pytest.mark.anyio
 
-ATTACKS: Final[Mapping[str, Attack]] = {"framing": framing.attack, "rebinding": rebinding.attack}
+ATTACKS: Final[Mapping[str, Attack]] = {
+    "framing": framing.attack,
+    "rebinding": rebinding.attack,
+    "reconnecting": reconnecting.attack,
+}
 
 
 @pytest.fixture

@@ -46,12 +46,12 @@ def run(title: str, attack: Attack) -> int:
     """Make an attack and print its table; 1 if any answer is another than expected, else 0."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     tries = asyncio.run(_collected(attack))
-    width = max(len(one.name) for one in tries)
+    width, wide = max(len(one.name) for one in tries), max(len("answered"), *(len(one.answered) for one in tries))
     print(title)
-    print(f"  {'tried':{width}}  {'answered':15}  expected")
+    print(f"  {'tried':{width}}  {'answered':{wide}}  expected")
     for one in tries:
         mark = "" if one.answered == one.expected else "  <- !"
-        print(f"  {one.name:{width}}  {one.answered:15}  {one.expected}{mark}")
+        print(f"  {one.name:{width}}  {one.answered:{wide}}  {one.expected}{mark}")
     return int(any(one.answered != one.expected for one in tries))
 
 

@@ -22,6 +22,7 @@ SERVER = {
     "handshake_timeout": ("10s", "live"),
     "max_connections": (10_000, "live"),
     "max_connections_per_ip": (None, "live"),
+    "connect_rate": (None, "live"),
     "drain_timeout": ("10s", "live"),
     "log": ({"format": "text", "level": "info"}, "live"),
 }

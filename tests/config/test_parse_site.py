@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from scalesocket.config.keys import keys_of
 from scalesocket.config.load import load_site_with_origins
-from scalesocket.config.model import App, Endpoint, History, Limits, PortRange, Rate, Routes, Routing, Server, Site
+from scalesocket.config.model import App, ConnectRate, Endpoint, History, Limits, PortRange, Rate, Routes, Routing, Server, Site
 from scalesocket.config.parse import parse_documents, parse_site, parse_texts
 from scalesocket.config.problems import ConfigError
 from scalesocket.config.render import to_toml
@@ -90,6 +90,7 @@ def test_the_server_is_read_in_full() -> None:
         trusted_proxies = ["10.0.0.0/8", "::1"]
         hosts = ["Play.Example.", "*.games.example", "[0:0::1]", "127.0.0.1"]
         max_connections = 5
+        connect_rate = { per_ip = 0.5 }
         drain_timeout = "0s"
         log = { format = "json" }
     """).server
@@ -99,6 +100,7 @@ def test_the_server_is_read_in_full() -> None:
     assert (server.tls.certificate, server.tls.key) == (Path("/srv/site.pem"), Path("/etc/site.key"))
     assert server.control == "/srv/run/control.sock"
     assert server.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+    assert server.connect_rate == ConnectRate(per_ip=0.5)
     assert server.hosts == ("play.example", "*.games.example", "::1", "127.0.0.1")
     assert (server.max_connections, server.drain_timeout) == (5, 0.0)
     assert (server.log.format, server.log.level) == ("json", "info")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import websockets
 
-from scalesocket.config.model import Server
+from scalesocket.config.model import App, Server, Site
 from tests.conftest import Serve
 from tests.playing import Playground, program
 
@@ -248,6 +248,60 @@ async def test_any_origin_may_connect_where_the_star_is_listed(serve: Serve) -> 
 
 
 # --- Addresses
+
+
+async def test_one_address_has_a_rate_of_upgrades(serve: Serve) -> None:
+    site = await serve(Server.model_validate({"connect_rate": {"per_ip": 0.01, "burst": 2}}), game=CAT)
+    await site.join("/game/one")
+    assert await site.refused("/nowhere/one") == 404
+
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await site.join("/game/one")
+
+    response = refused.value.response
+    assert (response.status_code, response.body) == (429, b"too many connections a second from this address\n")
+    assert 90 <= int(response.headers["Retry-After"]) <= 100
+    assert site.gateway.status().refusals == {"connect_rate": 1, "unknown_app": 1}
+    assert 'scalesocket_refusals_total{app="",reason="connect_rate"} 1.0' in (await site.get("/metrics"))[1]
+    assert (await site.get("/health"))[0] == 200
+
+
+async def test_a_rate_of_upgrades_is_the_clients_behind_a_trusted_proxy(serve: Serve) -> None:
+    server = {"connect_rate": {"per_ip": 0.01, "burst": 1}, "trusted_proxies": ["127.0.0.0/8"]}
+    site = await serve(Server.model_validate(server), game=CAT)
+
+    async def status_of(client: str) -> int:
+        try:
+            await site.join("/game/one", additional_headers={"X-Forwarded-For": client})
+        except websockets.InvalidStatus as error:
+            return error.response.status_code
+        return 101
+
+    clients = ("192.0.2.1", "192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "::ffff:192.0.2.2")
+    assert [await status_of(client) for client in clients] == [101, 429, 101, 101, 429, 429]
+
+
+async def test_a_rate_of_upgrades_comes_and_goes_by_an_edit(serve: Serve) -> None:
+    site = await serve(game=CAT)
+    limited = Server.model_validate({"bind": "127.0.0.1:0", "connect_rate": {"per_ip": 0.01, "burst": 1}})
+    apps = {"game": App(name="game", **CAT)}
+
+    for _ in range(3):
+        await site.join("/game/one")
+    site.gateway.apply(Site(server=limited, apps=apps))
+    await site.join("/game/one")
+    assert await site.refused("/game/one") == 429
+    site.gateway.apply(Site(apps=apps))
+    await site.join("/game/one")
+
+
+async def test_max_connections_per_ip_counts_ipv6_by_its_64(serve: Serve) -> None:
+    site = await serve(Server.model_validate({"max_connections_per_ip": 1, "trusted_proxies": ["127.0.0.0/8"]}), game=CAT)
+
+    await site.join("/game/one", additional_headers={"X-Forwarded-For": "2001:db8::1"})
+
+    assert await site.refused("/game/one", additional_headers={"X-Forwarded-For": "2001:db8::2"}) == 429
+    await site.join("/game/one", additional_headers={"X-Forwarded-For": "2001:db8:0:1::2"})
 
 
 async def test_one_address_has_max_connections_per_ip(serve: Serve) -> None:

@@ -1,0 +1,71 @@
+"""Floods of upgrades: from one address, from all addresses of a customer of IPv6, and under forged addresses."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from scalesocket.arrivals import MAX_BLOCKS, Arrivals
+from scalesocket.config.model import ConnectRate, Server
+from tests.attacks.tries import Try, ask, run
+from tests.playing import Lane, open_playground, site_of
+from tests.raw import upgrade
+
+RATE: Final = {"per_ip": 0.1, "burst": 5}
+FLOOD: Final = 40
+"""Upgrades of one attack: 5 get in, and one more for each 10 s that it takes."""
+PROXIES: Final = ("127.0.0.0/8",)
+
+
+async def attack() -> list[Try]:
+    """Try both lanes, then the memory."""
+    tries: list[Try] = []
+    lanes: tuple[Lane, ...] = ("express", "general")
+    for lane in lanes:
+        tries += [
+            await flood(lane, "one address", "5 in, 35 told 429", lambda _: ()),
+            await flood(lane, "forged addresses", "5 in, 35 told 429", lambda number: (f"X-Forwarded-For: 192.0.2.{number}",)),
+            await flood(lane, "a /64 behind a proxy", "5 in, 35 told 429", customer, trusted=PROXIES),
+            await flood(lane, "40 clients behind a proxy", "40 in, 0 told 429", neighbours, trusted=PROXIES),
+            await flood(lane, "names that are nowhere", "5 in, 35 told 429", lambda _: (), path="/nowhere/one"),
+        ]
+    return [*tries, remember_all()]
+
+
+def customer(number: int) -> tuple[str, ...]:
+    """One address of a /64 after the other, as a trusted proxy reports it."""
+    return (f"X-Forwarded-For: 2001:db8::{number + 1:x}",)
+
+
+def neighbours(number: int) -> tuple[str, ...]:
+    """A client of its own each time."""
+    return (f"X-Forwarded-For: 192.0.2.{number + 1}",)
+
+
+async def flood(
+    lane: Lane,
+    name: str,
+    expected: str,
+    fields: Callable[[int], Sequence[str]],
+    *,
+    trusted: Sequence[str] = (),
+    path: str = "/chat/one",
+) -> Try:
+    """Ask for many upgrades, one after the other; count those that came as far as their app."""
+    server = Server.model_validate({"connect_rate": RATE, "trusted_proxies": trusted})
+    async with open_playground(site_of({"chat": {"command": ["cat"]}}, server), lane) as site:
+        statuses = Counter([await ask(site, upgrade(path, *fields(number))) for number in range(FLOOD)])
+    return Try(f"{lane}: {name}", expected, f"{FLOOD - statuses['429']} in, {statuses['429']} told 429")
+
+
+def remember_all() -> Try:
+    """Come from more addresses than are remembered."""
+    arrivals, rate = Arrivals(), ConnectRate.model_validate(RATE)
+    for number in range(MAX_BLOCKS * 2):
+        arrivals.take((f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}::1", 1), rate, time.monotonic())
+    return Try(f"{MAX_BLOCKS * 2} networks", f"{MAX_BLOCKS} remembered", f"{len(arrivals._buckets)} remembered")
+
+
+if __name__ == "__main__":
+    sys.exit(run("Floods of upgrades", attack))
