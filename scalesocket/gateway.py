@@ -188,15 +188,11 @@ class Gateway:
             return ADDRESS_FULL
         client.id = ClientId(next(self._ids))
         try:
-            refusal = pool.join(client, admission.room, admission.request)
+            return pool.join(client, admission.room, admission.request)
         except Exception:
             log.exception("joining failed", app=admission.app.name, room=admission.room, client=client.id)
             pool.refusals["internal_error"] += 1
             return INTERNAL_ERROR
-        if refusal is None:
-            self.connections += 1
-            self._arrivals.join(client.peer)
-        return refusal
 
     def apply(self, site: Site) -> Plan:
         """Replace the running site, at once and whole; return what that changed. Nothing in here can fail or wait."""
@@ -283,6 +279,7 @@ class Gateway:
             environment=Environments(),
             start_life=self._start_life,
             endings=self._endings,
+            on_client_joined=self._client_joined,
             on_client_left=self._client_left,
             on_room_ended=self._room_ended,
         )
@@ -292,6 +289,10 @@ class Gateway:
         task = asyncio.get_running_loop().create_task(life, name=name)
         self._lives.add(task)
         task.add_done_callback(self._lives.discard)
+
+    def _client_joined(self, client: Client) -> None:
+        self.connections += 1
+        self._arrivals.join(client.peer)
 
     def _client_left(self, client: Client) -> None:
         self.connections -= 1

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 class Keeper(Protocol):
     """What a room and its life tell the pool."""
 
+    def client_joined(self, client: Client) -> None:
+        """Count a client that is in the room from now on."""
+
     def client_left(self, client: Client) -> None:
         """Count a client that is no longer in a room."""
 

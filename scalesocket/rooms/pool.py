@@ -50,12 +50,13 @@ class RoomPool:
         environment: Environment,
         start_life: StartLife,
         endings: Turnstile,
+        on_client_joined: Callable[[Client], None],
         on_client_left: Callable[[Client], None],
         on_room_ended: Callable[["RoomPool"], None],
     ) -> None:
         """Keep rooms of `app`, whose backends are stopped as `endings` lets them.
 
-        The callbacks hear of every client that joined and is gone, and of every room's end.
+        The callbacks are called for every client that joins and that leaves, and for every room that ends.
         """
         self.app = app
         self.rooms: dict[str, Room] = {}
@@ -75,6 +76,7 @@ class RoomPool:
         self._environment = environment
         self._start_life = start_life
         self._endings = endings
+        self._on_client_joined = on_client_joined
         self._on_client_left = on_client_left
         self._on_room_ended = on_room_ended
 
@@ -101,7 +103,6 @@ class RoomPool:
         refusal = room.join(client)
         if refusal is not None:
             return self._refused("backend_behind" if refusal is BACKEND_BEHIND else "room_full", refusal)
-        self.connections += 1
         return None
 
     @property
@@ -152,6 +153,11 @@ class RoomPool:
         )
 
     # --- What rooms tell (Keeper)
+
+    def client_joined(self, client: Client) -> None:
+        """Count a client that is in a room from now on."""
+        self.connections += 1
+        self._on_client_joined(client)
 
     def client_left(self, client: Client) -> None:
         """Count a client that is no longer in a room."""

@@ -107,10 +107,12 @@ class Room:
             self._is_taken = True
         client.room = self
         self.clients[client.id] = client
+        self._keeper.client_joined(client)
         try:
             self._welcome(client)
         except BaseException:
-            self._forget(client)
+            if self._remove(client) and not self.clients:
+                self._emptied()
             raise
         self.counts.connections_total += 1
         return None
@@ -138,21 +140,23 @@ class Room:
 
     def leave(self, client: Client) -> None:
         """Forget a client and tell the backend. Calls may repeat."""
-        if self.clients.get(client.id) is not client:
+        if not self._remove(client):
             return
-        self._keeper.client_left(client)
         try:
             self._intake.tell(self._conversation.leave_record(client))
         except Exception:
-            log.exception("telling the backend of a leave failed", app=self.app.name, room=self.name, client=client.id)
-        self._forget(client)
-
-    def _forget(self, client: Client) -> None:
-        """Take a client out of the room, which ends or lingers if that was the last one."""
-        self.clients.pop(client.id, None)
-        self._flow.left(client)
+            log.exception("writing a leave record failed", app=self.app.name, room=self.name, client=client.id)
         if not self.clients:
             self._emptied()
+
+    def _remove(self, client: Client) -> bool:
+        """Take a client out of the room; return False if it is not in it. First of all, so that nothing else finds it there."""
+        if self.clients.get(client.id) is not client:
+            return False
+        del self.clients[client.id]
+        self._keeper.client_left(client)
+        self._flow.left(client)
+        return True
 
     def expel(self, client: Client, close: Close) -> None:
         """Close one client. Where that fails by a mistake of ours, its connection is cut."""

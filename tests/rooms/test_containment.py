@@ -29,8 +29,8 @@ def check_sums(stage: Stage) -> None:
     members = sum(len(room.clients) for pool in gateway.find_all_pools() for room in pool.all_rooms)
     assert gateway.connections == members
     assert sum(pool.connections for pool in gateway.find_all_pools()) == members
-    assert sum(gateway._by_address.values()) == members
-    assert min(gateway._by_address.values(), default=1) > 0
+    assert sum(gateway._arrivals._open.values()) == members
+    assert min(gateway._arrivals._open.values(), default=1) > 0
 
 
 def test_a_client_whose_joining_fails_is_turned_away_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +112,46 @@ def test_a_client_that_fails_keeps_no_other_from_its_turn(when: str) -> None:
         check_sums(stage)
 
     play(scene, ping_interval=1.0, ping_timeout=100.0)
+
+
+def block_on_write(stage: Stage) -> None:
+    """Fill the backend's buffer with its next input: a real transport reports that within the write."""
+    backend = stage.backends[0]
+
+    def write(records: bytes) -> bool:
+        backend.write = lambda _: True  # type: ignore[method-assign]
+        backend.receiver.backend_blocked()
+        return True
+
+    backend.write = write  # type: ignore[method-assign]
+
+
+def test_a_client_that_fails_while_it_leaves_is_counted_once() -> None:
+    async def scene(stage: Stage) -> None:
+        _, bad = await stage.joined(), await stage.joined()
+        bad.pause_reading = fail  # type: ignore[method-assign]
+        block_on_write(stage)
+
+        stage.room().leave(bad)
+
+        check_sums(stage)
+
+    play(scene, routing="json")
+
+
+def test_a_client_that_fails_while_it_joins_leaves_no_count_behind() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.joined()
+        block_on_write(stage)
+        bad = MemoryClient(request(peer=("192.0.2.2", 4321)))
+        bad.pause_reading = fail  # type: ignore[method-assign]
+
+        stage.join(bad)
+
+        assert bad.closed == INTERNAL_ERROR
+        check_sums(stage)
+
+    play(scene, routing="json")
 
 
 def test_a_router_that_fails_ends_its_room_alone(monkeypatch: pytest.MonkeyPatch) -> None:
