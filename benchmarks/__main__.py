@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
-from benchmarks.generator import BenchmarkError, build_generator
+from benchmarks.generator import BenchmarkError, build_generator, find_no_tls
 from benchmarks.loads import LOADS, SWEEPS, Load
 from benchmarks.machine import describe_machine, is_busy
 from benchmarks.measure import Result, measure_ceiling, run_load, say
@@ -84,6 +84,9 @@ def measure(words: Sequence[str], arguments: argparse.Namespace) -> Run:
             say(f"{peer.name} not found, left out ({peer.hint})")
     peers = [peer for peer in PEERS if versions.get(peer.name)]
     loads = choose_loads(arguments.only, is_quick=arguments.quick)
+    if (reason := find_no_tls()) is not None:
+        say(f"loads over TLS left out: {reason}")
+        loads = [load for load in loads if not load.setup.is_tls]
     ceiling = measure_ceiling([load for load in loads if load.name in CEILINGS], is_quick=arguments.quick)
     results: dict[str, Result] = {}
     with Servers() as shared:

@@ -1,5 +1,7 @@
 """The load generator: `load.c`, built on first use with the system's C compiler and run as a process of its own."""
 
+import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -14,6 +16,8 @@ from typing import Final
 
 SOURCE: Final = Path(__file__).with_name("load.c")
 FLAGS: Final = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
+TLS_LIBRARIES: Final = ("libssl.so.3", "libssl.so.1.1", "libssl.so")
+"""What `load.c` opens for TLS, the first that is there."""
 LIBRARIES: Final = ("-ldl",)
 
 
@@ -107,6 +111,20 @@ class Drive:
 
     arrival: Arrival
     traffic: Traffic | None
+
+
+def find_no_tls() -> str | None:
+    """Why loads over TLS cannot be put on this machine; None when they can.
+
+    The generator opens OpenSSL's library when it runs, so its headers are not needed.
+    """
+    if shutil.which("openssl") is None:
+        return "no openssl command to make a certificate with"
+    for name in TLS_LIBRARIES:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(name)
+            return None
+    return f"none of {', '.join(TLS_LIBRARIES)} found"
 
 
 def build_generator() -> Path:

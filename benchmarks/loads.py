@@ -50,6 +50,7 @@ class Load:
 
 
 ALL: Final = ("ours", "rust", "quart", "websocketd", "node", "picows")
+WITH_TLS: Final = ("ours", "node", "rust-nginx", "rust-haproxy")
 ROUNDS_JUDGED: Final = 5
 ROUNDS_SHORT: Final = 15
 ROUNDS_OTHERS: Final = 2
@@ -208,7 +209,32 @@ LOADS: Final = (
         setup=COMPRESSED,
         peers=("ours", "quart"),
     ),
-    Load(name="tls", title="fan-out 100, 16 in flight, TLS", options=fan_out(100, 16), setup=TLS, peers=("ours", "quart")),
+    Load(
+        name="tls",
+        title="fan-out 100, 16 in flight, TLS",
+        options=fan_out(100, 16),
+        setup=TLS,
+        peers=(*WITH_TLS, "quart"),
+        judged_peers=WITH_TLS,
+    ),
+    Load(
+        name="tls-echo-50",
+        title="echo, 50 rooms, 8 in flight, TLS",
+        options=echo(50, 8),
+        setup=TLS,
+        peers=WITH_TLS,
+        judged_peers=WITH_TLS,
+    ),
+    Load(
+        name="tls-handshakes",
+        title="handshakes, 1,000 clients of one room, 64 at a time, TLS",
+        options={"clients": 1000, "concurrency": 64},
+        quick={"clients": 300},
+        setup=TLS,
+        kind=Kind.ARRIVAL,
+        peers=WITH_TLS,
+        judged_peers=WITH_TLS,
+    ),
 )
 
 

@@ -1,16 +1,21 @@
 """The servers that are compared: how each is found, which version it is, how it is told to run a setup."""
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+from benchmarks.programs.behind_tls import find_proxy
 
 PROGRAMS: Final = Path(__file__).with_name("programs")
 ROOT: Final = PROGRAMS.parent.parent
@@ -127,6 +132,33 @@ def rust(setup: Setup, place: Place) -> list[str] | None:
     return ["scalesocket-rust", "--addr", f"127.0.0.1:{place.port}", *json_flags, command, "--", *arguments]
 
 
+def rust_behind(proxy: str) -> Callable[[Setup, Place], list[str] | None]:
+    """The Rust original, which has no TLS, behind a proxy that has."""
+
+    def make_command(setup: Setup, place: Place) -> list[str] | None:
+        inner = find_free_port()
+        command = rust(dataclasses.replace(setup, is_tls=False), dataclasses.replace(place, port=inner))
+        if command is None or not setup.is_tls:
+            return None
+        words = [proxy, str(place.port), str(place.certificate), str(place.key), str(inner)]
+        return [sys.executable, str(PROGRAMS / "behind_tls.py"), *words, *command]
+
+    return make_command
+
+
+def find_rust_behind(proxy: str, flag: str) -> str | None:
+    path, original = find_proxy(proxy), run_version("scalesocket-rust", "--version")
+    version = path and run_version(path, flag)
+    return f"{original}, {version}" if original and version else None
+
+
+def node(setup: Setup, place: Place) -> list[str] | None:
+    if setup not in (PLAIN, TLS):
+        return None
+    pair = [str(place.certificate), str(place.key)] if setup.is_tls else []
+    return ["node", str(PROGRAMS / "ws_server.cjs"), str(place.port), *pair]
+
+
 def quart(setup: Setup, place: Place) -> list[str] | None:
     if setup.is_json or setup.command != PLAIN.command:
         return None
@@ -180,7 +212,7 @@ PEERS: Final = (
         title="Node ws",
         hint="npm install ws, with NODE_PATH set to its node_modules",
         find_version=find_node_ws,
-        make_command=only_plain("node", str(PROGRAMS / "ws_server.cjs"), "{port}"),
+        make_command=node,
     ),
     Peer(
         name="picows",
@@ -189,7 +221,26 @@ PEERS: Final = (
         find_version=lambda: find_packages("picows", "uvloop"),
         make_command=only_plain(sys.executable, str(PROGRAMS / "picows_app.py"), "{port}"),
     ),
+    *(
+        Peer(
+            name=f"rust-{proxy}",
+            title=f"the Rust original behind {title}",
+            hint=f"as rust, and apt-get install {package}",
+            find_version=partial(find_rust_behind, proxy, "-v"),
+            make_command=rust_behind(proxy),
+            levels=3,  # the program that starts both, the proxy, its workers and the server
+        )
+        for proxy, title, package in (("nginx", "nginx", "nginx-light"), ("haproxy", "HAProxy", "haproxy"))
+    ),
 )
+
+
+def find_free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def server_environment() -> dict[str, str]:

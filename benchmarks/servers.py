@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from benchmarks.generator import BenchmarkError
-from benchmarks.peers import Peer, Place, Setup, server_environment
+from benchmarks.peers import Peer, Place, Setup, find_free_port, server_environment
 
 START_TIMEOUT: Final = 20.0
 STOP_TIMEOUT: Final = 15.0
@@ -32,6 +32,8 @@ class Server:
     setup: Setup
     place: Place
     pid: int
+    helpers: int
+    """Processes among its backends that were there before any room, such as the one that guards ours."""
 
     @property
     def url(self) -> str:
@@ -42,7 +44,7 @@ class Server:
     def wait_quiet(self) -> None:
         """Wait until the backends of the last load are gone. Gives up after 10 s: some servers keep a few."""
         deadline = time.monotonic() + QUIET_TIMEOUT
-        while count_backends(self.pid, self.peer.levels) and time.monotonic() < deadline:
+        while count_backends(self.pid, self.peer.levels) > self.helpers and time.monotonic() < deadline:
             time.sleep(0.02)
 
 
@@ -84,13 +86,6 @@ def list_children(pid: int) -> list[int]:
     return children
 
 
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def open_server(peer: Peer, setup: Setup) -> Iterator[Server]:
     """Start a server, wait until it accepts, stop it in the end.
@@ -122,7 +117,8 @@ def open_server(peer: Peer, setup: Setup) -> Iterator[Server]:
                 log.seek(0)
                 raise BenchmarkError(f"{peer.title} did not start: {' '.join(log.read().splitlines()[-LAST_WORDS:])}")
             time.sleep(0.02)
-        yield Server(peer=peer, setup=setup, place=place, pid=process.pid)
+        helpers = count_backends(process.pid, peer.levels)
+        yield Server(peer=peer, setup=setup, place=place, pid=process.pid, helpers=helpers)
 
 
 def is_listening(port: int) -> bool:

@@ -1,5 +1,8 @@
-// Rooms on `cat` with Node's `ws`. `node ws_server.cjs PORT`
+// Rooms on `cat` with Node's `ws`. `node ws_server.cjs PORT [CERTIFICATE KEY]`
 const { spawn } = require("node:child_process");
+const { readFileSync } = require("node:fs");
+const http = require("node:http");
+const https = require("node:https");
 const readline = require("node:readline");
 const { WebSocketServer } = require("ws");
 
@@ -15,7 +18,10 @@ function openRoom(name) {
   return room;
 }
 
-const server = new WebSocketServer({ host: "127.0.0.1", port: Number(process.argv[2]), perMessageDeflate: false, backlog: 4096 });
+const [port, certificate, key] = process.argv.slice(2);
+const listener = certificate ? https.createServer({ cert: readFileSync(certificate), key: readFileSync(key) }) : http.createServer();
+const server = new WebSocketServer({ server: listener, perMessageDeflate: false });
+listener.listen({ host: "127.0.0.1", port: Number(port), backlog: 4096 });
 server.on("connection", (socket, request) => {
   const room = rooms.get(request.url) ?? openRoom(request.url);
   room.clients.add(socket);

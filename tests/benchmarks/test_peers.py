@@ -1,0 +1,48 @@
+"""Which servers can take a load over TLS, and whether the machine can."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import generator
+from benchmarks.generator import find_no_tls
+from benchmarks.loads import LOADS
+from benchmarks.peers import PEERS, PLAIN, TLS, Place
+from benchmarks.programs.behind_tls import PROXIES
+
+COMMANDS = {peer.name: peer.make_command for peer in PEERS}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(port=4443, folder=tmp_path)
+
+
+def test_every_server_of_a_load_over_tls_can_take_it(place: Place) -> None:
+    loads = [load for load in LOADS if load.setup.is_tls]
+
+    commands = {peer: COMMANDS[peer](load.setup, place) for load in loads for peer in load.peers}
+
+    assert {"ours", "node", "rust-nginx", "rust-haproxy"} <= set(commands)
+    assert None not in commands.values()
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_the_original_is_behind_a_proxy_for_tls_alone(place: Place, proxy: str) -> None:
+    make_command = COMMANDS[f"rust-{proxy}"]
+
+    command = make_command(TLS, place)
+
+    assert make_command(PLAIN, place) is None
+    assert command is not None
+    assert command[0] == sys.executable
+    assert command[2:6] == [proxy, "4443", str(place.certificate), str(place.key)]
+    inner = command[6]
+    assert command[command.index("scalesocket-rust") :] == ["scalesocket-rust", "--addr", f"127.0.0.1:{inner}", "cat", "--"]
+
+
+def test_a_machine_without_a_library_for_tls_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "TLS_LIBRARIES", ("libnone.so.1",))
+
+    assert find_no_tls() in {"none of libnone.so.1 found", "no openssl command to make a certificate with"}
