@@ -2,11 +2,13 @@
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+import tomli
 
 from scalesocket.config.load import load_site
 from scalesocket.errors import CloseCode
@@ -102,6 +104,18 @@ def test_every_module_says_what_it_owns(module: Path) -> None:
     tree = ast.parse(module.read_text())
 
     assert module.name == "__main__.py" or ast.get_docstring(tree), f"{module} has no docstring"
+
+
+def test_every_package_that_is_imported_is_declared_and_explained() -> None:
+    project = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=!~;\[ ]", requirement)[0] for requirement in project["dependencies"]}
+    rows = re.findall(r"^\| ([\w, -]+?) \| ", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    explained = {name for row in rows for name in row.split(", ")}
+    imported = {name.partition(".")[0] for module in MODULES for name in imports_of(module)}
+    foreign = {name.replace("_", "-") for name in imported - sys.stdlib_module_names - {"scalesocket"}}
+
+    assert foreign - {"pydantic-core"} <= declared  # pydantic asks for the one version of it that fits
+    assert declared <= explained
 
 
 @pytest.mark.parametrize("code", CloseCode, ids=lambda code: f"{code.name}-{code:d}")
