@@ -10,7 +10,6 @@ import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -25,6 +24,7 @@ from scalesocket.server.addresses import Address, ListenError, resolve, spread
 from scalesocket.server.bind import bind_all, find_in_the_way, start_listening
 from scalesocket.server.door import Entrance, address_of
 from scalesocket.server.tls import TlsAcceptor, load_tls
+from scalesocket.wire.address import parse_address
 
 log = structlog.get_logger("listen")
 
@@ -236,5 +236,5 @@ def fixed_address(sock: socket.socket) -> tuple[str, int] | None:
     address = address_of(sock.getsockname())
     if address is None:
         return None
-    ip = ip_address(address[0].partition("%")[0])
-    return None if (getattr(ip, "ipv4_mapped", None) or ip).is_unspecified else address
+    ip = parse_address(address[0])
+    return None if ip is None or ip.is_unspecified else address

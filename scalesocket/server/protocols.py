@@ -7,7 +7,6 @@ stock Hypercorn that runs our app.
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from ipaddress import ip_address
 from typing import Final
 
 import anyio
@@ -27,6 +26,7 @@ from scalesocket.admission import is_trusted
 from scalesocket.config.model import Server
 from scalesocket.config.units import KiB
 from scalesocket.gateway import Gateway
+from scalesocket.wire.address import is_loopback
 from scalesocket.wire.http2 import ErrorCode, Http2Error, Inflow, encode_refusal
 
 log = structlog.get_logger("http2")
@@ -222,12 +222,6 @@ class Http2(H2Protocol):
             cut()
         else:
             await self.send(Closed())
-
-
-def is_loopback(address: str) -> bool:
-    """Whether it is an address of the same machine."""
-    ip = ip_address(address.partition("%")[0])
-    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def install_protocols() -> None:
