@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -67,6 +68,54 @@ def test_every_command_in_the_docs_is_one(words: tuple[str, ...]) -> None:
     assert shown.returncode == 0, shown.stderr
     for flag in (word for word in words if word.startswith("--")):
         assert flag in shown.stdout
+
+
+def test_the_install_of_the_readme_leaves_the_systems_python_alone() -> None:
+    # Debian 12 refuses `pip install` outside of an environment (PEP 668).
+    install = next(block for block in find_blocks(README, "console") if "pip install" in block)
+
+    assert [line.removeprefix("$ ") for line in install.splitlines()] == [
+        "python3 -m venv .venv",
+        ". .venv/bin/activate",
+        "pip install .",
+    ]
+
+
+def test_the_readme_has_a_picture_with_words_for_who_cannot_see_it() -> None:
+    ((words, path),) = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", README.read_text())
+
+    assert len(words) > 80
+    assert (ROOT / path).read_bytes().startswith(b"\x89PNG")
+    assert (ROOT / path).stat().st_size < 150_000
+
+
+def test_two_clients_of_the_sixty_seconds_receive_what_one_of_them_types(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(next(find_blocks(README, "toml")))
+    client, typed = next(block for block in find_blocks(README, "console") if "-m websockets" in block).splitlines()
+    with ExitStack() as stack:
+        address = stack.enter_context(
+            run_until_listening(*SCALESOCKET, "serve", "--bind", "127.0.0.1:0", "site.toml", cwd=tmp_path)
+        )
+        command = [sys.executable, *shlex.split(client.replace("127.0.0.1:9000", address))[2:]]
+        ann, bob = (
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(2)
+        )
+        for each in (ann, bob):
+            deadline = threading.Timer(20, each.kill)  # the end of its output, for whoever reads it
+            deadline.start()
+            stack.callback(deadline.cancel)
+            stack.callback(each.kill)
+        assert ann.stdin is not None
+        assert ann.stdout is not None
+        assert bob.stdout is not None
+        assert any('"_from":2,"_event":"join"' in line for line in ann.stdout)  # both are there
+
+        ann.stdin.write(typed.removeprefix("> ") + "\n")
+        ann.stdin.flush()
+
+        for said in (ann.stdout, bob.stdout):
+            assert any(re.search(r'\{"_from":[12],"text":"hello"\}', line) for line in said)
 
 
 def test_the_sixty_seconds_of_the_readme_check_ok(tmp_path: Path) -> None:
