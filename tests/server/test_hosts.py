@@ -153,7 +153,7 @@ async def test_hosts_are_the_only_ones_from_the_edit_on(serve: Serve) -> None:
 
 
 async def test_hosts_hold_over_http2_too(serve_express: Serve) -> None:
-    site = await serve_express(Server.model_validate({"hosts": ["play.example"]}), chat=CAT)
+    site = await serve_express(Server.model_validate({"hosts": ["play.example"], "http2_websockets": True}), chat=CAT)
 
     async with open_http2(site.port) as client:
         for authority, page, websocket in (("play.example", 200, 200), ("evil.example", 421, 421), ("a@play.example", 400, 400)):
@@ -164,7 +164,7 @@ async def test_hosts_hold_over_http2_too(serve_express: Serve) -> None:
 
 
 async def test_a_page_that_rebinds_its_name_gets_nothing_over_http2(serve_express: Serve) -> None:
-    site = await serve_express(chat=CAT)
+    site = await serve_express(Server(http2_websockets=True), chat=CAT)
 
     async with open_http2(site.port) as client:
         for authority, answer in (("evil.example", 421), ("localhost", 200)):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scalesocket.config.model import App
+from scalesocket.config.model import App, Server
 from tests.conftest import Serve
 from tests.playing import open_playground, site_of
 from tests.raw import RawClient, upgrade
@@ -89,7 +89,7 @@ async def test_an_edit_applies_to_the_next_client(serve: Serve) -> None:
 
 
 async def test_a_name_is_answered_over_http2(anyio_backend: object) -> None:
-    site = site_of({"chat": App(name="chat", command=["cat"], subprotocols=["mqtt"])})
+    site = site_of({"chat": App(name="chat", command=["cat"], subprotocols=["mqtt"])}, Server(http2_websockets=True))
     async with open_playground(site) as playground, open_http2(playground.port) as http2:
         offers = ("stomp, mqtt", "stomp", "mqtt, mqtt")
         answers = [(await http2.open_websocket("/chat/lobby", ("sec-websocket-protocol", offer)))[0] for offer in offers]
