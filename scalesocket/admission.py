@@ -38,7 +38,7 @@ class Refusal:
 
 BAD_HOST: Final = Refusal(status=400, reason="bad_host", message="the Host header must name one host, and a port if it has one")
 WRONG_HOST: Final = Refusal(
-    status=421, reason="host", message="the host of this URL is none of this server's (hosts in [server] lists them)"
+    status=421, reason="host", message="this server does not serve this host (hosts in [server] lists those it serves)"
 )
 UNKNOWN_APP: Final = Refusal(status=404, reason="unknown_app", message="no app is served here")
 NO_SUCH_PATH: Final = Refusal(status=404, reason="unknown_app", message="there is nothing here: a room's name has no slash")
@@ -108,7 +108,7 @@ def check_host(server: Server, request: Request, *, is_upgrade: bool) -> Refusal
     """Whether the server answers for the host that a request names, as its client sent it.
 
     Without `hosts` this stops DNS rebinding: a page of evil.example, whose name its owner lets point to 127.0.0.1, would else
-    be of the same origin as the server. What came through a proxy is let in, because the names of a proxy are its own affair.
+    be of the same origin as the server. A request that came through a proxy passes: the proxy decides which names it serves.
     """
     host = request.headers.get("host")
     authority = None if host is None else parse_authority(host)
@@ -135,7 +135,7 @@ def is_from_browser(headers: Mapping[str, str]) -> bool:
 def names_loopback(host: str) -> bool:
     """Whether a host is this machine's loopback by any name: no other name is sure to stay there.
 
-    The unspecified address counts, because browsers take it for the loopback, and DNS has no say in it.
+    The unspecified address counts, because browsers take it for the loopback, and DNS cannot change that.
     """
     return host == "localhost" or host.endswith(".localhost") or is_loopback(host) or host in ("0.0.0.0", "::")
 

@@ -8,7 +8,7 @@ from scalesocket.wire.address import block_of
 
 MAX_BLOCKS: Final = 65_536
 """Blocks of addresses whose upgrades are remembered, some 400 bytes each. Beyond them the block that took its last token longest
-ago is forgotten, and starts with a full bucket: who has so many addresses is not stopped by a rate for each of them."""
+ago is forgotten, and starts with a full bucket: a rate for each address does not stop a client that has so many of them."""
 DROPS: Final = 2
 """Full buckets that are dropped for each upgrade: more than it can add, so that they never pile up."""
 DROPS_A_SWEEP: Final = 1000
@@ -22,7 +22,7 @@ class Arrivals:
     """Counts websockets and upgrades by the block of their address; see `block_of`. One belongs to the gateway.
 
     Each block has a token bucket: it starts full, an upgrade takes a token, and `per_ip` tokens a second come back. A full
-    bucket says nothing, so it is dropped.
+    bucket is the same as none, so it is dropped.
     """
 
     __slots__ = ("_buckets", "_open")

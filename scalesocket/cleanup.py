@@ -1,4 +1,4 @@
-"""Steps that are all done, whatever becomes of the others."""
+"""Runs each of several steps although others fail."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ log = structlog.get_logger()
 
 @contextmanager
 def logged_faults(step: str, **keys: object) -> Iterator[None]:
-    """Log an exception, and go on behind the block: one failure must not keep the rest from being done.
+    """Log an exception and continue after the block, so that one failure does not stop the steps that follow.
 
-    For cleanups, and for steps that can't be taken back. `step` says in the log what failed.
+    For cleanups, and for steps that can't be taken back. `step` names in the log what failed.
     """
     try:
         yield

@@ -70,7 +70,7 @@ MAX_NAME: Final = 200
 ENDINGS_A_TURN: Final = 16
 """Backends that begin to be stopped in one turn of the loop: 0.1 ms each, and a crowd of rooms may end together."""
 FORGET_INTERVAL: Final = 1.0
-"""Seconds between two looks at who came too long ago to matter for `connect_rate`."""
+"""Seconds after which addresses that no longer matter for `connect_rate` are forgotten."""
 
 DRAINING: Final = Refusal(status=503, reason="draining", message="the server is shutting down", retry_after=RETRY_AFTER)
 
@@ -249,7 +249,7 @@ class Gateway:
         )
 
     async def forget_arrivals(self) -> None:
-        """Forget who came too long ago to matter for `connect_rate`, for ever. Started by `open_gateway`, once."""
+        """Forget addresses that no longer matter for `connect_rate`, until cancelled. Started by `open_gateway`, once."""
         while True:
             await anyio.sleep(FORGET_INTERVAL)
             self._arrivals.sweep(self.site.server.connect_rate, time.monotonic())
@@ -323,7 +323,7 @@ class Gateway:
             log.warning("origin refused", app=told[0], origin=told[1], hint="list it in origins if its pages may connect")
 
     def _tell_host(self, request: Request) -> None:
-        """Log a host once that no browser should use for the loopback, and how to admit it."""
+        """Log once that a browser reached the loopback by this host, and how to admit it."""
         host = request.headers.get("host", "")[:MAX_NAME]
         if host not in self._told_hosts and len(self._told_hosts) < MAX_TOLD:
             self._told_hosts.add(host)

@@ -1,7 +1,7 @@
 """SIGHUP and its two meanings: the terminal hung up, or somebody asks for a reload.
 
 The kernel sends it when a terminal is closed or its session ends. A shell passes it on to its jobs. `kill -HUP` and service
-managers send it to ask for a reload. Python's signal handlers do not tell the sender, so a daemon thread takes the signal.
+managers send it to ask for a reload. Python's signal handlers do not know the sender, so a daemon thread takes the signal.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 SI_KERNEL: Final = 0x80  # asm-generic/siginfo.h
-FAREWELL: Final = 1.0
+SHELL_EXIT_TIMEOUT: Final = 1.0
 """Seconds in which a shell that sends SIGHUP may exit: some send it to their jobs before they give the terminal up."""
 
 
@@ -28,21 +28,21 @@ class Hangups:
         if not self._is_ignored:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
-    def watch(self, tell: Callable[[bool], None]) -> None:
-        """Call `tell` in the thread for every SIGHUP, also one that came before: True if the terminal hung up."""
+    def watch(self, report: Callable[[bool], None]) -> None:
+        """Call `report` in a thread for every SIGHUP, earlier ones included: True if the terminal hung up."""
         if not self._is_ignored:
-            threading.Thread(target=self._run, args=(tell,), name="hangups", daemon=True).start()
+            threading.Thread(target=self._run, args=(report,), name="hangups", daemon=True).start()
 
-    def _run(self, tell: Callable[[bool], None]) -> None:
+    def _run(self, report: Callable[[bool], None]) -> None:
         while True:
             received = signal.sigwaitinfo({signal.SIGHUP})
             is_relayed = self._had_terminal and received.si_pid in self._shells
             is_hangup = received.si_code == SI_KERNEL or (is_relayed and not has_terminal())
-            tell(is_hangup)
+            report(is_hangup)
             if is_relayed and not is_hangup:
-                time.sleep(FAREWELL)
+                time.sleep(SHELL_EXIT_TIMEOUT)
                 if not has_terminal():
-                    tell(True)
+                    report(True)
 
 
 def has_terminal() -> bool:

@@ -65,7 +65,7 @@ class AppStatus:
     backend_failures: int
     """Starts that failed."""
     backend_crashes: int = 0
-    """Backends that ended by failure, and not because they were told to stop."""
+    """Backends that ended by failure, and not because the server stopped them."""
     backend_exits: Mapping[str, int]
     """By `Exit.label`."""
     refusals: Mapping[str, int]

@@ -1,4 +1,4 @@
-"""The standard streams of a server: always open, and written without waiting for whoever reads them.
+"""The standard streams of a server: always open, and written without waiting for their readers.
 
 `open_missing_streams` is the first thing every command does. `unblock_output` is for commands that serve: it puts an
 `Output` behind `sys.stdout` and `sys.stderr`, so that whatever this process prints or logs goes through one. An Output starts

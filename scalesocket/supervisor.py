@@ -148,11 +148,11 @@ def _watch_hangups(hangups: Hangups, stop: Stop, reloader: Reloader | None) -> N
         elif not stop.asked.is_set():  # the kernel and the shell may both send it: a second one does not force the end
             stop.ask("the terminal hung up" if is_hangup else "SIGHUP")
 
-    def tell(is_hangup: bool) -> None:
+    def report(is_hangup: bool) -> None:
         with suppress(RuntimeError):  # the loop is closed: the server has ended
             loop.call_soon_threadsafe(handle, is_hangup)
 
-    hangups.watch(tell)
+    hangups.watch(report)
 
 
 async def _watch_oneshot(service: Service, stop: Stop) -> None:

@@ -206,7 +206,7 @@ def keep_only(kept: int) -> None:
 
 
 def rename(name: str, title: str) -> None:
-    """Be called something else than the spawner in the list of processes, so that what kills one by its name leaves the other.
+    """Take a name of its own in the list of processes, so that killing the spawner by name leaves the guardian alive.
 
     The title is written over the words of the command line (proc_pid_stat(5): arg_start, arg_end), cut to their length.
     """

@@ -65,7 +65,7 @@ class Spawner:
         self._pidfd = -1
         self._link: socket.socket | None = None
         self._stderr = -1
-        """Our end of a pipe: what a spawner that fails has to say. Not the log itself, whose reader it must not wait for."""
+        """Our end of the pipe of its standard error. It does not write to the log itself, whose reader it would wait for."""
         self._lifeline: Lifeline | None = None
         self._former: list[Lifeline] = []
         """Of spawners that died, until the guardian of the next one has taken over."""
@@ -326,7 +326,7 @@ class Spawner:
         self._send()
 
     def _read_stderr(self) -> None:
-        """Log what the spawner wrote to its standard error: the traceback of a fault of ours."""
+        """Log what the spawner wrote to its standard error: the traceback of a bug."""
         try:
             text = os.read(self._stderr, MAX_PACKET)
         except BlockingIOError:
@@ -451,7 +451,7 @@ class Spawner:
             )
 
     def _cut_former(self) -> None:
-        """End the guardians of spawners that are gone: another watches what they started."""
+        """End the guardians of former spawners: the current one watches what they started."""
         for lifeline in self._former:
             lifeline.cut()
         self._former.clear()

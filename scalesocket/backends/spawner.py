@@ -18,7 +18,7 @@ pipe, whose write end the gateway holds too. Every packet is one marshalled dict
 
 A child leads its own process group. Once it ended it stays a zombie until it is released, so that the number of its
 group can't be given to anyone else while the gateway may still send a signal to it. The end of file means that the
-gateway is gone: every group is killed and reaped. If we are gone as well, the guardian kills them (guardian.py).
+gateway is gone: every group is killed and reaped. If the spawner is gone as well, the guardian kills them (guardian.py).
 """
 
 import contextlib

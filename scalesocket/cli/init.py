@@ -30,11 +30,11 @@ SITE_FILE: Final = "site.toml"
 @click.option(
     "--from-cli", "line", metavar="LINE", help="Turn this command line, such as 'scalesocket --json cat', into a site file."
 )
-@click.option("--list", "is_listing", is_flag=True, help="Say what each template is, as without arguments.")
+@click.option("--list", "is_listing", is_flag=True, help="List the templates, as without arguments.")
 def init(template: str | None, folder: Path | None, line: str | None, is_listing: bool) -> None:
     """Write a commented site file with its program and page into DIR (here, if none is given).
 
-    TEMPLATE is one of minimal, chat, game, tcp; without one, this command says what each of them is. With --from-cli the
+    TEMPLATE is one of minimal, chat, game, tcp; without one, this command lists them. With --from-cli the
     site file is printed, or written into DIR if one is given. Nothing is ever overwritten.
     """
     if line is not None:

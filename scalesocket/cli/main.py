@@ -41,7 +41,7 @@ Usage: scalesocket COMMAND, or scalesocket [FLAGS] CMD [-- ARGS...]
 
 Nothing to serve yet. There are two ways in:
 
-  scalesocket init                         list the sites to begin with, which `init NAME` writes
+  scalesocket init                         list starter sites; `init NAME` writes one
   scalesocket serve site.toml              serve the apps of a site file
 
   scalesocket --addr 127.0.0.1:9000 cat    wrap one program, without a file

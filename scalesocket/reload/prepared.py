@@ -38,14 +38,14 @@ async def prepare_all(prepares: Sequence[Prepare], site: Site, plan: Plan) -> li
 
 
 def commit_all(prepared: Sequence[Prepared]) -> None:
-    """Put all of it in use, first first. One that fails, by a fault of ours, keeps none of the others from it."""
+    """Put all of it in use, in order. One that fails because of a bug does not stop the others."""
     for one in prepared:
         with logged_faults("putting an edit in use", what=type(one).__name__):
             one.commit()
 
 
 def take_back_all(prepared: Sequence[Prepared]) -> None:
-    """Let go of all of it, last first. One that fails, by a fault of ours, keeps none of the others from it."""
+    """Take all of it back, in reverse order. One that fails because of a bug does not stop the others."""
     for one in reversed(prepared):
         with logged_faults("taking back an edit", what=type(one).__name__):
             one.take_back()

@@ -1,4 +1,4 @@
-"""What a mistake of ours costs: a traceback in the log, and the one room it happened in."""
+"""Containment of bugs: an unexpected exception is logged, and affects only the room it was raised in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 PACE_CHECK: Final = 1.0
 """Seconds after which a paced room must have made progress; else `send_buffer` judges its clients as they are."""
-SHORTEST_LOOK: Final = 0.005
-LONGEST_LOOK: Final = 0.05
-"""Seconds between two looks at the clients that a room waits for: the longer it has waited, the fewer."""
-FEW_LOOKS: Final = 4
-"""The time until the next look, as a fraction of the time waited so far."""
+SHORTEST_DELAY: Final = 0.005
+LONGEST_DELAY: Final = 0.05
+"""Seconds between two checks of the clients that a room waits for; longer the longer it has waited."""
+CHECKS_PER_WAIT: Final = 4
+"""The delay is the time waited so far, divided by this."""
 
 
 class Wait:
@@ -37,15 +37,15 @@ class Flow:
     There are two reasons to stop reading it. *Paced*: all clients are above their high-water mark, so the backend is faster
     than the network and waits for the fastest client. *Waiting*: a client left more than `send_buffer` unsent. With
     `slow_client = "block"` the room waits for it up to `stall_timeout`; with `"close"` as long as its `Patience` lasts,
-    of which only the time counts for which the client really holds up somebody else.
+    which counts only the time in which the client really delays another one.
     """
 
     __slots__ = (
+        "_check_timer",
+        "_checked_at",
         "_congested",
         "_delivered",
         "_is_paced",
-        "_look_timer",
-        "_looked_at",
         "_pace_timer",
         "_patience",
         "_room",
@@ -61,8 +61,8 @@ class Flow:
         self._pace_timer: asyncio.TimerHandle | None = None
         self._delivered = 0
         self._waits: dict[Client, Wait] = {}
-        self._look_timer: asyncio.TimerHandle | None = None
-        self._looked_at = 0.0
+        self._check_timer: asyncio.TimerHandle | None = None
+        self._checked_at = 0.0
         self._waiting_since = 0.0
         self._patience: dict[Client, Patience] = {}
 
@@ -95,7 +95,7 @@ class Flow:
         client.is_congested = False
         client.allowance = 0
         self._congested -= 1
-        self._wait_no_more(client)
+        self._stop_waiting_for(client)
         self._update_pace()
 
     def joined(self) -> None:
@@ -108,14 +108,14 @@ class Flow:
             client.is_congested = False
             self._congested -= 1
         self._patience.pop(client, None)
-        self._wait_no_more(client)
+        self._stop_waiting_for(client)
         self._pace()
         self._update_pace()
 
     def reset(self) -> None:
         """Forget every reason to wait, with its timers: the backend is gone."""
         self._waits.clear()
-        self._look_no_more()
+        self._stop_checking()
         self._set_paced(False)
 
     @property
@@ -164,52 +164,55 @@ class Flow:
             patience = self._patience.setdefault(client, Patience())
             patience.begin(client.backlog)
             self._waits[client] = Wait(enough, patience=patience)
-        if self._look_timer is None:
+        if self._check_timer is None:
             self._waiting_since = now
-            self._look_later(now)
+            self._check_later(now)
             self._room.read_backend(False)
 
-    def _wait_no_more(self, client: Client) -> None:
+    def _stop_waiting_for(self, client: Client) -> None:
         if self._waits.pop(client, None) is not None and not self._waits:
-            self._look_no_more()
+            self._stop_checking()
             self._room.read_backend(not self.is_waiting)
 
-    def _look_later(self, now: float) -> None:
-        """Look again soon, and in time for whose patience ends."""
-        delay = min(LONGEST_LOOK, max(SHORTEST_LOOK, (now - self._waiting_since) / FEW_LOOKS))
+    def _check_later(self, now: float) -> None:
+        """Check the clients again soon, and no later than the patience of one of them ends."""
+        delay = min(LONGEST_DELAY, max(SHORTEST_DELAY, (now - self._waiting_since) / CHECKS_PER_WAIT))
         for wait in self._waits.values():
-            delay = min(delay, wait.patience.left(now) if wait.patience is not None else LONGEST_LOOK)
-        self._looked_at = now
-        self._look_timer = asyncio.get_running_loop().call_later(delay, self._look, 2 * delay)
+            delay = min(delay, wait.patience.left(now) if wait.patience is not None else LONGEST_DELAY)
+        self._checked_at = now
+        self._check_timer = asyncio.get_running_loop().call_later(delay, self._check, 2 * delay)
 
-    def _look_no_more(self) -> None:
-        if self._look_timer is not None:
-            self._look_timer.cancel()
-            self._look_timer = None
+    def _stop_checking(self) -> None:
+        if self._check_timer is not None:
+            self._check_timer.cancel()
+            self._check_timer = None
 
-    def _look(self, longest: float) -> None:
-        """See who has caught up, and who is too slow. Of a late look, `longest` seconds count: it is the server that was slow."""
+    def _check(self, longest: float) -> None:
+        """Release clients that have caught up, close those that are too slow.
+
+        At most `longest` of the seconds since the last check count: when there are more, the server itself was late.
+        """
         now = asyncio.get_running_loop().time()
-        passed = min(now - self._looked_at, longest)
+        passed = min(now - self._checked_at, longest)
         has_more = self._room.has_more_output
-        is_holding_up = has_more and self._is_anybody_starved()
-        self._look_timer = None
+        is_delaying = has_more and self._is_anyone_delayed()
+        self._check_timer = None
         for client, wait in tuple(self._waits.items()):
             if client.unsent <= wait.enough:
-                self._wait_no_more(client)
+                self._stop_waiting_for(client)
                 continue
             if wait.patience is None:
                 is_too_slow = wait.deadline is not None and now >= wait.deadline
             else:
                 if has_more:
-                    wait.patience.spend(passed, now, client.backlog, is_holding_up=is_holding_up)
+                    wait.patience.spend(passed, now, client.backlog, is_delaying=is_delaying)
                 is_too_slow = not wait.patience.left(now)
             if is_too_slow:
                 self._expel(client)
         if self._waits:
-            self._look_later(now)
+            self._check_later(now)
 
-    def _is_anybody_starved(self) -> bool:
+    def _is_anyone_delayed(self) -> bool:
         """Whether a client has been sent everything so far."""
         return any(client.backlog == 0 for client in self._room.clients.values() if client not in self._waits)
 

@@ -25,7 +25,7 @@ class Keeper(Protocol):
         """Count a start that failed."""
 
     def room_crashed(self, room: "Room") -> None:
-        """Count a backend that ended by failure, and not because it was told to stop."""
+        """Count a backend that ended by failure, and not because the server stopped it."""
 
     def room_exited(self, room: "Room", end: Exit) -> None:
         """Count how a backend ended."""

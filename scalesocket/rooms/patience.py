@@ -4,20 +4,20 @@ from collections import deque
 from typing import Final
 
 LIMIT: Final = 1.0
-"""Seconds that one client may hold up its room in any `WINDOW`."""
+"""Seconds that one client may delay its room in any `WINDOW`."""
 WINDOW: Final = 10.0
 """Seconds."""
 STALLED: Final = 0.24
-"""Seconds of holding up its room after which a client that takes no byte has no patience left: 250 ms for the others, with
-what it takes to see it and to read the backend again."""
+"""Seconds of delay after which a client that takes no byte has no patience left: 250 ms for the others, with the time to notice
+it and to read the backend again."""
 STUCK: Final = 1.0
-"""Seconds without taking a byte after which a client is too slow although it holds up nobody else."""
+"""Seconds without taking a byte after which a client is too slow although it delays nobody else."""
 SLOT: Final = 0.1
-"""Seconds whose waits are remembered as one, so that a client's account stays small."""
+"""Seconds whose delays are added up, so that a client's account stays small."""
 
 
 class Patience:
-    """The account of one client: what it has held up its room lately, and whether it still takes anything.
+    """The account of one client: how long it has delayed its room lately, and whether it still takes anything.
 
     All times are those of the event loop, in seconds.
     """
@@ -28,7 +28,7 @@ class Patience:
         """Begin with nothing spent."""
         self._slots: deque[tuple[float, float]] = deque()  # when each began, and what was spent in it; the oldest first
         self._spent = 0.0
-        self._stalled = 0.0  # without progress, while others were held up ...
+        self._stalled = 0.0  # without progress, while others were delayed ...
         self._stuck = 0.0  # ... and in all
         self._backlog = 0
 
@@ -37,12 +37,12 @@ class Patience:
         self._backlog = backlog
         self._stalled = self._stuck = 0.0
 
-    def spend(self, seconds: float, now: float, backlog: int, *, is_holding_up: bool) -> None:
-        """Count a time that ends now, in which the room waited for the client. It is charged if that held up other clients."""
+    def spend(self, seconds: float, now: float, backlog: int, *, is_delaying: bool) -> None:
+        """Count a time that ends now, in which the room waited for the client. It is charged if that delayed other clients."""
         if backlog < self._backlog:
             self.begin(backlog)
         self._stuck += seconds
-        if not is_holding_up:
+        if not is_delaying:
             return
         self._stalled += seconds
         self._spent += seconds
@@ -53,7 +53,7 @@ class Patience:
             self._slots.append((now - seconds, seconds))
 
     def left(self, now: float) -> float:
-        """Seconds for which the room may still be held up; 0.0 if the client is too slow."""
+        """Seconds for which the room may still be delayed; 0.0 if the client is too slow."""
         while self._slots and now - self._slots[0][0] >= WINDOW + SLOT:
             self._spent -= self._slots.popleft()[1]
         if not self._slots:

@@ -93,8 +93,8 @@ class Room:
     def join(self, client: Client) -> Close | None:
         """Let a client in, replay the history to it and tell the backend; return why not if there is no place.
 
-        A client that joins while a predecessor still ends is replayed the history after that. If joining fails by a mistake of
-        ours, the exception is raised and the client is not in the room.
+        A client that joins while a predecessor still ends is replayed the history after that. If joining fails because of a
+        bug, the exception is raised and the client is not in the room.
         """
         app = self.app
         if app.max_clients is not None and len(self.clients) >= app.max_clients:
@@ -159,7 +159,7 @@ class Room:
         return True
 
     def expel(self, client: Client, close: Close) -> None:
-        """Close one client. Where that fails by a mistake of ours, its connection is cut."""
+        """Close one client. If that fails because of a bug, its connection is cut."""
         try:
             client.close(close)
         except Exception:

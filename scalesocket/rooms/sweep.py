@@ -2,7 +2,7 @@
 
 Deadlines that move with every message (pings, pongs, idle clients, backends that do not read) are not timers. They are found by
 a sweep: each app is swept several times in the length of its shortest deadline. A sweep runs in slices, between which the
-event loop serves everybody else.
+event loop serves others.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class Sweep:
 
 
 def check_rooms(pool: RoomPool, clock: Callable[[], float]) -> Iterator[None]:
-    """Check all rooms of a pool, with a break after every few clients. A room in which that fails by a mistake of ours ends."""
+    """Check all rooms of a pool, with a break after every few clients. A room whose check fails because of a bug ends."""
     for room in pool.all_rooms:
         is_checked = False
         with contained(room):

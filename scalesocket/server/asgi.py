@@ -199,12 +199,12 @@ def settle_target(scope: Scope) -> None:
 
 
 def has_body(request: Request) -> bool:
-    """Whether a request says that a body follows, which an upgrade has none of."""
+    """Whether a request announces a body, which an upgrade must not have."""
     return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
 
 
 def is_framed_twice(request: Request) -> bool:
-    """Whether a request tells its length twice: those who forwarded it may have believed the other (RFC 9112 6.1)."""
+    """Whether a request states its length in two ways: a proxy may have taken the other one (RFC 9112 6.1)."""
     return "transfer-encoding" in request.headers and "content-length" in request.headers
 
 

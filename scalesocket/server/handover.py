@@ -116,7 +116,7 @@ class Surroundings(WorkerContext):
 
 
 class Protocol(asyncio.StreamReaderProtocol):
-    """asyncio's streams, which note that the peer is gone.
+    """asyncio's streams, which record that the peer is gone.
 
     Hypercorn waits for a peer to take what was sent, also for one that has ended its side. So one that takes nothing for
     `stall_timeout` after that is cut.

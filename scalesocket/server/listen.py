@@ -106,7 +106,7 @@ class Listeners:
         return change
 
     def _find(self, address: Address) -> Listener | None:
-        """The open listener of an address. That of a unix socket is told by its file, which may be replaced."""
+        """The open listener of an address. That of a unix socket is recognised by its file, which may be replaced."""
         file = identify(address)
         for found in self._open.values():
             if (found.address.name == address.name and address.port) or (file is not None and found.file == file):
@@ -200,7 +200,7 @@ async def open_listeners(server: Server, entrance: Entrance) -> AsyncIterator[Li
 
 
 def close_all(listeners: Iterable[Listener]) -> None:
-    """Close listeners, each whatever becomes of the others."""
+    """Close listeners, each although others fail."""
     for listener in listeners:
         with logged_faults("closing a listener", address=str(listener.address)):
             listener.close()

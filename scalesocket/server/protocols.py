@@ -1,4 +1,4 @@
-"""HTTP/1.1 and HTTP/2 as Hypercorn speaks them, bounded: what is different here from Hypercorn's own classes.
+"""Hypercorn's HTTP/1.1 and HTTP/2 protocols, with bounds on what one peer may cost.
 
 Hypercorn makes its protocols by name, so `install_protocols` puts these in their place, for the general lane and for a
 stock Hypercorn that runs our app.
@@ -33,8 +33,8 @@ log = structlog.get_logger("http2")
 
 CUT: Final = "scalesocket.cut"
 """Key in the scope's `state`: drops the connection, without waiting for what is unsent."""
-GOODBYE: Final = 1.0
-"""Seconds in which a peer may take the GOAWAY frame that says why it is cut."""
+CLOSE_TIMEOUT: Final = 1.0
+"""Seconds in which a peer may read the GOAWAY frame that gives the reason before it is cut."""
 LAST_READ: Final = 256 * KiB
 """Bytes that are still read, and dropped, from a peer that is cut."""
 NO_WEBSOCKETS: Final = "websockets over HTTP/2 are off: open them over HTTP/1.1, or set http2_websockets = true in [server]"
@@ -52,7 +52,7 @@ class Http1(H11Protocol):
 
 
 class RoundRobin:
-    """Streams that have something to send, each in its turn.
+    """Serves the streams that have something to send in turn.
 
     In place of the tree of the `priority` package, in which one step may take as long as there are streams, and which peers
     arrange: PRIORITY is ignored.
@@ -197,12 +197,12 @@ class Http2(H2Protocol):
         await self._flush()
 
     async def _priority_updated(self, event: h2.events.PriorityUpdated) -> None:
-        """Ignore what HEADERS say of priority (RFC 9113 5.3.2)."""
+        """Ignore priorities in HEADERS (RFC 9113 5.3.2)."""
 
     async def _end(self, last: bytes) -> None:
         """End all streams, send the last bytes, and close the connection when the peer has had a moment to take them.
 
-        To close it while something is unread would reset it, and could lose them.
+        Closing with unread input sends a reset, which can discard them.
         """
         self._is_over = True
         await super().handle(Closed())
@@ -211,7 +211,7 @@ class Http2(H2Protocol):
             await self.send(RawData(last))
 
     async def _close_late(self) -> None:
-        with anyio.move_on_after(GOODBYE):
+        with anyio.move_on_after(CLOSE_TIMEOUT):
             await self._left.wait()
         await self._close()
 
@@ -225,5 +225,5 @@ class Http2(H2Protocol):
 
 
 def install_protocols() -> None:
-    """Have Hypercorn speak these from now on. Calls may repeat."""
+    """Make Hypercorn use these from now on. Calls may repeat."""
     vars(hypercorn.protocol).update(H11Protocol=Http1, H2Protocol=Http2)

@@ -1,14 +1,14 @@
-"""Has Hypercorn end the websockets that it refuses itself: it would answer 400 and keep the connection, without a deadline.
+"""Makes Hypercorn end the websockets that it refuses itself: alone it answers 400 and keeps the connection, without a deadline.
 
-It does so when an upgrade is malformed, and when data follows before the websocket was accepted. In the latter case it would
-not tell the app either, whose client would stay in its room after its peer is gone.
+It refuses a malformed upgrade, and an upgrade that is followed by data before it was accepted. In the second case it does not
+notify the app either, so the client would stay in its room after its peer is gone.
 """
 
 from hypercorn.protocol import h2, h11
 from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
 from hypercorn.protocol.ws_stream import WSStream
 
-GONE = 1006
+ABNORMAL_CLOSURE = 1006
 """Close code of a connection that ended without a close frame (RFC 6455 7.1.5)."""
 
 
@@ -22,11 +22,11 @@ class EndingStream(WSStream):
         await super().handle(event)
         if may_refuse and self.closed:
             if self.app_put is not None:
-                await self.app_put({"type": "websocket.disconnect", "code": GONE})
+                await self.app_put({"type": "websocket.disconnect", "code": ABNORMAL_CLOSURE})
             await self.send(StreamClosed(stream_id=self.stream_id))
 
 
 def end_refused_upgrades() -> None:
-    """Have Hypercorn end them from now on. Calls may repeat."""
+    """Make Hypercorn end them from now on. Calls may repeat."""
     for protocol in (h11, h2):
         vars(protocol)["WSStream"] = EndingStream

@@ -51,7 +51,7 @@ def parse_accept(field: str) -> Iterator[Preference]:
 def choose_named(preferences: Iterable[Preference], offers: Sequence[str]) -> str | None:
     """The offer that the client names with the highest weight; the first of several, None where it names none of them.
 
-    A wildcard names nothing: it says what a client can take, not what it is.
+    A wildcard does not name an offer.
     """
     weights: dict[str, float] = {}
     for preference in preferences:

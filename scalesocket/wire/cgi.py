@@ -22,7 +22,7 @@ PASSED_HEADERS: Final = (
 """Request headers a child gets as `HTTP_*`. Never `proxy`: programs take `HTTP_PROXY` for a setting (CVE-2016-5385)."""
 
 UNBUFFERED: Final = {"PYTHONUNBUFFERED": "1"}
-"""What makes `print` of a Python program arrive without a flush. The empty value turns it off (python(1))."""
+"""Makes the output of `print` in a Python program arrive without a flush. The empty value turns it off (python(1))."""
 
 _VARIABLES: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in PASSED_HEADERS}
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")

@@ -27,7 +27,7 @@ NOTHING: Final[Seen] = (None, None)
 
 
 def is_forwarded(headers: Mapping[str, str]) -> bool:
-    """Whether a request has a header that proxies add, whatever it says."""
+    """Whether a request has a header that proxies add, whatever its value."""
     return any(name in FORWARDING or name.startswith("x-forwarded-") for name in headers)
 
 

@@ -49,7 +49,7 @@ class Request(NamedTuple):  # a frozen dataclass of nine fields takes 1.6 us to 
     http_version: str
     """`1.0`, `1.1` or `2`."""
     is_proxied: bool = False
-    """A proxy said by the PROXY protocol who the client is."""
+    """Whether a proxy reported the client with the PROXY protocol."""
 
     @property
     def remote(self) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client sends first (RFC 9113 3.4)."""
 MAX_FRAME: Final = 16_384
-"""Bytes of a frame's payload: SETTINGS_MAX_FRAME_SIZE, as everybody has it who does not say otherwise."""
+"""Bytes of a frame's payload: the default of SETTINGS_MAX_FRAME_SIZE."""
 MAX_BLOCK: Final = 32_768
 """Bytes of a header block in HEADERS and CONTINUATION frames, as it is sent. Decoding takes time for each of them."""
 MAX_UNASKED: Final = 1000
@@ -78,7 +78,7 @@ class Http2Error(Exception):
 class Inflow:
     """The frames from one peer, its preface first.
 
-    `split` gives what the HTTP/2 library is to read, in pieces. Between two of them others should have their turn: a piece
+    `split` gives what the HTTP/2 library is to read, in pieces, between which other connections should be served. A piece
     has at most one request, some 16 other frames, and some 16 KiB.
 
     PRIORITY frames are dropped (RFC 9113 5.3.2 deprecates them), and frames of unknown types (RFC 9113 5.5). Frames that ask
@@ -207,7 +207,7 @@ def encode_frame_header(size: int, kind: FrameType, flags: int = 0, stream: int 
 
 
 def encode_refusal(code: ErrorCode, message: str) -> bytes:
-    """All that a server says on a connection it does not want: empty SETTINGS, and GOAWAY with a reason in plain text."""
+    """The whole answer to a connection that is refused: empty SETTINGS, and GOAWAY with a reason in plain text."""
     debug = message.encode()
     goaway = encode_frame_header(8 + len(debug), FrameType.GOAWAY) + bytes(4) + code.to_bytes(4, "big") + debug
     return encode_frame_header(0, FrameType.SETTINGS) + goaway

@@ -1,4 +1,4 @@
-"""JSON routing: a backend says in its JSON objects who gets them; clients' objects get the id of their sender."""
+"""JSON routing: a backend's JSON objects name their recipients; clients' objects get the id of their sender."""
 
 import json
 import re

@@ -146,8 +146,8 @@ def test_a_client_that_leaves_is_waited_for_no_more() -> None:
 # --- The account
 
 
-def spend(patience: Patience, seconds: float, now: float, backlog: int, *, is_holding_up: bool = True) -> None:
-    patience.spend(seconds, now, backlog, is_holding_up=is_holding_up)
+def spend(patience: Patience, seconds: float, now: float, backlog: int, *, is_delaying: bool = True) -> None:
+    patience.spend(seconds, now, backlog, is_delaying=is_delaying)
 
 
 def test_progress_forgives_a_stall_but_not_the_time_that_was_spent() -> None:
@@ -168,10 +168,10 @@ def test_who_holds_up_nobody_is_only_expected_to_take_something() -> None:
     patience = Patience()
     patience.begin(1000)
     for step in range(100):
-        spend(patience, 0.5, float(step), 999 - step, is_holding_up=False)
+        spend(patience, 0.5, float(step), 999 - step, is_delaying=False)
     assert patience.left(100.0) == STALLED
 
-    spend(patience, STUCK, 101.0, 900, is_holding_up=False)
+    spend(patience, STUCK, 101.0, 900, is_delaying=False)
 
     assert patience.left(101.0) == 0.0
 

@@ -38,7 +38,7 @@ def apps_blueprint(gateway: "Gateway") -> Blueprint:
 def describe(app: AppStatus, settings: App) -> dict[str, object]:
     """One app with its counts; its rooms are at its own API.
 
-    The target of an app without rooms is null. Of a command, the program alone is told: its arguments may hold secrets, and
+    The target of an app without rooms is null. Of a command, only the program is shown: its arguments may hold secrets, and
     anybody may ask.
     """
     return {
@@ -53,7 +53,7 @@ def describe(app: AppStatus, settings: App) -> dict[str, object]:
 
 
 def target_of(app: AppStatus, settings: App) -> str | None:
-    """What its rooms run or connect to, as far as anybody may know."""
+    """What its rooms run or connect to, as far as that is public."""
     if not settings.has_rooms:
         return None
     return app.target if settings.command is None else settings.command[0]

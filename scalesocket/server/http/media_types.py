@@ -1,4 +1,4 @@
-"""What a file holds, by its name: its media type, and the content coding it was compressed with."""
+"""The media type and the content coding of a file, by its name."""
 
 from mimetypes import MimeTypes
 from typing import Final
