@@ -20,7 +20,13 @@ MODULES: Final = sorted(PACKAGE.rglob("*.py"))
 TREE: Final = re.compile(r"^  (\w+)(?:\.py|/) +(\d)  ", re.MULTILINE)
 LAYERS: Final = {name: int(number) for name, number in TREE.findall((ROOT / "docs" / "architecture.md").read_text())}
 
-READS_THE_MACHINE: Final = {"config/certificates.py", "config/environment.py", "config/load.py", "config/secrets.py"}
+READS_THE_MACHINE: Final = {
+    "config/certificates.py",
+    "config/commands.py",
+    "config/environment.py",
+    "config/load.py",
+    "config/secrets.py",
+}
 """Where the folder of pure code looks outside: the file asked for, whether what it names is there, who may read a secret."""
 INPUT_AND_OUTPUT: Final = {
     *("asyncio", "anyio", "socket", "selectors", "ssl", "subprocess", "multiprocessing", "threading"),

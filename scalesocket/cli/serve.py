@@ -51,7 +51,7 @@ def serve(
     """Serve the apps of a site file, and apply edits to it while they run."""
     unblock_output(describe_loss)
     overrides = Overrides(bind=bind, log_format=log_format, log_level="debug" if verbose else None)
-    loaded = load_site_with_origins(site_file)
+    loaded = load_site_with_origins(site_file, is_machine_meant=True)
     site = overrides.amend(loaded.site)
     lacks = check_environment(site, loaded.origins)
     if any(problem.severity is Severity.ERROR for problem in lacks):

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from scalesocket.config.conflicts import DISPLACES, find_conflicts, find_doubts
 from scalesocket.config.explain import explain, unknown_key
@@ -14,6 +14,8 @@ from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Place, Severity
 from scalesocket.config.sources import Source
 from scalesocket.config.values import FROM_FILE, FileText, parse_name
+
+T = TypeVar("T", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,10 @@ class AppTable:
         if isinstance(self.own.get("env"), Mapping) and isinstance(self.defaults.get("env"), Mapping):
             merged["env"] = {**self.defaults["env"], **self.own["env"]}
         return merged
+
+    def given(self) -> dict[str, Any]:
+        """The merged keys, with the folder of the file as `cwd` unless they set it."""
+        return {"cwd": FileText("", self.source.document.folder), **self.merged()}
 
     def is_inherited(self, path: KeyPath) -> bool:
         """True if the value at `path`, seen from the app, comes from `[defaults]`."""
@@ -106,9 +112,7 @@ def parse_app(app: AppTable) -> App | None:
         path = (conflict.key,) if conflict.key else ()
         app.source.report_at(app.place(path, at_key=conflict.is_about_key), (*app.path, *path), conflict.message)
     try:
-        parsed = App.model_validate(
-            {"cwd": FileText("", app.source.document.folder), **merged, "name": app.name}, context=FROM_FILE
-        )
+        parsed = App.model_validate({**app.given(), "name": app.name}, context=FROM_FILE)
     except ValidationError as error:
         for finding in explain(App, error, elsewhere={"[server]": file_keys_of(Server)}):
             is_reported = finding.path == ("name",) or app.is_inherited(finding.path)
@@ -119,6 +123,24 @@ def parse_app(app: AppTable) -> App | None:
         place = app.place((doubt.key,), at_key=doubt.is_about_key)
         app.source.report_at(place, (*app.path, doubt.key), doubt.message, severity=Severity.WARNING)
     return None if conflicts else parsed
+
+
+def usable_part(model: type[T], table: Mapping[str, Any]) -> T | None:
+    """Make what of a wrong table is valid: without the keys that are to blame. None if that is not enough for one."""
+    try:
+        return model.model_validate(table, context=FROM_FILE)
+    except ValidationError as error:
+        blamed = {details["loc"][0] for details in error.errors(include_url=False) if details["loc"]}
+    try:
+        return model.model_validate({key: value for key, value in table.items() if key not in blamed}, context=FROM_FILE)
+    except ValidationError:
+        return None
+
+
+def usable_app(app: AppTable) -> App | None:
+    """Make what of a wrong app is valid, and report nothing. Its name may be another."""
+    blamed = {conflict.key for conflict in find_conflicts(app.name, app.merged())}
+    return usable_part(App, {"name": "app", **{key: value for key, value in app.given().items() if key not in blamed}})
 
 
 def check_mounts(apps: Iterable[AppTable]) -> None:

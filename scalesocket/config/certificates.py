@@ -1,10 +1,13 @@
 """A certificate and its key: loaded, or the file that is to blame named, in other words than OpenSSL's."""
 
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from scalesocket.config.model import Tls
+
+FILES: Final[tuple[Literal["certificate"], Literal["key"]]] = ("certificate", "key")
 
 
 class CertificateError(Exception):
@@ -15,6 +18,15 @@ class CertificateError(Exception):
         """The key of `tls` in the site file."""
         self.reason = reason
         super().__init__(f"{blamed}: {reason}")
+
+
+def find_unreadable(tls: Tls) -> Iterator[CertificateError]:
+    """Find which of the two files cannot be read: each of them is a fault of its own."""
+    for name in FILES:
+        try:
+            _read(name, getattr(tls, name))
+        except CertificateError as error:
+            yield error
 
 
 def load_pair(context: ssl.SSLContext, tls: Tls) -> None:

@@ -5,16 +5,17 @@ import os
 import pwd
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from scalesocket.config.certificates import CertificateError, load_pair
+from scalesocket.config.certificates import CertificateError, find_unreadable, load_pair
+from scalesocket.config.commands import Spell, command_hint
 from scalesocket.config.model import App, Server, Site
 from scalesocket.config.parse import Origins
 from scalesocket.config.positions import KeyPath
-from scalesocket.config.problems import Place, Problem, Severity, key_text
+from scalesocket.config.problems import Place, Problem, Severity, key_text, quote
 from scalesocket.config.secrets import is_readable_by_others
 
 INTERPRETER: Final = re.compile(r"(python|pypy|node|deno|bun|ruby|perl|php|lua|bash|dash|zsh|sh)[0-9.]*")
@@ -23,15 +24,31 @@ MAX_FIRST_LINE: Final = 256
 """Bytes of a script's first line that Linux reads."""
 
 
-def check_environment(site: Site, origins: Origins | None = None, environ: Mapping[str, str] | None = None) -> list[Problem]:
+class NotExecutableError(PermissionError):
+    """A program that is a file, and may not be run."""
+
+
+def spell_in_file(argv: Sequence[str]) -> str:
+    """Write a command as an array of TOML."""
+    return f"[{', '.join(quote(word) for word in argv)}]"
+
+
+def check_environment(
+    site: Site,
+    origins: Origins | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    spell: Spell = spell_in_file,
+) -> list[Problem]:
     """Find what this machine lacks for a site, in the order of the site.
 
-    `origins` puts each problem at its line; `environ` holds the variables of the server, by default this process's.
+    `origins` puts each problem at its line; `environ` holds the variables of the server, by default this process's. `spell`
+    writes the commands of hints.
     """
     environ = os.environ if environ is None else environ
     findings = [(("server", *path), severity, message) for path, severity, message in _check_server(site.server)]
     for name, app in site.apps.items():
-        findings += [(("apps", name, *path), severity, message) for path, severity, message in _check_app(app, environ)]
+        findings += [(("apps", name, *path), severity, message) for path, severity, message in _check_app(app, environ, spell)]
     return [
         Problem(severity=severity, place=_place(site, origins or {}, path), key=key_text(path), message=message)
         for path, severity, message in findings
@@ -87,16 +104,20 @@ def _check_server(server: Server) -> Iterator[_Finding]:
         yield _error("control", f"there is no folder {str(Path(server.control).parent)!r} for the socket")
     if server.tls is None:
         return
-    try:
-        load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server.tls)
-    except CertificateError as error:
-        yield ("tls", error.blamed), Severity.ERROR, error.reason
+    wrong = list(find_unreadable(server.tls))
+    if not wrong:
+        try:
+            load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server.tls)
+        except CertificateError as error:
+            wrong = [error]
+    for fault in wrong:
+        yield ("tls", fault.blamed), Severity.ERROR, fault.reason
     with suppress(OSError):
         if is_readable_by_others(server.tls.key):
             yield ("tls", "key"), Severity.WARNING, "the file can be read by others (chmod o-r)"
 
 
-def _check_app(app: App, environ: Mapping[str, str]) -> Iterator[_Finding]:
+def _check_app(app: App, environ: Mapping[str, str], spell: Spell) -> Iterator[_Finding]:
     if app.command is not None:
         has_cwd = app.cwd.is_dir() and os.access(app.cwd, os.X_OK)
         if not has_cwd:
@@ -106,7 +127,8 @@ def _check_app(app: App, environ: Mapping[str, str]) -> Iterator[_Finding]:
                 yield from _check_first_line(find_program(app, environ), app.cwd)
                 yield from _check_script(app)
         except OSError as error:
-            yield _error("command", str(error))
+            hint = command_hint(app.command, app.cwd, spell) or ("chmod +x" if isinstance(error, NotExecutableError) else "")
+            yield _error("command", f"{error} ({hint})" if hint else str(error))
         yield from _check_identity(app)
     if app.unix is not None and not app.unix.is_socket():
         yield _warning("unix", f"there is no socket {str(app.unix)!r} at the moment")
@@ -150,7 +172,7 @@ def _require_executable(file: Path) -> None:
     if not file.is_file():
         raise PermissionError(f"{str(file)!r} is not a file")
     if not os.access(file, os.X_OK):
-        raise PermissionError(f"{str(file)!r} is not executable (chmod +x)")
+        raise NotExecutableError(f"{str(file)!r} is not executable")
 
 
 def _check_first_line(program: Path, cwd: Path) -> Iterator[_Finding]:

@@ -10,9 +10,10 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from scalesocket.config.keys import file_keys_of, table_of
+from scalesocket.config.keys import file_keys_of, keys_of, table_of
 from scalesocket.config.positions import KeyPath
-from scalesocket.config.values import FileText
+from scalesocket.config.problems import quote
+from scalesocket.config.values import FROM_FILE, FileText
 
 TYPE_NAMES: Final[Mapping[type, str]] = {
     bool: "a boolean",
@@ -53,7 +54,7 @@ def explain(model: type[BaseModel], error: ValidationError, *, elsewhere: Mappin
         elif kind == "missing":
             yield Finding(path[:-1], f"{path[-1]} is missing")
         else:
-            yield Finding(path, _SENTENCES.get(kind, _other)(details))
+            yield Finding(path, _SENTENCES.get(kind, _other)(details) + _table_hint(model, path, details["input"]))
 
 
 def unknown_key(key: str, keys: Iterable[str], *, elsewhere: Mapping[str, Iterable[str]]) -> str:
@@ -82,13 +83,42 @@ def type_name(value: object) -> str:
     return next((name for type_, name in TYPE_NAMES.items() if isinstance(value, type_)), type(value).__name__)
 
 
-def _keys_at(model: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
+def _table_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     for part in path:
         inner = table_of(model, str(part))
         if inner is None:
-            return ()
+            return None
         model = inner
-    return file_keys_of(model)
+    return model
+
+
+def _keys_at(model: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
+    table = _table_at(model, path)
+    return () if table is None else file_keys_of(table)
+
+
+def _table_hint(model: type[BaseModel], path: KeyPath, value: object) -> str:
+    """` (write history = { size = 64 })`: the table that a value alone was probably meant for; empty without a guess."""
+    table = _table_at(model, path)
+    if table is None or isinstance(value, Mapping | list):
+        return ""
+    if value is True and not _errors(table, {}):
+        return f" (write {path[-1]} = {{}})"
+    for name in file_keys_of(table):
+        is_taken = not isinstance(value, bool) and not keys_of(table)[name].is_secret
+        if is_taken and not any(details["loc"][:1] == (name,) for details in _errors(table, {name: value})):
+            shown = {name: quote(value) if isinstance(value, str) else str(value)}
+            shown |= {other: '"…"' for other, field in table.model_fields.items() if field.is_required() and other != name}
+            return f" (write {path[-1]} = {{ {', '.join(f'{key} = {text}' for key, text in shown.items())} }})"
+    return ""
+
+
+def _errors(table: type[BaseModel], value: Mapping[str, object]) -> list[ErrorDetails]:
+    try:
+        table.model_validate(value, context=FROM_FILE)
+    except ValidationError as error:
+        return error.errors(include_url=False)
+    return []
 
 
 def _choice(details: ErrorDetails) -> str:

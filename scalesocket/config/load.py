@@ -35,28 +35,44 @@ def load_site(path: Path, environ: Mapping[str, str] | None = None) -> Site:
     return load_site_with_origins(path, environ).site
 
 
-def load_site_with_origins(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
-    """Read a site file as `load_site` does, and tell where each value came from and which files take part."""
-    loaded, problems = _read(path, os.environ if environ is None else environ)
+def load_site_with_origins(path: Path, environ: Mapping[str, str] | None = None, *, is_machine_meant: bool = False) -> Loaded:
+    """Read a site file as `load_site` does, and tell where each value came from and which files take part.
+
+    `is_machine_meant`: if it is wrong, add to its problems what this machine lacks for the rest of it.
+    """
+    environ = os.environ if environ is None else environ
+    loaded, usable, problems = _read(path, environ)
+    if is_machine_meant and any(problem.severity is Severity.ERROR for problem in problems):
+        problems = _with_lacks(path, usable, loaded.origins, problems, environ)
     raise_errors(problems)
     return loaded
 
 
 def find_problems(path: Path, environ: Mapping[str, str] | None = None, *, is_machine_meant: bool = True) -> Sequence[Problem]:
-    """All that is wrong with a site file, warnings among it; of what is valid also what this machine lacks, if asked."""
+    """All that is wrong with a site file, warnings among it; also what this machine lacks for what is valid, if asked."""
     environ = os.environ if environ is None else environ
     try:
-        loaded, problems = _read(path, environ)
+        loaded, usable, problems = _read(path, environ)
     except ConfigError as error:
         return error.problems
-    if is_machine_meant:
-        problems = [*problems, *check_environment(loaded.site, loaded.origins, environ)]
-    files = [path, *(problem.place.file for problem in problems if problem.place.file is not None)]
-    return sort_problems(problems, list(dict.fromkeys(files)))
+    return _with_lacks(path, usable, loaded.origins, problems, environ) if is_machine_meant else problems
 
 
-def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Sequence[Problem]]:
-    """What of a site is valid, and all problems; raises ConfigError if nothing is known but that."""
+def _with_lacks(
+    path: Path, usable: Site, origins: Origins, problems: Sequence[Problem], environ: Mapping[str, str]
+) -> Sequence[Problem]:
+    """The problems of a file and what this machine lacks, in the order of the files; of a key that is wrong only that."""
+    wrong = {problem.key for problem in problems if problem.severity is Severity.ERROR}
+    lacks = [problem for problem in check_environment(usable, origins, environ) if problem.key not in wrong]
+    files = [path, *(problem.place.file for problem in (*problems, *lacks) if problem.place.file is not None)]
+    return sort_problems([*problems, *lacks], list(dict.fromkeys(files)))
+
+
+def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Site, Sequence[Problem]]:
+    """What of a site is valid, with and without the apps that have errors, and all problems.
+
+    Raises ConfigError if nothing is known but that.
+    """
     reader = Reader()
     main = reader.document(path)
     if main is None:
@@ -83,7 +99,7 @@ def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Sequence[Prob
         files=frozenset(reader.files),
         folders=frozenset(folders),
     )
-    return loaded, problems
+    return loaded, parsed.usable, problems
 
 
 class Reader:

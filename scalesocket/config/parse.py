@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from scalesocket.config.apps import AppTable, check_mounts, collect_apps, parse_app, parse_defaults
+from scalesocket.config.apps import AppTable, check_mounts, collect_apps, parse_app, parse_defaults, usable_app, usable_part
 from scalesocket.config.documents import Document, parse_document
 from scalesocket.config.explain import explain, type_name, unknown_key
 from scalesocket.config.keys import file_keys_of
@@ -30,6 +30,8 @@ class Parsed:
 
     site: Site
     """As far as it is valid: apps with errors are left out, and a server with errors is the default one."""
+    usable: Site
+    """The same, with the valid keys of those: for a look at what the machine lacks beside the errors."""
     origins: Origins
     problems: Sequence[Problem]
     """Errors and warnings, in the order of the files."""
@@ -89,10 +91,19 @@ def parse_documents(
             Problem(place=Place(file=main.file), message='no apps (add one, for example [apps.chat] with command = "cat")')
         )
     problems = sort_problems(problems, [source.file for source in sources])
-    site = Site(
-        server=server or Server(), apps={app.name: app for app in apps if app is not None}, path=main.folder / main.file.name
+    path = main.folder / main.file.name
+    site = Site(server=server or Server(), apps={app.name: app for app in apps if app is not None}, path=path)
+    written = sources[0].tables.get("server")
+    usable = Site.model_construct(  # not checked once more: an app may have no target
+        server=server or usable_part(Server, written if isinstance(written, dict) else {}) or Server(),
+        apps={
+            table.name: known
+            for table, app in zip(tables, apps, strict=True)
+            if (known := app if app is not None else usable_app(table)) is not None
+        },
+        path=path,
     )
-    return Parsed(site=site, origins=_origins(sources[0], tables), problems=problems)
+    return Parsed(site=site, usable=usable, origins=_origins(sources[0], tables), problems=problems)
 
 
 def include_patterns(main: Document, environ: Mapping[str, str]) -> Sequence[tuple[str, Place]]:

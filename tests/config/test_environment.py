@@ -62,6 +62,15 @@ def test_a_program_is_looked_for_on_the_path_its_children_get(tmp_path: Path) ->
         find_program(neither, {"PATH": str(tmp_path)})
 
 
+def test_a_missing_key_is_named_beside_a_missing_certificate(tmp_path: Path) -> None:
+    server = Server(tls=Tls(certificate=tmp_path / "site.pem", key=tmp_path / "site.key"))
+
+    assert problems_of(Site(server=server, apps={})) == [
+        "server.tls.certificate: cannot be read: no such file or directory",
+        "server.tls.key: cannot be read: no such file or directory",
+    ]
+
+
 def test_a_program_with_a_slash_is_relative_to_the_working_directory(tmp_path: Path) -> None:
     program = tmp_path / "game"
 
@@ -70,6 +79,40 @@ def test_a_program_with_a_slash_is_relative_to_the_working_directory(tmp_path: P
     assert of_app(command=["./game"], cwd=tmp_path) == [f"apps.chat.command: '{program}' is not executable (chmod +x)"]
     program.chmod(0o755)
     assert of_app(command=["./game"], cwd=tmp_path) == []
+
+
+def test_a_file_beside_the_site_that_is_written_as_a_program_is_answered_with_what_to_write(tmp_path: Path) -> None:
+    file = tmp_path / "hello.py"
+    file.write_text("#!/usr/bin/env python3\n")
+
+    assert of_app(command=["hello.py", "-v"], cwd=tmp_path) == [
+        "apps.chat.command: 'hello.py' is not found on PATH"
+        ' (write ["python3", "hello.py", "-v"], or ["./hello.py", "-v"] after chmod +x)'
+    ]
+    assert of_app(command=["./hello.py"], cwd=tmp_path) == [
+        f'apps.chat.command: \'{file}\' is not executable (chmod +x, or write ["python3", "./hello.py"])'
+    ]
+    file.chmod(0o755)
+    assert of_app(command=["hello.py"], cwd=tmp_path) == [
+        'apps.chat.command: \'hello.py\' is not found on PATH (write ["./hello.py"] or ["python3", "hello.py"])'
+    ]
+    file.rename(tmp_path / "hello")
+    assert of_app(command=["hello"], cwd=tmp_path) == ["apps.chat.command: 'hello' is not found on PATH (write [\"./hello\"])"]
+
+
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        (["python3 hello.py"], '["python3", "hello.py"]'),
+        (["python3 -u 'my game.py'", "x"], '["python3", "-u", "my game.py", "x"]'),
+        (["./game --fast"], '["./game", "--fast"]'),
+        (["it's here"], '["it\'s", "here"]'),
+    ],
+)
+def test_a_command_in_one_word_is_answered_with_its_words(command: list[str], meant: str, tmp_path: Path) -> None:
+    [problem] = of_app(command=command, cwd=tmp_path)
+
+    assert problem.endswith(f"(one word is one program; write {meant})")
 
 
 def test_a_program_on_the_path_that_is_not_executable_is_named(tmp_path: Path) -> None:

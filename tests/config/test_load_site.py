@@ -168,6 +168,37 @@ def test_what_the_machine_lacks_is_found_together_with_what_is_wrong_in_the_file
 
     assert keys(is_machine_meant=True) == ["apps.chat.command", "apps.pong.routing"]
     assert keys(is_machine_meant=False) == ["apps.pong.routing"]
+    with pytest.raises(ConfigError) as caught:
+        load_site_with_origins(path, is_machine_meant=True)
+    assert [problem.key for problem in caught.value.problems] == ["apps.chat.command", "apps.pong.routing"]
+
+
+def test_what_the_machine_lacks_for_a_table_is_found_beside_what_is_wrong_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(
+        "\n".join(
+            [
+                '[server]\nbind = 5\ntls = { certificate = "a.pem", key = "b.pem" }',
+                '[apps.chat]\ncommand = "no-such-program"\nstatic = "nowhere"\nmax_rooms = "many"',
+                '[apps.pong]\ncommand = "cat"\ntcp = "localhost:1"\nstatic = "nowhere"',
+                '[apps.Bad]\nstatic = "nowhere"',
+                '[apps.unset]\ncommand = "${NOWHERE_SET}"\nstatic = 5',
+                "[apps.none]",
+            ]
+        )
+    )
+
+    assert [problem.key for problem in find_problems(path)] == [
+        *("server.bind", "server.tls.certificate", "server.tls.key"),
+        *("apps.chat.command", "apps.chat.static", "apps.chat.max_rooms"),
+        *("apps.pong.tcp", "apps.pong.static"),
+        *("apps.Bad", "apps.Bad.static"),
+        *("apps.unset.command", "apps.unset.static"),
+        "apps.none",
+    ]
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert [str(problem) for problem in find_problems(tmp_path / "none.toml")] == [
         f"{tmp_path}/none.toml: cannot be read: no such file or directory"
     ]
