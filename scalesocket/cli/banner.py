@@ -63,8 +63,14 @@ def _server_paths(site: Site) -> Iterable[str]:
 
 
 def _listener(address: str, site: Site) -> str:
-    scheme = "https" if site.server.tls is not None else "http"
-    return address if address.startswith(("unix:", "fd:")) else f"{scheme}://{address}"
+    if address.startswith(("unix:", "fd:")):
+        return address
+    url = f"{'https' if site.server.tls is not None else 'http'}://{address}"
+    host, _, port = address.rpartition(":")
+    if host not in ANY_HOST:
+        return url
+    local = f"; --bind {ANY_HOST[host]}:{port} for this machine alone" if site.path is None else ""
+    return f"{url}  (all addresses: others on the network can connect{local})"
 
 
 def _base_url(addresses: Sequence[str], *, is_tls: bool) -> str:

@@ -1,4 +1,4 @@
-"""`scalesocket check SITE`."""
+"""`scalesocket check [SITE]...`."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from scalesocket.cli.serve import SITE
+from scalesocket.cli.site_file import SITES
 from scalesocket.config.load import find_problems
 from scalesocket.config.problems import Problem, Severity, render_problems
 
@@ -16,24 +16,30 @@ SITE_WRONG: Final = 78
 
 
 @click.command
-@SITE
+@SITES
 @click.option("--no-env", is_flag=True, help="Leave out what depends on this machine: commands, folders, certificates, users.")
 @click.option("--strict", is_flag=True, help="Fail on warnings, too.")
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For people or for editors."
 )
 @click.pass_context
-def check(ctx: click.Context, site_file: Path, no_env: bool, strict: bool, form: str) -> None:
-    """Say OK, or all that is wrong with a site file; exit with 78 then."""
-    problems = find_problems(site_file, is_machine_meant=not no_env)
-    is_wrong = any(problem.severity is Severity.ERROR or strict for problem in problems)
+def check(ctx: click.Context, site_files: Sequence[Path], no_env: bool, strict: bool, form: str) -> None:
+    """Say OK, or all that is wrong with a site file (./site.toml by default), or with several; exit with 78 then."""
+    found = {file: find_problems(file, is_machine_meant=not no_env) for file in site_files}
+    problems = [problem for each in found.values() for problem in each]
     if form == "json":
         click.echo(json.dumps([problem.to_record() for problem in problems], indent=2))
     else:
-        if problems:
-            click.echo(render_problems(problems))
-        click.echo(_verdict(problems) if is_wrong else "OK")
-    ctx.exit(SITE_WRONG if is_wrong else 0)
+        for file, each in found.items():
+            if each:
+                click.echo(render_problems(each))
+            verdict = _verdict(each) if _is_wrong(each, strict=strict) else "OK"
+            click.echo(f"{file}: {verdict}" if len(found) > 1 else verdict)
+    ctx.exit(SITE_WRONG if _is_wrong(problems, strict=strict) else 0)
+
+
+def _is_wrong(problems: Sequence[Problem], *, strict: bool) -> bool:
+    return any(problem.severity is Severity.ERROR or strict for problem in problems)
 
 
 def _verdict(problems: Sequence[Problem]) -> str:

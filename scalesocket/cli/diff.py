@@ -1,11 +1,11 @@
-"""`scalesocket diff SITE`."""
+"""`scalesocket diff [SITE]`."""
 
 from pathlib import Path
 
 import click
 
 from scalesocket.cli.asking import CONTROL, JSON, ask_server, echo_changes, to_json
-from scalesocket.cli.serve import SITE
+from scalesocket.cli.site_file import SITE
 from scalesocket.control.messages import Diff
 
 

@@ -13,6 +13,8 @@ from typing import Final
 
 import click
 
+from scalesocket.cli.foreign import instead
+
 
 class Takes(Enum):
     """Whether a flag has a value, and how it is given."""
@@ -61,7 +63,13 @@ _MODES: Final = frozenset({"json", "gwsocket"})
 FRAME_FLAGS: Final = frozenset({"--frame", "--clientframe", "--serverframe"})
 
 FLAGS: Final[tuple[Flag, ...]] = (
-    Flag(name="--addr", takes=Takes.VALUE, value="ADDR", meaning="Listen here [default: 0.0.0.0:9000]"),
+    Flag(
+        name="--addr",
+        aliases=("--bind",),
+        takes=Takes.VALUE,
+        value="ADDR",
+        meaning="Listen here; also --bind [default: 0.0.0.0:9000, all addresses]",
+    ),
     Flag(name="--api", meaning="Serve the rooms API under /api/"),
     Flag(
         name="--binary",
@@ -225,10 +233,10 @@ def _read_flag(word: str, rest: list[str], command: Sequence[str]) -> Iterable[t
     """Read `--name`, `--name=value` or a cluster of short flags; takes the value from `rest` if the flag wants it there."""
     if not word.startswith("--"):
         for letter in word[1:]:
-            yield _find(f"-{letter}", word, command), None
+            yield _find(f"-{letter}", word, command, None), None
         return
     name, equals, attached = word.partition("=")
-    flag = _find(name, word, command)
+    flag = _find(name, word, command, attached if equals else rest[0] if rest else None)
     match flag.takes, equals:
         case Takes.NOTHING, "=":
             raise click.UsageError(f"{name} takes no value")
@@ -242,11 +250,12 @@ def _read_flag(word: str, rest: list[str], command: Sequence[str]) -> Iterable[t
             yield flag, attached if equals else None
 
 
-def _find(name: str, word: str, command: Sequence[str]) -> Flag:
+def _find(name: str, word: str, command: Sequence[str], value: str | None) -> Flag:
+    """The flag of this name. `value`: what may have been meant as the value of one that there is not."""
     if name not in _BY_NAME:
         where = f" in {word!r}" if name != word and not name.startswith("--") else ""
         near = nearest_word(name, (flag.name for flag in FLAGS))
-        hint = f"did you mean {near}?" if near else "scalesocket run --help lists them"
+        hint = instead(name, value) or (f"did you mean {near}?" if near else "scalesocket run --help lists them")
         its = f"; flags of {command[0]} come after --: {command[0]} -- {word}" if command else ""
         raise click.UsageError(f"unknown flag {name!r}{where} ({hint}{its})")
     return _BY_NAME[name]

@@ -11,6 +11,7 @@ import click
 
 from scalesocket.cli.convert import site_to_toml
 from scalesocket.cli.original import site_from_args
+from scalesocket.cli.site_file import SITE_FILE
 
 TEMPLATES: Final = {
     "minimal": "a program that reads lines and prints lines, in Python",
@@ -21,7 +22,6 @@ TEMPLATES: Final = {
 """What `init` can write, with what each is."""
 SHARED: Final = "shared"
 """The folder of what every page has: `room.js` and `style.css`, as the examples have them."""
-SITE_FILE: Final = "site.toml"
 
 
 @click.command

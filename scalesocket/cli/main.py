@@ -10,9 +10,10 @@ from scalesocket import __version__
 from scalesocket.cli.check import SITE_WRONG, check
 from scalesocket.cli.diff import diff
 from scalesocket.cli.flags import nearest_word
+from scalesocket.cli.foreign import HAS_PORT, instead
 from scalesocket.cli.init import init
 from scalesocket.cli.reload import reload
-from scalesocket.cli.run import run
+from scalesocket.cli.run import BARE, run
 from scalesocket.cli.schema import schema
 from scalesocket.cli.serve import serve
 from scalesocket.cli.show import show
@@ -72,7 +73,10 @@ def _without_guesses(error: click.NoSuchOption) -> click.UsageError:
     """The same with at most one suggestion: click's own would answer --foo with --loop."""
     options = [name for param in (error.ctx.command.params if error.ctx else ()) for name in param.opts if name.startswith("--")]
     near = nearest_word(error.option_name, options)
-    return click.UsageError(f"unknown flag {error.option_name!r}" + (f" (did you mean {near}?)" if near else ""), error.ctx)
+    hint = f"did you mean {near}?" if near else ""
+    if "--bind" in options and error.option_name in (*HAS_PORT, "--addr"):
+        hint = instead("--port") or hint
+    return click.UsageError(f"unknown flag {error.option_name!r}" + (f" ({hint})" if hint else ""), error.ctx)
 
 
 def _first(group: ExceptionGroup[ScalesocketError]) -> ScalesocketError:
@@ -107,4 +111,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if list(words) == ["help"]:
         words = ["--help"]
     is_ours = words[:1] and (words[0] in commands.commands or words[0] in ("-h", "--help", "-V", "--version"))
-    commands.main(list(words) if is_ours else [run.name or "", *words], prog_name=NAME)
+    if is_ours:
+        commands.main(list(words), prog_name=NAME)
+    else:
+        commands.main([run.name or "", *words], prog_name=NAME, obj=BARE)

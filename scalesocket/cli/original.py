@@ -30,8 +30,13 @@ _FLAG_OF: Final[Mapping[str, str]] = {
     "max_rooms": "--maxrooms",
     "start_delay": "--delay",
     "command": "CMD",
+    "static": "--staticdir",
 }
-"""The flag behind a key of the model, for errors."""
+
+
+def flag_of(key: str) -> str:
+    """The flag behind a key of the model, for errors."""
+    return _FLAG_OF.get(key, key)
 
 
 def site_from_args(argv: Sequence[str]) -> Site:
@@ -49,7 +54,7 @@ def site_from_line(line: CommandLine) -> Site:
         return Site(server=_server(line), apps={APP_NAME: _app(line)})
     except ValidationError as error:
         finding = next(explain(App, error, elsewhere={}))
-        raise click.UsageError(f"{_FLAG_OF[str(finding.path[0])]}: {finding.message}") from error
+        raise click.UsageError(f"{flag_of(str(finding.path[0]))}: {finding.message}") from error
 
 
 def _server(line: CommandLine) -> Server:

@@ -1,11 +1,11 @@
-"""`scalesocket reload SITE`."""
+"""`scalesocket reload [SITE]`."""
 
 from pathlib import Path
 
 import click
 
 from scalesocket.cli.asking import CONTROL, JSON, ask_server, echo_changes, to_json
-from scalesocket.cli.serve import SITE
+from scalesocket.cli.site_file import SITE
 from scalesocket.control.messages import Reload
 
 

@@ -3,6 +3,8 @@
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import click
@@ -11,9 +13,10 @@ import structlog
 from scalesocket import __version__
 from scalesocket.cli.banner import announce
 from scalesocket.cli.flags import FLAGS, nearest_word, parse_command_line
-from scalesocket.cli.original import APP_NAME, site_from_line
+from scalesocket.cli.original import APP_NAME, flag_of, site_from_line
 from scalesocket.config.environment import check_environment
 from scalesocket.config.model import Site
+from scalesocket.config.problems import ConfigError, Severity
 from scalesocket.logs import describe_loss, log_faults, set_log
 from scalesocket.streams import unblock_output
 
@@ -24,6 +27,8 @@ What its clients send comes to its standard input, what it prints goes to all of
 CMD too.
 """
 SITE_SUFFIX: Final = ".toml"
+BARE: Final = "bare"
+"""The original's command line, without `run` before it. It serves also what cannot start; its rooms close with 1011 then."""
 EPILOG: Final = "A line that has grown too long becomes a site file with: scalesocket init --from-cli 'scalesocket [FLAGS] CMD'"
 
 
@@ -43,7 +48,7 @@ class OriginalCommand(click.Command):
             ctx.params["site"] = site_from_line(line)
         except click.UsageError as error:
             raise click.UsageError(error.format_message() + _subcommand_hint(ctx, args), ctx) from error
-        _refuse_site_file(line.command[0], ctx)
+        _refuse_site_file(line.command[0], args, ctx)
         return []
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
@@ -67,22 +72,33 @@ def _subcommand_hint(ctx: click.Context, args: list[str]) -> str:
     return f"; did you mean: scalesocket {near}" if near else ""
 
 
-def _refuse_site_file(command: str, ctx: click.Context) -> None:
+def _refuse_site_file(command: str, args: list[str], ctx: click.Context) -> None:
     """A site file is no program, unless it can be started: who forgets `serve` would get a server of rooms that cannot open."""
     if command.endswith(SITE_SUFFIX) and shutil.which(command) is None:
-        hint = f"did you mean: scalesocket serve {shlex.quote(command)}"
+        words = args if args[0] == command and "--bind" in args else [command]  # the one flag that both have
+        hint = f"did you mean: scalesocket serve {shlex.join(words)}"
         raise click.UsageError(f"{command} is a site file, not a program; {hint}", ctx)
 
 
+def _spell_on_line(argv: Sequence[str]) -> str:
+    """Write a command as the command line has it."""
+    program, *rest = argv
+    return shlex.join(["scalesocket", program, *(["--", *rest] if rest else [])])
+
+
 @click.command("run", cls=OriginalCommand, add_help_option=False, short_help="Wrap one program.", help=HELP, epilog=EPILOG)
-def run(site: Site) -> None:
-    """Serve the site that the line describes."""
+@click.pass_obj
+def run(form: str | None, site: Site) -> None:
+    """Serve the site that the line describes. `form`: BARE if the line does not begin with `run`."""
     unblock_output(describe_loss)
     from scalesocket.supervisor import Options  # here, because it takes longer to load than `check` takes to run
     from scalesocket.supervisor import serve as serve_site
 
+    lacks = check_environment(site, spell=_spell_on_line)
+    if form != BARE and any(problem.severity is Severity.ERROR for problem in lacks):
+        raise ConfigError([replace(problem, key=flag_of(problem.key.rpartition(".")[2])) for problem in lacks])
     set_log(site.server.log.format, site.server.log.level)
     log_faults()
-    for problem in check_environment(site):  # said, and no more: as with the original, rooms fail when they are opened
+    for problem in lacks:  # said, and no more: as with the original, rooms fail when they are opened
         structlog.get_logger().warning(problem.message)
     sys.exit(serve_site(site, announce=announce, options=Options(is_oneshot=site.apps[APP_NAME].oneshot)))

@@ -1,4 +1,4 @@
-"""`scalesocket serve SITE`."""
+"""`scalesocket serve [SITE]`."""
 
 import shlex
 import sys
@@ -10,6 +10,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from scalesocket.cli.banner import announce
+from scalesocket.cli.site_file import SITE
 from scalesocket.config.environment import check_environment
 from scalesocket.config.load import load_site_with_origins
 from scalesocket.config.model import Site
@@ -20,9 +21,6 @@ from scalesocket.control.client import find_server
 from scalesocket.logs import describe_loss, log_faults, set_log
 from scalesocket.reload.overrides import Overrides
 from scalesocket.streams import unblock_output
-
-SITE = click.argument("site_file", metavar="SITE", type=click.Path(path_type=Path))
-"""The site file, as every subcommand takes it."""
 
 
 def _read_binds(ctx: click.Context, parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""`scalesocket status SITE`."""
+"""`scalesocket status [SITE]`."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,7 +9,7 @@ import click
 
 from scalesocket.cli.asking import CONTROL, JSON, ask_server, to_json
 from scalesocket.cli.columns import format_table, terminal_width
-from scalesocket.cli.serve import SITE
+from scalesocket.cli.site_file import SITE
 from scalesocket.control.messages import Status
 from scalesocket.logs import printable
 from scalesocket.status import AppStatus, SiteStatus

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scalesocket.config.documents import Document, parse_document
 from scalesocket.config.environment import check_environment
+from scalesocket.config.explain import nearest
 from scalesocket.config.model import Site
 from scalesocket.config.parse import Origins, include_patterns, parse_documents
 from scalesocket.config.problems import ConfigError, Place, Problem, Severity, raise_errors, sort_problems
@@ -115,7 +116,8 @@ class Reader:
         try:
             return parse_document(file.read_bytes().decode(), file)
         except OSError as error:
-            message = f"cannot be read: {(error.strerror or str(error)).lower()}"
+            hint = _meant_file(file) if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) else ""
+            message = f"cannot be read: {(error.strerror or str(error)).lower()}{hint}"
             self.problems.append(Problem(place=Place(file=file), message=message))
         except UnicodeDecodeError as error:
             self.problems.append(_not_utf8(file, error))
@@ -131,6 +133,17 @@ class Reader:
             message = "holds a secret and can be read by others (chmod o-r)"
             self.problems.append(Problem(severity=Severity.WARNING, place=Place(file=file), message=message))
         return text
+
+
+def _meant_file(file: Path) -> str:
+    """A hint at the site file that was probably meant: one in the same folder, or in the folder that was named."""
+    folder = file if file.is_dir() else file.parent
+    others = sorted(other.name for other in folder.glob("*.toml") if other.is_file())
+    if len(others) == 1 or "site.toml" in others:
+        near: str | None = nearest(file.name, others) or ("site.toml" if "site.toml" in others else others[0])
+    else:
+        near = nearest(file.name, others)
+    return f" (did you mean {folder / near}?)" if near else " (scalesocket init writes a site file to begin with)"
 
 
 def _find(pattern: str, main: Document) -> list[Path]:

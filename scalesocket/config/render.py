@@ -34,14 +34,14 @@ def table_record(table: Server | App) -> dict[str, Any]:
     return mask_secrets(model, _without_none(record))
 
 
-def render_site(site: Site, *, origins: Origins | None = None) -> str:
-    """A site as TOML. With `origins`, each key is followed by a comment that names where it was written, or `default`."""
-    sections: list[tuple[KeyPath, dict[str, Any]]] = [(("server",), table_record(site.server))]
-    sections += [(("apps", name), table_record(app)) for name, app in site.apps.items()]
+def render_site(site: Site, *, origins: Origins | None = None, app: str | None = None) -> str:
+    """A site as TOML, or one app of it. With `origins`, each key has a comment that names where it was written, or `default`."""
+    tables: list[tuple[KeyPath, Server | App]] = [(("server",), site.server)] if app is None else []
+    tables += [(("apps", name), table) for name, table in site.apps.items() if app in (None, name)]
     blocks = []
-    for path, record in sections:
+    for path, table in tables:
         lines = [f"[{key_text(path)}]"]
-        lines += [_line(path, key, value, origins) for key, value in record.items()]
+        lines += [_line(path, key, value, origins) for key, value in table_record(table).items()]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 

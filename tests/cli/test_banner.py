@@ -50,8 +50,20 @@ def test_a_command_is_cut_to_the_width_of_the_terminal() -> None:
 def test_a_listener_on_every_interface_is_shown_as_this_machine() -> None:
     said = banner("0.0.0.0:9000", app=App(name="app", mount="/", command=("cat",)))
 
-    assert "listening on http://0.0.0.0:9000" in said
+    assert "listening on http://0.0.0.0:9000  (all addresses: others on the network can connect)\n" in said
     assert "  app  ws://127.0.0.1:9000/ROOM  cat" in said
+
+
+def test_a_command_line_that_listens_on_all_addresses_says_how_not_to() -> None:
+    site = Site(server=Server(), apps={"app": App(name="app", mount="/", command=("cat",))})
+
+    said = click.unstyle(format_banner(["0.0.0.0:9000", "[::]:9000", "127.0.0.1:9001"], site))
+
+    assert "http://0.0.0.0:9000  (all addresses: others on the network can connect; --bind 127.0.0.1:9000 for this" in said
+    assert (
+        "http://[::]:9000  (all addresses: others on the network can connect; --bind [::1]:9000 for this machine alone)" in said
+    )
+    assert "http://127.0.0.1:9001\n" in said
 
 
 def test_with_tls_the_urls_say_so() -> None:

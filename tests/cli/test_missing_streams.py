@@ -65,7 +65,7 @@ def test_no_socket_gets_the_number_of_a_standard_stream(
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ALL])
-@pytest.mark.parametrize(("words", "code"), [(("check", "site.toml"), 0), (("check", "no.toml"), 78), (("serve",), 2)])
+@pytest.mark.parametrize(("words", "code"), [(("check", "site.toml"), 0), (("check", "no.toml"), 78), (("serve", "--nope"), 2)])
 def test_an_exit_code_does_not_depend_on_the_streams(closed: str, words: tuple[str, ...], code: int, folder: Path) -> None:
     with start(MODULE, closed, *words, cwd=folder) as done:
         said = done.communicate(timeout=DEADLINE)

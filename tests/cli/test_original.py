@@ -42,6 +42,12 @@ def test_without_flags_the_defaults_are_the_originals() -> None:
     assert app.cwd == Path.cwd()
 
 
+def test_bind_is_another_name_of_addr() -> None:
+    assert site_from_args(["--bind", "127.0.0.1:1", "cat"]).server.bind == ("127.0.0.1:1",)
+    with pytest.raises(click.UsageError, match="--addr is given more than once"):
+        site_from_args(["--bind=a:1", "--addr=a:2", "cat"])
+
+
 def test_json_brings_framing_and_both_messages() -> None:
     app = app_of("--json")
 

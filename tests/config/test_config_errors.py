@@ -189,7 +189,7 @@ WRONG_IN_SERVER = {
     'hosts = "a.*.example"': (
         '9: server.hosts: \'a.*.example\' is not a host (write for example "play.example", "*.play.example" or "127.0.0.1")'
     ),
-    "connect_rate = 20": "16: server.connect_rate: must be a table, not an integer",
+    "connect_rate = 20": "16: server.connect_rate: must be a table, not an integer (write connect_rate = { per_ip = 20 })",
     "connect_rate = { burst = 5 }": "16: server.connect_rate: per_ip is missing",
     "connect_rate = { per_ip = 0 }": "27: server.connect_rate.per_ip: must be more than 0, not 0",
     "connect_rate = { per_ip = 1, burst = 0 }": "38: server.connect_rate.burst: must be at least 1, not 0",
