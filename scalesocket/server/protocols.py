@@ -14,11 +14,12 @@ import anyio.lowlevel
 import h2.events
 import h11
 import hypercorn.protocol
+import hypercorn.protocol.h2
 import structlog
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol, StreamBuffer
 from hypercorn.protocol.h11 import H11Protocol
 from priority.priority import DeadlockError, DuplicateStreamError, MissingStreamError
 
@@ -37,6 +38,8 @@ CLOSE_TIMEOUT: Final = 1.0
 """Seconds in which a peer may read the GOAWAY frame that gives the reason before it is cut."""
 LAST_READ: Final = 256 * KiB
 """Bytes that are still read, and dropped, from a peer that is cut."""
+HELD: Final = 32 * KiB
+"""Bytes that wait to be sent on one HTTP/2 stream before its application waits."""
 NO_WEBSOCKETS: Final = "websockets over HTTP/2 are off: open them over HTTP/1.1, or set http2_websockets = true in [server]"
 NO_TUNNELS: Final = "CONNECT opens nothing here but websockets (RFC 8441)"
 NO_HTTP2: Final = "HTTP/2 without TLS is for loopback and for trusted_proxies: use HTTP/1.1"
@@ -96,6 +99,34 @@ class RoundRobin:
         stream = next(iter(self._active))
         self._active.move_to_end(stream)
         return stream
+
+
+class OutgoingStream(StreamBuffer):
+    """What waits to be sent on one stream: at most HELD bytes and one push, whatever windows the peer opens.
+
+    Hypercorn's own lets the application go on whenever little was taken, even nothing. With a closed window, a peer could make it
+    read whole files into memory.
+    """
+
+    async def push(self, data: bytes) -> None:
+        """Add `data`, and wait until less than HELD bytes are left. Raises BufferCompleteError after the end."""
+        if self._complete:
+            raise BufferCompleteError
+        self.buffer += data
+        await self._is_empty.clear()
+        while len(self.buffer) >= HELD and not self._complete:
+            await self._paused.clear()
+            await self._paused.wait()
+
+    async def pop(self, max_length: int) -> bytes:
+        """Take up to `max_length` bytes."""
+        data = bytes(self.buffer[:max_length])
+        del self.buffer[: len(data)]
+        if len(self.buffer) < HELD:
+            await self._paused.set()
+        if not self.buffer:
+            await self._is_empty.set()
+        return data
 
 
 class KnownSettings(Settings):
@@ -227,3 +258,4 @@ class Http2(H2Protocol):
 def install_protocols() -> None:
     """Make Hypercorn use these from now on. Calls may repeat."""
     vars(hypercorn.protocol).update(H11Protocol=Http1, H2Protocol=Http2)
+    vars(hypercorn.protocol.h2).update(StreamBuffer=OutgoingStream)

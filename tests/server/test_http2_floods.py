@@ -2,16 +2,21 @@
 
 import asyncio
 import gc
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import h2.connection
+import h2.events
+import h2.settings
 import pytest
 
 from scalesocket.config.model import App
+from scalesocket.config.units import KiB
 from tests.attacks.http2_floods import FLOODS, Attacker, MiB, make_flood
-from tests.playing import Playground, open_playground
+from tests.playing import DEADLINE, Playground, open_playground
 from tests.server.general import make_site
 from tests.server.http2 import Stream, open_http2
 
@@ -19,6 +24,7 @@ pytestmark = pytest.mark.anyio
 
 LONGEST: Final = 0.025
 """Seconds of processor time that one iteration of the event loop may take while a flood is read."""
+PREAD: Final = os.pread
 ASK: Final = {name for name in FLOODS if name.startswith(("HEADERS", "DATA, small, to a", "DATA, messages", "DATA, large"))}
 """Floods of what others ask for, too: these are only spread over time."""
 BREAK: Final = {"PUSH_PROMISE", "GOAWAY", "CONTINUATION", "CONTINUATION, of nothing", "DATA, no such stream", "a frame of 16 MiB"}
@@ -119,3 +125,36 @@ async def test_data_after_the_answer_resets_its_stream_alone(playground: Playgro
 
 async def send_late(stream: Stream) -> None:
     await stream.client.send(stream, bytes(1000))
+
+
+async def test_what_a_peer_does_not_take_is_not_read_from_the_file(
+    playground: Playground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "pread", lambda *arguments: count_read(sizes, *arguments))
+    reader, writer = await asyncio.open_connection("127.0.0.1", playground.port)
+    connection = h2.connection.H2Connection()
+    connection.initiate_connection()
+    connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    host = f"127.0.0.1:{playground.port}"
+    path = [(":method", "GET"), (":scheme", "http"), (":authority", host), (":path", "/echo/big.bin")]
+    connection.send_headers(1, path, end_stream=True)
+
+    for _ in range(50):  # one byte each time
+        connection.increment_flow_control_window(1, 1)
+        writer.write(connection.data_to_send())
+        received = 0
+        while received < 1:
+            async with asyncio.timeout(DEADLINE):
+                events = connection.receive_data(await reader.read(65536))
+            received += sum(event.flow_controlled_length for event in events if isinstance(event, h2.events.DataReceived))
+
+    assert 0 < sum(sizes) <= 4 * 64 * KiB
+    writer.close()
+
+
+def count_read(sizes: list[int], descriptor: int, size: int, at: int) -> bytes:
+    """Read as os.pread does, and note how much."""
+    chunk = PREAD(descriptor, size, at)
+    sizes.append(len(chunk))
+    return chunk
