@@ -333,8 +333,11 @@ class Room:
     # --- What its pool and the gateway ask of it
 
     def check(self, clock: Callable[[], float]) -> Iterator[None]:
-        """Check the deadlines of the room and its clients by the loop's `clock`, with a break after every few clients."""
-        return self._deadlines.check(clock)
+        """Check the deadlines of the room and its clients by the loop's `clock`, with a break after every few clients.
+
+        An ended room has none: a sweep may come to it after a break in which it ended.
+        """
+        return iter(()) if self.state is State.ENDED else self._deadlines.check(clock)
 
     def apply(self, app: App) -> None:
         """Take on live changes: settings that count for running rooms too."""

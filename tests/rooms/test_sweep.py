@@ -5,8 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from scalesocket.config.model import App, Site
+from scalesocket.errors import BACKEND_ENDED
 from scalesocket.rooms import sweep
 from scalesocket.rooms.deadlines import CLIENTS_AT_ONCE, JITTER
 from tests.rooms.memory import MemoryClient, Stage, play, request
@@ -74,6 +76,27 @@ def test_a_sweep_over_many_clients_lets_others_have_their_turn(monkeypatch: pyte
         assert worst <= sweep.SLICE + CLIENTS_AT_ONCE * 10e-6 + 1e-9
 
     play(scene, ping_interval=1.0, ping_timeout=100.0)
+
+
+def test_a_room_that_ends_during_a_sweep_is_passed_over() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.joined(room="one")
+        await stage.joined(room="two")
+        pool = stage.gateway.pools["game"]
+        checks = sweep.check_rooms(pool, asyncio.get_running_loop().time)
+        next(checks)  # one of the two was checked
+
+        for room in pool.all_rooms:
+            room.stop(BACKEND_ENDED)
+        await asyncio.sleep(10.0)
+        assert not pool.all_rooms
+        with structlog.testing.capture_logs() as events:
+            for _ in checks:
+                pass
+
+        assert events == []
+
+    play(scene)
 
 
 def test_each_app_is_swept_at_its_own_interval(monkeypatch: pytest.MonkeyPatch) -> None:
