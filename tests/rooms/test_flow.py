@@ -169,7 +169,7 @@ async def test_what_a_python_program_prints_arrives_without_a_flush(serve: Serve
 async def test_a_program_that_was_given_messages_and_writes_nothing_gets_one_hint(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(silence, "PATIENCE", 0.2)
+    monkeypatch.setattr(silence, "PATIENCE", 0.5)
     often = {"ping_interval": 0.2, "stop_timeout": 0.1}
     site = await serve(
         mute={"command": ["sh", "-c", "cat >/dev/null"], **often},
