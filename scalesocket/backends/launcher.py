@@ -27,7 +27,7 @@ import structlog
 
 from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
 from scalesocket.backends.groups import find_strays
-from scalesocket.backends.lifeline import Lifeline
+from scalesocket.backends.guardian_pipe import GuardianPipe
 from scalesocket.backends.orphans import Orphans
 from scalesocket.backends.starts import SPAWN_TIMEOUT, Starts
 from scalesocket.errors import SpawnerError
@@ -66,8 +66,8 @@ class Spawner:
         self._link: socket.socket | None = None
         self._stderr = -1
         """Our end of the pipe of its standard error. It does not write to the log itself, whose reader it would wait for."""
-        self._lifeline: Lifeline | None = None
-        self._former: list[Lifeline] = []
+        self._pipe: GuardianPipe | None = None
+        self._former: list[GuardianPipe] = []
         """Of spawners that died, until the guardian of the next one has taken over."""
         self._started_at = 0.0
         self._is_closed = False
@@ -91,7 +91,7 @@ class Spawner:
     @property
     def guardian(self) -> int | None:
         """The process that kills the children should both of us be killed; None while there is none."""
-        return self._lifeline.guardian or None if self._lifeline is not None else None
+        return self._pipe.guardian or None if self._pipe is not None else None
 
     @property
     def poller(self) -> Poller:
@@ -185,9 +185,9 @@ class Spawner:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         process: subprocess.Popen[bytes] | None = None
         our_stderr, its_stderr = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        lifeline: Lifeline | None = None
+        pipe: GuardianPipe | None = None
         try:
-            lifeline = Lifeline()
+            pipe = GuardianPipe()
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             ours.setblocking(False)
             process = subprocess.Popen(
@@ -199,24 +199,24 @@ class Spawner:
                     str(PROGRAM),
                     str(its.fileno()),
                     str(self._soft_limit),
-                    *map(str, lifeline.ends),
+                    *map(str, pipe.ends),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=its_stderr,
                 cwd="/",
-                pass_fds=(its.fileno(), *lifeline.ends),
+                pass_fds=(its.fileno(), *pipe.ends),
                 # The terminal's signals are for the gateway alone. Not a session of its own: Linux weighs sessions against each
                 # other (sched_autogroup), which opens rooms 9 % slower and wakes what a lone message wakes less well.
                 process_group=0,
             )
             self._pidfd = os.pidfd_open(process.pid)
-            lifeline.close_read_end()
+            pipe.close_read_end()
         except OSError:
             ours.close()
             os.close(our_stderr)
-            if lifeline is not None:
-                lifeline.cut()
+            if pipe is not None:
+                pipe.cut()
             if process is not None:
                 process.kill()
                 process.wait()
@@ -224,7 +224,7 @@ class Spawner:
         finally:
             its.close()
             os.close(its_stderr)
-        self._process, self._link, self._stderr, self._lifeline = process, ours, our_stderr, lifeline
+        self._process, self._link, self._stderr, self._pipe = process, ours, our_stderr, pipe
 
     def _watch(self) -> None:
         assert self._loop is not None
@@ -242,12 +242,12 @@ class Spawner:
             self._loop.remove_reader(self._pidfd)
             self._loop.remove_reader(self._stderr)
         self._is_blocked = False
-        assert self._lifeline is not None
+        assert self._pipe is not None
         self._link.close()
         os.close(self._pidfd)
         os.close(self._stderr)
-        self._former.append(self._lifeline)
-        self._link, self._pidfd, self._stderr, self._lifeline = None, -1, -1, None
+        self._former.append(self._pipe)
+        self._link, self._pidfd, self._stderr, self._pipe = None, -1, -1, None
 
     def _release(self, child: Child) -> None:
         """A child was killed: have its group reaped."""
@@ -411,7 +411,7 @@ class Spawner:
         try:  # after the launch, which comes about whatever becomes of this
             if asked_at is not None:
                 since = time.clock_gettime(time.CLOCK_BOOTTIME) - (self._loop.time() - asked_at) - 1.0
-                others = {self.pid or 0, *(lifeline.guardian for lifeline in self._former)}
+                others = {self.pid or 0, *(pipe.guardian for pipe in self._former)}
                 strays = find_strays(old, {*self._children, *others}, since)
         except OSError as error:
             log.error("cannot look for what the spawner had started", pid=old, error=str(error))
@@ -443,8 +443,8 @@ class Spawner:
         self._send()
 
     def _note_guardian(self, pid: int) -> None:
-        assert self._lifeline is not None
-        self._lifeline.guardian = pid
+        assert self._pipe is not None
+        self._pipe.guardian = pid
         if not pid:
             log.warning(
                 "no guardian", spawner=self.pid, hint="backends may outlive gateway and spawner if both are killed at once"
@@ -452,8 +452,8 @@ class Spawner:
 
     def _cut_former(self) -> None:
         """End the guardians of former spawners: the current one watches what they started."""
-        for lifeline in self._former:
-            lifeline.cut()
+        for pipe in self._former:
+            pipe.cut()
         self._former.clear()
 
     def _forget(self, child: Child) -> None:

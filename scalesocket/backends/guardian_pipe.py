@@ -5,7 +5,7 @@ import signal
 from contextlib import suppress
 
 
-class Lifeline:
+class GuardianPipe:
     """A pipe for one spawner and its guardian. The write end stays open in the gateway until `cut`."""
 
     def __init__(self) -> None:
