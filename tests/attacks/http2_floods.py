@@ -25,7 +25,9 @@ from tests.raw import mask_frame, upgrade
 MiB: Final = 1 << 20
 PATIENCE: Final = 20.0
 """Seconds a flood may take."""
-SITE: Final = '[server]\nbind = "127.0.0.1:0"\ncontrol = "off"\n[apps.echo]\ncommand = ["cat"]\nstatic = "page"\n'
+SITE: Final = (
+    '[server]\nbind = "127.0.0.1:0"\ncontrol = "off"\nhttp2_websockets = true\n[apps.echo]\ncommand = ["cat"]\nstatic = "page"\n'
+)
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
