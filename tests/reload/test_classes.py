@@ -57,6 +57,8 @@ APP_EDITS: dict[str, tuple[Any, Any]] = {
     "origins": (["*"], ["https://a.example"]),
     "static": (None, "."),
     "static_headers": (None, {"X-Robots-Tag": "none"}),
+    "subprotocols": ([], ["chat.example"]),
+    "client_keys": ([], ["_to"]),
 }
 """Two values of each key. `tcp` and `unix` take the place of `command`, whose class they share."""
 
@@ -67,6 +69,8 @@ SERVER_EDITS: dict[str, tuple[Any, Any]] = {
     "metrics_rooms": (False, True),
     "trusted_proxies": ([], ["127.0.0.0/8"]),
     "http2_websockets": (False, True),
+    "hosts": (None, ["*"]),
+    "connect_rate": (None, {"per_ip": 100}),
     "handshake_timeout": ("10s", "11s"),
     "max_connections": (100, 101),
     "max_connections_per_ip": (100, 101),
