@@ -490,6 +490,7 @@ def main() -> None:
     """Serve the gateway at the other end of the descriptor that was given."""
     link = socket.socket(fileno=int(sys.argv[1]))
     link.set_inheritable(False)
+    sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 a traceback is one write, one event
     guardian_pipe = int(sys.argv[3]), int(sys.argv[4])
     for fd in guardian_pipe:
         os.set_inheritable(fd, False)

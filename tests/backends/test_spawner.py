@@ -757,8 +757,16 @@ def test_a_spawner_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPat
     assert children() == []
 
 
-async def test_a_fault_of_the_spawner_is_one_event_of_the_log(spawner: Spawner, logged: list[dict[str, object]]) -> None:
+async def test_a_fault_of_the_spawner_is_one_event_of_the_log(
+    loop: asyncio.AbstractEventLoop, logged: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Never a write to the log itself, whose reader may have stalled."""
+    spawner, pipe2 = Spawner(), os.pipe2
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pipe2", lambda flags: pipe2(flags | os.O_DIRECT))  # each write is a read of its own
+        spawner.start()
+    spawner.attach(loop)
+
     with pytest.raises(SpawnerError, match="TypeError"):
         await spawner.spawn(SpawnRequest(argv=cast("tuple[str, ...]", (1,)), env={}, cwd="/"))
 
@@ -766,6 +774,7 @@ async def test_a_fault_of_the_spawner_is_one_event_of_the_log(spawner: Spawner, 
     error = next(event for event in logged if event["event"] == "the spawner failed")
     assert str(error["exc_info"]).startswith("Traceback")
     assert "TypeError" in str(error["exc_info"])
+    spawner.close()
 
 
 async def test_children_get_the_limit_of_open_files_from_before_it_was_raised(
