@@ -7,7 +7,7 @@ stock Hypercorn that runs our app.
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 import anyio
 import anyio.lowlevel
@@ -19,7 +19,8 @@ import structlog
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol, StreamBuffer
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
 from priority.priority import DeadlockError, DuplicateStreamError, MissingStreamError
 
@@ -27,6 +28,7 @@ from scalesocket.admission import is_trusted
 from scalesocket.config.model import Server
 from scalesocket.config.units import KiB
 from scalesocket.gateway import Gateway
+from scalesocket.server.outgoing_stream import OutgoingStream, is_control_frame
 from scalesocket.wire.address import is_loopback
 from scalesocket.wire.http2 import ErrorCode, Http2Error, Inflow, encode_refusal
 
@@ -38,8 +40,6 @@ CLOSE_TIMEOUT: Final = 1.0
 """Seconds in which a peer may read the GOAWAY frame that gives the reason before it is cut."""
 LAST_READ: Final = 256 * KiB
 """Bytes that are still read, and dropped, from a peer that is cut."""
-HELD: Final = 32 * KiB
-"""Bytes that wait to be sent on one HTTP/2 stream before its application waits."""
 NO_WEBSOCKETS: Final = "websockets over HTTP/2 are off: open them over HTTP/1.1, or set http2_websockets = true in [server]"
 NO_TUNNELS: Final = "CONNECT opens nothing here but websockets (RFC 8441)"
 NO_HTTP2: Final = "HTTP/2 without TLS is for loopback and for trusted_proxies: use HTTP/1.1"
@@ -101,34 +101,6 @@ class RoundRobin:
         return stream
 
 
-class OutgoingStream(StreamBuffer):
-    """What waits to be sent on one stream: at most HELD bytes and one push, whatever windows the peer opens.
-
-    Hypercorn's own lets the application go on whenever little was taken, even nothing. With a closed window, a peer could make it
-    read whole files into memory.
-    """
-
-    async def push(self, data: bytes) -> None:
-        """Add `data`, and wait until less than HELD bytes are left. Raises BufferCompleteError after the end."""
-        if self._complete:
-            raise BufferCompleteError
-        self.buffer += data
-        await self._is_empty.clear()
-        while len(self.buffer) >= HELD and not self._complete:
-            await self._paused.clear()
-            await self._paused.wait()
-
-    async def pop(self, max_length: int) -> bytes:
-        """Take up to `max_length` bytes."""
-        data = bytes(self.buffer[:max_length])
-        del self.buffer[: len(data)]
-        if len(self.buffer) < HELD:
-            await self._paused.set()
-        if not self.buffer:
-            await self._is_empty.set()
-        return data
-
-
 class KnownSettings(Settings):
     """A peer's settings. Others than those of RFC 9113 are forgotten at once: there may be 65,000 of them."""
 
@@ -168,7 +140,7 @@ class Http2(H2Protocol):
         """Take what was received, piece by piece, or the end of the connection."""
         if not isinstance(event, RawData):
             self._left.set()
-            await super().handle(event)
+            await self._end_streams()
             return
         try:
             for piece in self._inflow.split(event.data, time.monotonic()):
@@ -205,6 +177,17 @@ class Http2(H2Protocol):
             self._inflow.sent(len(data))
             await self.send(RawData(data))
 
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send what a stream has to say. Messages and files wait for the peer, control frames of websockets do not."""
+        waiting = self.stream_buffers.get(event.stream_id)
+        if waiting is None or not is_control_frame(event):
+            await super().stream_send(event)
+            return
+        with suppress(MissingStreamError, BufferCompleteError):  # it has ended
+            self.priority.unblock(event.stream_id)
+            await self.has_data.set()
+            await cast(OutgoingStream, waiting).push_control(event.data)
+
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         """Begin a request, or refuse a tunnel: websockets only where they are offered, anything else never."""
         fields = dict(request.headers or ())
@@ -236,10 +219,16 @@ class Http2(H2Protocol):
         Closing with unread input sends a reset, which can discard them.
         """
         self._is_over = True
-        await super().handle(Closed())
+        await self._end_streams()
         self.task_group.spawn(self._close_late)
         if last:
             await self.send(RawData(last))
+
+    async def _end_streams(self) -> None:
+        """End all streams; nothing waits any more for what they have to send."""
+        await super().handle(Closed())
+        for waiting in tuple(self.stream_buffers.values()):
+            await waiting.close()
 
     async def _close_late(self) -> None:
         with anyio.move_on_after(CLOSE_TIMEOUT):

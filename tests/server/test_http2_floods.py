@@ -12,19 +12,22 @@ import h2.connection
 import h2.events
 import h2.settings
 import pytest
+import wsproto.events
 
 from scalesocket.config.model import App
 from scalesocket.config.units import KiB
 from tests.attacks.http2_floods import FLOODS, Attacker, MiB, make_flood
 from tests.playing import DEADLINE, Playground, open_playground
 from tests.server.general import make_site
-from tests.server.http2 import Stream, open_http2
+from tests.server.http2 import Http2Client, Http2Websocket, Stream, open_http2
 
 pytestmark = pytest.mark.anyio
 
 LONGEST: Final = 0.025
 """Seconds of processor time that one iteration of the event loop may take while a flood is read."""
 PREAD: Final = os.pread
+STREAM_WINDOW: Final = 65_535
+"""Bytes of a stream that a peer takes which says nothing else (RFC 9113 6.9.2)."""
 ASK: Final = {name for name in FLOODS if name.startswith(("HEADERS", "DATA, small, to a", "DATA, messages", "DATA, large"))}
 """Floods of what others ask for, too: these are only spread over time."""
 BREAK: Final = {"PUSH_PROMISE", "GOAWAY", "CONTINUATION", "CONTINUATION, of nothing", "DATA, no such stream", "a frame of 16 MiB"}
@@ -158,3 +161,53 @@ def count_read(sizes: list[int], descriptor: int, size: int, at: int) -> bytes:
     chunk = PREAD(descriptor, size, at)
     sizes.append(len(chunk))
     return chunk
+
+
+async def open_stalled(http2: Http2Client) -> Http2Websocket:
+    """A websocket with far more to receive than its peer takes: the window stays as it is."""
+    websocket = await http2.join("/echo/lobby")
+    http2.connection.acknowledge_received_data = lambda *_: None  # type: ignore[method-assign]
+    await websocket.say("x" * 200_000)
+    received = 0
+    while received < STREAM_WINDOW:
+        received += len(await websocket.stream.read_chunk())
+    http2.connection.increment_flow_control_window(MiB)  # of the connection alone
+    http2.flush()
+    return websocket
+
+
+async def ping(websocket: Http2Websocket, times: int) -> None:
+    frame = websocket.frames.send(wsproto.events.Ping(bytes(125)))
+    await websocket.stream.client.send(websocket.stream, frame * times)
+
+
+async def test_a_ping_behind_a_closed_window_does_not_stop_the_connection(playground: Playground) -> None:
+    async with open_http2(playground.port) as http2:
+        websocket = await open_stalled(http2)
+
+        await ping(websocket, 1)
+
+        assert (await http2.get("/health"))[0][0] == 200
+
+
+async def test_a_peer_that_pings_and_takes_no_pongs_is_cut(playground: Playground) -> None:
+    async with open_http2(playground.port) as http2:
+        websocket = await open_stalled(http2)
+
+        await ping(websocket, 600)
+
+        await playground.until(lambda: playground.gateway.connections == 0)
+        await playground.until(lambda: playground.service.entrance.hypercorn.connections == 0)
+
+
+async def test_a_peer_that_takes_nothing_does_not_delay_the_stop(playground: Playground) -> None:
+    async with open_http2(playground.port) as http2:
+        websocket = await open_stalled(http2)
+        room = playground.gateway.pools["echo"].rooms["lobby"]
+
+        for client in tuple(room.clients.values()):
+            client.abort()  # as its room does at the end, when it has waited long enough
+        await playground.until(lambda: playground.gateway.connections == 0)
+        await asyncio.wait_for(playground.service.entrance.hypercorn.stop(0.1), DEADLINE)
+        await playground.until(lambda: playground.service.entrance.hypercorn.connections == 0)
+        websocket.reset()
