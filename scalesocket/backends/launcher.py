@@ -29,6 +29,7 @@ from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
 from scalesocket.backends.groups import find_strays
 from scalesocket.backends.guardian_pipe import GuardianPipe
 from scalesocket.backends.orphans import Orphans
+from scalesocket.backends.spawner_stderr import SpawnerStderr
 from scalesocket.backends.starts import SPAWN_TIMEOUT, Starts
 from scalesocket.errors import SpawnerError
 from scalesocket.poller import Poller
@@ -64,8 +65,7 @@ class Spawner:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._link: socket.socket | None = None
-        self._stderr = -1
-        """Our end of the pipe of its standard error. It does not write to the log itself, whose reader it would wait for."""
+        self._stderr: SpawnerStderr | None = None
         self._pipe: GuardianPipe | None = None
         self._former: list[GuardianPipe] = []
         """Of spawners that died, until the guardian of the next one has taken over."""
@@ -128,7 +128,6 @@ class Spawner:
         except (OSError, SpawnerError) as error:
             self._process.kill()
             self._process.wait()
-            self._read_stderr()
             self.close()
             raise SpawnerError(f"cannot start the spawner: {error}") from error
         self._link.setblocking(False)
@@ -224,14 +223,16 @@ class Spawner:
         finally:
             its.close()
             os.close(its_stderr)
-        self._process, self._link, self._stderr, self._pipe = process, ours, our_stderr, pipe
+        self._process, self._link, self._pipe = process, ours, pipe
+        self._stderr = SpawnerStderr(our_stderr, process.pid)
 
     def _watch(self) -> None:
         assert self._loop is not None
         assert self._link is not None
         self._loop.add_reader(self._link.fileno(), self._read)
         self._loop.add_reader(self._pidfd, self._died)
-        self._loop.add_reader(self._stderr, self._read_stderr)
+        assert self._stderr is not None
+        self._stderr.watch(self._loop)
 
     def _unwatch(self) -> None:
         """Let go of the process: it sees the end of file."""
@@ -240,14 +241,14 @@ class Spawner:
             self._loop.remove_reader(self._link.fileno())
             self._loop.remove_writer(self._link.fileno())
             self._loop.remove_reader(self._pidfd)
-            self._loop.remove_reader(self._stderr)
         self._is_blocked = False
         assert self._pipe is not None
         self._link.close()
         os.close(self._pidfd)
-        os.close(self._stderr)
+        assert self._stderr is not None
+        self._stderr.close()
         self._former.append(self._pipe)
-        self._link, self._pidfd, self._stderr, self._pipe = None, -1, -1, None
+        self._link, self._pidfd, self._stderr, self._pipe = None, -1, None, None
 
     def _release(self, child: Child) -> None:
         """A child was killed: have its group reaped."""
@@ -325,17 +326,6 @@ class Spawner:
                 break
         self._send()
 
-    def _read_stderr(self) -> None:
-        """Log what the spawner wrote to its standard error: the traceback of a bug."""
-        try:
-            text = os.read(self._stderr, MAX_PACKET)
-        except BlockingIOError:
-            return
-        if text:
-            log.error("the spawner failed", pid=self.pid, exc_info=text.decode(errors="replace").rstrip())
-        elif self._loop is not None:
-            self._loop.remove_reader(self._stderr)
-
     def _read_one(self) -> bool:
         """Read a report; False if there is none."""
         assert self._link is not None
@@ -392,7 +382,6 @@ class Spawner:
         assert self._process is not None
         while self._read_one():  # up to the end of file: what it reported is true
             pass
-        self._read_stderr()
         status, old = self._process.wait(), self._process.pid
         self._unwatch()
         self._process = None

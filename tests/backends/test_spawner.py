@@ -22,6 +22,7 @@ from scalesocket.backends.child import Child, SpawnRequest
 from scalesocket.backends.groups import find_strays
 from scalesocket.backends.guardian import FIRST, STARTING, USED, Groups, Running, find_left, find_unknown
 from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.spawner_stderr import SpawnerStderr
 from scalesocket.backends.starts import Start, Starts
 from scalesocket.errors import BackendError, SpawnerError
 from tests.backends.lobby import (
@@ -771,10 +772,26 @@ async def test_a_fault_of_the_spawner_is_one_event_of_the_log(
         await spawner.spawn(SpawnRequest(argv=cast("tuple[str, ...]", (1,)), env={}, cwd="/"))
 
     await until(lambda: any(event["event"] == "the spawner failed" for event in logged))
-    error = next(event for event in logged if event["event"] == "the spawner failed")
+    [error] = [event for event in logged if event["event"] == "the spawner failed"]
     assert str(error["exc_info"]).startswith("Traceback")
     assert "TypeError" in str(error["exc_info"])
     spawner.close()
+
+
+async def test_a_traceback_that_is_written_line_by_line_is_one_event(logged: list[dict[str, object]]) -> None:
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    stderr = SpawnerStderr(read_end, 77)
+    stderr.watch(asyncio.get_running_loop())
+
+    for line in (b"Traceback:\n", b"  here\n", b"TypeError\n"):
+        os.write(write_end, line)
+        await asyncio.sleep(0.01)  # it is read
+    await until(lambda: bool(logged))
+    os.write(write_end, b"and at the end")
+    os.close(write_end)
+    stderr.close()
+
+    assert [event["exc_info"] for event in logged] == ["Traceback:\n  here\nTypeError", "and at the end"]
 
 
 async def test_children_get_the_limit_of_open_files_from_before_it_was_raised(

@@ -1,0 +1,65 @@
+"""The standard error of the spawner, in the log: a traceback is written line by line, and is one event."""
+
+import asyncio
+import os
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger()
+
+QUIET: Final = 0.2
+"""Seconds without another line after which what was written is logged."""
+MAX_TEXT: Final = 64 * 1024
+"""Bytes of one event; what the spawner writes beyond that is dropped."""
+
+
+class SpawnerStderr:
+    """Our end of the pipe. The spawner does not write to the log itself, whose reader it would wait for."""
+
+    def __init__(self, fd: int, pid: int) -> None:
+        """Read `fd`, which does not block, and close it in the end. `pid`: the spawner's, for the log."""
+        self._fd = fd
+        self._pid = pid
+        self._text = b""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Log what the spawner writes from now on."""
+        self._loop = loop
+        loop.add_reader(self._fd, self._readable)
+
+    def close(self) -> None:
+        """Log what was written and not logged yet, and close the pipe."""
+        self._read()
+        self._log()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
+        os.close(self._fd)
+
+    def _readable(self) -> None:
+        assert self._loop is not None
+        if not self._read():
+            self._loop.remove_reader(self._fd)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(QUIET, self._log)
+
+    def _read(self) -> bool:
+        """Read what is there; False at the end."""
+        try:
+            text = os.read(self._fd, MAX_TEXT)
+        except BlockingIOError:
+            return True
+        self._text += text[: MAX_TEXT - len(self._text)]
+        return bool(text)
+
+    def _log(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        text, self._text = self._text, b""
+        if text:
+            log.error("the spawner failed", pid=self._pid, exc_info=text.decode(errors="replace").rstrip())
