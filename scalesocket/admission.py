@@ -1,7 +1,6 @@
 """Who may come in: from a request's path to app and room, and the policies that are decided before the upgrade."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
@@ -61,7 +60,7 @@ def find_room(site: Site, path: str) -> tuple[App, str] | tuple[App | None, Refu
         return None, UNKNOWN_APP
     if not app.has_rooms:
         return app, PAGES_ALONE
-    segment = rest[1:].removesuffix("/")
+    segment = rest[1:-1] if rest[-1:] == "/" else rest[1:]
     if not segment:
         return app, NO_ROOM
     if "/" in segment:
@@ -81,10 +80,13 @@ def find_app(site: Site, path: str) -> tuple[App | None, str]:
     The rest is empty for the mount itself. An app's own mount wins over the app at the root. Names of apps need no escapes,
     and mean the same with them (RFC 3986 6.2.2.2).
     """
-    name, slash, rest = path[1:].partition("/")
+    end = path.find("/", 1)
+    if end < 0:
+        end = len(path)
+    name = path[1:end]
     app = site.apps.get(unquote(name) if "%" in name else name)
     if app is not None and app.mount != "/":
-        return app, slash + rest
+        return app, path[end:]
     return root_app(site), path
 
 
@@ -110,26 +112,21 @@ def check_host(server: Server, request: Request, *, is_upgrade: bool) -> Refusal
     Without `hosts` this stops DNS rebinding: a page of evil.example, whose name its owner lets point to 127.0.0.1, would else
     be of the same origin as the server. A request that came through a proxy passes: the proxy decides which names it serves.
     """
-    host = request.headers.get("host")
+    headers = request.headers
+    host = headers.get("host")
     authority = None if host is None else parse_authority(host)
     if authority is None and (host is not None or request.http_version != "1.0"):
         return BAD_HOST
     if server.hosts is not None:
         return None if authority is not None and lists_host(server.hosts, authority.host) else WRONG_HOST
-    if not is_from_browser(request.headers) or request.local is None or not is_loopback(request.local[0]):
+    # Browsers put `Accept-Language` into every request, and other clients leave it out. To a URL with http and a name, a browser
+    # sends no `Sec-Fetch-Site` (Fetch Metadata 2), and with GET no `Origin`.
+    is_from_browser = "origin" in headers or "accept-language" in headers or "sec-fetch-site" in headers
+    if not is_from_browser or request.local is None or not is_loopback(request.local[0]):
         return None
     if authority is not None and names_loopback(authority.host):
         return None
     return None if came_through_proxy(server, request, authority, is_upgrade=is_upgrade) else WRONG_HOST
-
-
-def is_from_browser(headers: Mapping[str, str]) -> bool:
-    """Whether a browser sent the request.
-
-    `Accept-Language` is the one header that browsers put into every request and other clients leave out. To a URL with http
-    and a name, a browser sends no `Sec-Fetch-Site` (Fetch Metadata 2), and with GET no `Origin`.
-    """
-    return "origin" in headers or "accept-language" in headers or "sec-fetch-site" in headers
 
 
 def names_loopback(host: str) -> bool:

@@ -32,9 +32,9 @@ class Arrivals:
         self._open: Counter[str] = Counter()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens at a time, in the order of that time
 
-    def is_full(self, peer: Peer, limit: int | None) -> bool:
+    def is_full(self, peer: Peer, limit: int) -> bool:
         """Whether a peer's block has `limit` websockets already."""
-        return limit is not None and peer is not None and self._open[block_of(peer[0])] >= limit
+        return peer is not None and self._open[block_of(peer[0])] >= limit
 
     def join(self, peer: Peer) -> None:
         """Count a websocket."""

@@ -137,9 +137,9 @@ class Gateway:
             wait = self._arrivals.take(request.peer, server.connect_rate, time.monotonic())
             if wait:
                 return self._refuse(None, replace(TOO_FAST, retry_after=math.ceil(wait)))
-        refusal = self.check_host(as_sent, is_upgrade=True)
+        refusal = check_host(server, as_sent, is_upgrade=True)
         if refusal is not None:
-            return refusal
+            return self._refuse_host(refusal, as_sent)
         app, room = find_room(self.site, request.path)
         if isinstance(room, Refusal):
             return self._refuse(app, room)
@@ -147,7 +147,7 @@ class Gateway:
         if not allows_origin(app, request):
             self._tell_origin(app, request)
             return self._refuse(app, WRONG_ORIGIN)
-        if self._is_address_full(request.peer):
+        if server.max_connections_per_ip is not None and self._arrivals.is_full(request.peer, server.max_connections_per_ip):
             return self._refuse(app, TOO_MANY_FROM_ADDRESS)
         offer = request.headers.get("sec-websocket-protocol")
         if offer is None:
@@ -160,14 +160,10 @@ class Gateway:
             self._tell_subprotocol(app)
         return Admission(app, room, request, self, subprotocol)
 
-    def check_host(self, request: Request, *, is_upgrade: bool) -> Refusal | None:
-        """Decide whether a request, as its client sent it, is for a host of this server. A refusal is counted and logged."""
-        refusal = check_host(self.site.server, request, is_upgrade=is_upgrade)
-        if refusal is None:
-            return None
-        if refusal is WRONG_HOST and self.site.server.hosts is None:
-            self._tell_host(request)
-        return self.count(refusal)
+    def check_page(self, request: Request) -> Refusal | None:
+        """Decide on a request that is no upgrade: whether it, as its client sent it, is for a host of this server."""
+        refusal = check_host(self.site.server, request, is_upgrade=False)
+        return None if refusal is None else self._refuse_host(refusal, request)
 
     def count(self, refusal: Refusal) -> Refusal:
         """Count a request that is turned away before an app was found for it."""
@@ -183,7 +179,9 @@ class Gateway:
         # An edit between admission and here, on the lane that can wait in between, may have removed the app or its target.
         if pool is None or not pool.app.has_rooms or self.is_draining:
             return SHUTTING_DOWN if self.is_draining else APP_REMOVED
-        if self._is_address_full(client.peer):  # likewise: many may have been admitted before the first of them joins
+        limit = self.site.server.max_connections_per_ip
+        # Likewise: many may have been admitted before the first of them joins.
+        if limit is not None and self._arrivals.is_full(client.peer, limit):
             pool.refusals[TOO_MANY_FROM_ADDRESS.reason] += 1
             return ADDRESS_FULL
         client.id = ClientId(next(self._ids))
@@ -298,9 +296,6 @@ class Gateway:
         self.connections -= 1
         self._arrivals.leave(client.peer)
 
-    def _is_address_full(self, peer: tuple[str, int] | None) -> bool:
-        return self._arrivals.is_full(peer, self.site.server.max_connections_per_ip)
-
     def _room_ended(self, pool: RoomPool) -> None:
         self.room_ended.set()
         self._forget_if_empty(pool)
@@ -314,6 +309,11 @@ class Gateway:
         (self.refusals if pool is None else pool.refusals)[refusal.reason] += 1
         log.debug("refused", app=None if app is None else app.name, reason=refusal.reason, status=refusal.status)
         return refusal
+
+    def _refuse_host(self, refusal: Refusal, request: Request) -> Refusal:
+        if refusal is WRONG_HOST and self.site.server.hosts is None:
+            self._tell_host(request)
+        return self.count(refusal)
 
     def _tell_origin(self, app: App, request: Request) -> None:
         """Log an origin once: browsers hide from a page why it may not connect."""

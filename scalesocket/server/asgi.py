@@ -127,7 +127,7 @@ class GeneralLane:
         """Whether a request that is no upgrade may be answered."""
         if not request.path.startswith("/") and request.path != "*":  # RFC 9112 3.2
             return self.gateway.count(NO_PATH)
-        return self.gateway.check_host(request, is_upgrade=False)
+        return self.gateway.check_page(request)
 
     async def _serve_websocket(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
