@@ -4,6 +4,7 @@ A behaviour test takes `serve` and runs four times, on each lane and each loop. 
 and runs twice, on each loop.
 """
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ import structlog
 from scalesocket import logs
 from scalesocket.config.model import App, Server
 from tests.playing import Lane, Playground, open_playground, site_of
+
+# A suite that was started with nohup, or by a program that ignores it, would hand that on to every server it starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
