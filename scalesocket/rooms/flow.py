@@ -17,6 +17,8 @@ LONGEST_DELAY: Final = 0.05
 """Seconds between two checks of the clients that a room waits for; longer the longer it has waited."""
 CHECKS_PER_WAIT: Final = 4
 """The delay is the time waited so far, divided by this."""
+ASKED_AT_ONCE: Final = 64
+"""Clients whose backlog is asked for at one check: one system call each."""
 
 
 class Wait:
@@ -45,6 +47,7 @@ class Flow:
         "_checked_at",
         "_congested",
         "_delivered",
+        "_first_asked",
         "_is_paced",
         "_pace_timer",
         "_patience",
@@ -65,6 +68,7 @@ class Flow:
         self._checked_at = 0.0
         self._waiting_since = 0.0
         self._patience: dict[Client, Patience] = {}
+        self._first_asked = 0
 
     def may_send(self, client: Client, messages: int, size: int) -> bool:
         """Judge a congested client before a write of so many messages and bytes, by what it left unsent (`slow_client`)."""
@@ -213,8 +217,12 @@ class Flow:
             self._check_later(now)
 
     def _is_anyone_delayed(self) -> bool:
-        """Whether a client has been sent everything so far."""
-        return any(client.backlog == 0 for client in self._room.clients.values() if client not in self._waits)
+        """Whether a client has been sent everything so far; of a large room, others are asked at each check."""
+        clients = list(self._room.clients.values())
+        first = self._first_asked = self._first_asked % max(1, len(clients))
+        self._first_asked += ASKED_AT_ONCE
+        sample = [*clients[first : first + ASKED_AT_ONCE], *clients[: max(0, first + ASKED_AT_ONCE - len(clients))][:first]]
+        return any(client.backlog == 0 for client in sample if client not in self._waits)
 
     def _expel(self, client: Client) -> None:
         self._room.counts.slow_clients += 1

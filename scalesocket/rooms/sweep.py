@@ -58,7 +58,10 @@ class Sweep:
         slice_end = loop.time() + SLICE
         for _ in check_rooms(pool, loop.time):
             if loop.time() >= slice_end:
+                wake_at = loop.time() + PAUSE
                 await asyncio.sleep(PAUSE)
+                if loop.time() > wake_at + FROZEN:
+                    return  # the next sweep goes on, when what peers sent meanwhile was read
                 slice_end = loop.time() + SLICE
 
 

@@ -194,3 +194,19 @@ def test_no_window_holds_more_than_the_limit(steps: list[tuple[float, float]]) -
         assert recently <= LIMIT + 1e-6
     patience.begin(0)
     assert patience.left(now + WINDOW + 2 * SLOT) == STALLED
+
+
+def test_in_a_large_room_who_is_held_up_is_found_among_many_that_are_not() -> None:
+    async def scene(stage: Stage) -> None:
+        behind = [await stage.joined(reads=0) for _ in range(100)]  # a little unsent, and nobody is waited for
+        await stage.joined()
+        dead = await stage.joined(reads=0)
+        for client in behind:
+            client._reads = float("inf")
+            client._unsent = 1
+
+        await asyncio.sleep(2.0)
+
+        assert dead.closed is not None
+
+    play(scene, floods=READ)

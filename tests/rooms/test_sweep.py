@@ -149,3 +149,32 @@ def test_an_idle_sweep_of_ten_thousand_clients_costs_little() -> None:
         assert time.process_time() - before < 1.0  # 0.15 s where it was written
 
     play(scene, ping_interval=3600.0)
+
+
+def test_a_standstill_in_the_middle_of_a_sweep_costs_no_client_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(MemoryClient):
+        def ping(self) -> None:
+            super().ping()
+            clock[0] += sweep.SLICE / CLIENTS_AT_ONCE  # so that each few clients are a slice
+
+    clock = [0.0]
+
+    async def scene(stage: Stage) -> None:
+        clients = [Stopped(request()) for _ in range(CLIENTS_AT_ONCE * 4)]
+        for client in clients:
+            assert stage.join(client) is None
+        loop = asyncio.get_running_loop()
+        start = loop.time
+        monkeypatch.setattr(loop, "time", lambda: start() + clock[0])
+        while not clients[0].pings:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.0001)
+
+        clock[0] += 60.0  # as if the process had been stopped, while all pongs came
+        await asyncio.sleep(0)
+
+        for client in clients:
+            client.heard_at = loop.time()
+        await asyncio.sleep(2.0)
+        assert [client.closed for client in clients] == [None] * len(clients)
+
+    play(scene, ping_interval=10.0, ping_timeout=30.0)
