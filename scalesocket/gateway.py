@@ -324,11 +324,12 @@ class Gateway:
 
     def _tell_host(self, request: Request) -> None:
         """Log once that a browser reached the loopback by this host, and how to admit it."""
-        host = request.headers.get("host", "")[:MAX_NAME]
-        if host not in self._told_hosts and len(self._told_hosts) < MAX_TOLD:
-            self._told_hosts.add(host)
-            name = authority.host if (authority := parse_authority(host)) else "name"
-            log.warning("host refused", host=host, hint=f'if it is yours, write hosts = ["localhost", "{name}"] in [server]')
+        authority = parse_authority(request.headers.get("host", ""))
+        name = "" if authority is None else authority.host
+        if name not in self._told_hosts and len(self._told_hosts) < MAX_TOLD:
+            self._told_hosts.add(name)
+            hint = f'if it is yours, write hosts = ["localhost", "{name or "play.example"}"] in [server]'
+            log.warning("host refused", host=name, hint=hint)
 
     def _tell_subprotocol(self, app: App) -> None:
         """Log once for an app why its clients may fail. What they offered may be a secret, and is not logged."""

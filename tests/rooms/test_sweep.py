@@ -153,11 +153,13 @@ def test_an_idle_sweep_of_ten_thousand_clients_costs_little() -> None:
 
 def test_a_standstill_in_the_middle_of_a_sweep_costs_no_client_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stopped(MemoryClient):
-        def ping(self) -> None:
-            super().ping()
+        @property
+        def unsent(self) -> int:  # asked while a ping is unanswered
             clock[0] += sweep.SLICE / CLIENTS_AT_ONCE  # so that each few clients are a slice
+            checked.append(self)
+            return 0
 
-    clock = [0.0]
+    clock, checked = [0.0], list[Stopped]()
 
     async def scene(stage: Stage) -> None:
         clients = [Stopped(request()) for _ in range(CLIENTS_AT_ONCE * 4)]
@@ -166,14 +168,18 @@ def test_a_standstill_in_the_middle_of_a_sweep_costs_no_client_its_connection(mo
         loop = asyncio.get_running_loop()
         start = loop.time
         monkeypatch.setattr(loop, "time", lambda: start() + clock[0])
-        while not clients[0].pings:  # noqa: ASYNC110 - there is no event for it
+        while not all(client.pings for client in clients):  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+        checked.clear()
+        while not checked:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.0001)
+        assert len(set(checked)) < len(clients)
 
         clock[0] += 60.0  # as if the process had been stopped, while all pongs came
-        await asyncio.sleep(0)
-
-        for client in clients:
+        await asyncio.sleep(0.001)
+        for client in clients:  # which are read now
             client.heard_at = loop.time()
+
         await asyncio.sleep(2.0)
         assert [client.closed for client in clients] == [None] * len(clients)
 

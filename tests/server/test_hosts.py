@@ -91,9 +91,9 @@ async def test_a_proxy_that_speaks_its_protocol_works_as_it_is(serve_express: Se
 async def test_a_host_is_logged_once_with_the_key_that_admits_it(serve: Serve) -> None:
     site = await serve(chat=CAT)
 
-    for _ in range(2):
-        await status_of(site, upgrade("/chat/one", f"Origin: {PLAY}", host="play.example"))
-        await status_of(site, get("/", f"Origin: {PLAY}", host="play.example"))
+    for host in ("play.example", "PLAY.example.", "play.example:1234"):
+        await status_of(site, upgrade("/chat/one", f"Origin: {PLAY}", host=host))
+        await status_of(site, get("/", f"Origin: {PLAY}", host=host))
 
     [entry] = serve.logged("host refused")
     assert (entry["log_level"], entry["host"]) == ("warning", "play.example")
