@@ -32,7 +32,7 @@ INTERVAL: Final = 4.0
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clients", type=int, default=9_000)
+    parser.add_argument("--clients", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=15.0)
     arguments = parser.parse_args()
     uvloop.run(measure(arguments.clients, arguments.seconds))
