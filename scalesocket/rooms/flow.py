@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from scalesocket.errors import TOO_SLOW
 from scalesocket.rooms.client import Client
 from scalesocket.rooms.patience import Patience
+from scalesocket.wire.batch import ClientId
 
 if TYPE_CHECKING:
     from scalesocket.rooms.room import Room
@@ -47,7 +48,9 @@ class Flow:
         "_checked_at",
         "_congested",
         "_delivered",
+        "_departed",
         "_first_asked",
+        "_first_departed",
         "_is_paced",
         "_pace_timer",
         "_patience",
@@ -69,6 +72,10 @@ class Flow:
         self._waiting_since = 0.0
         self._patience: dict[Client, Patience] = {}
         self._first_asked = 0
+        self._departed = Patience()
+        """What clients have spent that left."""
+        self._first_departed: ClientId | None = None
+        """The lowest id of those."""
 
     def may_send(self, client: Client, messages: int, size: int) -> bool:
         """Judge a congested client before a write of so many messages and bytes, by what it left unsent (`slow_client`)."""
@@ -111,7 +118,7 @@ class Flow:
         if client.is_congested:
             client.is_congested = False
             self._congested -= 1
-        self._patience.pop(client, None)
+        self._close_account(client)
         self._stop_waiting_for(client)
         self._pace()
         self._update_pace()
@@ -165,13 +172,39 @@ class Flow:
         if app.slow_client == "block":
             self._waits[client] = Wait(enough, deadline=now + app.stall_timeout)
         else:
-            patience = self._patience.setdefault(client, Patience())
+            patience = self._patience.get(client) or self._open_account(client, now)
             patience.begin(client.backlog)
             self._waits[client] = Wait(enough, patience=patience)
         if self._check_timer is None:
             self._waiting_since = now
             self._check_later(now)
             self._room.read_backend(False)
+
+    def _open_account(self, client: Client, now: float) -> Patience:
+        """Make the account of a client. One that came after slow clients began to leave has what those have spent.
+
+        Otherwise whoever leaves and comes back would have new patience each time.
+        """
+        patience = self._patience[client] = Patience()
+        if not self._departed.has_spent(now):
+            self._first_departed = None
+        elif self._first_departed is not None and client.id > self._first_departed:
+            patience.take_over(self._departed)
+        return patience
+
+    def _close_account(self, client: Client) -> None:
+        """Add what a client that leaves has spent to what departed clients have."""
+        patience = self._patience.pop(client, None)
+        if patience is None:
+            return
+        now = asyncio.get_running_loop().time()
+        if client in self._waits and self._room.has_more_output and self._is_anyone_delayed():
+            passed = min(now - self._checked_at, LONGEST_DELAY)
+            patience.spend(passed, now, client.backlog, is_delaying=True)
+        if patience.has_spent(now):
+            if not self._departed.has_spent(now) or self._first_departed is None or client.id < self._first_departed:
+                self._first_departed = client.id
+            self._departed.take_over(patience)
 
     def _stop_waiting_for(self, client: Client) -> None:
         if self._waits.pop(client, None) is not None and not self._waits:
@@ -200,6 +233,7 @@ class Flow:
         passed = min(now - self._checked_at, longest)
         has_more = self._room.has_more_output
         is_delaying = has_more and self._is_anyone_delayed()
+        self._checked_at = now
         self._check_timer = None
         for client, wait in tuple(self._waits.items()):
             if client.unsent <= wait.enough:

@@ -1,7 +1,6 @@
 """How long a room waits for a client that reads too slowly."""
 
-from collections import deque
-from typing import Final
+from typing import Final, Self
 
 LIMIT: Final = 1.0
 """Seconds that one client may delay its room in any `WINDOW`."""
@@ -22,18 +21,22 @@ class Patience:
     All times are those of the event loop, in seconds.
     """
 
-    __slots__ = ("_backlog", "_slots", "_spent", "_stalled", "_stuck")
+    __slots__ = ("_backlog", "_slots", "_stalled", "_stuck")
 
     def __init__(self) -> None:
         """Begin with nothing spent."""
-        self._slots: deque[tuple[float, float]] = deque()  # when each began, and what was spent in it; the oldest first
-        self._spent = 0.0
+        self._slots: dict[int, float] = {}
+        """Seconds spent in each `SLOT`, numbered from the beginning of time."""
         self._stalled = 0.0  # without progress, while others were delayed ...
         self._stuck = 0.0  # ... and in all
         self._backlog = 0
 
     def begin(self, backlog: int) -> None:
-        """Begin to wait for a client with so many bytes queued for it."""
+        """Begin to wait for a client with so many bytes queued for it, before the write that made the room wait.
+
+        So a client that takes less than that write counts as taking nothing: the kernel alone may send as much 200 ms late, when
+        it probes the full receive window of a client that never reads (RFC 9293 3.8.6.1).
+        """
         self._backlog = backlog
         self._stalled = self._stuck = 0.0
 
@@ -45,17 +48,25 @@ class Patience:
         if not is_delaying:
             return
         self._stalled += seconds
-        self._spent += seconds
-        if self._slots and now - self._slots[-1][0] < SLOT:
-            began, spent = self._slots[-1]
-            self._slots[-1] = began, spent + seconds
-        else:
-            self._slots.append((now - seconds, seconds))
+        slot = int(now / SLOT)
+        self._slots[slot] = self._slots.get(slot, 0.0) + seconds
+
+    def take_over(self, other: Self) -> None:
+        """Count what another client has spent as spent by this one. Delays at the same time count once."""
+        for slot, seconds in other._slots.items():
+            self._slots[slot] = max(seconds, self._slots.get(slot, 0.0))
+
+    def has_spent(self, now: float) -> bool:
+        """Whether anything was spent within the window."""
+        self._forget_old(now)
+        return bool(self._slots)
 
     def left(self, now: float) -> float:
         """Seconds for which the room may still be delayed; 0.0 if the client is too slow."""
-        while self._slots and now - self._slots[0][0] >= WINDOW + SLOT:
-            self._spent -= self._slots.popleft()[1]
-        if not self._slots:
-            self._spent = 0.0  # what rounding left
-        return max(0.0, min(LIMIT - self._spent, STALLED - self._stalled, STUCK - self._stuck))
+        self._forget_old(now)
+        return max(0.0, min(LIMIT - sum(self._slots.values()), STALLED - self._stalled, STUCK - self._stuck))
+
+    def _forget_old(self, now: float) -> None:
+        oldest = int((now - WINDOW) / SLOT)
+        for slot in [slot for slot in self._slots if slot < oldest]:
+            del self._slots[slot]

@@ -76,6 +76,38 @@ def test_a_client_that_trickles_costs_the_others_a_second() -> None:
     play(scene, floods=READ)
 
 
+def test_clients_that_leave_and_come_back_have_no_new_patience() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.joined()
+
+        for _ in range(100):
+            dead = [await stage.joined(reads=0) for _ in range(5)]
+            await asyncio.sleep(0.095)
+            for client in dead:
+                stage.room().leave(client)
+
+        assert read_of(stage) >= (10.0 - LIMIT - 5 * SLOT) * 1000 * len(READ)
+
+    play(scene, floods=READ)
+
+
+def test_clients_that_were_there_before_keep_their_patience() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.joined()
+        bob = await stage.joined()
+        for _ in range(30):
+            dead = await stage.joined(reads=0)
+            await asyncio.sleep(0.1)
+            stage.room().leave(dead)
+        bob._reads = 0
+
+        await take_steadily(bob, 1e6, 0.5)
+
+        assert bob.closed is None
+
+    play(scene, floods=READ)
+
+
 def test_a_client_alone_that_trickles_is_waited_for() -> None:
     async def scene(stage: Stage) -> None:
         alone = await stage.joined(reads=0)
@@ -210,3 +242,20 @@ def test_in_a_large_room_who_is_held_up_is_found_among_many_that_are_not() -> No
         assert dead.closed is not None
 
     play(scene, floods=READ)
+
+
+def test_delays_at_the_same_time_are_taken_over_once() -> None:
+    one, other, heir = Patience(), Patience(), Patience()
+    for at in (1.0, 2.0):
+        spend(one, 0.2, at, 0)
+        spend(other, 0.2, at, 0)
+
+    heir.take_over(one)
+    heir.take_over(other)
+    heir.begin(0)
+
+    spend(heir, 0.2, 3.0, 0)
+    spend(heir, 0.3, 4.0, 0)
+    assert heir.left(4.0) == 0.0
+    heir.begin(0)
+    assert heir.left(4.0) == pytest.approx(LIMIT - 0.9)
