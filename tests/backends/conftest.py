@@ -8,12 +8,18 @@ import structlog
 
 from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
-from tests.backends.lobby import Opener, children, open_fds
+from tests.backends.lobby import Opener, adopted, all_children, children, open_fds
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
     return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture(autouse=True)
+def _orphans() -> None:
+    adopted.clear()
+    adopted.update(all_children())
 
 
 @pytest.fixture(autouse=True)

@@ -127,8 +127,17 @@ def open_file_limit(soft: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (old, hard))
 
 
-def children() -> list[int]:
+adopted: set[int] = set()
+"""Children that this process had before the test: orphans of other tests, such as a browser's, since it is a child subreaper."""
+
+
+def all_children() -> list[int]:
     return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+
+
+def children() -> list[int]:
+    """The children of this process that the test has made."""
+    return [pid for pid in all_children() if pid not in adopted]
 
 
 def exists(pid: int) -> bool:
