@@ -24,6 +24,7 @@ from hypercorn.typing import ASGIFramework
 from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import App
 from scalesocket.config.units import KiB
+from scalesocket.server.idle import IdleEnd
 from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.protocols import CUT, install_protocols
 from scalesocket.server.queued import count_queued
@@ -95,7 +96,7 @@ class Surroundings(WorkerContext):
 
     def __init__(self, terminated: EventWrapper) -> None:
         super().__init__(None)
-        self.terminated = terminated
+        self.terminated = IdleEnd(terminated)
         self.lost = asyncio.Event()
         self.stall_timeout = STALL_TIMEOUT
         self._pace = math.inf
@@ -172,12 +173,12 @@ class Hypercorn:
         install_protocols()
         end_refused_upgrades()
         self._idle = asyncio.Event()
-        self._transports: set[asyncio.BaseTransport] = set()
+        self._connections: dict[asyncio.BaseTransport, Surroundings] = {}
 
     @property
     def connections(self) -> int:
         """How many are open."""
-        return len(self._transports)
+        return len(self._connections)
 
     def take_over(
         self, transport: asyncio.Transport, head: bytes, *, peer: tuple[str, int] | None = None, is_proxied: bool = False
@@ -201,7 +202,7 @@ class Hypercorn:
             transport.gather_writes()  # head and body of an answer go out together
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         probe_when_silent(transport)
-        self._transports.add(transport)
+        self._connections[transport] = surroundings
         self._idle.clear()
         state: dict[str, object] = {PEER: peer, PROXIED: is_proxied}
         self._tasks.start_soon(self._serve, reader, writer, surroundings, state, name="hypercorn")
@@ -209,14 +210,16 @@ class Hypercorn:
     async def stop(self, grace: float) -> None:
         """Close idle connections now, others when their answer is written; after `grace` seconds cut those that are left."""
         await self._terminated.set()
+        for surroundings in tuple(self._connections.values()):
+            await surroundings.terminated.set()
         with anyio.move_on_after(grace):
-            while self._transports:
+            while self._connections:
                 await self._idle.wait()
         self.cut_all()
 
     def cut_all(self) -> None:
         """Cut every connection. A peer that does not read its answer would else hold up its task, which waits for that."""
-        for transport in tuple(self._transports):
+        for transport in tuple(self._connections):
             with logged_faults("cutting a connection"):
                 cut(transport)
 
@@ -238,8 +241,8 @@ class Hypercorn:
         finally:
             late.cancel()
             cut(writer.transport)  # nothing after a proper close; else it must not outlive its task
-            self._transports.discard(writer.transport)
-            if not self._transports:
+            self._connections.pop(writer.transport, None)
+            if not self._connections:
                 self._idle.set()
 
 

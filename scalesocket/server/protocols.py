@@ -28,6 +28,7 @@ from scalesocket.admission import is_trusted
 from scalesocket.config.model import Server
 from scalesocket.config.units import KiB
 from scalesocket.gateway import Gateway
+from scalesocket.server.idle import stop_idling
 from scalesocket.server.outgoing_stream import OutgoingStream, is_control_frame
 from scalesocket.wire.address import is_loopback
 from scalesocket.wire.http2 import ErrorCode, Http2Error, Inflow, encode_refusal
@@ -47,6 +48,12 @@ NO_HTTP2: Final = "HTTP/2 without TLS is for loopback and for trusted_proxies: u
 
 class Http1(H11Protocol):
     """HTTP/1.1, which becomes HTTP/2 by prior knowledge alone: `Upgrade: h2c` is ignored (RFC 9113 3.1)."""
+
+    async def handle(self, event: Event) -> None:
+        """Take what was received, or the end of it: then there is no next request to wait for."""
+        await super().handle(event)
+        if isinstance(event, Closed):
+            await stop_idling(self.context.terminated)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Leave HTTP/1.1 when the first request is the preface of HTTP/2."""
@@ -141,6 +148,7 @@ class Http2(H2Protocol):
         if not isinstance(event, RawData):
             self._left.set()
             await self._end_streams()
+            await stop_idling(self.context.terminated)
             return
         try:
             for piece in self._inflow.split(event.data, time.monotonic()):

@@ -1,5 +1,6 @@
 """Health, readiness, metrics, the rooms API and the list of apps, over a gateway with real rooms."""
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -318,3 +319,24 @@ async def test_a_head_that_is_none_is_refused(general: General) -> None:
     answer = await general.ask(b"nonsense\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_connection_whose_peer_has_left_after_its_request_is_closed_at_once(general: General) -> None:
+    for _ in range(10):
+        _, writer = await asyncio.open_connection("127.0.0.1", general.playground.port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        writer.close()
+
+    with anyio.fail_after(5):  # the keep-alive time is 15 s
+        await general.wait_no_connections()
+
+
+async def test_who_sends_no_more_gets_all_answers_and_then_the_end(general: General) -> None:
+    with anyio.fail_after(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", general.playground.port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+        writer.write_eof()
+        answers = await reader.read()
+        writer.close()
+
+    assert answers.count(b'{"status":"ok"}') == 3
