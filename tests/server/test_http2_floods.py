@@ -85,7 +85,8 @@ async def test_a_flood_holds_up_nobody(playground: Playground, name: str) -> Non
     await player.say("still here")
     await player.hear("still here")
     if name not in ASK | BREAK | ENDED:
-        assert attacker.end == "ENHANCE_YOUR_CALM"
+        # The reset of a connection with unread input may reach the attacker before it has read why.
+        assert attacker.end in ("ENHANCE_YOUR_CALM", "cut (ConnectionResetError)")
 
 
 async def test_a_peer_that_is_cut_loses_its_websockets_and_no_other(playground: Playground) -> None:
