@@ -38,8 +38,8 @@ from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
 from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
+from scalesocket.edge.client import Client
 from scalesocket.errors import ADDRESS_FULL, APP_REMOVED, INTERNAL_ERROR, ROOM_RESTARTED, SERVER_FULL, SHUTTING_DOWN, Close
-from scalesocket.rooms.client import Client
 from scalesocket.rooms.faults import contained
 from scalesocket.rooms.life import OpenBackend
 from scalesocket.rooms.pool import RoomPool

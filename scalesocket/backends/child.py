@@ -14,7 +14,7 @@ import structlog
 
 from scalesocket.backends.backend import Exit
 from scalesocket.backends.groups import kill_group
-from scalesocket.poller import Poller
+from scalesocket.io.poller import Poller
 
 RELEASE_TIMEOUT: Final = 5.0
 """Seconds killed processes have to be gone. Only one that the kernel can't end takes longer."""

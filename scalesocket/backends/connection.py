@@ -15,7 +15,7 @@ from scalesocket.backends.pipes import HIGH_WATER, LOW_WATER, count_unread
 from scalesocket.backends.ports import LOOPBACK
 from scalesocket.backends.process import is_over
 from scalesocket.errors import BackendError
-from scalesocket.poller import Poller
+from scalesocket.io.poller import Poller
 
 FIRST_PAUSE: Final = 0.005
 """Seconds between the first two attempts to connect; each pause is half as long again as the last."""

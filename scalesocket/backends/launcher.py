@@ -32,7 +32,7 @@ from scalesocket.backends.orphans import Orphans
 from scalesocket.backends.spawner_stderr import SpawnerStderr
 from scalesocket.backends.starts import SPAWN_TIMEOUT, Starts
 from scalesocket.errors import SpawnerError
-from scalesocket.poller import Poller
+from scalesocket.io.poller import Poller
 
 PROGRAM: Final = Path(__file__).with_name("spawner.py")
 PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h

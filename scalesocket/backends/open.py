@@ -18,7 +18,7 @@ from scalesocket.backends.tcp import PortBackend, TargetBackend
 from scalesocket.config.describe import quote_command
 from scalesocket.config.model import App
 from scalesocket.errors import MAX_REASON, BackendError
-from scalesocket.poller import Poller
+from scalesocket.io.poller import Poller
 
 MAX_STARTS: Final = 3
 """Starts of a process that ended before it listened: another may have taken the port since it was found free."""

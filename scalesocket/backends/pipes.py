@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from scalesocket.backends.backend import Receiver
-from scalesocket.outgoing import Outgoing
-from scalesocket.poller import Poller
+from scalesocket.io.outgoing import Outgoing
+from scalesocket.io.poller import Poller
 
 HIGH_WATER: Final = 256 * 1024
 """Bytes of unsent input above which the room is told to give no more."""

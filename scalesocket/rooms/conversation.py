@@ -3,7 +3,7 @@
 from typing import Final
 
 from scalesocket.config.model import App
-from scalesocket.rooms.client import Client
+from scalesocket.edge.client import Client
 from scalesocket.wire.routing import make_encoder, make_router
 from scalesocket.wire.template import Template, parse_template
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from scalesocket.config.model import App
+from scalesocket.edge.client import Client
 from scalesocket.errors import BACKEND_DEAF, BACKEND_ENDED, CLIENT_IDLE, INTERNAL_ERROR, LIFETIME_REACHED, PONG_MISSING, Close
-from scalesocket.rooms.client import Client
 from scalesocket.rooms.silence import Silence
 
 if TYPE_CHECKING:

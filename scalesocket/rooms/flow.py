@@ -3,8 +3,8 @@
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from scalesocket.edge.client import Client
 from scalesocket.errors import TOO_SLOW
-from scalesocket.rooms.client import Client
 from scalesocket.rooms.patience import Patience
 from scalesocket.wire.batch import ClientId
 

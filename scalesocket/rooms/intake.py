@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from scalesocket.backends.backend import Backend
-from scalesocket.rooms.client import Client, Hold
+from scalesocket.edge.client import Client, Hold
 
 if TYPE_CHECKING:
     from scalesocket.rooms.room import Room

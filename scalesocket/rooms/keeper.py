@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Protocol
 
 from scalesocket.backends.backend import Exit
-from scalesocket.rooms.client import Client
+from scalesocket.edge.client import Client
 
 if TYPE_CHECKING:
     from scalesocket.rooms.room import Room

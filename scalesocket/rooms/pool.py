@@ -10,8 +10,8 @@ from scalesocket.backends.backend import Exit
 from scalesocket.config.describe import describe_target
 from scalesocket.config.model import App
 from scalesocket.config.plan import with_live_changes
+from scalesocket.edge.client import Client
 from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, TOO_MANY_ROOMS, Close
-from scalesocket.rooms.client import Client
 from scalesocket.rooms.faults import contained
 from scalesocket.rooms.history import Bounds, History
 from scalesocket.rooms.life import Life, OpenBackend

@@ -15,6 +15,7 @@ import structlog
 
 from scalesocket.backends.backend import Backend
 from scalesocket.config.model import App
+from scalesocket.edge.client import Client, Hold
 from scalesocket.errors import (
     BACKEND_BEHIND,
     BACKEND_ENDED,
@@ -25,7 +26,6 @@ from scalesocket.errors import (
     Close,
     CloseCode,
 )
-from scalesocket.rooms.client import Client, Hold
 from scalesocket.rooms.conversation import Conversation
 from scalesocket.rooms.deadlines import Deadlines
 from scalesocket.rooms.flow import Flow

@@ -8,9 +8,9 @@ from typing import Final
 
 import structlog
 
+from scalesocket.io.transport import SocketTransport
 from scalesocket.server.bind import BACKLOG
 from scalesocket.server.door import Door, Entrance
-from scalesocket.server.transport import SocketTransport
 
 log = structlog.get_logger("listen")
 

@@ -16,7 +16,7 @@ from scalesocket.cleanup import logged_faults
 from scalesocket.config.units import KiB
 from scalesocket.errors import Close
 from scalesocket.gateway import Gateway
-from scalesocket.poller import Poller
+from scalesocket.io.poller import Poller
 from scalesocket.server.handover import Hypercorn
 from scalesocket.server.socket import CLOSE_TIMEOUT, Socket
 from scalesocket.wire.deflate import answer_offers

@@ -24,12 +24,12 @@ from hypercorn.typing import ASGIFramework
 from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import App
 from scalesocket.config.units import KiB
+from scalesocket.io.transport import SocketTransport
 from scalesocket.server.idle import IdleEnd
 from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.protocols import CUT, install_protocols
 from scalesocket.server.queued import count_queued
 from scalesocket.server.refused_upgrades import end_refused_upgrades
-from scalesocket.server.transport import SocketTransport
 
 if TYPE_CHECKING:
     from scalesocket.gateway import Gateway

@@ -14,9 +14,9 @@ import anyio
 
 from scalesocket.config.model import App, Routing
 from scalesocket.config.units import KiB
+from scalesocket.edge.client import Client, Hold
 from scalesocket.errors import SHUTTING_DOWN, Close, CloseCode
 from scalesocket.gateway import Admission
-from scalesocket.rooms.client import Client, Hold
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.frames import Opcode
 

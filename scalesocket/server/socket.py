@@ -8,9 +8,9 @@ from typing import Final
 
 from scalesocket.config.model import App
 from scalesocket.config.units import KiB
+from scalesocket.edge.client import Client, Hold
 from scalesocket.errors import TOO_SLOW, Close, CloseCode
 from scalesocket.gateway import Admission
-from scalesocket.rooms.client import Client, Hold
 from scalesocket.server.queued import count_queued
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.deflate import inflate

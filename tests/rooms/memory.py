@@ -13,9 +13,9 @@ import anyio
 
 from scalesocket.backends.backend import Exit, Receiver
 from scalesocket.config.model import App, Site
+from scalesocket.edge.client import Client
 from scalesocket.errors import Close
 from scalesocket.gateway import Admission, Gateway
-from scalesocket.rooms.client import Client
 from scalesocket.rooms.room import Room
 from scalesocket.rooms.sweep import Sweep
 from scalesocket.wire.batch import Batch

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scalesocket.edge.client import Hold
 from scalesocket.errors import BACKEND_ENDED, INTERNAL_ERROR
-from scalesocket.rooms.client import Hold
 from scalesocket.rooms.conversation import Conversation
 from scalesocket.rooms.history import History
 from tests.rooms.memory import MemoryClient, Stage, play, request, site_of

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from scalesocket.config.model import App
+from scalesocket.edge.client import Client
 from scalesocket.errors import Close
-from scalesocket.rooms.client import Client
 from scalesocket.rooms.keeper import Keeper
 from scalesocket.rooms.room import Room
 from scalesocket.wire.batch import Batch, ClientId

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
+from scalesocket.edge.client import Hold
 from scalesocket.errors import BACKEND_ENDED
 from scalesocket.rooms import intake
-from scalesocket.rooms.client import Hold
 from scalesocket.rooms.intake import MAX_WAITING, Intake, Membership
 from scalesocket.status import Counts
 from tests.conftest import Serve

@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from scalesocket.config.model import Server
-from scalesocket.rooms.client import Client
+from scalesocket.edge.client import Client
 from scalesocket.rooms.room import Room
 from scalesocket.wire.frames import FRAMES_A_FEED, Event
 from tests.conftest import Serve

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from scalesocket.poller import Poller
-from scalesocket.server.transport import READ_SIZE, SocketTransport
+from scalesocket.io.poller import Poller
+from scalesocket.io.transport import READ_SIZE, SocketTransport
 from tests.playing import until
 
 pytestmark = pytest.mark.anyio

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from scalesocket.config.units import KiB
-from scalesocket.outgoing import Outgoing
-from scalesocket.poller import Poller
+from scalesocket.io.outgoing import Outgoing
+from scalesocket.io.poller import Poller
 
 READ_SIZE: Final = 64 * KiB
 """Bytes of one read; a connection is read once in a turn of the loop."""

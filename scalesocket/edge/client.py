@@ -7,13 +7,13 @@ from enum import IntFlag
 from typing import TYPE_CHECKING
 
 from scalesocket.config.model import App, Rate
+from scalesocket.edge.rate import RateMeter
 from scalesocket.errors import Close
-from scalesocket.rooms.rate import RateMeter
 from scalesocket.wire.batch import Batch, ClientId
 from scalesocket.wire.handshake import Request, format_address
 
 if TYPE_CHECKING:
-    from scalesocket.rooms.room import Room
+    from scalesocket.edge.ports import ClientRoom
 
 
 class Hold(IntFlag):
@@ -54,7 +54,7 @@ class Client(ABC):
     )
 
     id: ClientId
-    room: "Room"
+    room: "ClientRoom"
     peer: tuple[str, int] | None
     """Address and port of the peer; None on a unix socket."""
     query: str

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scalesocket.poller import EVENTS_A_TURN, Poller
+from scalesocket.io.poller import EVENTS_A_TURN, Poller
 from tests.playing import until
 
 pytestmark = pytest.mark.anyio

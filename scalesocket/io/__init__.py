@@ -1,0 +1,1 @@
+"""Non-blocking input and output on file descriptors: sockets and pipes, watched and written in one way."""
