@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from scalesocket.config.conflicts import DISPLACES, find_conflicts, find_doubts
+from scalesocket.config.conflicts import DISPLACES, find_conflicts
 from scalesocket.config.explain import explain, unknown_key
 from scalesocket.config.keys import file_keys_of, keys_of
+from scalesocket.config.lint import find_suspicious
 from scalesocket.config.model import App, Server
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Place, Severity
@@ -119,9 +120,9 @@ def parse_app(app: AppTable) -> App | None:
             if not is_reported:
                 app.source.report((*app.path, *finding.path), finding.message, at_key=finding.is_about_key)
         return None
-    for doubt in find_doubts(parsed, app.own):
-        place = app.place((doubt.key,), at_key=doubt.is_about_key)
-        app.source.report_at(place, (*app.path, doubt.key), doubt.message, severity=Severity.WARNING)
+    for warning in find_suspicious(parsed, app.own):
+        place = app.place((warning.key,), at_key=warning.is_about_key)
+        app.source.report_at(place, (*app.path, warning.key), warning.message, severity=Severity.WARNING)
     return None if conflicts else parsed
 
 
