@@ -1,7 +1,10 @@
-"""What can be seen of a running site: the numbers rooms count, and the snapshots that metrics, API and CLI read."""
+"""The visible state of a running site: counters of rooms, snapshots for metrics, API and CLI, and a read-only view for HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, fields
+from typing import Protocol
+
+from scalesocket.config.model import Site
 
 
 @dataclass(slots=True)
@@ -109,3 +112,49 @@ class ReloadState:
     def note_error(self, error: str | None, public: str | None) -> None:
         """An edit was applied (None), or refused for `error`; `public` is what everybody may know of that."""
         self.last_error, self.public_error = error, public
+
+
+class RoomView(Protocol):
+    """A room that can be joined, as the HTTP pages and the API read it."""
+
+    @property
+    def clients(self) -> Sized:
+        """The clients in the room."""
+
+    def status(self) -> RoomStatus:
+        """Take a snapshot."""
+
+
+class PoolView(Protocol):
+    """The open rooms of one app, as the HTTP pages and the API read them."""
+
+    @property
+    def rooms(self) -> Mapping[str, RoomView]:
+        """The rooms that can be joined, by name."""
+
+    @property
+    def connections(self) -> int:
+        """Clients in all rooms of the app."""
+
+
+class SiteView(Protocol):
+    """A running site, as the HTTP pages, the API, the health checks and the metrics read it. The gateway is one."""
+
+    @property
+    def site(self) -> Site:
+        """The site file in force; another object after an edit."""
+
+    @property
+    def reload_state(self) -> ReloadState:
+        """The edit in force, and why a newer one was not applied."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server is shutting down."""
+
+    @property
+    def pools(self) -> Mapping[str, PoolView]:
+        """The open rooms of each app, by its name."""
+
+    def status(self) -> SiteStatus:
+        """Take a snapshot. Takes a millisecond for a thousand rooms."""

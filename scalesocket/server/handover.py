@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 import anyio
 import structlog
@@ -30,9 +30,7 @@ from scalesocket.server.no_deflate import decline_deflate
 from scalesocket.server.protocols import CUT, install_protocols
 from scalesocket.server.queued import count_queued
 from scalesocket.server.refused_upgrades import end_refused_upgrades
-
-if TYPE_CHECKING:
-    from scalesocket.gateway import Gateway
+from scalesocket.status import SiteView
 
 log = structlog.get_logger("http")
 
@@ -77,18 +75,18 @@ class SiteConfig(Config):
     include_server_header = False
     errorlog = logging.getLogger("hypercorn.error")
 
-    def __init__(self, gateway: "Gateway") -> None:
-        self._gateway = gateway
+    def __init__(self, running: SiteView) -> None:
+        self._running = running
 
     @property
     def websocket_max_message_size(self) -> int:  # type: ignore[override]
         """The largest `max_message`, read when a websocket opens; each app's own is checked by its sessions."""
-        return max((app.max_message for app in self._gateway.site.apps.values()), default=0)
+        return max((app.max_message for app in self._running.site.apps.values()), default=0)
 
     @property
     def websocket_ping_interval(self) -> float | None:  # type: ignore[override]
         """The shortest `ping_interval`, read before each ping."""
-        return min((app.ping_interval for app in self._gateway.site.apps.values()), default=None)
+        return min((app.ping_interval for app in self._running.site.apps.values()), default=None)
 
 
 class Surroundings(WorkerContext):
@@ -164,11 +162,11 @@ class Protocol(asyncio.StreamReaderProtocol):
 class Hypercorn:
     """Serves transports with an ASGI app. `async with open_hypercorn(…)` makes one."""
 
-    def __init__(self, app: ASGIFramework, gateway: "Gateway", tasks: TaskGroup) -> None:
+    def __init__(self, app: ASGIFramework, running: SiteView, tasks: TaskGroup) -> None:
         self._app = ASGIWrapper(app)
         self._tasks = tasks
         self._terminated = EventWrapper()
-        self._config = SiteConfig(gateway)
+        self._config = SiteConfig(running)
         decline_deflate()
         install_protocols()
         end_refused_upgrades()
@@ -247,10 +245,10 @@ class Hypercorn:
 
 
 @asynccontextmanager
-async def open_hypercorn(app: ASGIFramework, gateway: "Gateway", *, grace: float = 1.0) -> AsyncIterator[Hypercorn]:
+async def open_hypercorn(app: ASGIFramework, running: SiteView, *, grace: float = 1.0) -> AsyncIterator[Hypercorn]:
     """Serve connections until the block ends; then they have `grace` seconds to finish their answers."""
     async with anyio.create_task_group() as tasks:
-        hypercorn = Hypercorn(app, gateway, tasks)
+        hypercorn = Hypercorn(app, running, tasks)
         try:
             yield hypercorn
         finally:

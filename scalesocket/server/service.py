@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 import anyio
+from hypercorn.typing import ASGIFramework
 
 from scalesocket.backends.launcher import Spawner
 from scalesocket.cleanup import logged_faults
@@ -15,9 +16,6 @@ from scalesocket.server.asgi import GeneralLane
 from scalesocket.server.door import Entrance
 from scalesocket.server.handover import open_hypercorn
 from scalesocket.server.listen import Listeners, open_listeners
-
-if TYPE_CHECKING:
-    from hypercorn.typing import ASGIFramework
 
 FAREWELL: Final = 3.0
 """Seconds that closing handshakes have after the last room has ended."""
@@ -51,7 +49,7 @@ async def open_service(site: Site, *, spawner: Spawner) -> AsyncIterator[Service
         gateway = await stack.enter_async_context(open_gateway(site, spawner=spawner))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        hypercorn = await stack.enter_async_context(open_hypercorn(cast("ASGIFramework", GeneralLane(gateway, tasks)), gateway))
+        hypercorn = await stack.enter_async_context(open_hypercorn(cast(ASGIFramework, GeneralLane(gateway, tasks)), gateway))
         entrance = Entrance(gateway, hypercorn, spawner.poller)
         stack.callback(entrance.close)
         listeners = await stack.enter_async_context(open_listeners(site.server, entrance))

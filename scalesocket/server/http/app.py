@@ -1,10 +1,10 @@
 """The Quart app: what a browser, a scraper or a probe may ask of a running site.
 
-Routes name what exists on every site; which apps there are is looked up in `gateway.site` at each request, because an edit
+Routes name what exists on every site; which apps there are is looked up in `running.site` at each request, because an edit
 of the site file adds and removes apps while this app runs. No route takes a body.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 from quart import Quart, Response, request
@@ -16,9 +16,7 @@ from scalesocket.server.http.health import health_blueprint
 from scalesocket.server.http.rooms import rooms_blueprint
 from scalesocket.server.http.scrape import scrape_blueprint
 from scalesocket.server.http.static import static_blueprint
-
-if TYPE_CHECKING:
-    from scalesocket.gateway import Gateway
+from scalesocket.status import SiteView
 
 MAX_BODY: Final = 16 * 1024
 """Bytes of a request's body that are read and forgotten; a longer one is answered with 413."""
@@ -28,15 +26,15 @@ BODY_TIMEOUT: Final = 5.0
 log = structlog.get_logger(__name__)
 
 
-def create_http_app(gateway: "Gateway") -> Quart:
-    """Make the Quart app over a running gateway. It owns no tasks and needs no lifespan."""
+def create_http_app(running: SiteView) -> Quart:
+    """Make the Quart app of a running site. It owns no tasks and needs no lifespan."""
     app = Quart("scalesocket.server.http", static_folder=None)
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
     for blueprint in (health_blueprint, scrape_blueprint, apps_blueprint, rooms_blueprint, static_blueprint):
-        app.register_blueprint(blueprint(gateway))
+        app.register_blueprint(blueprint(running))
     app.before_request(skip_body)
     app.after_request(harden)
     app.register_error_handler(HTTPException, answer_http_error)

@@ -1,34 +1,29 @@
 """`/api/apps/`: the apps of the running site."""
 
-from typing import TYPE_CHECKING
-
 from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
 from scalesocket.config.model import App
 from scalesocket.server.http.answers import answer_json
-from scalesocket.status import AppStatus
-
-if TYPE_CHECKING:
-    from scalesocket.gateway import Gateway
+from scalesocket.status import AppStatus, SiteView
 
 
-def apps_blueprint(gateway: "Gateway") -> Blueprint:
-    """The list of one gateway; 404 while `server.api` is false."""
+def apps_blueprint(running: SiteView) -> Blueprint:
+    """The list of apps; 404 while `server.api` is false."""
     blueprint = Blueprint("apps", __name__)
 
     @blueprint.get("/api/apps/")
     async def apps() -> Response:
-        if not gateway.site.server.api:
+        if not running.site.server.api:
             raise NotFound
-        status = gateway.status()
+        status = running.status()
         return answer_json(
             {
                 "generation": status.generation,
                 "last_error": status.public_error,
                 "draining": status.is_draining,
                 "connections": status.connections,
-                "apps": [describe(app, gateway.site.apps[app.name]) for app in status.apps],
+                "apps": [describe(app, running.site.apps[app.name]) for app in status.apps],
             }
         )
 

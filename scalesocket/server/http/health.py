@@ -1,17 +1,13 @@
 """`/health`: the process answers. `/ready`: it takes new clients; with the generation it runs and the last error of an edit."""
 
-from typing import TYPE_CHECKING
-
 from quart import Blueprint, Response
 
 from scalesocket.server.http.answers import answer_json
-
-if TYPE_CHECKING:
-    from scalesocket.gateway import Gateway
+from scalesocket.status import SiteView
 
 
-def health_blueprint(gateway: "Gateway") -> Blueprint:
-    """Both probes of one gateway."""
+def health_blueprint(running: SiteView) -> Blueprint:
+    """Both probes."""
     blueprint = Blueprint("health", __name__)
 
     @blueprint.get("/health")
@@ -22,7 +18,7 @@ def health_blueprint(gateway: "Gateway") -> Blueprint:
     async def ready() -> Response:
         # A broken edit does not make the server unready: the last good site runs on.
         # Nor does it ask for the whole status, which takes a millisecond for a thousand rooms: anybody may ask, often.
-        state, is_draining = gateway.reload_state, gateway.is_draining
+        state, is_draining = running.reload_state, running.is_draining
         body = {
             "status": "draining" if is_draining else "ready",
             "draining": is_draining,

@@ -3,31 +3,25 @@
 For the app at the root the same without `/NAME`. Rooms that can be joined are there, lingering ones with 0 connections.
 """
 
-from typing import TYPE_CHECKING
-
 from msgspec import Raw
 from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
 from scalesocket.admission import root_app
-from scalesocket.rooms.pool import RoomPool
 from scalesocket.server.http.answers import answer_json
-from scalesocket.status import RoomStatus
-
-if TYPE_CHECKING:
-    from scalesocket.gateway import Gateway
+from scalesocket.status import PoolView, RoomStatus, SiteView
 
 
-def rooms_blueprint(gateway: "Gateway") -> Blueprint:
-    """The API of one gateway; 404 while `server.api` is false."""
+def rooms_blueprint(running: SiteView) -> Blueprint:
+    """The rooms API; 404 while `server.api` is false."""
     blueprint = Blueprint("rooms", __name__)
 
-    def find_pool(name: str | None) -> RoomPool:
-        site = gateway.site
+    def find_pool(name: str | None) -> PoolView:
+        site = running.site
         app = root_app(site) if name is None else site.apps.get(name)
         if app is None or not site.server.api or (app.mount == "/") != (name is None):
             raise NotFound
-        return gateway.pools[app.name]
+        return running.pools[app.name]
 
     def find_room(name: str | None, room_name: str) -> RoomStatus:
         room = find_pool(name).rooms.get(room_name)

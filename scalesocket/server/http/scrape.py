@@ -1,33 +1,29 @@
 """`/metrics`: the site's numbers for Prometheus."""
 
-from typing import TYPE_CHECKING
-
 import anyio
 import anyio.to_thread
 from quart import Blueprint, Response, request
 from werkzeug.exceptions import NotFound
 
 from scalesocket.metrics import choose_format, expose
-
-if TYPE_CHECKING:
-    from scalesocket.gateway import Gateway
+from scalesocket.status import SiteView
 
 
-def scrape_blueprint(gateway: "Gateway") -> Blueprint:
-    """The scrape target of one gateway; 404 while `server.metrics` is false."""
+def scrape_blueprint(running: SiteView) -> Blueprint:
+    """The scrape target; 404 while `server.metrics` is false."""
     blueprint = Blueprint("scrape", __name__)
     # One at a time: twenty threads that write texts of a thousand rooms held up everyone's messages for up to 0.1 s.
     turn = anyio.Lock()
 
     @blueprint.get("/metrics")
     async def metrics() -> Response:
-        if not gateway.site.server.metrics:
+        if not running.site.server.metrics:
             raise NotFound
         form = choose_format(",".join(request.headers.getlist("Accept")))
         # The snapshot is taken on the loop, the text of possibly thousands of rooms is written off it.
         async with turn:
-            status = gateway.status()
-            by_room = gateway.site.server.metrics_rooms
+            status = running.status()
+            by_room = running.site.server.metrics_rooms
             text = await anyio.to_thread.run_sync(lambda: expose(status, by_room=by_room, form=form))
         return Response(text, content_type=form.content_type, headers={"Vary": "Accept"})
 

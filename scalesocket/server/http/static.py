@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio.to_thread
 from quart import Blueprint, Response, request
@@ -17,9 +17,7 @@ from scalesocket.config.units import KiB
 from scalesocket.server.http.answers import answer_error
 from scalesocket.server.http.files import FolderWithoutSlash, NotAcceptable, OpenFile, open_file
 from scalesocket.server.http.visitors import Visitors
-
-if TYPE_CHECKING:
-    from scalesocket.gateway import Gateway
+from scalesocket.status import SiteView
 
 CHUNK: Final = 64 * KiB
 """Bytes read at a time; with what the transport holds, the memory one download costs."""
@@ -30,10 +28,10 @@ GRACE: Final = 60.0
 VARY: Final = {"Vary": "Accept-Encoding"}
 
 
-def static_blueprint(gateway: "Gateway") -> Blueprint:
-    """Static files of one gateway's apps; the pages for visitors; else 404, with a hint where a websocket would do."""
+def static_blueprint(running: SiteView) -> Blueprint:
+    """Static files of the apps; the pages for visitors; else 404, with a hint where a websocket would do."""
     blueprint = Blueprint("static", __name__)
-    visitors = Visitors(gateway)
+    visitors = Visitors(running)
 
     @blueprint.get("/")
     @blueprint.get("/<path:_>")
@@ -42,7 +40,7 @@ def static_blueprint(gateway: "Gateway") -> Blueprint:
         raw_path: bytes = request.scope["raw_path"]
         if not raw_path.startswith(b"/"):
             return answer_error(404, "not found")
-        app, rest = find_app(gateway.site, raw_path.decode("latin-1"))
+        app, rest = find_app(running.site, raw_path.decode("latin-1"))
         if app is None:
             return await visitors.answer_front() if raw_path == b"/" else answer_error(404, "not found")
         if app.static is not None:

@@ -5,17 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import islice
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from quart import request
 
 from scalesocket.admission import seen_through_proxies
 from scalesocket.config.model import App
+from scalesocket.status import SiteView
 from scalesocket.wire.authority import parse_authority
 from scalesocket.wire.handshake import Request
-
-if TYPE_CHECKING:
-    from scalesocket.gateway import Gateway
 
 REQUEST: Final = "scalesocket.request"
 """Key in the ASGI scope: the request head as admission sees it."""
@@ -67,40 +65,40 @@ class AppView:
         }
 
 
-def view_app(gateway: "Gateway", app: App, *, shown: int = SHOWN) -> AppView:
+def view_app(running: SiteView, app: App, *, shown: int = SHOWN) -> AppView:
     """What a visitor may see of an app, for the request that is being answered."""
-    path, base = app.mount.rstrip("/") + "/", find_base(gateway)
+    path, base = app.mount.rstrip("/") + "/", find_base(running)
     return AppView(
         name=app.name,
         page=path if app.static is not None else None,
         path=path,
         url=f"http{base}{path}",
         socket=f"ws{base}{path}{ROOM}" if app.has_rooms else None,
-        rooms=view_rooms(gateway, app, shown=shown) if app.has_rooms else None,
+        rooms=view_rooms(running, app, shown=shown) if app.has_rooms else None,
     )
 
 
-def view_apps(gateway: "Gateway") -> Iterator[AppView]:
+def view_apps(running: SiteView) -> Iterator[AppView]:
     """All apps, in the order of the site file, as the front page shows them."""
-    return (view_app(gateway, app, shown=SHOWN_IN_FRONT) for app in gateway.site.apps.values())
+    return (view_app(running, app, shown=SHOWN_IN_FRONT) for app in running.site.apps.values())
 
 
-def view_rooms(gateway: "Gateway", app: App, *, shown: int) -> RoomsView | None:
+def view_rooms(running: SiteView, app: App, *, shown: int) -> RoomsView | None:
     """The open rooms of an app, if the API is open to everyone."""
-    if gateway.site.server.api is not True:
+    if running.site.server.api is not True:
         return None
-    pool = gateway.pools[app.name]
+    pool = running.pools[app.name]
     some = ((name, len(room.clients)) for name, room in islice(pool.rooms.items(), COMPARED))
     fullest = nsmallest(shown, some, key=lambda room: (-room[1], room[0]))
     return RoomsView(number=len(pool.rooms), clients=pool.connections, shown=fullest)
 
 
-def find_base(gateway: "Gateway") -> str:
+def find_base(running: SiteView) -> str:
     """What follows `http` and `ws` in URLs of this server, as the client writes them: `s://play.example`, `://localhost:9000`.
 
     The host is `HOST` where the request names none.
     """
     asked = cast(Mapping[str, Request], request.scope)[REQUEST]
     host = asked.headers.get("host", "")
-    is_secure = seen_through_proxies(asked, gateway.site.server.trusted_proxies).is_secure
+    is_secure = seen_through_proxies(asked, running.site.server.trusted_proxies).is_secure
     return f"{'s' if is_secure else ''}://{host if parse_authority(host) else 'HOST'}"

@@ -1,7 +1,7 @@
 """Answers to visitors of `/` and `/APP/` where a site has no page of its own there: as HTML, text or JSON, by `Accept`."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -12,10 +12,8 @@ from scalesocket.logs import printable
 from scalesocket.server.http.answers import JSON, answer_json
 from scalesocket.server.http.page import POLICY, render_app, render_front
 from scalesocket.server.http.views import AppView, view_app, view_apps
+from scalesocket.status import SiteView
 from scalesocket.wire.accept import choose_named, parse_accept
-
-if TYPE_CHECKING:
-    from scalesocket.gateway import Gateway
 
 HTML: Final = "text/html"
 TEXT: Final = "text/plain"
@@ -23,15 +21,15 @@ VARY: Final = {"Vary": "Accept"}
 
 
 class Visitors:
-    """Answers visitors of one gateway."""
+    """Answers visitors of one site."""
 
-    def __init__(self, gateway: "Gateway") -> None:
-        self._gateway = gateway
+    def __init__(self, running: SiteView) -> None:
+        self._running = running
         self._turn = anyio.Lock()  # one page is written at a time, off the loop: 50 apps take 10 ms
 
     async def answer_front(self) -> Response:
         """The apps of a site without a page at its root; HTML unless something else is asked for."""
-        apps, links = list(view_apps(self._gateway)), links_of(self._gateway.site)
+        apps, links = list(view_apps(self._running)), links_of(self._running.site)
         form = _form(HTML)
         if form == JSON:
             return answer_json([describe(app) for app in apps], headers=VARY)
@@ -39,7 +37,7 @@ class Visitors:
 
     async def answer_app(self, app: App) -> Response:
         """What an app with rooms is, and how to connect to it; text unless something else is asked for, as browsers do."""
-        view, links = view_app(self._gateway, app), links_of(self._gateway.site)
+        view, links = view_app(self._running, app), links_of(self._running.site)
         form = _form(TEXT)
         if form == JSON:
             return answer_json(describe(view), headers=VARY)
