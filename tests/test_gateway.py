@@ -12,8 +12,8 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.config.model import Server, Site
 from scalesocket.errors import ADDRESS_FULL, APP_REMOVED
 from scalesocket.gateway import Admission
+from scalesocket.server.general import Session
 from scalesocket.server.service import Service, open_service
-from scalesocket.server.session import Session
 from scalesocket.wire.handshake import parse_request
 from tests.playing import Playground, program, site_of, until
 from tests.raw import upgrade

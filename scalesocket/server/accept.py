@@ -10,7 +10,7 @@ import structlog
 
 from scalesocket.io.transport import SocketTransport
 from scalesocket.server.bind import BACKLOG
-from scalesocket.server.door import Door, Entrance
+from scalesocket.server.new_connection import Door, Entrance
 
 log = structlog.get_logger("listen")
 

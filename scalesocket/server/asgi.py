@@ -23,14 +23,14 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
-from scalesocket.server.handover import ASKED, PACE, PEER, PROXIED
+from scalesocket.server.general import AsgiMessage, Receive, Send, Session
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.http.views import REQUEST
-from scalesocket.server.no_deflate import decline_deflate
-from scalesocket.server.only_worker import claim_only_worker
-from scalesocket.server.protocols import CUT, install_protocols
-from scalesocket.server.refused_upgrades import end_refused_upgrades
-from scalesocket.server.session import AsgiMessage, Receive, Send, Session
+from scalesocket.server.hypercorn.http2 import CUT, install_protocols
+from scalesocket.server.hypercorn.no_deflate import decline_deflate
+from scalesocket.server.hypercorn.refused_upgrades import end_refused_upgrades
+from scalesocket.server.hypercorn.server import ASKED, PACE, PEER, PROXIED
+from scalesocket.server.single_worker import claim_only_worker
 from scalesocket.wire.authority import parse_authority
 from scalesocket.wire.handshake import Request, as_sent, split_absolute
 

@@ -22,7 +22,7 @@ from scalesocket.config.units import KiB
 from scalesocket.server.accept import Acceptor, PlainAcceptor
 from scalesocket.server.addresses import Address, ListenError, resolve, spread
 from scalesocket.server.bind import bind_all, find_in_the_way, start_listening
-from scalesocket.server.door import Entrance, address_of
+from scalesocket.server.new_connection import Entrance, address_of
 from scalesocket.server.tls import TlsAcceptor, load_tls
 from scalesocket.wire.address import parse_address
 

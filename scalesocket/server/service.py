@@ -13,9 +13,9 @@ from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import Site
 from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.server.asgi import GeneralLane
-from scalesocket.server.door import Entrance
-from scalesocket.server.handover import open_hypercorn
+from scalesocket.server.hypercorn.server import open_hypercorn
 from scalesocket.server.listen import Listeners, open_listeners
+from scalesocket.server.new_connection import Entrance
 
 FAREWELL: Final = 3.0
 """Seconds that closing handshakes have after the last room has ended."""

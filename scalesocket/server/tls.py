@@ -10,7 +10,7 @@ from scalesocket.config.certificates import CertificateError, load_pair
 from scalesocket.config.model import Tls
 from scalesocket.server.accept import Acceptor
 from scalesocket.server.addresses import ListenError
-from scalesocket.server.door import Door, Entrance
+from scalesocket.server.new_connection import Door, Entrance
 
 PROTOCOLS: Final = ["h2", "http/1.1"]
 

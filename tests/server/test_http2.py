@@ -20,9 +20,9 @@ from hypercorn.typing import ConnectionState
 from priority.priority import DeadlockError, DuplicateStreamError, MissingStreamError
 
 from scalesocket.config.model import App
-from scalesocket.server import handover
 from scalesocket.server.asgi import GeneralLane
-from scalesocket.server.protocols import NO_HTTP2, Http2, KnownSettings, RoundRobin
+from scalesocket.server.hypercorn import server as hypercorn_server
+from scalesocket.server.hypercorn.http2 import NO_HTTP2, Http2, KnownSettings, RoundRobin
 from scalesocket.wire.http2 import PREFACE, ErrorCode, FrameType, encode_frame_header, encode_refusal
 from tests.playing import DEADLINE, Playground, keep_alive_connection, open_playground
 from tests.raw import mask_frame
@@ -189,7 +189,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 async def test_a_connection_that_never_asks_for_anything_is_cut(playground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handover, "KEEP_ALIVE", 0.3)
+    monkeypatch.setattr(hypercorn_server, "KEEP_ALIVE", 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", playground.port)
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
 

@@ -10,9 +10,9 @@ import structlog
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from scalesocket.server.http.answers import answer_error
 from scalesocket.server.http.apps import apps_blueprint
 from scalesocket.server.http.health import health_blueprint
+from scalesocket.server.http.responses import answer_error
 from scalesocket.server.http.rooms import rooms_blueprint
 from scalesocket.server.http.scrape import scrape_blueprint
 from scalesocket.server.http.static import static_blueprint

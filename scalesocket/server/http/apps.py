@@ -4,7 +4,7 @@ from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
 from scalesocket.config.model import App
-from scalesocket.server.http.answers import answer_json
+from scalesocket.server.http.responses import answer_json
 from scalesocket.status import AppStatus, SiteView
 
 

@@ -2,7 +2,7 @@
 
 from quart import Blueprint, Response
 
-from scalesocket.server.http.answers import answer_json
+from scalesocket.server.http.responses import answer_json
 from scalesocket.status import SiteView
 
 

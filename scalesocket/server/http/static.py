@@ -14,9 +14,9 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from scalesocket.admission import find_app
 from scalesocket.config.units import KiB
-from scalesocket.server.http.answers import answer_error
 from scalesocket.server.http.files import FolderWithoutSlash, NotAcceptable, OpenFile, open_file
-from scalesocket.server.http.visitors import Visitors
+from scalesocket.server.http.landing import Visitors
+from scalesocket.server.http.responses import answer_error
 from scalesocket.status import SiteView
 
 CHUNK: Final = 64 * KiB

@@ -17,8 +17,8 @@ from scalesocket.config.units import KiB
 from scalesocket.errors import Close
 from scalesocket.gateway import Gateway
 from scalesocket.io.poller import Poller
-from scalesocket.server.handover import Hypercorn
-from scalesocket.server.socket import CLOSE_TIMEOUT, Socket
+from scalesocket.server.express import CLOSE_TIMEOUT, Socket
+from scalesocket.server.hypercorn.server import Hypercorn
 from scalesocket.wire.deflate import answer_offers
 from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, starts_proxy_header
 from scalesocket.wire.frames import Opcode, encode_frame

@@ -11,7 +11,7 @@ from scalesocket.config.units import KiB
 from scalesocket.edge.client import Client, Hold
 from scalesocket.errors import TOO_SLOW, Close, CloseCode
 from scalesocket.gateway import Admission
-from scalesocket.server.queued import count_queued
+from scalesocket.server.kernel import count_queued
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.deflate import inflate
 from scalesocket.wire.frames import Event, FrameReader, Opcode, encode_frame

@@ -9,8 +9,8 @@ from quart import Response, request
 
 from scalesocket.config.model import App, Site
 from scalesocket.logs import printable
-from scalesocket.server.http.answers import JSON, answer_json
 from scalesocket.server.http.page import POLICY, render_app, render_front
+from scalesocket.server.http.responses import JSON, answer_json
 from scalesocket.server.http.views import AppView, view_app, view_apps
 from scalesocket.status import SiteView
 from scalesocket.wire.accept import choose_named, parse_accept

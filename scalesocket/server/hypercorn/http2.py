@@ -28,8 +28,8 @@ from scalesocket.admission import is_trusted
 from scalesocket.config.model import Server
 from scalesocket.config.units import KiB
 from scalesocket.gateway import Gateway
-from scalesocket.server.idle import stop_idling
-from scalesocket.server.outgoing_stream import OutgoingStream, is_control_frame
+from scalesocket.server.hypercorn.idle import stop_idling
+from scalesocket.server.hypercorn.outgoing_stream import OutgoingStream, is_control_frame
 from scalesocket.wire.address import is_loopback
 from scalesocket.wire.http2 import ErrorCode, Http2Error, Inflow, encode_refusal
 

@@ -25,11 +25,11 @@ from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import App
 from scalesocket.config.units import KiB
 from scalesocket.io.transport import SocketTransport
-from scalesocket.server.idle import IdleEnd
-from scalesocket.server.no_deflate import decline_deflate
-from scalesocket.server.protocols import CUT, install_protocols
-from scalesocket.server.queued import count_queued
-from scalesocket.server.refused_upgrades import end_refused_upgrades
+from scalesocket.server.hypercorn.http2 import CUT, install_protocols
+from scalesocket.server.hypercorn.idle import IdleEnd
+from scalesocket.server.hypercorn.no_deflate import decline_deflate
+from scalesocket.server.hypercorn.refused_upgrades import end_refused_upgrades
+from scalesocket.server.kernel import count_queued
 from scalesocket.status import SiteView
 
 log = structlog.get_logger("http")

@@ -10,9 +10,9 @@ from urllib.parse import quote
 import pytest
 
 from scalesocket.config.model import App
+from scalesocket.server.http.landing import format_app
 from scalesocket.server.http.page import render_app, render_front
 from scalesocket.server.http.views import AppView, RoomsView
-from scalesocket.server.http.visitors import format_app
 from tests.server.general import General, make_site, open_general
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from websockets import ConnectionClosed
 
 from scalesocket.config.model import App
 from scalesocket.errors import ROOM_RESTARTED
-from scalesocket.server.session import Session
+from scalesocket.server.general import Session
 from tests.playing import DEADLINE, keep_alive_connection, open_playground, program, site_of, until
 from tests.raw import FIN, PING, TEXT
 from tests.server.general import General, make_site, open_general

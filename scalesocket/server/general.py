@@ -134,7 +134,7 @@ class Session(Client):
         self._scope.cancel()
 
     def ping(self) -> None:
-        """Do nothing but take the pong for granted: ASGI has neither. The server pings by itself (`handover.py`)."""
+        """Do nothing but take the pong for granted: ASGI has neither. The server pings by itself (`hypercorn/server.py`)."""
         self.heard_at = max(self.heard_at, self.pinged_at)
 
     def apply(self, app: App) -> None:
