@@ -40,6 +40,7 @@ from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
 from scalesocket.edge.client import Client
 from scalesocket.errors import ADDRESS_FULL, APP_REMOVED, INTERNAL_ERROR, ROOM_RESTARTED, SERVER_FULL, SHUTTING_DOWN, Close
+from scalesocket.io.poller import Poller
 from scalesocket.rooms.faults import contained
 from scalesocket.rooms.life import OpenBackend
 from scalesocket.rooms.pool import RoomPool
@@ -366,12 +367,12 @@ class Gateway:
 
 
 @asynccontextmanager
-async def open_gateway(site: Site, *, spawner: Spawner) -> AsyncIterator[Gateway]:
+async def open_gateway(site: Site, *, spawner: Spawner, poller: Poller) -> AsyncIterator[Gateway]:
     """Run a site until the block ends; rooms that are left then are stopped without waiting for their clients.
 
-    `spawner` has been started and is closed by its owner, after the block.
+    `spawner` was started; `poller` watches the pipes of backends. Their owner closes both after the block.
     """
-    spawner.attach(asyncio.get_running_loop())
+    spawner.attach(poller)
     ports = Ports()
 
     async def open_room_backend(app: App, env: Mapping[str, str], room: str, receiver: Receiver) -> Backend:

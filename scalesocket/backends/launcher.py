@@ -1,7 +1,7 @@
 """The gateway's side of the spawner: asks it for children, hears of their ends, and replaces it should it die.
 
 `Spawner.start` runs before the event loop and before the gateway raises its own limit of open files; `attach` gives it
-the loop. It starts no tasks: everything happens in callbacks of the loop.
+the loop and its poller. It starts no tasks: everything happens in callbacks of the loop.
 
 The gateway is a child subreaper, so when the spawner dies its children become the gateway's own. They run on as `Orphans`,
 and the new spawner is told of them only to kill them with the gateway.
@@ -95,7 +95,7 @@ class Spawner:
 
     @property
     def poller(self) -> Poller:
-        """What watches the pipes of children, and may watch other descriptors of this loop; there once it is attached."""
+        """The poller given to `attach`."""
         assert self._poller is not None
         return self._poller
 
@@ -133,12 +133,12 @@ class Spawner:
         self._link.setblocking(False)
         self._note_guardian(marshal.loads(ready)["guardian"])
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve from this loop, to which all further calls belong."""
-        self._loop = loop
-        self._poller = Poller(loop)
-        self._orphans = Orphans(loop, self._forget)
-        self._started_at = loop.time()
+    def attach(self, poller: Poller) -> None:
+        """Serve from the event loop of `poller`, which all further calls must come from; it watches the pipes of children."""
+        self._poller = poller
+        self._loop = poller.loop
+        self._orphans = Orphans(self._loop, self._forget)
+        self._started_at = self._loop.time()
         self._watch()
 
     async def spawn(self, request: SpawnRequest) -> Child:
@@ -176,8 +176,6 @@ class Spawner:
             child.is_released = True
             child.note_exit(-signal.SIGKILL)
             self._forget(child)
-        if self._poller is not None:
-            self._poller.close()
 
     def _launch(self) -> None:
         """Start the process. This is a vfork, so the size of the gateway does not matter."""

@@ -26,9 +26,9 @@ class Poller:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch for `loop`, until `close`."""
+        self.loop = loop
         self.turn = 0
         """Another number in each turn of the loop in which something came; what is written first in a turn need not wait."""
-        self._loop = loop
         self._set = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._writers: dict[int, Callable[[], None]] = {}
@@ -74,8 +74,8 @@ class Poller:
         """Watch nothing any more."""
         if self._set.closed:
             return
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self._set.fileno())
+        if not self.loop.is_closed():
+            self.loop.remove_reader(self._set.fileno())
         self._set.close()
         self._readers.clear()
         self._writers.clear()
@@ -97,4 +97,4 @@ class Poller:
                 if event != _IN and fd in writers:
                     writers[fd]()
             except Exception as error:
-                self._loop.call_exception_handler({"message": f"error in a callback for descriptor {fd}", "exception": error})
+                self.loop.call_exception_handler({"message": f"error in a callback for descriptor {fd}", "exception": error})

@@ -6,6 +6,7 @@ HTTP goes to the Quart app, websockets (HTTP/1.1 after a first request on the co
     hypercorn 'scalesocket.server.asgi:create_app("site.toml")'
 """
 
+import asyncio
 import re
 from collections.abc import MutableMapping
 from contextlib import closing
@@ -23,6 +24,7 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
+from scalesocket.io.poller import Poller
 from scalesocket.server.general import AsgiMessage, Receive, Send, Session
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.http.views import REQUEST
@@ -81,10 +83,17 @@ class SiteApp:
         await receive()  # lifespan.startup
         phase, failure = "startup", ""
         try:
-            with claim_only_worker(self._path), closing(Spawner()) as spawner:
+            with (
+                claim_only_worker(self._path),
+                closing(Spawner()) as spawner,
+                closing(Poller(asyncio.get_running_loop())) as poller,
+            ):
                 site = load_site(self._path)
                 spawner.start()
-                async with open_gateway(site, spawner=spawner) as gateway, anyio.create_task_group() as tasks:
+                async with (
+                    open_gateway(site, spawner=spawner, poller=poller) as gateway,
+                    anyio.create_task_group() as tasks,
+                ):
                     self._lane = GeneralLane(gateway, tasks)
                     phase = "shutdown"
                     await send({"type": "lifespan.startup.complete"})

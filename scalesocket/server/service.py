@@ -1,7 +1,8 @@
 """The service: the gateway and everything in front of it, without the process around it."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -12,6 +13,7 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import Site
 from scalesocket.gateway import Gateway, open_gateway
+from scalesocket.io.poller import Poller
 from scalesocket.server.asgi import GeneralLane
 from scalesocket.server.hypercorn.server import open_hypercorn
 from scalesocket.server.listen import Listeners, open_listeners
@@ -46,11 +48,12 @@ class Service:
 async def open_service(site: Site, *, spawner: Spawner) -> AsyncIterator[Service]:
     """Listen and serve until the block ends. `spawner` was started, and outlives this. Raises ListenError."""
     async with AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(open_gateway(site, spawner=spawner))
+        poller = stack.enter_context(closing(Poller(asyncio.get_running_loop())))
+        gateway = await stack.enter_async_context(open_gateway(site, spawner=spawner, poller=poller))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         hypercorn = await stack.enter_async_context(open_hypercorn(cast(ASGIFramework, GeneralLane(gateway, tasks)), gateway))
-        entrance = Entrance(gateway, hypercorn, spawner.poller)
+        entrance = Entrance(gateway, hypercorn, poller)
         stack.callback(entrance.close)
         listeners = await stack.enter_async_context(open_listeners(site.server, entrance))
         yield Service(gateway, entrance, listeners)

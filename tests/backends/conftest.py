@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 
 import pytest
 import structlog
 
 from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
+from scalesocket.io.poller import Poller
 from tests.backends.lobby import Opener, adopted, all_children, children, open_fds
 
 
@@ -35,11 +37,17 @@ async def loop(anyio_backend: object) -> asyncio.AbstractEventLoop:
 
 
 @pytest.fixture
-async def spawner(loop: asyncio.AbstractEventLoop) -> AsyncIterator[Spawner]:
+async def poller(loop: asyncio.AbstractEventLoop) -> AsyncIterator[Poller]:
+    with closing(Poller(loop)) as poller:
+        yield poller
+
+
+@pytest.fixture
+async def spawner(poller: Poller) -> AsyncIterator[Spawner]:
     before = open_fds()
     spawner = Spawner()
     spawner.start()
-    spawner.attach(loop)
+    spawner.attach(poller)
     yield spawner
     left = spawner.groups
     spawner.close()

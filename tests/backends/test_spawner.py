@@ -25,6 +25,7 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.spawner_stderr import SpawnerStderr
 from scalesocket.backends.starts import Start, Starts
 from scalesocket.errors import BackendError, SpawnerError
+from scalesocket.io.poller import Poller
 from tests.backends.lobby import (
     PROGRAMS,
     Opener,
@@ -759,14 +760,14 @@ def test_a_spawner_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_fault_of_the_spawner_is_one_event_of_the_log(
-    loop: asyncio.AbstractEventLoop, logged: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+    poller: Poller, logged: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never a write to the log itself, whose reader may have stalled."""
     spawner, pipe2 = Spawner(), os.pipe2
     with monkeypatch.context() as patch:
         patch.setattr(os, "pipe2", lambda flags: pipe2(flags | os.O_DIRECT))  # each write is a read of its own
         spawner.start()
-    spawner.attach(loop)
+    spawner.attach(poller)
 
     with pytest.raises(SpawnerError, match="TypeError"):
         await spawner.spawn(SpawnRequest(argv=cast("tuple[str, ...]", (1,)), env={}, cwd="/"))
@@ -795,12 +796,12 @@ async def test_a_traceback_that_is_written_line_by_line_is_one_event(logged: lis
 
 
 async def test_children_get_the_limit_of_open_files_from_before_it_was_raised(
-    loop: asyncio.AbstractEventLoop, open_room: Opener, spawner: Spawner
+    poller: Poller, open_room: Opener, spawner: Spawner
 ) -> None:
     other = Spawner()
     with open_file_limit(300):
         other.start()
-    other.attach(loop)
+    other.attach(poller)
     request = SpawnRequest(argv=("sh", "-c", "ulimit -n"), env={"PATH": os.environ["PATH"]}, cwd="/")
 
     for _ in range(2):
@@ -819,7 +820,7 @@ async def test_children_get_the_limit_of_open_files_from_before_it_was_raised(
     other.close()
 
 
-async def test_what_the_gateway_ignores_its_children_do_not(loop: asyncio.AbstractEventLoop) -> None:
+async def test_what_the_gateway_ignores_its_children_do_not(poller: Poller) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     spawner = Spawner()
@@ -828,7 +829,7 @@ async def test_what_the_gateway_ignores_its_children_do_not(loop: asyncio.Abstra
     finally:
         signal.signal(signal.SIGHUP, before)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    spawner.attach(loop)
+    spawner.attach(poller)
 
     child = await spawner.spawn(SpawnRequest(argv=program("state"), env={}, cwd="/"))
     await child.wait_exit()
@@ -841,10 +842,10 @@ async def test_what_the_gateway_ignores_its_children_do_not(loop: asyncio.Abstra
     spawner.close()
 
 
-async def test_closing_kills_what_is_left(loop: asyncio.AbstractEventLoop) -> None:
+async def test_closing_kills_what_is_left(poller: Poller) -> None:
     spawner = Spawner()
     spawner.start()
-    spawner.attach(loop)
+    spawner.attach(poller)
     child = await spawner.spawn(SpawnRequest(argv=("sleep", "60"), env={"PATH": os.environ["PATH"]}, cwd="/"))
     adopted = await spawner.spawn(SpawnRequest(argv=("sleep", "60"), env={"PATH": os.environ["PATH"]}, cwd="/"))
     await kill_spawner(spawner)

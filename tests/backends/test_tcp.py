@@ -19,6 +19,7 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
 from scalesocket.config.values import Endpoint, PortRange
 from scalesocket.errors import BackendError
+from scalesocket.io.poller import Poller
 from tests.backends.lobby import Opener, Room, children, open_file_limit, program, until
 
 pytestmark = pytest.mark.anyio
@@ -158,9 +159,9 @@ async def test_a_target_stands_still_while_reading_is_paused(listen: Listen, ope
     await room.stop()
 
 
-async def test_what_a_target_says_at_once_waits_for_its_room(listen: Listen, spawner: Spawner) -> None:
+async def test_what_a_target_says_at_once_waits_for_its_room(listen: Listen, poller: Poller) -> None:
     room = Room()
-    connection = await connect_tcp("127.0.0.1", int(await listen()), room, spawner.poller)
+    connection = await connect_tcp("127.0.0.1", int(await listen()), room, poller)
     await asyncio.sleep(0.1)
     assert bytes(room.heard) == b""
 

@@ -19,6 +19,7 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
 from scalesocket.config.model import App
+from scalesocket.io.poller import Poller
 
 
 class Room:
@@ -38,7 +39,7 @@ class Room:
 
 async def main(spawner: Spawner) -> None:
     loop = asyncio.get_running_loop()
-    spawner.attach(loop)
+    spawner.attach(Poller(loop))
     print(spawner.pid, flush=True)
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
