@@ -23,10 +23,10 @@ class Hold(IntFlag):
     """The backend is behind, or not there yet."""
     RATE = 2
     """The client sent more than its `rate`."""
-    TURN = 4
-    """The client sent so much at once that others come first."""
-    GONE = 8
-    """There is nothing to read from any more."""
+    YIELD = 4
+    """The client sent a lot at once; other clients are served before the rest is read, in a later event-loop iteration."""
+    DISCONNECTED = 8
+    """The connection is gone."""
 
 
 class Client(ABC):
@@ -39,16 +39,16 @@ class Client(ABC):
 
     __slots__ = (
         "allowance",
-        "excused_at",
-        "heard_at",
         "held",
         "id",
         "is_congested",
+        "last_message_at",
+        "last_ping_at",
+        "last_received_at",
         "peer",
-        "pinged_at",
+        "pong_excused_at",
         "query",
         "room",
-        "said_at",
         "throttle",
         "write",
     )
@@ -63,13 +63,13 @@ class Client(ABC):
     """True from `room.congested` to `room.drained`; then `unsent` decides whether the client is too slow."""
     allowance: int
     """Unsent bytes forgiven on top of `send_buffer`: a long history was replayed and is still on its way."""
-    heard_at: float
+    last_received_at: float
     """When any byte last came from the peer, in the loop's time."""
-    said_at: float
+    last_message_at: float
     """When the last message came (control frames do not count), for `client_idle_timeout`."""
-    pinged_at: float
+    last_ping_at: float
     """When the last ping was sent, in the loop's time."""
-    excused_at: float
+    pong_excused_at: float
     """When a late pong was last no fault of the peer: what it sends was not read, or what it was sent had not left."""
     held: Hold
     """Why reading is paused; 0 while it is not."""
@@ -85,7 +85,7 @@ class Client(ABC):
         self.query = request.query
         self.is_congested = False
         self.allowance = 0
-        self.heard_at = self.said_at = self.pinged_at = self.excused_at = now
+        self.last_received_at = self.last_message_at = self.last_ping_at = self.pong_excused_at = now
         self.held = Hold(0)
         self.throttle = None
         self.write = None

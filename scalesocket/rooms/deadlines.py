@@ -132,18 +132,18 @@ class Deadlines:
 
 def judge(client: Client, app: App, now: float) -> Close | None:
     """Say why a client is to be closed, if it said nothing or answered no ping for too long; ping it if it is time to."""
-    is_unanswered = client.pinged_at > client.heard_at
+    is_unanswered = client.last_ping_at > client.last_received_at
     if client.held:
-        client.said_at = client.excused_at = now
+        client.last_message_at = client.pong_excused_at = now
     elif is_unanswered and client.unsent:
-        client.excused_at = now
-    if app.client_idle_timeout is not None and now - client.said_at >= app.client_idle_timeout:
+        client.pong_excused_at = now
+    if app.client_idle_timeout is not None and now - client.last_message_at >= app.client_idle_timeout:
         return CLIENT_IDLE
-    if is_unanswered and client.excused_at != now:
-        if now - max(client.pinged_at, client.excused_at) >= app.ping_timeout:
+    if is_unanswered and client.pong_excused_at != now:
+        if now - max(client.last_ping_at, client.pong_excused_at) >= app.ping_timeout:
             return PONG_MISSING
-    elif now - max(client.heard_at, client.pinged_at) >= app.ping_interval * (1 - JITTER * (client.id * GOLDEN % 1)):
+    elif now - max(client.last_received_at, client.last_ping_at) >= app.ping_interval * (1 - JITTER * (client.id * GOLDEN % 1)):
         # Also when the last ping is unanswered: a vanished peer that is not read shows only in what is sent.
-        client.pinged_at = now
+        client.last_ping_at = now
         client.ping()
     return None

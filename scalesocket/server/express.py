@@ -60,7 +60,7 @@ class Socket(Client, asyncio.Protocol):
             inflate=inflate if is_deflated else None,
         )
         if app.rate is not None:
-            self.limit_rate(app.rate, self.heard_at)
+            self.limit_rate(app.rate, self.last_received_at)
         if not is_deflated:
             self.write = transport.write
         self._limit_buffer(app)
@@ -77,20 +77,20 @@ class Socket(Client, asyncio.Protocol):
     def data_received(self, chunk: bytes) -> None:
         """Read frames."""
         now = self._loop.time()
-        self.heard_at = now
+        self.last_received_at = now
         reader = self._reader
         if reader.failure is not None:
             return  # only read on so that our close frame is not lost to a reset
         events = reader.feed(chunk)
         if reader.has_more or len(chunk) > LARGE_READ:
             # Behind TLS libuv would read one peer up to 32 times in a row: a flood may not keep everyone else waiting.
-            self.hold(Hold.TURN)
-            self._loop.call_soon(self.release, Hold.TURN)
+            self.hold(Hold.YIELD)
+            self._loop.call_soon(self.release, Hold.YIELD)
         if reader.has_control or reader.failure is not None or self._is_closing:
             self._handle(events, now)
         elif events:
             if self.throttle is None:  # nearly always
-                self.said_at = now
+                self.last_message_at = now
                 self.room.from_client(self, events)
             else:
                 self._said(events, now)
@@ -120,7 +120,7 @@ class Socket(Client, asyncio.Protocol):
         """Leave the room once it has heard all that was read; the peer is gone, or the closing handshake is done."""
         is_heard_out = self._is_closing or not self._reader.has_more
         self._send_no_more()
-        self.hold(Hold.GONE)
+        self.hold(Hold.DISCONNECTED)
         if self._timer is not None:
             self._timer.cancel()
         if self.throttle is not None:
@@ -229,7 +229,7 @@ class Socket(Client, asyncio.Protocol):
         self._on_lost(self._transport)
 
     def _said(self, messages: list[Event], now: float) -> None:
-        self.said_at = now
+        self.last_message_at = now
         self.room.from_client(self, messages)
         if self.throttle is not None and not self._is_closing:
             self.throttle.spend(len(messages), sum(len(payload) for _, payload in messages), now)

@@ -135,7 +135,7 @@ class Session(Client):
 
     def ping(self) -> None:
         """Do nothing but take the pong for granted: ASGI has neither. The server pings by itself (`hypercorn/server.py`)."""
-        self.heard_at = max(self.heard_at, self.pinged_at)
+        self.last_received_at = max(self.last_received_at, self.last_ping_at)
 
     def apply(self, app: App) -> None:
         """Take on live changes."""
@@ -200,7 +200,7 @@ class Session(Client):
 
     def _hear(self, event: AsgiMessage) -> None:
         """Check one message and pass it on."""
-        now = self.heard_at = self.said_at = self._loop.time()
+        now = self.last_received_at = self.last_message_at = self._loop.time()
         text: str | None = event.get("text")
         opcode, payload = (Opcode.BINARY, event["bytes"]) if text is None else (Opcode.TEXT, text.encode())
         if len(payload) > self._app.max_message:

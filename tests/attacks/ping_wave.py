@@ -56,7 +56,7 @@ async def measure(clients: int, seconds: float) -> None:
             now = asyncio.get_running_loop().time()
             for room in service.gateway.pools["quiet"].all_rooms:
                 for client in room.clients.values():
-                    client.heard_at = client.pinged_at = client.said_at = now
+                    client.last_received_at = client.last_ping_at = client.last_message_at = now
             favour_loop()
             iterations = await time_iterations(seconds)
             left = service.gateway.connections

@@ -29,7 +29,7 @@ def test_pings_of_clients_that_joined_together_are_spread_over_time() -> None:
 
         await asyncio.sleep(10.1)
 
-        late = sorted(client.pinged_at - began for client in clients)
+        late = sorted(client.last_ping_at - began for client in clients)
         assert all(client.pings == 1 for client in clients)
         assert late[0] >= 10 * (1 - JITTER) - 0.1
         assert late[-1] <= 10.1 + 1.0
@@ -46,8 +46,8 @@ def test_a_ping_never_comes_later_than_the_interval_and_one_check() -> None:
             await asyncio.sleep(0.05)
             now = asyncio.get_running_loop().time()
             for client in clients:
-                assert now - max(client.heard_at, client.pinged_at) <= 1.0 + 0.25 + 0.06
-                client.heard_at = now if client.pinged_at > client.heard_at else client.heard_at
+                assert now - max(client.last_received_at, client.last_ping_at) <= 1.0 + 0.25 + 0.06
+                client.last_received_at = now if client.last_ping_at > client.last_received_at else client.last_received_at
 
     play(scene, ping_interval=1.0, ping_timeout=1.0)
 
@@ -128,7 +128,7 @@ def test_an_edit_to_a_shorter_deadline_is_noticed_within_a_second() -> None:
         client = await stage.joined()
         game = stage.gateway.site.apps["game"]
         await asyncio.sleep(100.0)
-        client.said_at = asyncio.get_running_loop().time()
+        client.last_message_at = asyncio.get_running_loop().time()
 
         stage.gateway.apply(Site(apps={"game": game.model_copy(update={"client_idle_timeout": 0.5})}))
         await asyncio.sleep(1.8)
@@ -178,7 +178,7 @@ def test_a_standstill_in_the_middle_of_a_sweep_costs_no_client_its_connection(mo
         clock[0] += 60.0  # as if the process had been stopped, while all pongs came
         await asyncio.sleep(0.001)
         for client in clients:  # which are read now
-            client.heard_at = loop.time()
+            client.last_received_at = loop.time()
 
         await asyncio.sleep(2.0)
         assert [client.closed for client in clients] == [None] * len(clients)
