@@ -67,6 +67,15 @@ SERVER_FULL: Final = Close(CloseCode.TRY_LATER, "the server is full")
 TOO_MANY_ROOMS: Final = Close(CloseCode.TRY_LATER, "the app has no place for another room")
 INTERNAL_ERROR: Final = Close(CloseCode.BACKEND_FAILED, "internal error")
 ONESHOT_TAKEN: Final = Close(CloseCode.TRY_LATER, "the room takes one client, once")
+BINARY_IS_NO_TEXT: Final = Close(CloseCode.INVALID_DATA, "a binary message is not UTF-8, and this app takes text")
+
+PEER_FAULTS: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
+"""Codes after which the connection is closed without waiting for the peer's close frame: it broke the protocol already."""
+
+
+def message_too_big(limit: int) -> Close:
+    """How a client is closed whose message is longer than `limit`, its `max_message` in bytes."""
+    return Close(CloseCode.TOO_BIG, f"the message is longer than max_message ({limit} bytes)")
 
 
 class ScalesocketError(Exception):

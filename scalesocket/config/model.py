@@ -362,6 +362,11 @@ class App(Table):
         """Whether it has a target for rooms; False for an app that is pages alone."""
         return self.command is not None or self.tcp is not None or self.unix is not None
 
+    @property
+    def takes_binary(self) -> bool:
+        """Whether a client's binary messages reach the backend as binary; else they must be UTF-8 and count as text."""
+        return self.binary or self.routing.client is Routing.GWSOCKET
+
     @field_validator("join_message", "leave_message")
     @classmethod
     def _empty_is_none(cls, message: str | None) -> str | None:

@@ -9,21 +9,16 @@ from typing import Final
 from scalesocket.config.model import App
 from scalesocket.config.units import KiB
 from scalesocket.edge.client import Client, Hold
-from scalesocket.errors import TOO_SLOW, Close, CloseCode
+from scalesocket.edge.limits import CLOSE_TIMEOUT, find_high_water
+from scalesocket.errors import PEER_FAULTS, TOO_SLOW, Close
 from scalesocket.gateway import Admission
 from scalesocket.server.kernel import count_queued
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.deflate import inflate
 from scalesocket.wire.frames import Event, FrameReader, Opcode, encode_frame
 
-HIGH_WATER: Final = 256 * KiB
-"""Unsent bytes from which a client counts as congested; less where its `send_buffer` is less."""
 LARGE_READ: Final = 64 * KiB
 """Bytes of one read past which a client waits for the others' turn; our own transport reads no more, once in a turn."""
-CLOSE_TIMEOUT: Final = 2.0
-"""Seconds a peer has to answer our close frame, from when it left; then the connection is cut."""
-AT_ONCE: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
-"""Closes that do not wait for the peer's answer: it broke the protocol already."""
 
 TCP_INFO_SIZE: Final = 128
 BYTES_ACKED: Final = slice(120, 128)
@@ -56,7 +51,7 @@ class Socket(Client, asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._reader = FrameReader(
             max_message=app.max_message,
-            binary_as_text=not (app.binary or app.routing.client == "gwsocket"),
+            binary_as_text=not app.takes_binary,
             inflate=inflate if is_deflated else None,
         )
         if app.rate is not None:
@@ -147,7 +142,7 @@ class Socket(Client, asyncio.Protocol):
             self.held = Hold(0)
             self.resume_reading()  # to see the answer
         self._cut_later()
-        if close.code in AT_ONCE:
+        if close.code in PEER_FAULTS:
             self._end()
 
     def abort(self) -> None:
@@ -313,5 +308,5 @@ class Socket(Client, asyncio.Protocol):
         self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._cut, self.delivered, deadline)
 
     def _limit_buffer(self, app: App) -> None:
-        high = min(HIGH_WATER, app.send_buffer)
+        high = find_high_water(app)
         self._transport.set_write_buffer_limits(high=high, low=high // 4)

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import anyio
 
-from scalesocket.config.model import App, Routing
-from scalesocket.config.units import KiB
+from scalesocket.config.model import App
 from scalesocket.edge.client import Client, Hold
-from scalesocket.errors import SHUTTING_DOWN, Close, CloseCode
+from scalesocket.edge.limits import CLOSE_TIMEOUT, find_high_water
+from scalesocket.errors import BINARY_IS_NO_TEXT, PEER_FAULTS, SHUTTING_DOWN, Close, message_too_big
 from scalesocket.gateway import Admission
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.frames import Opcode
@@ -24,24 +24,15 @@ AsgiMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[AsgiMessage]]
 Send = Callable[[AsgiMessage], Awaitable[None]]
 
-HIGH_WATER: Final = 256 * KiB
-"""Unsent bytes above which the room is told that this client is congested; less if `send_buffer` is."""
 FRAME_HEADER: Final = 4
 """Bytes counted for each message beside its payload, so that empty ones, too, are bounded: its frame's header, for most."""
 MESSAGES_A_TURN: Final = 64
 """Messages sent before others have their turn: nothing else would interrupt a crowd that the server takes at once."""
-CLOSE_TIMEOUT: Final = 2.0
-"""Seconds the peer has to answer our close frame."""
 FAULT_TIMEOUT: Final = 0.25
 """The same after a fault of the peer: only so long that what it still sends does not reset the connection before it could
 read why (RFC 9293 3.10.4)."""
 FAREWELL_TIMEOUT: Final = 1.0
 """Seconds to say 1001 when the server around us ends before the gateway did."""
-
-TOO_BIG: Final = Close(CloseCode.TOO_BIG, "a message is longer than max_message")
-NOT_TEXT: Final = Close(CloseCode.INVALID_DATA, "a binary message is not UTF-8, and this app takes text")
-FAULTS: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
-"""Closes that hardly wait for the peer's answer: it broke the rules already."""
 
 
 class Session(Client):
@@ -114,7 +105,7 @@ class Session(Client):
         self._queue.append(batch)
         self._unsent += sum(map(len, batch.payloads)) + FRAME_HEADER * len(batch.payloads)
         self._wake.set()
-        if not self.is_congested and self._unsent > self._high_water():
+        if not self.is_congested and self._unsent > find_high_water(self._app):
             self.room.congested(self)
 
     def close(self, close: Close) -> None:
@@ -122,7 +113,7 @@ class Session(Client):
         if self._close is not None:
             return
         self._close = close
-        if close.code in FAULTS:
+        if close.code in PEER_FAULTS:
             self._queue.clear()
         self._scope.deadline = anyio.current_time() + self._app.stall_timeout
         self.held = Hold(0)
@@ -183,7 +174,7 @@ class Session(Client):
                 if not sent % MESSAGES_A_TURN:
                     await asyncio.sleep(0)
         await self._send(close_message(self._close))
-        wait = FAULT_TIMEOUT if self._close.code in FAULTS else CLOSE_TIMEOUT
+        wait = FAULT_TIMEOUT if self._close.code in PEER_FAULTS else CLOSE_TIMEOUT
         self._scope.deadline = anyio.current_time() + wait
 
     async def _read(self) -> None:
@@ -204,11 +195,11 @@ class Session(Client):
         text: str | None = event.get("text")
         opcode, payload = (Opcode.BINARY, event["bytes"]) if text is None else (Opcode.TEXT, text.encode())
         if len(payload) > self._app.max_message:
-            self.room.expel(self, TOO_BIG)
+            self.room.expel(self, message_too_big(self._app.max_message))
             return
-        if opcode is Opcode.BINARY and not takes_binary(self._app):
+        if opcode is Opcode.BINARY and not self._app.takes_binary:
             if not is_utf8(payload):
-                self.room.expel(self, NOT_TEXT)
+                self.room.expel(self, BINARY_IS_NO_TEXT)
                 return
             opcode = Opcode.TEXT
         self.room.from_client(self, [(opcode, payload)])
@@ -218,11 +209,8 @@ class Session(Client):
     def _took(self, size: int) -> None:
         """Note that the server took so many bytes."""
         self._unsent -= size
-        if self.is_congested and self._unsent <= self._high_water() // 4:
+        if self.is_congested and self._unsent <= find_high_water(self._app) // 4:
             self.room.drained(self)
-
-    def _high_water(self) -> int:
-        return min(HIGH_WATER, self._app.send_buffer)
 
     async def _say_farewell(self) -> None:
         """Close with 1001, not with the 1011 a server says for an app that returns: it is ending, and we with it."""
@@ -242,11 +230,6 @@ def message_of(payload: bytes, opcode: Opcode) -> AsgiMessage:
 def close_message(close: Close) -> AsgiMessage:
     """A close frame, as ASGI says it."""
     return {"type": "websocket.close", "code": int(close.code), "reason": close.payload()[2:].decode()}
-
-
-def takes_binary(app: App) -> bool:
-    """Whether binary messages stay binary on their way to the backend."""
-    return app.binary or app.routing.client is Routing.GWSOCKET
 
 
 def is_utf8(payload: bytes) -> bool:

@@ -14,10 +14,11 @@ import structlog
 from scalesocket.admission import Refusal, is_trusted
 from scalesocket.cleanup import logged_faults
 from scalesocket.config.units import KiB
+from scalesocket.edge.limits import CLOSE_TIMEOUT
 from scalesocket.errors import Close
 from scalesocket.gateway import Gateway
 from scalesocket.io.poller import Poller
-from scalesocket.server.express import CLOSE_TIMEOUT, Socket
+from scalesocket.server.express import Socket
 from scalesocket.server.hypercorn.server import Hypercorn
 from scalesocket.wire.deflate import answer_offers
 from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, starts_proxy_header

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Final, Protocol
 
-from scalesocket.errors import Close, CloseCode
+from scalesocket.errors import Close, CloseCode, message_too_big
 
 
 class Opcode(IntEnum):
@@ -301,7 +301,7 @@ class FrameReader:
             raise self._too_big()
 
     def _too_big(self) -> _Violation:
-        return _Violation(CloseCode.TOO_BIG, f"the message is longer than max_message ({self.max_message} bytes)")
+        return _Violation(CloseCode.TOO_BIG, message_too_big(self.max_message).reason)
 
     def _undo_deflate(self, payload: bytes) -> bytes:
         assert self._inflate is not None

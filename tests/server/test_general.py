@@ -78,7 +78,7 @@ async def test_a_message_longer_than_the_apps_limit_closes_with_1009() -> None:
         await ann.say("x" * 1001)
         await bob.say("ü" * 501)
 
-        assert (await ann.wait_closed())[0] == 1009
+        assert await ann.wait_closed() == (1009, "the message is longer than max_message (1000 bytes)")
         assert (await bob.wait_closed())[0] == 1009
 
 
