@@ -11,10 +11,10 @@ from typing import Final, cast
 import anyio
 
 from scalesocket.backends.backend import Exit, Receiver
-from scalesocket.backends.pipes import HIGH_WATER, LOW_WATER, count_unread
 from scalesocket.backends.ports import LOOPBACK
 from scalesocket.backends.process import is_over
 from scalesocket.errors import BackendError
+from scalesocket.io.pipes import HIGH_WATER, LOW_WATER, count_unread
 from scalesocket.io.poller import Poller
 
 FIRST_PAUSE: Final = 0.005

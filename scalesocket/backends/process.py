@@ -12,7 +12,7 @@ import structlog
 
 from scalesocket.backends.backend import Exit
 from scalesocket.backends.child import Child
-from scalesocket.backends.pipes import InputPipe, OutputPipe
+from scalesocket.io.pipes import PipeReader, PipeWriter
 
 GRACE: Final = 0.5
 """Seconds a process has, after its input ended, to go by itself before it is sent the stop signal."""
@@ -95,14 +95,14 @@ class LineLog:
 class Process:
     """A child with its three pipes; to be stopped, or killed, exactly once."""
 
-    def __init__(self, child: Child, stdin: InputPipe, stdout: OutputPipe, *, app: str, room: str) -> None:
+    def __init__(self, child: Child, stdin: PipeWriter, stdout: PipeReader, *, app: str, room: str) -> None:
         """Take the child over: its pipes and its release. Its stderr goes to the log."""
         self._child = child
         self._names = {"app": app, "room": room}
         self.stdin = stdin
         self.stdout = stdout
         self._lines = LineLog("stderr", app=app, room=room, pid=child.pid)
-        self._stderr = OutputPipe(child.stderr, self._lines.feed, child.poller)
+        self._stderr = PipeReader(child.stderr, poller=child.poller, on_chunk=self._lines.feed)
 
     @property
     def pid(self) -> int:

@@ -2,8 +2,8 @@
 
 from scalesocket.backends.backend import Exit, Receiver
 from scalesocket.backends.child import Child
-from scalesocket.backends.pipes import InputPipe, OutputPipe
 from scalesocket.backends.process import Process
+from scalesocket.io.pipes import PipeReader, PipeWriter
 
 
 class StdioBackend:
@@ -13,8 +13,10 @@ class StdioBackend:
 
     def __init__(self, child: Child, receiver: Receiver, *, app: str, room: str) -> None:
         """Take `child` over and read its output from now on."""
-        self._stdin = InputPipe(child.stdin, receiver, child.poller)
-        self._stdout = OutputPipe(child.stdout, receiver.backend_output, child.poller)
+        self._stdin = PipeWriter(
+            child.stdin, poller=child.poller, on_blocked=receiver.backend_blocked, on_unblocked=receiver.backend_unblocked
+        )
+        self._stdout = PipeReader(child.stdout, poller=child.poller, on_chunk=receiver.backend_output)
         self.write = self._stdin.write  # not a method, which would cost each message a call
         self._process = Process(child, self._stdin, self._stdout, app=app, room=room)
 

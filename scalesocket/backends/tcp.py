@@ -7,10 +7,10 @@ import anyio
 from scalesocket.backends.backend import Exit, Receiver
 from scalesocket.backends.child import Child
 from scalesocket.backends.connection import FIRST_PAUSE, LONGEST_PAUSE, Connection, try_connect
-from scalesocket.backends.pipes import InputPipe, OutputPipe
 from scalesocket.backends.ports import Ports
 from scalesocket.backends.process import GRACE, LineLog, Process, is_over
 from scalesocket.errors import BackendError
+from scalesocket.io.pipes import PipeReader, PipeWriter
 
 
 class TargetBackend:
@@ -79,7 +79,10 @@ class PortBackend:
     def __init__(self, child: Child, receiver: Receiver, port: int, ports: Ports, *, app: str, room: str) -> None:
         """Take over the child and the port that was taken for it. `connect` comes next, then all else; or `kill`."""
         self._lines = LineLog("stdout", app=app, room=room, pid=child.pid)
-        stdin, stdout = InputPipe(child.stdin, receiver, child.poller), OutputPipe(child.stdout, self._lines.feed, child.poller)
+        stdin = PipeWriter(
+            child.stdin, poller=child.poller, on_blocked=receiver.backend_blocked, on_unblocked=receiver.backend_unblocked
+        )
+        stdout = PipeReader(child.stdout, poller=child.poller, on_chunk=self._lines.feed)
         self._process = Process(child, stdin, stdout, app=app, room=room)
         self._port = port
         self._ports = ports

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from scalesocket.backends.launcher import Spawner
-from scalesocket.backends.pipes import HIGH_WATER
 from scalesocket.errors import MAX_REASON, BackendError
+from scalesocket.io.pipes import HIGH_WATER
 from tests.backends.lobby import Opener, children, exists, is_alive, open_fds, parse_state, program, until
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,6 @@ import termios
 from collections.abc import Callable
 from typing import Final
 
-from scalesocket.backends.backend import Receiver
 from scalesocket.io.outgoing import Outgoing
 from scalesocket.io.poller import Poller
 
@@ -36,10 +35,10 @@ def count_unread(fd: int) -> int:
     return int.from_bytes(count, sys.byteorder)
 
 
-class InputPipe:
+class PipeWriter:
     """The write end of a child's standard input.
 
-    Keeps what the child has not taken yet, without a bound of its own: past HIGH_WATER the receiver is told, and stops.
+    Keeps what the child has not taken yet, without a bound of its own: past HIGH_WATER its owner is told, and stops.
     The first write in a turn of the loop goes out at once, the others of that turn together in its end.
     """
 
@@ -50,16 +49,19 @@ class InputPipe:
         "_is_scheduled",
         "_is_waiting",
         "_loop",
+        "_on_blocked",
+        "_on_unblocked",
         "_outgoing",
         "_poller",
-        "_receiver",
         "_turn",
     )
 
-    def __init__(self, fd: int, receiver: Receiver, poller: Poller) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, fd: int, *, poller: Poller, on_blocked: Callable[[], None], on_unblocked: Callable[[], None]) -> None:
+        """Write to `fd`. Past HIGH_WATER `on_blocked` is called; below LOW_WATER, or once the pipe is closed, `on_unblocked`."""
+        self._loop = poller.loop
         self._fd = fd
-        self._receiver = receiver
+        self._on_blocked = on_blocked
+        self._on_unblocked = on_unblocked
         self._poller = poller
         self._turn = -1
         """The last turn in which something was written."""
@@ -68,7 +70,7 @@ class InputPipe:
         self._is_waiting = False
         """The pipe is full and is watched."""
         self._is_blocked = False
-        """The receiver was told to stop."""
+        """The owner was told to stop."""
         self._is_ending = False
 
     @property
@@ -132,12 +134,12 @@ class InputPipe:
             self._send()
         if self.unsent > HIGH_WATER:
             self._is_blocked = True
-            self._receiver.backend_blocked()
+            self._on_blocked()
 
     def _unblock(self) -> None:
         if self._is_blocked:
             self._is_blocked = False
-            self._receiver.backend_unblocked()
+            self._on_unblocked()
 
     def _wait(self) -> None:
         """Be called again when the pipe takes more."""
@@ -169,12 +171,12 @@ class InputPipe:
             self.close()
 
 
-class OutputPipe:
+class PipeReader:
     """The read end of a child's standard output or error."""
 
     __slots__ = ("_fd", "_is_paused", "_on_chunk", "_poller", "is_drained", "taken")
 
-    def __init__(self, fd: int, on_chunk: Callable[[bytes], None], poller: Poller) -> None:
+    def __init__(self, fd: int, *, poller: Poller, on_chunk: Callable[[bytes], None]) -> None:
         """Read from now on, when `poller` calls: `on_chunk` is called with each chunk."""
         self._poller = poller
         self._fd = fd
