@@ -25,6 +25,7 @@ from scalesocket.reload.open import open_reloader
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
 from scalesocket.reload.prepared import Prepared
 from scalesocket.reload.reloader import Reloader
+from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.service import Service, open_service
 from scalesocket.systemd import notify_ready, notify_stopping, take_listen_fds
 
@@ -84,6 +85,7 @@ def serve(site: Site, *, announce: Announce, options: Options = Options()) -> in
     spawner = Spawner()
     spawner.start()  # before the limit is raised, which children must not inherit, and before the loop and its threads
     raise_open_files(site)
+    warn_of_unknown_versions()
     try:
         backend_options = {"use_uvloop": options.loop == "uvloop"}
         return anyio.run(partial(_serve, site, spawner, hangups, announce, options), backend_options=backend_options)

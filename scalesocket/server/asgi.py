@@ -32,6 +32,7 @@ from scalesocket.server.hypercorn.http2 import CUT, install_protocols
 from scalesocket.server.hypercorn.no_deflate import decline_deflate
 from scalesocket.server.hypercorn.refused_upgrades import end_refused_upgrades
 from scalesocket.server.hypercorn.server import ASKED, PACE, PEER, PROXIED
+from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.single_worker import claim_only_worker
 from scalesocket.wire.authority import parse_authority
 from scalesocket.wire.handshake import Request, as_sent, split_absolute
@@ -49,6 +50,7 @@ HAS_BODY: Final = Refusal(status=400, reason="bad_handshake", message="a websock
 
 def create_app(path: str) -> "SiteApp":
     """Make the ASGI app of a site file, for a stock Hypercorn with one worker. The file is read when the server starts."""
+    warn_of_unknown_versions()
     decline_deflate()
     install_protocols()
     end_refused_upgrades()
