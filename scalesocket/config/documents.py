@@ -1,5 +1,6 @@
 """One TOML text with the places of its keys."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class Document:
 
 def parse_document(text: str, file: Path) -> Document:
     """Read a TOML text; raises ConfigError with the place of the first thing that is not TOML."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    text = re.sub(r"\r+\n", "\n", text.removeprefix("\ufeff"))  # some tools write CR CR LF
     try:
         tables = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
@@ -75,8 +76,8 @@ def model_at(path: KeyPath) -> tuple[type[BaseModel], KeyPath] | None:
 
 def _syntax_problem(text: str, file: Path, error: tomli.TOMLDecodeError) -> Problem:
     shown = star_assignments(text, secret_names(Server, App))
-    fault = explain_syntax(text, shown, error)
-    return Problem(place=_place(file, Lines(shown), fault.span), message=f"not valid toml: {fault.message}")
+    fault = explain_syntax(text, shown, error.pos)
+    return Problem(place=_place(file, Lines(shown), fault.span), message=fault.message)
 
 
 def _place(file: Path, lines: Lines, span: Span) -> Place:

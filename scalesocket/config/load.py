@@ -170,6 +170,6 @@ def _not_utf8(file: Path, error: UnicodeDecodeError) -> Problem:
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
     place = Place(file=file, line=line, column=column)
     if error.object.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return Problem(place=place, message="not valid toml: the file is in UTF-16 (save it as UTF-8)")
-    message = f"not valid toml: byte 0x{error.object[error.start]:02x} is not UTF-8 (save the file as UTF-8)"
+        return Problem(place=place, message="not valid TOML: the file is in UTF-16 (save it as UTF-8)")
+    message = f"not valid TOML: byte 0x{error.object[error.start]:02x} is not UTF-8 (save the file as UTF-8)"
     return Problem(place=place, message=message)

@@ -1,286 +1,221 @@
-"""What keeps a text from being TOML, in words for people who know no more of TOML than the example they began with.
+"""Errors of TOML syntax: what was probably meant, and what to write instead.
 
-tomli stops at the first fault and says what its grammar wanted there. The text around that offset is looked at again here,
-to say what was probably meant, and what to write.
+Common faults are recognized from the text and the offset at which the TOML library stopped, never from its message, which may
+change with any version. All others are reported as "not valid TOML here", with line and column.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import tomli
 
-from scalesocket.config.broken import CURLY, Broken
-from scalesocket.config.positions import Span, scan_positions
+from scalesocket.config.positions import KeyPath, Span, find_last_statement, scan_key, scan_positions
 from scalesocket.config.problems import key_text, quote
 
-_STRING: Final = re.compile(r'"[^"\\]*"|' + r"'[^']*'")
-_NUMBER: Final = re.compile(r"[+-]?\d[\d_.]*")
+_LONGEST_EXAMPLE: Final = 60
+_CURLY_QUOTES: Final = "“”„‟«»‘’‚‛`´"
+_BORROWED: Final = {
+    **dict.fromkeys(("true", "yes", "on"), "write true"),
+    **dict.fromkeys(("false", "no", "off"), "write false"),
+    **dict.fromkeys(("none", "null", "nil"), "delete the line; a key that is not set has its default"),
+}
+"""Words for values in other languages, in lower case."""
 _NEXT_STATEMENT: Final = re.compile(r"\s*(?:\[|[\w.\-]+[ \t]*=)")
-_OTHER_WORDS: Final = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
-_NOTHING: Final = ("null", "none", "nil", "undefined")
+_PIECE: Final = re.compile(
+    r'"""(?:[^\\]|\\[\s\S])*?"""|' + r"'''[\s\S]*?'''|" + r'"(?!"")(?:[^"\\\n]|\\.)*"|' + r"'(?!'')[^'\n]*'|"
+    r"#[^\n]*|[\[{\]}]|[^\"'#\[\]{}]+"
+)
+"""A string, a comment, a bracket, or the text between them. Does not match a string that is not closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong, and the piece of the text that is to blame."""
+    """What is wrong, and the part of the text that causes it."""
 
     message: str
     span: Span
 
 
-def explain_syntax(text: str, shown: str, error: tomli.TOMLDecodeError) -> Fault:
-    """Say what is wrong where tomli stopped. `shown`: the text with its secrets starred out, character for character."""
-    broken = Broken(text, shown, error.pos)
-    if fault := _invisible(broken):
-        return fault
-    for beginning, explain in _FAULTS.items():
-        if error.msg.startswith(beginning):
-            return explain(broken)
-    return Fault(error.msg[:1].lower() + error.msg[1:], broken.here)
+def explain_syntax(text: str, shown: str, at: int) -> Fault:
+    """Say what is wrong with a text that is not TOML. Its line ends are single line feeds.
+
+    `at` is the offset at which parsing stopped. `shown` is the text with its secrets masked, character by character; examples
+    are taken from it.
+    """
+    statement = _Statement(text, shown, at, *find_last_statement(text[:at]))
+    find = _string if statement.unclosed[1] is not None else _header if statement.brackets else _pair
+    return _invisible_character(statement) or find(statement) or Fault("not valid TOML here", statement.here)
 
 
-def _invisible(broken: Broken) -> Fault | None:
-    char = broken.char
-    if char == "\r":
-        return Fault("a carriage return alone ends no line (save the file with line ends LF or CRLF)", broken.here)
-    if char and char not in " \t\n" and unicodedata.category(char) in ("Zs", "Cf", "Cc", "Zl", "Zp"):
-        form = f"U+{ord(char):04X}"
-        return Fault(
-            f"an invisible character stands here, {form} (delete it; in text in double quotes, write \\u{form[2:]})", broken.here
-        )
+@dataclass(frozen=True)  # without slots, which do not allow cached properties
+class _Statement:
+    """The statement in which parsing stopped: a header, or a key and its value."""
+
+    text: str
+    shown: str
+    at: int
+    start: int
+    table: KeyPath
+    """The table that the statement belongs to."""
+
+    @cached_property
+    def brackets(self) -> str:
+        """The brackets that open a header; empty for a key and its value."""
+        return "[[" if self.text.startswith("[[", self.start) else "[" if self.text.startswith("[", self.start) else ""
+
+    @cached_property
+    def path(self) -> KeyPath:
+        """The key or table that the statement sets, from the top; as much of it as could be read."""
+        names = tuple(name for name, _ in scan_key(self.text[: self.at], self.start + len(self.brackets)))
+        return names if self.brackets else (*self.table, *names)
+
+    @cached_property
+    def key(self) -> Span:
+        """The key, or the name in the header."""
+        parts = scan_key(self.text[: self.at], self.start + len(self.brackets))
+        return Span(parts[0][1].start, parts[-1][1].end) if parts else self.here
+
+    @property
+    def here(self) -> Span:
+        return Span(self.at, self.at + 1)
+
+    @property
+    def char(self) -> str:
+        """The character here; empty at the end of the text."""
+        return self.text[self.at : self.at + 1]
+
+    @property
+    def rest(self) -> str:
+        """The text from here to the end of the line, without a comment."""
+        return self.text[self.at :].partition("\n")[0].partition("#")[0].rstrip()
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether only blanks and comments are left of the whole text."""
+        return not re.sub(r"#[^\n]*", "", self.text[self.at :]).strip()
+
+    @cached_property
+    def unclosed(self) -> tuple[int | None, int | None]:
+        """The innermost bracket that is open here, and the quote that is; None for those that are not."""
+        opened: list[int] = []
+        at = self.start
+        while at < self.at:
+            piece = _PIECE.match(self.text, at, self.at)
+            if piece is None:
+                return (opened[-1] if opened else None), at
+            if piece[0] in ("[", "{"):
+                opened.append(at)
+            elif piece[0] in ("]", "}") and opened:
+                opened.pop()
+            at = piece.end()
+        return (opened[-1] if opened else None), None
+
+    def example(self, span: Span) -> str:
+        """A part of the text as a TOML string; an ellipsis if it is too long to show."""
+        word = self.shown[span.start : span.end].strip().strip("\"'" + _CURLY_QUOTES)
+        return quote(word) if len(word) <= _LONGEST_EXAMPLE and "\n" not in word else '"…"'
+
+
+def _invisible_character(statement: _Statement) -> Fault | None:
+    char = statement.char or "\n"
+    if char not in " \t\n" and unicodedata.category(char) in ("Zs", "Cf", "Cc", "Zl", "Zp"):
+        return Fault(f"not valid TOML: invisible character U+{ord(char):04X} (delete it)", statement.here)
     return None
 
 
-def _value(broken: Broken) -> Fault:
-    before = re.sub(r"(?:#[^\n]*|\s)*\Z", "", broken.text[broken.start : broken.at])[-1:]
-    opening, _ = broken.unclosed()
-    if broken.is_at_end and opening is not None and before != "=":
-        return _not_closed(broken, opening)
-    if broken.char in ("", "\n", "#", ",", "]", "}"):
-        if before == "=":
-            return Fault("a value is missing after the equals sign (write one, or take the line out)", broken.here)
-        return Fault("a value is missing here (write one, or take the comma out)", broken.here)
-    span = broken.rest
-    if opening is not None:
-        word = re.match(r"[^,\]}\n#]*", broken.text[broken.at :])
-        span = Span(broken.at, broken.at + max(1, len(word[0].rstrip() if word else "")))
-    written = broken.text[span.start : span.end]
-    if written[0] == "=":
-        return Fault("one equals sign is enough (take this one out)", broken.here)
-    if written.lower() in _OTHER_WORDS:
-        return Fault(f"not a value of TOML (write {_OTHER_WORDS[written.lower()]})", span)
-    if written.lower() in _NOTHING:
-        return Fault("not a value of TOML, which has no word for nothing (leave the key out)", span)
-    if written[0] in CURLY:
-        return Fault(f"{written[0]} is no quote to TOML (write {broken.example(span)})", span)
-    if written[-1] in "\"'":
-        return Fault(f"the quote before the text is missing (write {broken.example(span)})", span)
-    return Fault(f"text needs quotes (write {broken.example(span)})", span)
-
-
-def _after_statement(broken: Broken) -> Fault:
-    rest = broken.rest
-    if broken.brackets:
-        return Fault("nothing but a comment may follow a table's header (begin a new line here)", rest)
-    after = broken.text[rest.start : rest.end]
-    if after in (";", ","):
-        return Fault(f'"{after}" has no place after a value (take it out)', rest)
-    whole = Span(broken.value_start, rest.end)
-    value = broken.text[broken.value_start : broken.at].strip()
-    if after in ("]", "}"):
-        return Fault(f'"{after}" closes nothing (take it out)', rest)
-    if value[:1] not in ("", '"', "'", "[", "{"):
-        return _unquoted(broken, whole)
-    if _STRING.fullmatch(value) and _STRING.fullmatch(after):
-        shown = broken.shown
-        items = f"{shown[broken.value_start : broken.at].strip()}, {shown[rest.start : rest.end]}"
-        return Fault(f"more than one value (a list is written [{items}])", whole)
-    if value[:1] in ('"', "'") and value[0] in after and not _NEXT_STATEMENT.match(after):
-        hint = r"write \" for a quote within text" if value[0] == '"' else "put text that holds ' between double quotes"
-        return Fault(f"the text ends before this ({hint})", rest)
-    return Fault("nothing but a comment may follow a value (begin a new line here, or write # before a comment)", rest)
-
-
-def _unquoted(broken: Broken, whole: Span) -> Fault:
-    written = broken.shown[whole.start : whole.end]
-    words = written.split()
-    if re.fullmatch(r"[+-]?0\d+", written):
-        return Fault(f"a number does not begin with 0 (write {int(written)}, or {quote(written)} for text)", whole)
-    if len(words) > 1 and all(_NUMBER.fullmatch(word) for word in words):
-        return Fault(f"more than one value (a list is written [{', '.join(words)}])", whole)
-    return Fault(f"text needs quotes (write {broken.example(whole)})", whole)
-
-
-def _no_equals(broken: Broken) -> Fault:
-    rest = broken.text[broken.rest.start : broken.rest.end]
-    opening, _ = broken.unclosed()
-    name = broken.shown[: broken.at].rstrip().rpartition("\n")[2].strip()
-    if opening is not None:
-        name = re.split(r"[{,]", name)[-1].strip()
-    if broken.char == ":":
-        return Fault(f'":" where an equals sign belongs (write {name} = …)', broken.here)
-    if broken.char == "]":
-        return Fault(f'"]" closes nothing (a table begins like this: [{name}])', broken.here)
-    if spaced := re.match(r"([\w -]+?)[ \t]*=", rest):
-        joined = f"{name} {spaced[1]}".replace(" ", "_")
-        return Fault(f"a key is one word (write {joined} = …)", Span(broken.at - len(name) - 1, broken.at + len(spaced[1])))
-    return Fault(f'"=" is missing after {name} (write {name} = …)', broken.here)
-
-
-def _header(broken: Broken) -> Fault:
-    name = key_text(broken.path)
-    written = re.match(r"[^\]\n#]*", broken.text[broken.key.start :])
-    bad = written[0].rstrip() if written else ""
-    if broken.char in ("", "\n", "#", "]") or not bad[broken.at - broken.key.start :].strip():
-        closing = "]" * len(broken.brackets)
-        return Fault(f'"{closing}" is missing at the end of the header (write [{name}])', broken.here)
-    blamed = " " if broken.text[broken.at - 1].isspace() else broken.char
-    return Fault(
-        f"a table's name has no {_named(blamed)} in it (lower-case letters, digits, '-' and '_', as in [apps.my-chat])",
-        Span(broken.key.start, broken.key.start + len(bad)),
-    )
-
-
-def _key_part(broken: Broken) -> Fault:
-    opening, _ = broken.unclosed()
-    if broken.is_at_end and opening is not None and not broken.brackets:
-        return _not_closed(broken, opening)
-    if broken.char in ("", "\n", ".", "=", "]", "}", ",", "#"):
-        return Fault("a name is missing here (write one, as in [apps.chat] or routing = …)", broken.here)
-    return Fault(f"a name cannot hold {_named(broken.char)} (lower-case letters, digits, '-' and '_')", broken.here)
-
-
-def _statement(broken: Broken) -> Fault:
-    rest = broken.text[broken.rest.start : broken.rest.end]
-    if re.match(r"<{7}|>{7}|={7}", rest):
-        return Fault("a mark left by a merge (keep one of the two versions, and delete the marks)", broken.rest)
-    if rest.startswith(("//", "/*", ";", "--", "%")):
-        return Fault("a comment begins with # (write # here)", broken.here)
-    if broken.char == "{":
-        return Fault('this looks like JSON (a site file is TOML: a line [apps.chat], and under it command = "cat")', broken.here)
-    if broken.char in "]}":
-        return Fault(f'"{broken.char}" closes nothing (delete it, or look above for a bracket too many)', broken.here)
-    if broken.char == "=":
-        return Fault("there is no key before the equals sign (write one)", broken.here)
-    return Fault(f"a line begins with a key, a [table] or a # comment, not with {_named(broken.char)}", broken.here)
-
-
-def _bracket(broken: Broken) -> Fault:
-    opening, _ = broken.unclosed()
-    if opening is None or broken.is_at_end:
-        return _not_closed(broken, broken.at if opening is None else opening)
-    line_before = broken.text[opening : broken.at].rpartition("\n")
-    is_on_new_line = bool(line_before[1]) and not line_before[2].strip()
-    if is_on_new_line and _NEXT_STATEMENT.match(broken.text, broken.at):
-        return _not_closed(broken, opening)
-    return Fault("a comma is missing before this (or the quote at an end of a text)", broken.rest)
-
-
-def _not_closed(broken: Broken, opening: int) -> Fault:
-    message = (
-        'the list that begins here is not closed (write "]" after its last item)'
-        if broken.text[opening] == "["
-        else 'the table that begins here is not closed (write "}" after its last value)'
-    )
-    return Fault(message, Span(opening, opening + 1))
-
-
-def _string(broken: Broken) -> Fault:
-    _, opening = broken.unclosed()
-    if opening is None:
-        return Fault(f"text cannot hold {_named(broken.char)}", broken.here)
-    mark = re.match(r"\"\"\"|'''|[\"']", broken.text[opening:])
-    closing = mark[0] if mark else '"'
+def _string(statement: _Statement) -> Fault | None:
+    text, at, opening = statement.text, statement.at, statement.unclosed[1] or statement.start
+    closing = text[opening : opening + 3] if text[opening : opening + 3] in ('"""', "'''") else text[opening]
+    backslash = text.rfind("\\", opening, at + 1)
+    if statement.char not in ("", "\n"):
+        message = r"not valid TOML: a backslash in double quotes starts an escape (write \\, or use single quotes)"
+        return Fault(message, Span(backslash, backslash + 2)) if closing[0] == '"' and backslash > 0 else None
     if len(closing) == 3:
-        return Fault(f"the text that begins here is not closed (write {closing} after its last line)", Span(opening, opening + 3))
-    end = broken.text.find("\n", opening)
-    return Fault(
-        f"the text is not closed (write {closing} at its end, on the same line)",
-        Span(opening, len(broken.text) if end < 0 else end),
-    )
+        message = f"not valid TOML: this string is not closed (write {closing} after its last line)"
+        return Fault(message, Span(opening, opening + 3))
+    message = f"not valid TOML: this string is not closed (write {closing} at its end, on the same line)"
+    return Fault(message, Span(opening, at))
 
 
-def _backslash(broken: Broken) -> Fault:
-    message = r"a backslash between double quotes begins an escape (write \\ for a backslash, or take single quotes)"
-    return Fault(message, Span(broken.at - 2, broken.at))
+def _header(statement: _Statement) -> Fault | None:
+    if _is_toml(statement.text[statement.start :].partition("\n")[0]):
+        return _repeated(statement)
+    header = f"{statement.brackets}{key_text(statement.path)}{']' * len(statement.brackets)}"
+    return None if statement.rest else Fault(f"not valid TOML: this header is not closed (write {header})", statement.here)
 
 
-def _code_point(broken: Broken) -> Fault:
-    start = broken.text.rfind("\\", 0, broken.at)
-    message = r"not the number of a character (write \u and four hexadecimal digits, or \U and eight)"
-    return Fault(message, Span(start, broken.at))
+def _pair(statement: _Statement) -> Fault | None:
+    text, at, bracket = statement.text, statement.at, statement.unclosed[0]
+    if bracket is not None:
+        return _item(statement, bracket)
+    name = key_text(statement.path[len(statement.table) :])
+    equals = len(text) - len(text[statement.key.end :].lstrip(" \t"))
+    if name and text[equals : equals + 1] != "=":
+        if text[equals : equals + 1] == ":":
+            return Fault(f'not valid TOML: ":" instead of "=" (write {name} = …)', Span(equals, equals + 1))
+        if "=" in statement.rest or statement.rest.startswith("]"):
+            return None
+        return Fault(f'not valid TOML: "=" is missing after {name} (write {name} = …)', statement.here)
+    start = len(text) - len(text[equals + 1 :].lstrip(" \t"))
+    value = Span(start, start + len(text[start:].partition("\n")[0].partition("#")[0].rstrip()))
+    if not name:
+        return None
+    if value.start == value.end or text[start] == "=":
+        return Fault('not valid TOML: the value is missing after "=" (write one, or delete the line)', Span(start, start + 1))
+    if not statement.rest and _is_toml(text[statement.start : at]):
+        return _repeated(statement)
+    if text[start] not in "\"'[{" and statement.rest not in ("]", "}", ",", ";"):
+        return _unquoted(statement, value)
+    message = 'not valid TOML: more text after the value (start a new line, or write \\" for a quote inside a string)'
+    return Fault(message, Span(at, at + max(1, len(statement.rest))))
 
 
-def _date(broken: Broken) -> Fault:
-    return Fault(f"there is no such date or time (write {broken.example(broken.rest)} for text)", broken.rest)
+def _item(statement: _Statement, bracket: int) -> Fault | None:
+    """A fault within an array or an inline table."""
+    text, at = statement.text, statement.at
+    before = re.sub(r"(?:#[^\n]*|\s)*\Z", "", text[bracket:at])[-1:]
+    is_on_new_line = not text[bracket:at].rpartition("\n")[2].strip() and "\n" in text[bracket:at]
+    is_next_statement = before not in "[{,=" and is_on_new_line and _NEXT_STATEMENT.match(text, at) is not None
+    if (statement.is_at_end and before != "=") or is_next_statement or (text[bracket] == "{" and statement.char == "\n"):
+        kind, closing = ("array", "]") if text[bracket] == "[" else ("table", "}")
+        return Fault(f'not valid TOML: this {kind} is not closed (write "{closing}" at its end)', Span(bracket, bracket + 1))
+    if statement.char in " \t\n,]}=":
+        return None
+    if before in "[,=":
+        return _unquoted(statement, Span(at, at + max(1, len(re.split(r"[,\]}]", statement.rest)[0].rstrip()))))
+    return Fault("not valid TOML: a comma or a closing quote is missing before this", Span(at, at + len(statement.rest)))
 
 
-def _repeated(broken: Broken) -> Fault:
-    """A key or a table is there already, or something that leaves no room for it."""
-    path, span = broken.path, broken.key
-    if broken.unclosed()[0] is not None and not broken.brackets:
-        return _repeated_in_braces(broken)
-    known = scan_positions(broken.text[: broken.start])
+def _unquoted(statement: _Statement, span: Span) -> Fault:
+    """A value without quotes that is neither a number nor a boolean nor a date."""
+    written = statement.text[span.start : span.end]
+    if written.lower() in _BORROWED:
+        return Fault(f"not valid TOML: {written} is not a value ({_BORROWED[written.lower()]})", span)
+    kind = "curly quotes" if written[0] in _CURLY_QUOTES else "a string needs quotes"
+    return Fault(f"not valid TOML: {kind} (write {statement.example(span)})", span)
+
+
+def _repeated(statement: _Statement) -> Fault | None:
+    """A key or a table that is there already, or that a value leaves no room for."""
+    path = statement.path
+    known = scan_positions(statement.text[: statement.start])
     length = next((size for size in range(len(path), 0, -1) if path[:size] in known), 0)
     if not length:
-        return Fault(f"{key_text(path)} is set twice (keep one of the two)", span)
+        return None
     first = known[path[:length]]
-    name, line = key_text(path[:length]), broken.line(first.key.start)
-    is_table = first.key == first.value
-    if broken.brackets == "[[":
-        return Fault(
-            f"{name} is there already, in line {line}; no table of a site file is a list (write [{key_text(path)}])", span
-        )
-    if length < len(path) or (broken.brackets and not is_table):
-        written = broken.text[first.value.start : first.value.start + 1]
-        if written == "{":
-            hint = f"{name} is complete in its braces in line {line} (write this between those braces)"
-        else:
-            hint = f"{name} has a value in line {line}, so nothing can be within it (keep one of the two)"
-        return Fault(hint, span)
-    if broken.brackets:
-        return Fault(f"the table [{name}] is there already, in line {line} (put the keys of both under one header)", span)
-    return Fault(f"{path[-1]} is set twice, first in line {line} (keep one of the two)", span)
+    line = statement.text.count("\n", 0, first.key.start) + 1
+    is_table = statement.brackets and length == len(path) and first.key == first.value
+    name = f"the table [{key_text(path)}]" if is_table else key_text(path[:length])
+    hint = "write the keys of both under one header" if is_table else "keep one of the two"
+    return Fault(f"not valid TOML: {name} is set already, in line {line} ({hint})", statement.key)
 
 
-def _repeated_in_braces(broken: Broken) -> Fault:
-    opening = broken.unclosed()[0] or broken.start
-    keys = list(re.finditer(r"[{,]\s*([^\s={,]+)[ \t]*=", broken.text[opening : broken.at]))
-    if not keys:
-        return Fault("a key is set twice in one table (keep one of the two)", broken.here)
-    return Fault(
-        f"{keys[-1][1]} is set twice (keep one of the two)", Span(opening + keys[-1].start(1), opening + keys[-1].end(1))
-    )
-
-
-def _named(char: str) -> str:
-    return "space" if char == " " else f'"{char}"'
-
-
-_FAULTS: Final[Mapping[str, Callable[[Broken], Fault]]] = {
-    "Invalid value": _value,
-    "Expected newline": _after_statement,
-    "Expected '=' after a key": _no_equals,
-    "Expected ']' at the end": _header,
-    "Expected ']]' at the end": _header,
-    "Invalid initial character": _key_part,
-    "Invalid statement": _statement,
-    "Unclosed": _bracket,
-    "Unterminated string": _string,
-    "Illegal character": _string,
-    "Found invalid character": _string,
-    "Expected \"'": _string,
-    "Unescaped": _backslash,
-    "Invalid hex": _code_point,
-    "Escaped character": _code_point,
-    "Invalid date": _date,
-    "Cannot declare": _repeated,
-    "Cannot overwrite": _repeated,
-    "Cannot mutate": _repeated,
-    "Cannot redefine": _repeated,
-    "Duplicate inline": _repeated_in_braces,
-}
-"""How to look at a fault, by the beginning of what tomli says of it."""
+def _is_toml(text: str) -> bool:
+    try:
+        tomli.loads(text)
+    except (tomli.TOMLDecodeError, RecursionError, ValueError):
+        return False
+    return True

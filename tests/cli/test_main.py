@@ -423,7 +423,7 @@ def test_an_edit_a_hangup_and_a_request_are_applied_and_said(file: Path) -> None
         server.wait_said('changes="added other"')
 
         file.write_text(SITE + "x =")
-        server.wait_said("site.toml:6:4: not valid toml")
+        server.wait_said("site.toml:6:4: not valid TOML")
         server.send_signal(signal.SIGHUP)
         server.wait_said("trigger=SIGHUP")
         done = scalesocket("reload", str(file))

@@ -91,7 +91,8 @@ def test_errors_of_several_files_come_at_once_in_their_order(tmp_path: Path) -> 
 def test_a_broken_included_file_does_not_make_its_apps_missing(tmp_path: Path) -> None:
     path = write(tmp_path, site='include = ["apps/*.toml"]\n', a="a = =")
 
-    assert problems_of(path) == [f"{tmp_path}/apps/a.toml:1:5: not valid toml: one equals sign is enough (take this one out)"]
+    [problem] = problems_of(path)
+    assert problem.startswith(f"{tmp_path}/apps/a.toml:1:5: not valid TOML: the value is missing")
 
 
 def test_a_file_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_bytes_that_are_not_utf8_are_an_error_with_their_place(tmp_path: Path) -
     path = tmp_path / "site.toml"
     path.write_bytes("# ü\n# ü ".encode() + b"\xff\n")
 
-    assert problems_of(path) == [f"{path}:2:5: not valid toml: byte 0xff is not UTF-8 (save the file as UTF-8)"]
+    assert problems_of(path) == [f"{path}:2:5: not valid TOML: byte 0xff is not UTF-8 (save the file as UTF-8)"]
 
 
 def test_a_relative_name_stays_relative_in_errors_and_paths_become_absolute(

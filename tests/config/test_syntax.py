@@ -1,4 +1,4 @@
-"""What is said of texts that are not TOML: where, what, and what to write instead."""
+"""Errors of TOML syntax: their place, what is wrong, and what to write instead."""
 
 from pathlib import Path
 
@@ -9,144 +9,150 @@ from hypothesis import strategies as st
 
 from scalesocket.config.documents import parse_document
 from scalesocket.config.positions import find_last_statement
-from scalesocket.config.problems import ConfigError
+from scalesocket.config.problems import ConfigError, Problem
 from scalesocket.config.syntax import explain_syntax
 
 SITE = Path("site.toml")
 
 
-def fault_of(text: str) -> str:
-    """The one problem of a text, as its line and column and what is wrong there."""
+def problem_of(text: str) -> Problem:
+    """The one problem of a text that is not TOML."""
     with pytest.raises(ConfigError) as caught:
         parse_document(text, SITE)
     (problem,) = caught.value.problems
-    return str(problem).removeprefix("site.toml:").replace("not valid toml: ", "")
+    return problem
 
 
 REPEATED = {
-    '[apps.a]\ncommand = "cat"\ncommand = "cat"': "3:1: command is set twice, first in line 2 (keep one of the two)",
-    "a = 1\r\nb = 2\r\na = 3": "3:1: a is set twice, first in line 1 (keep one of the two)",
-    "[apps.a]\n[apps.b]\n[apps.a]": "3:2: the table [apps.a] is there already, in line 1 (put the keys of both under one header)",
-    "[a]\nb.c = 1\n[a.b]": "3:2: the table [a.b] is there already, in line 2 (put the keys of both under one header)",
-    "[a]\n[[a]]": "2:3: a is there already, in line 1; no table of a site file is a list (write [a])",
-    '[a]\nb = "x"\n[a.b]': "3:2: a.b has a value in line 2, so nothing can be within it (keep one of the two)",
-    "[a]\nb = { c = 1 }\nb.d = 2": "3:1: a.b is complete in its braces in line 2 (write this between those braces)",
-    "a = { b = 1,\n  b = 2 }": "2:3: b is set twice (keep one of the two)",
+    '[apps.a]\ncommand = "cat"\ncommand = "cat"': "3:1: apps.a.command is set already, in line 2 (keep one of the two)",
+    "a = 1\r\nb = 2\r\na = 3": "3:1: a is set already, in line 1 (keep one of the two)",
+    "[apps.a]\n[apps.b]\n[apps.a]": (
+        "3:2: the table [apps.a] is set already, in line 1 (write the keys of both under one header)"
+    ),
+    "[a]\nb.c = 1\n[a.b]": "3:2: the table [a.b] is set already, in line 2 (write the keys of both under one header)",
+    "[a]\n[[a]]": "2:3: the table [a] is set already, in line 1 (write the keys of both under one header)",
+    '[a]\nb = "x"\n[a.b]': "3:2: a.b is set already, in line 2 (keep one of the two)",
+    "[a]\nb = { c = 1 }\nb.d = 2": "3:1: a.b is set already, in line 2 (keep one of the two)",
 }
 
 UNQUOTED = {
-    "routing = json": '1:11: text needs quotes (write "json")',
-    "routing = json  # no quotes": '1:11: text needs quotes (write "json")',
-    "command = [cat, -u]": '1:12: text needs quotes (write "cat")',
-    "command = cat -u": '1:11: text needs quotes (write "cat -u")',
-    "bind = 127.0.0.1:9000": '1:8: text needs quotes (write "127.0.0.1:9000")',
-    "idle_timeout = 30s": '1:16: text needs quotes (write "30s")',
-    "max_rooms = ${X:-5}": '1:13: text needs quotes (write "${X:-5}")',
-    "routing = " + "x" * 70: '1:11: text needs quotes (write "…")',
-    'routing = json"': '1:11: the quote before the text is missing (write "json")',
-    "routing = “json”": '1:11: “ is no quote to TOML (write "json")',
-    "oneshot = Yes": "1:11: not a value of TOML (write true)",
-    "oneshot = False": "1:11: not a value of TOML (write false)",
-    "rate = none": "1:8: not a value of TOML, which has no word for nothing (leave the key out)",
-    "at = 2024-02-30": '1:6: there is no such date or time (write "2024-02-30" for text)',
-    "bind = 9000 9001": "1:8: more than one value (a list is written [9000, 9001])",
-    'command = "cat" "-u"': '1:11: more than one value (a list is written ["cat", "-u"])',
-    "max_rooms = 007": '1:13: a number does not begin with 0 (write 7, or "007" for text)',
+    "routing = json": '1:11: a string needs quotes (write "json")',
+    "routing = json  # no quotes": '1:11: a string needs quotes (write "json")',
+    "command = [cat, -u]": '1:12: a string needs quotes (write "cat")',
+    'env = { A = b, C = "d" }': '1:13: a string needs quotes (write "b")',
+    "command = cat -u": '1:11: a string needs quotes (write "cat -u")',
+    "bind = 127.0.0.1:9000": '1:8: a string needs quotes (write "127.0.0.1:9000")',
+    "idle_timeout = 30s": '1:16: a string needs quotes (write "30s")',
+    "max_rooms = ${X:-5}": '1:13: a string needs quotes (write "${X:-5}")',
+    "routing = " + "x" * 70: '1:11: a string needs quotes (write "…")',
+    'routing = json"': '1:11: a string needs quotes (write "json")',
+    "routing = “json”": '1:11: curly quotes (write "json")',
+    "oneshot = Yes": "1:11: Yes is not a value (write true)",
+    "oneshot = False": "1:11: False is not a value (write false)",
+    "rate = none": "1:8: none is not a value (delete the line; a key that is not set has its default)",
 }
 
 UNCLOSED = {
-    'command = "cat\nrouting = "json"': '1:11: the text is not closed (write " at its end, on the same line)',
-    'command = "cat': '1:11: the text is not closed (write " at its end, on the same line)',
-    "[apps.chat]\ncommand = 'cat": "2:11: the text is not closed (write ' at its end, on the same line)",
-    'a = """\nb': '1:5: the text that begins here is not closed (write """ after its last line)',
-    "a = '''\nb": "1:5: the text that begins here is not closed (write ''' after its last line)",
-    'command = ["cat"\nrouting = "json"': '1:11: the list that begins here is not closed (write "]" after its last item)',
-    'command = ["cat"\n[apps.b]': '1:11: the list that begins here is not closed (write "]" after its last item)',
-    "a = [": '1:5: the list that begins here is not closed (write "]" after its last item)',
-    "a = [[1], # ]\n [2, 3]\n": '1:5: the list that begins here is not closed (write "]" after its last item)',
-    "a = { b = 1\nc = 2": '1:5: the table that begins here is not closed (write "}" after its last value)',
-    "a = {": '1:5: the table that begins here is not closed (write "}" after its last value)',
-    'a = ["x" "y"]': "1:10: a comma is missing before this (or the quote at an end of a text)",
-    "[apps.chat": '1:11: "]" is missing at the end of the header (write [apps.chat])',
-    "[[apps.chat]\n": '1:12: "]]" is missing at the end of the header (write [apps.chat])',
-    "apps.chat]": '1:10: "]" closes nothing (a table begins like this: [apps.chat])',
-    "a = 1 ]": '1:7: "]" closes nothing (take it out)',
-    "]": '1:1: "]" closes nothing (delete it, or look above for a bracket too many)',
+    'command = "cat\nrouting = "json"': '1:11: this string is not closed (write " at its end, on the same line)',
+    'command = "cat': '1:11: this string is not closed (write " at its end, on the same line)',
+    "[apps.chat]\ncommand = 'cat": "2:11: this string is not closed (write ' at its end, on the same line)",
+    'a = """\nb': '1:5: this string is not closed (write """ after its last line)',
+    "a = '''\nb": "1:5: this string is not closed (write ''' after its last line)",
+    'command = ["cat"\nrouting = "json"': '1:11: this array is not closed (write "]" at its end)',
+    'command = ["cat"\n[apps.b]': '1:11: this array is not closed (write "]" at its end)',
+    "a = [": '1:5: this array is not closed (write "]" at its end)',
+    "a = [[1], # ]\n [2, 3]\n": '1:5: this array is not closed (write "]" at its end)',
+    "a = { b = 1\nc = 2": '1:5: this table is not closed (write "}" at its end)',
+    "a = {": '1:5: this table is not closed (write "}" at its end)',
+    'a = ["x" "y"]': "1:10: a comma or a closing quote is missing before this",
+    "[apps.chat": "1:11: this header is not closed (write [apps.chat])",
 }
 
-MISSHAPEN = {
-    "x =": "1:4: a value is missing after the equals sign (write one, or take the line out)",
-    "a = = 1": "1:5: one equals sign is enough (take this one out)",
-    "a = [1,,2]": "1:8: a value is missing here (write one, or take the comma out)",
-    'command: "cat"': '1:8: ":" where an equals sign belongs (write command = …)',
+MISPLACED = {
+    "x =": '1:4: the value is missing after "=" (write one, or delete the line)',
+    "a = = 1": '1:5: the value is missing after "=" (write one, or delete the line)',
+    'command: "cat"': '1:8: ":" instead of "=" (write command = …)',
     'command "cat"': '1:9: "=" is missing after command (write command = …)',
-    "rate = { bytes }": '1:16: "=" is missing after bytes (write bytes = …)',
-    'idle timeout = "3s"': "1:1: a key is one word (write idle_timeout = …)",
-    '= "cat"': "1:1: there is no key before the equals sign (write one)",
-    'a = "b";': '1:8: ";" has no place after a value (take it out)',
-    'a = "b" c = "d"': "1:9: nothing but a comment may follow a value (begin a new line here, or write # before a comment)",
-    'a = "say "hi""': '1:11: the text ends before this (write \\" for a quote within text)',
-    "[apps.chat] a = 1": "1:13: nothing but a comment may follow a table's header (begin a new line here)",
-    "[apps.my chat]": ("1:2: a table's name has no space in it (lower-case letters, digits, '-' and '_', as in [apps.my-chat])"),
-    "[apps.]": "1:7: a name is missing here (write one, as in [apps.chat] or routing = …)",
-    "[apps.é]": "1:7: a name cannot hold \"é\" (lower-case letters, digits, '-' and '_')",
-    "// why": "1:1: a comment begins with # (write # here)",
-    "<<<<<<< HEAD": "1:1: a mark left by a merge (keep one of the two versions, and delete the marks)",
-    '{ "apps": {} }': ('1:1: this looks like JSON (a site file is TOML: a line [apps.chat], and under it command = "cat")'),
-    "é = 1": '1:1: a line begins with a key, a [table] or a # comment, not with "é"',
-    'a = "C:\\dir"': (
-        r"1:8: a backslash between double quotes begins an escape (write \\ for a backslash, or take single quotes)"
-    ),
-    'a = "\\u12"': r"1:6: not the number of a character (write \u and four hexadecimal digits, or \U and eight)",
-    "[a]\rb = 1": "1:4: a carriage return alone ends no line (save the file with line ends LF or CRLF)",
-    'a = "\x01"': (r"1:6: an invisible character stands here, U+0001 (delete it; in text in double quotes, write \u0001)"),
-    "a =\u00a01": r"1:4: an invisible character stands here, U+00A0 (delete it; in text in double quotes, write \u00A0)",
+    'command = "cat" "-u"': ('1:17: more text after the value (start a new line, or write \\" for a quote inside a string)'),
+    'a = "say "hi""': '1:11: more text after the value (start a new line, or write \\" for a quote inside a string)',
+    "a = 1 ]": '1:7: more text after the value (start a new line, or write \\" for a quote inside a string)',
+    'a = "C:\\dir"': r"1:8: a backslash in double quotes starts an escape (write \\, or use single quotes)",
+    'a = "\\u12"': r"1:6: a backslash in double quotes starts an escape (write \\, or use single quotes)",
+    "[a]\rb = 1": "1:4: invisible character U+000D (delete it)",
+    'a = "\x01"': "1:6: invisible character U+0001 (delete it)",
+    "a =\u00a01": "1:4: invisible character U+00A0 (delete it)",
 }
 
-FAULTS = {**REPEATED, **UNQUOTED, **UNCLOSED, **MISSHAPEN}
+FAULTS = {**REPEATED, **UNQUOTED, **UNCLOSED, **MISPLACED}
+
+RARE = ["]", "a = [1,,2]", "// why", "<<<<<<< HEAD", '{ "apps": {} }', "[apps.my chat]", "[apps.]", "é = 1", '= "cat"', "a b = 1"]
 
 
 @pytest.mark.parametrize("text", FAULTS)
-def test_an_error_of_syntax_says_where_what_and_what_to_write(text: str) -> None:
-    assert fault_of(text) == FAULTS[text]
+def test_a_common_fault_is_explained_with_its_place_and_a_hint(text: str) -> None:
+    place, _, message = FAULTS[text].partition(": ")
+
+    assert str(problem_of(text)) == f"site.toml:{place}: not valid TOML: {message}"
 
 
-def test_what_is_underlined_is_what_is_to_blame() -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_document("\trouting = json # why", SITE)
+@pytest.mark.parametrize("text", RARE)
+def test_any_other_fault_has_the_position_of_the_toml_library_and_the_line(text: str) -> None:
+    with pytest.raises(tomli.TOMLDecodeError) as caught:
+        tomli.loads(text)
 
-    assert caught.value.render().splitlines()[1:] == ["  \trouting = json # why", "  \t          ^^^^"]
+    problem = problem_of(text)
+
+    assert str(problem) == f"site.toml:{caught.value.lineno}:{caught.value.colno}: not valid TOML here"
+    assert problem.place.source == text
+
+
+def test_the_message_of_the_toml_library_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [problem_of(text) for text in (*FAULTS, *RARE)]
+    loads = tomli.loads
+
+    def reworded(text: str) -> object:
+        try:
+            return loads(text)
+        except tomli.TOMLDecodeError as error:
+            raise tomli.TOMLDecodeError("a message of another version", error.doc, error.pos) from None
+
+    monkeypatch.setattr(tomli, "loads", reworded)
+
+    assert [problem_of(text) for text in (*FAULTS, *RARE)] == before
+
+
+def test_the_marker_underlines_the_part_that_is_wrong() -> None:
+    assert problem_of("\trouting = json # why").render().splitlines()[1:] == ["  \trouting = json # why", "  \t          ^^^^"]
 
 
 def test_a_line_with_control_characters_is_shown_without_them() -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_document("[a]\rb = 1", SITE)
-
-    assert caught.value.render().splitlines()[1] == "  [a]\ufffdb = 1"
+    assert problem_of("[a]\rb = 1").render().splitlines()[1] == "  [a]\ufffdb = 1"
 
 
-def test_a_secret_is_in_no_message() -> None:
+def test_no_message_contains_a_secret() -> None:
     text = 'token = hunter2\nother = "x"'
 
-    with pytest.raises(tomli.TOMLDecodeError) as caught:
-        tomli.loads(text)
-    fault = explain_syntax(text, text.replace(" hunter2", "********"), caught.value)
+    fault = explain_syntax(text, text.replace(" hunter2", "********"), text.index("hunter2"))
 
-    assert fault.message == 'text needs quotes (write "*******")'
+    assert fault.message == 'not valid TOML: a string needs quotes (write "*******")'
 
 
-@given(st.text(st.sampled_from(list("ab1.=[]{}\"'#\\,-:$ \t\n\r"))) | st.sampled_from(list(FAULTS)).flatmap(
+@given(st.text(st.sampled_from(list("ab1.=[]{}\"'#\\,-:$ \t\n\r"))) | st.sampled_from([*FAULTS, *RARE]).flatmap(
     lambda text: st.integers(0, len(text)).map(lambda end: text[:end])
 ))  # fmt: skip
-def test_no_text_is_too_broken_to_be_explained(text: str) -> None:
+def test_any_text_is_valid_or_has_one_problem(text: str) -> None:
     try:
         parse_document(text, SITE)
     except ConfigError as error:
         (problem,) = error.problems
-        assert problem.message.startswith(("not valid toml: ", "arrays or tables"))
+        assert problem.message.startswith(("not valid TOML", "arrays or tables"))
 
 
-def test_the_last_statement_of_a_text_is_found_though_it_is_broken() -> None:
+def test_lines_may_end_with_repeated_carriage_returns() -> None:
+    assert parse_document("a = 1\r\r\nb = 2\r\n", SITE).tables == {"a": 1, "b": 2}
+
+
+def test_the_last_statement_of_a_text_is_found_although_the_text_is_incomplete() -> None:
     text = '[a]\nb = [\n  "]",\n]\n[c.d] # [e]\nf = """\n[g]'
 
     assert find_last_statement(text) == (text.index("f ="), ("c", "d"))
