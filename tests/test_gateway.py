@@ -12,7 +12,7 @@ from scalesocket.backends.launcher import Spawner
 from scalesocket.config.model import Server, Site
 from scalesocket.errors import ADDRESS_FULL, APP_REMOVED
 from scalesocket.gateway import Admission
-from scalesocket.server.general import Session
+from scalesocket.server.general import GeneralClient
 from scalesocket.server.service import Service, open_service
 from scalesocket.wire.handshake import parse_request
 from tests.playing import Playground, program, site_of, until
@@ -32,9 +32,9 @@ async def serving(site: Site) -> AsyncIterator[Service]:
         spawner.close()
 
 
-def guest(admission: Admission) -> Session:
+def guest(admission: Admission) -> GeneralClient:
     """A client whose connection does nothing."""
-    return Session(admission, cast(Any, None), cast(Any, None))
+    return GeneralClient(admission, cast(Any, None), cast(Any, None))
 
 
 async def test_the_limit_of_an_address_holds_for_those_that_were_admitted_together() -> None:

@@ -10,7 +10,8 @@ import structlog
 
 from scalesocket.io.transport import SocketTransport
 from scalesocket.server.bind import BACKLOG
-from scalesocket.server.new_connection import Door, Entrance
+from scalesocket.server.connections import Connections
+from scalesocket.server.new_connection import NewConnection
 
 log = structlog.get_logger("listen")
 
@@ -23,10 +24,10 @@ ACCEPT_PAUSE: Final = 1.0
 class Acceptor(ABC):
     """Accepts connections at one listening socket, from when it is made until it is stopped."""
 
-    def __init__(self, sock: socket.socket, entrance: Entrance) -> None:
+    def __init__(self, sock: socket.socket, connections: Connections) -> None:
         """Accept at `sock`, which does not block, and stays its owner's."""
         self._sock = sock
-        self._entrance = entrance
+        self._connections = connections
         self._pause: asyncio.TimerHandle | None = None
         self._resume()
 
@@ -44,14 +45,14 @@ class Acceptor(ABC):
         finally:
             if self._pause is not None:
                 self._pause.cancel()
-            self._entrance.poller.remove_reader(self._sock.fileno())
+            self._connections.poller.remove_reader(self._sock.fileno())
 
     def _resume(self) -> None:
         # Not `sock_accept`: to cancel it may lose a connection that was accepted, and nobody was told of.
-        self._entrance.poller.add_reader(self._sock.fileno(), self._accept)
+        self._connections.poller.add_reader(self._sock.fileno(), self._accept)
 
     def _accept(self, at_most: int = MAX_ACCEPTS) -> None:
-        entrance = self._entrance
+        connections = self._connections
         for _ in range(at_most):
             try:
                 fd, peer = self._sock._accept()  # type: ignore[attr-defined]  # not `accept`, which makes a socket object: 3 us of a handshake
@@ -61,25 +62,25 @@ class Acceptor(ABC):
                 continue
             except OSError as error:  # out of descriptors: that passes
                 log.warning("can't accept connections", error=str(error))
-                entrance.poller.remove_reader(self._sock.fileno())
-                self._pause = entrance.loop.call_later(ACCEPT_PAUSE, self._resume)
+                connections.poller.remove_reader(self._sock.fileno())
+                self._pause = connections.loop.call_later(ACCEPT_PAUSE, self._resume)
                 return
-            if entrance.has_place():
+            if connections.has_capacity():
                 self.welcome(fd, peer)
             else:
-                entrance.gateway.refusals["too_many_connections"] += 1
+                connections.gateway.refusals["too_many_connections"] += 1
                 os.close(fd)
 
 
 class PlainAcceptor(Acceptor):
     """Leads connections to the door as they are."""
 
-    def __init__(self, sock: socket.socket, entrance: Entrance, local: tuple[str, int] | None) -> None:
+    def __init__(self, sock: socket.socket, connections: Connections, local: tuple[str, int] | None) -> None:
         """`local`: the address connected to, where it is the same for all connections."""
         self._local = local
-        super().__init__(sock, entrance)
+        super().__init__(sock, connections)
 
     def welcome(self, fd: int, peer: object) -> None:
         """Open a door for it."""
-        entrance = self._entrance
-        SocketTransport(fd, peer, Door(entrance, self._local), poller=entrance.poller, loop=entrance.loop)
+        connections = self._connections
+        SocketTransport(fd, peer, NewConnection(connections, self._local), poller=connections.poller, loop=connections.loop)

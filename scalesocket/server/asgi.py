@@ -25,7 +25,7 @@ from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.io.poller import Poller
-from scalesocket.server.general import AsgiMessage, Receive, Send, Session
+from scalesocket.server.general import AsgiMessage, GeneralClient, Receive, Send
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.http.views import REQUEST
 from scalesocket.server.hypercorn.http2 import CUT, install_protocols
@@ -111,7 +111,7 @@ class SiteApp:
 
 
 class GeneralLane:
-    """The ASGI app over a running gateway. `tasks` owns what outlives a session for a moment."""
+    """The ASGI app over a running gateway. `tasks` owns what outlives a client for a moment."""
 
     def __init__(self, gateway: Gateway, tasks: TaskGroup) -> None:
         self.gateway = gateway
@@ -157,10 +157,10 @@ class GeneralLane:
         cut = scope.get("state", {}).get(CUT) if request.http_version == "1.1" else None
         if (keep_pace := scope.get("state", {}).get(PACE)) is not None:
             keep_pace(admission.app)
-        session = Session(admission, receive, send, cut=cut)
+        client = GeneralClient(admission, receive, send, cut=cut)
         is_gone = False
         try:
-            is_gone = await session.run()
+            is_gone = await client.run()
         finally:
             # Hypercorn gives us messages through a bounded queue and waits for room in it even to end the websocket.
             if not is_gone and not self._tasks.cancel_scope.cancel_called:

@@ -26,7 +26,7 @@ BYTES_ACKED: Final = slice(120, 128)
 _PING: Final = encode_frame(b"", Opcode.PING)
 
 
-class Socket(Client, asyncio.Protocol):
+class ExpressClient(Client, asyncio.Protocol):
     """One websocket. The door puts it on a transport in place of itself, when it has written the 101."""
 
     __slots__ = ("_is_closing", "_is_deflated", "_loop", "_on_lost", "_reader", "_timer", "_transport")

@@ -1,6 +1,6 @@
 """A websocket of the general lane: an ASGI connection as a client of its room.
 
-One task reads and one writes, both owned by `Session.run`. Between the room, which never waits, and the writer stands a
+One task reads and one writes, both owned by `GeneralClient.run`. Between the room, which never waits, and the writer stands a
 queue of batches; its bytes are what the room sees as `unsent`, judges by `send_buffer` and `slow_client`, and so bounds.
 """
 
@@ -35,7 +35,7 @@ FAREWELL_TIMEOUT: Final = 1.0
 """Seconds to say 1001 when the server around us ends before the gateway did."""
 
 
-class Session(Client):
+class GeneralClient(Client):
     """One ASGI websocket that was admitted. `cut` drops its connection without a word, where the server can do that."""
 
     __slots__ = (

@@ -22,7 +22,8 @@ from scalesocket.config.units import KiB
 from scalesocket.server.accept import Acceptor, PlainAcceptor
 from scalesocket.server.addresses import Address, ListenError, resolve, spread
 from scalesocket.server.bind import bind_all, find_in_the_way, start_listening
-from scalesocket.server.new_connection import Entrance, address_of
+from scalesocket.server.connections import Connections
+from scalesocket.server.new_connection import address_of
 from scalesocket.server.tls import TlsAcceptor, load_tls
 from scalesocket.wire.address import parse_address
 
@@ -48,7 +49,7 @@ class Listener:
     acceptor: Acceptor | None = None
     tls: ssl.SSLContext | None = None
 
-    def serve(self, entrance: Entrance, tls: ssl.SSLContext | None) -> None:
+    def serve(self, connections: Connections, tls: ssl.SSLContext | None) -> None:
         """Accept connections, from now on with or without TLS. Those that came before are still served as they were."""
         if self.acceptor is not None:
             if tls is None and self.tls is None:
@@ -56,9 +57,9 @@ class Listener:
             self.acceptor.stop()
         self.tls = tls
         if tls is None:
-            self.acceptor = PlainAcceptor(self.sock, entrance, fixed_address(self.sock))
+            self.acceptor = PlainAcceptor(self.sock, connections, fixed_address(self.sock))
         else:
-            self.acceptor = TlsAcceptor(self.sock, entrance, tls)
+            self.acceptor = TlsAcceptor(self.sock, connections, tls)
 
     def close(self) -> None:
         """Accept no more, and remove the file of a unix socket unless it is another's by now."""
@@ -74,9 +75,9 @@ class Listener:
 class Listeners:
     """What a server listens at. `prepare` may fail and can be taken back; `commit` can't fail."""
 
-    def __init__(self, entrance: Entrance) -> None:
-        """Let connections in at `entrance`."""
-        self._entrance = entrance
+    def __init__(self, connections: Connections) -> None:
+        """Let connections in at `connections`."""
+        self._connections = connections
         self._open: dict[Address, Listener] = {}
         self._meant: dict[Entry, tuple[Address, ...]] = {}  # what the entries of `bind` were resolved to, with real ports
 
@@ -129,7 +130,7 @@ class Listeners:
                     log.info("listening", address=str(address), tls=change.tls is not None)
                 listener.address = address
                 self._open[address] = listener
-                listener.serve(self._entrance, change.tls)
+                listener.serve(self._connections, change.tls)
         for listener in change.closing:
             log.info("listening no more", address=str(listener.address))
         failed = [listener for listener in change.added if listener not in self._open.values()]
@@ -186,9 +187,9 @@ class Change:
 
 
 @asynccontextmanager
-async def open_listeners(server: Server, entrance: Entrance) -> AsyncIterator[Listeners]:
+async def open_listeners(server: Server, connections: Connections) -> AsyncIterator[Listeners]:
     """Listen at the addresses of `server` until the block ends. Raises ListenError."""
-    listeners = Listeners(entrance)
+    listeners = Listeners(connections)
     change = await listeners.prepare(server)
     change.commit()
     try:

@@ -1,7 +1,7 @@
-"""The door: reads one request head of each connection and sends it down its lane.
+"""A new connection: one request head is read from it, within a limit and a deadline; then it takes its lane.
 
-A websocket upgrade of HTTP/1.1 is answered here and becomes a `Socket`, in the same synchronous step. Everything else
-goes to Hypercorn, with the bytes that were read.
+A websocket upgrade of HTTP/1.1 is answered here, and an `ExpressClient` replaces the protocol in the same synchronous step.
+Everything else goes to Hypercorn, with the bytes already read.
 """
 
 import asyncio
@@ -9,23 +9,19 @@ import re
 from http import HTTPStatus
 from typing import Final, cast
 
-import structlog
-
 from scalesocket.admission import Refusal, is_trusted
-from scalesocket.cleanup import logged_faults
 from scalesocket.config.units import KiB
-from scalesocket.edge.limits import CLOSE_TIMEOUT
-from scalesocket.errors import Close
-from scalesocket.gateway import Gateway
-from scalesocket.io.poller import Poller
-from scalesocket.server.express import Socket
-from scalesocket.server.hypercorn.server import Hypercorn
+from scalesocket.gateway import Admission
+from scalesocket.server.connections import Connections
+from scalesocket.server.express import ExpressClient
+from scalesocket.server.lingering_close import LingeringClose
 from scalesocket.wire.deflate import answer_offers
 from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, starts_proxy_header
 from scalesocket.wire.frames import Opcode, encode_frame
 from scalesocket.wire.handshake import (
     BARE_LF,
     HandshakeError,
+    Request,
     accept_key,
     check_upgrade,
     has_bare_line_feed,
@@ -33,172 +29,89 @@ from scalesocket.wire.handshake import (
     parse_request,
 )
 
-log = structlog.get_logger("door")
-
 MAX_HEAD: Final = 32 * KiB
 """Bytes of a request head, its end included."""
-HARD_CAP: Final = 1.5
-"""Connections accepted, as a multiple of `max_connections`: beyond the websockets, so that /health still answers."""
 
 _END: Final = b"\r\n\r\n"
 _REQUEST_LINE: Final = re.compile(rb"(\r\n)?[!#$%&'*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/[0-9]\.[0-9]\r?\n")  # RFC 9112 2.2 and 3
-_CLIENT_HELLO: Final = b"\x16\x03"  # how TLS begins (RFC 8446 5.1)
+_CLIENT_HELLO: Final = b"\x16\x03"  # the first bytes of a TLS connection (RFC 8446 5.1)
 
-WANTED: Final = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-"""What a 426 asks for (RFC 9110 15.5.22, RFC 6455 4.4)."""
-NO_TLS: Final = Refusal(status=400, reason="not_http", message="this port speaks HTTP without TLS: use http:// or ws://")
-NO_HTTP: Final = Refusal(status=400, reason="not_http", message="this is not an HTTP request")
+UPGRADE_REQUIRED: Final = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+"""Header fields of a 426 (RFC 9110 15.5.22, RFC 6455 4.4)."""
+HEAD_TOO_BIG: Final = Refusal(
+    status=431, reason="head_too_big", message=f"the request head is longer than {MAX_HEAD} bytes: send fewer or shorter headers"
+)
+HEAD_TIMEOUT: Final = Refusal(
+    status=408, reason="head_timeout", message="the request head did not arrive within handshake_timeout: send it at once"
+)
+NO_TLS: Final = Refusal(status=400, reason="not_http", message="this port serves HTTP without TLS: use http:// or ws://")
+NO_HTTP: Final = Refusal(status=400, reason="not_http", message="this is not an HTTP request: use an HTTP or websocket client")
 NO_CRLF: Final = Refusal(status=400, reason="bad_handshake", message=BARE_LF)
 
 
-class Entrance:
-    """What all doors share: the gateway, the way to the general lane, and how many connections there are."""
+class NewConnection(asyncio.Protocol):
+    """One connection until its first request head is complete. `handshake_timeout` bounds the time, `MAX_HEAD` the size."""
 
-    def __init__(self, gateway: Gateway, hypercorn: Hypercorn, poller: Poller) -> None:
-        """Let clients in to `gateway`, and everything else to `hypercorn`. `poller` watches the connections."""
-        self.gateway = gateway
-        self.hypercorn = hypercorn
-        self.poller = poller
-        self.loop = asyncio.get_running_loop()
-        self.connections: set[asyncio.Transport] = set()
-        """Connections at the door, and websockets on the express lane."""
-        self.handshakes: set[asyncio.Task[None]] = set()
-        """Connections that have not agreed on TLS yet."""
-        self.websockets = 0
-        """Websockets of the express lane whose connection is open, be it only for the closing handshake."""
-        self._is_full = False
-        self._is_quiet = asyncio.Event()
-        # One timer for all doors: a timer of its own would cost a handshake 2 us of its 50.
-        self._waiting: dict[Door, float] = {}  # since when, the oldest first
-        self._timer: asyncio.TimerHandle | None = None
+    __slots__ = ("_connections", "_head", "_is_first", "_is_proxied", "_local", "_peer", "_transport")
 
-    def has_place(self) -> bool:
-        """Whether one more connection may stay."""
-        limit = self.gateway.site.server.max_connections
-        is_full = (
-            limit is not None and len(self.connections) + len(self.handshakes) + self.hypercorn.connections >= limit * HARD_CAP
-        )
-        if is_full and not self._is_full:
-            log.warning("too many connections, new ones are cut", limit=limit)
-        self._is_full = is_full
-        return not is_full
-
-    def wait_for_head(self, door: "Door") -> None:
-        """Give a connection `handshake_timeout` to send its head."""
-        self._waiting[door] = self.loop.time()
-        if self._timer is None:
-            self._look_again()
-
-    def has_head(self, door: "Door") -> None:
-        """Wait no more."""
-        self._waiting.pop(door, None)
-
-    def _look_again(self) -> None:
-        timeout = self.gateway.site.server.handshake_timeout
-        self._timer = self.loop.call_at(next(iter(self._waiting.values())) + timeout, self._find_late)
-
-    def _find_late(self) -> None:
-        self._timer = None
-        latest = self.loop.time() - self.gateway.site.server.handshake_timeout
-        for door, since in tuple(self._waiting.items()):
-            if since > latest:
-                break
-            del self._waiting[door]
-            door.is_late()
-        if self._waiting:
-            self._look_again()
-
-    def close(self) -> None:
-        """Cut every connection that is left, and look no more for late ones."""
-        self.cut_all()
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def cut_all(self) -> None:
-        """Cut every connection that is left."""
-        for transport in tuple(self.connections):
-            with logged_faults("cutting a connection"):
-                transport.abort()
-        for handshake in self.handshakes:
-            handshake.cancel()
-
-    def forget(self, transport: asyncio.Transport) -> None:
-        """Note that a connection is gone, or in other hands."""
-        self.connections.discard(transport)
-
-    def forget_websocket(self, transport: asyncio.Transport) -> None:
-        """Note that the connection of a websocket is gone."""
-        self.connections.discard(transport)
-        self.websockets -= 1
-        if not self.websockets:
-            self._is_quiet.set()
-
-    async def wait_quiet(self) -> None:
-        """Wait until the last websocket is gone. Connections that have said nothing yet are not waited for."""
-        while self.websockets:
-            self._is_quiet.clear()
-            await self._is_quiet.wait()
-
-
-class Door(asyncio.Protocol):
-    """One connection until its first request head is complete; `handshake_timeout` bounds the wait, `MAX_HEAD` the size."""
-
-    __slots__ = ("_entrance", "_head", "_is_first", "_is_proxied", "_local", "_peer", "_transport")
-
-    def __init__(self, entrance: Entrance, local: tuple[str, int] | None = None) -> None:
-        """Wait at `entrance`. `local`: the address connected to, where it is the same for all connections of a listener."""
-        self._entrance = entrance
+    def __init__(self, connections: Connections, local: tuple[str, int] | None = None) -> None:
+        """Belong to `connections`. `local`: the address connected to, if it is the same for all connections of a listener."""
+        self._connections = connections
         self._local = local
         self._head = b""
         self._peer: tuple[str, int] | None = None
-        self._is_first = True  # no byte of the request itself was read yet: a PROXY header may stand before it
+        self._is_first = True  # no byte of the request itself was read yet: a PROXY header may precede it
         self._is_proxied = False
+
+    # --- Callbacks of the transport (asyncio.Protocol)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock."""
-        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
-        entrance = self._entrance
-        entrance.connections.add(transport)
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's has its methods, not its base class
+        connections = self._connections
+        connections.transports.add(transport)
         self._peer = address_of(transport.get_extra_info("peername"))
-        entrance.wait_for_head(self)
+        connections.head_deadlines.start(self)
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the head."""
         head = self._head + chunk if self._head else chunk
-        if self._is_first and self._entrance.gateway.site.server.trusted_proxies:
-            rest = self._without_proxy_header(head)
+        if self._is_first and self._connections.gateway.site.server.trusted_proxies:
+            rest = self._skip_proxy_header(head)
             if rest is None:
                 return
             head = rest
         end = head.find(_END, max(0, len(head) - len(chunk) - 3))
         if 0 <= end <= MAX_HEAD - len(_END):
-            self._entrance.has_head(self)
+            self._connections.head_deadlines.stop(self)
             self._head = b""
             self._choose_lane(head, end)
         elif end >= 0 or len(head) > MAX_HEAD:
-            self._refuse(Refusal(status=431, reason="head_too_big", message=f"the request head is longer than {MAX_HEAD} bytes"))
-        elif head.startswith(_CLIENT_HELLO):  # it waits for our part of the handshake, and would until `handshake_timeout`
+            self._refuse(HEAD_TOO_BIG)
+        elif head.startswith(_CLIENT_HELLO):  # the peer waits for our part of the TLS handshake: do not wait for more
             self._refuse(NO_TLS)
-        elif has_bare_line_feed(head, max(0, len(head) - len(chunk) - 1)):  # its end might never come
+        elif has_bare_line_feed(head, max(0, len(head) - len(chunk) - 1)):  # an end with CRLF may never come
             self._refuse(NO_CRLF if _REQUEST_LINE.match(head) else NO_HTTP)
         else:
             self._head = head
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection: it came to nothing."""
-        self._entrance.has_head(self)
-        self._entrance.forget(self._transport)
+        """Remove the connection."""
+        self._connections.head_deadlines.stop(self)
+        self._connections.forget(self._transport)
 
-    def is_late(self) -> None:
-        """End the connection: its head did not come in time."""
+    def time_out(self) -> None:
+        """End the connection: its head did not arrive in time. A peer that sent nothing gets no response."""
         if self._head:
-            self._refuse(Refusal(status=408, reason="head_timeout", message="the request head took too long"))
+            self._refuse(HEAD_TIMEOUT)
         else:
             self._transport.close()
 
-    def _without_proxy_header(self, head: bytes) -> bytes | None:
-        """What follows a PROXY header; None while it is incomplete, or when the connection was ended for it."""
-        trusted = self._entrance.gateway.site.server.trusted_proxies
+    # --- The head
+
+    def _skip_proxy_header(self, head: bytes) -> bytes | None:
+        """Return what follows a PROXY header; None while the header is incomplete, or if it was refused."""
+        trusted = self._connections.gateway.site.server.trusted_proxies
         if (self._peer is None or is_trusted(self._peer[0], trusted)) and starts_proxy_header(head):
             try:
                 parsed = parse_proxy_header(head)
@@ -216,7 +129,7 @@ class Door(asyncio.Protocol):
         return head
 
     def _choose_lane(self, head: bytes, end: int) -> None:
-        """Answer an upgrade; hand everything else to Hypercorn."""
+        """Answer a websocket upgrade; hand any other request to Hypercorn."""
         if b"websocket" not in head[:end].lower():
             self._hand_over(head, end)
             return
@@ -233,16 +146,32 @@ class Door(asyncio.Protocol):
                 return
             key = check_upgrade(request)
         except HandshakeError as error:
-            self._entrance.gateway.refusals["bad_handshake"] += 1
-            self._answer(error.status, error.message, extra=WANTED if error.status == 426 else "")
+            self._connections.gateway.refusals["bad_handshake"] += 1
+            self._respond(error.status, error.message, extra=UPGRADE_REQUIRED if error.status == 426 else "")
             return
         if self._is_proxied:
             request = request._replace(is_proxied=True)
-        admission = self._entrance.gateway.admit(request)
+        admission = self._connections.gateway.admit(request)
         if isinstance(admission, Refusal):
             retry = f"Retry-After: {admission.retry_after}\r\n" if admission.retry_after is not None else ""
-            self._answer(admission.status, admission.message, extra=retry)
+            self._respond(admission.status, admission.message, extra=retry)
             return
+        self._accept(admission, request, key, head[end + len(_END) :])
+
+    def _hand_over(self, head: bytes, end: int) -> None:
+        """Move the connection to the general lane, if `head` is an HTTP request."""
+        if not _REQUEST_LINE.match(head):
+            self._refuse(NO_HTTP)
+            return
+        if has_bare_line_feed(head, 0, end):
+            self._refuse(NO_CRLF)
+            return
+        self._connections.forget(self._transport)
+        self._connections.hypercorn.take_over(self._transport, head, peer=self._peer, is_proxied=self._is_proxied)
+
+    def _accept(self, admission: Admission, request: Request, key: str, rest: bytes) -> None:
+        """Complete the handshake, and let the client join its room. `rest`: the bytes that were read after the head."""
+        transport, connections = self._transport, self._connections
         deflation = answer_offers(request.headers.get("sec-websocket-extensions", "")) if admission.app.compression else ""
         agreed = f"Sec-WebSocket-Extensions: {deflation}\r\n" if deflation else ""
         if admission.subprotocol is not None:
@@ -251,85 +180,38 @@ class Door(asyncio.Protocol):
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: " + accept_key(key) + b"\r\n" + agreed.encode() + b"\r\n"
         )
-        entrance = self._entrance
-        socket = Socket(transport, admission, is_deflated=bool(deflation), on_lost=entrance.forget_websocket, loop=entrance.loop)
-        transport.set_protocol(socket)  # before the history is sent, which may fill the buffer
-        refusal = admission.join(socket)
+        client = ExpressClient(
+            transport, admission, is_deflated=bool(deflation), on_lost=connections.forget_websocket, loop=connections.loop
+        )
+        transport.set_protocol(client)  # before the history is sent, which may fill the buffer
+        refusal = admission.join(client)
         if refusal is not None:
-            TurnedAway(transport, refusal, entrance)
+            transport.write(encode_frame(refusal.payload(), Opcode.CLOSE))
+            LingeringClose(transport, connections)
             return
-        entrance.websockets += 1
-        rest = head[end + len(_END) :]
+        connections.websockets += 1
         if rest:
-            socket.start_with(rest)
+            client.start_with(rest)
 
-    def _hand_over(self, head: bytes, end: int) -> None:
-        if not _REQUEST_LINE.match(head):
-            self._refuse(NO_HTTP)
-            return
-        if has_bare_line_feed(head, 0, end):
-            self._refuse(NO_CRLF)
-            return
-        self._entrance.forget(self._transport)
-        self._entrance.hypercorn.take_over(self._transport, head, peer=self._peer, is_proxied=self._is_proxied)
+    # --- Refusing
 
     def _refuse(self, refusal: Refusal) -> None:
-        """End a connection whose head is not worth an application's answer."""
-        self._entrance.gateway.refusals[refusal.reason] += 1
-        self._answer(refusal.status, refusal.message)
+        """Count and answer a connection that brought no usable request head."""
+        self._connections.gateway.refusals[refusal.reason] += 1
+        self._respond(refusal.status, refusal.message)
 
-    def _answer(self, status: int, message: str, *, extra: str = "") -> None:
-        """Write a whole response and end the connection."""
-        self._entrance.has_head(self)
+    def _respond(self, status: int, message: str, *, extra: str = "") -> None:
+        """Write a complete response and end the connection."""
+        self._connections.head_deadlines.stop(self)
         body = f"{message}\n".encode()
         self._transport.write(
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n".encode()
             + body
         )
-        Ending(self._transport, self._entrance)
-
-
-class Ending(asyncio.Protocol):
-    """A connection that was answered for good: ours is ended, what still comes is dropped, and soon it is cut.
-
-    To close it while something is unread would reset it, and could lose the answer (RFC 9112 9.6).
-    """
-
-    __slots__ = ("_entrance", "_timer", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, entrance: Entrance) -> None:
-        """Take over `transport`."""
-        self._transport = transport
-        self._entrance = entrance
-        self._timer = entrance.loop.call_later(CLOSE_TIMEOUT, transport.abort)
-        transport.set_protocol(self)
-        self.end()
-
-    def end(self) -> None:
-        """End our side, after what was written."""
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        self._timer.cancel()
-        self._entrance.forget(self._transport)
-
-
-class TurnedAway(Ending):
-    """A websocket there was no place for: accepted and closed, because browsers can't read a refused handshake."""
-
-    __slots__ = ()
-
-    def __init__(self, transport: asyncio.Transport, close: Close, entrance: Entrance) -> None:
-        """Say why, and wait for the peer's close frame like any other."""
-        transport.write(encode_frame(close.payload(), Opcode.CLOSE))
-        super().__init__(transport, entrance)
+        LingeringClose(self._transport, self._connections)
 
 
 def address_of(name: object) -> tuple[str, int] | None:
-    """Address and port from the name of a socket; None for a unix socket."""
+    """Return address and port from the name of a socket; None for a unix socket."""
     return name[:2] if isinstance(name, tuple) else None

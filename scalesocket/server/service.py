@@ -15,9 +15,9 @@ from scalesocket.config.model import Site
 from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.io.poller import Poller
 from scalesocket.server.asgi import GeneralLane
+from scalesocket.server.connections import Connections
 from scalesocket.server.hypercorn.server import open_hypercorn
 from scalesocket.server.listen import Listeners, open_listeners
-from scalesocket.server.new_connection import Entrance
 
 FAREWELL: Final = 3.0
 """Seconds that closing handshakes have after the last room has ended."""
@@ -28,18 +28,18 @@ class Service:
     """A site that is served. `async with open_service(…)` makes one."""
 
     gateway: Gateway
-    entrance: Entrance
+    connections: Connections
     listeners: Listeners
 
     async def drain(self) -> None:
         """Close all clients with 1001 and end all backends; the listeners answer all the while."""
         await self.gateway.drain()
         with anyio.move_on_after(FAREWELL):
-            await self.entrance.wait_quiet()
+            await self.connections.wait_no_websockets()
 
     def cut(self) -> None:
         """Cut every connection and stop every room."""
-        for cut in (self.gateway.cut, self.entrance.cut_all, self.entrance.hypercorn.cut_all):
+        for cut in (self.gateway.cut, self.connections.cut_all, self.connections.hypercorn.cut_all):
             with logged_faults("cutting connections"):
                 cut()
 
@@ -53,7 +53,7 @@ async def open_service(site: Site, *, spawner: Spawner) -> AsyncIterator[Service
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         hypercorn = await stack.enter_async_context(open_hypercorn(cast(ASGIFramework, GeneralLane(gateway, tasks)), gateway))
-        entrance = Entrance(gateway, hypercorn, poller)
-        stack.callback(entrance.close)
-        listeners = await stack.enter_async_context(open_listeners(site.server, entrance))
-        yield Service(gateway, entrance, listeners)
+        connections = Connections(gateway, hypercorn, poller)
+        stack.callback(connections.close)
+        listeners = await stack.enter_async_context(open_listeners(site.server, connections))
+        yield Service(gateway, connections, listeners)

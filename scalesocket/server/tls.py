@@ -10,7 +10,8 @@ from scalesocket.config.certificates import CertificateError, load_pair
 from scalesocket.config.model import Tls
 from scalesocket.server.accept import Acceptor
 from scalesocket.server.addresses import ListenError
-from scalesocket.server.new_connection import Door, Entrance
+from scalesocket.server.connections import Connections
+from scalesocket.server.new_connection import NewConnection
 
 PROTOCOLS: Final = ["h2", "http/1.1"]
 
@@ -22,44 +23,44 @@ class TlsAcceptor(Acceptor):
     that only connect could take every descriptor.
     """
 
-    def __init__(self, sock: socket.socket, entrance: Entrance, tls: ssl.SSLContext) -> None:
+    def __init__(self, sock: socket.socket, connections: Connections, tls: ssl.SSLContext) -> None:
         """Agree on `tls` with those accepted at `sock`."""
         self._tls = tls
-        super().__init__(sock, entrance)
+        super().__init__(sock, connections)
 
     def welcome(self, fd: int, peer: object) -> None:
         """Begin the handshake."""
-        entrance = self._entrance
+        connections = self._connections
         connection = socket.socket(fileno=fd)
         connection.setblocking(False)
 
         async def shake_hands() -> None:
             with suppress(OSError):  # of the peer: it went, was late, or speaks no TLS
-                await entrance.loop.connect_accepted_socket(
-                    lambda: TlsDoor(entrance, task),
+                await connections.loop.connect_accepted_socket(
+                    lambda: NewTlsConnection(connections, task),
                     connection,
                     ssl=self._tls,
-                    ssl_handshake_timeout=entrance.gateway.site.server.handshake_timeout,
+                    ssl_handshake_timeout=connections.gateway.site.server.handshake_timeout,
                 )
 
-        task = entrance.loop.create_task(shake_hands())
-        entrance.handshakes.add(task)
-        task.add_done_callback(entrance.handshakes.discard)
+        task = connections.loop.create_task(shake_hands())
+        connections.tls_handshakes.add(task)
+        task.add_done_callback(connections.tls_handshakes.discard)
 
 
-class TlsDoor(Door):
+class NewTlsConnection(NewConnection):
     """A door behind TLS."""
 
     __slots__ = ("_handshake",)
 
-    def __init__(self, entrance: Entrance, handshake: asyncio.Task[None]) -> None:
-        """Wait at `entrance` when `handshake` is done."""
-        super().__init__(entrance)
+    def __init__(self, connections: Connections, handshake: asyncio.Task[None]) -> None:
+        """Wait at `connections` when `handshake` is done."""
+        super().__init__(connections)
         self._handshake = handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give the place of the handshake to the connection, and start the clock."""
-        self._entrance.handshakes.discard(self._handshake)
+        self._connections.tls_handshakes.discard(self._handshake)
         super().connection_made(transport)
 
 

@@ -285,7 +285,7 @@ async def test_an_address_that_cannot_be_listened_at_after_all_keeps_no_other_fr
     change.commit()
     monkeypatch.setattr(listen_module, "start_listening", fail_once)
     with pytest.raises(ListenError, match="can't listen at one of its addresses"):
-        async with listen_module.open_listeners(Server(bind=("127.0.0.1:0",)), site.service.entrance):
+        async with listen_module.open_listeners(Server(bind=("127.0.0.1:0",)), site.service.connections):
             pass
 
     assert [address.rpartition(":")[0] for address in site.service.listeners.addresses] == ["127.0.0.1", "127.0.0.3"]

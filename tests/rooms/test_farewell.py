@@ -105,7 +105,7 @@ async def test_connections_that_have_said_nothing_yet_are_not_waited_for(serve_e
     ann = await site.join("/game/one")
     silent = await RawClient.connect(site.port)  # as browsers open them, to be quick when they are needed
     site.raw_clients.append(silent)
-    await site.until(lambda: len(site.service.entrance.connections) == 2)
+    await site.until(lambda: len(site.service.connections.transports) == 2)
     began = time.monotonic()
 
     await site.service.drain()

@@ -287,8 +287,8 @@ async def test_a_peer_that_ends_its_side_and_reads_nothing_is_gone_by_stall_time
     ghost.writer.write_eof()
 
     await site.until(lambda: len(room.clients) == 1, within=2.0)
-    entrance = site.service.entrance
-    await site.until(lambda: len(entrance.connections) + entrance.hypercorn.connections == 1, within=5.0)
+    connections = site.service.connections
+    await site.until(lambda: len(connections.transports) + connections.hypercorn.open_connections == 1, within=5.0)
 
 
 async def test_close_ends_a_client_that_does_not_read_also_when_it_is_alone(serve: Serve) -> None:

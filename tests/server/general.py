@@ -47,7 +47,7 @@ class General:
     @property
     def connections(self) -> int:
         """Connections that Hypercorn serves."""
-        return self.playground.service.entrance.hypercorn.connections
+        return self.playground.service.connections.hypercorn.open_connections
 
     async def wait_no_connections(self) -> None:
         """Wait until Hypercorn has let go of every connection."""

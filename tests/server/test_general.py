@@ -12,7 +12,7 @@ from websockets import ConnectionClosed
 
 from scalesocket.config.model import App
 from scalesocket.errors import ROOM_RESTARTED
-from scalesocket.server.general import Session
+from scalesocket.server.general import GeneralClient
 from tests.playing import DEADLINE, keep_alive_connection, open_playground, program, site_of, until
 from tests.raw import FIN, PING, TEXT
 from tests.server.general import General, make_site, open_general
@@ -265,9 +265,9 @@ async def test_a_malformed_upgrade_ends_its_connection(part: bytes) -> None:
 
 
 async def test_nothing_keeps_a_websocket_that_left_while_it_was_over_its_rate() -> None:
-    def sessions() -> list[Session]:
+    def sessions() -> list[GeneralClient]:
         gc.collect()
-        return [one for one in gc.get_objects() if isinstance(one, Session)]
+        return [one for one in gc.get_objects() if isinstance(one, GeneralClient)]
 
     async with open_general(App(name="chat", command=["cat"], rate={"bytes": 10})) as general:
         ann = await general.join("/chat/lobby")

@@ -198,7 +198,7 @@ async def test_a_peer_that_pings_and_takes_no_pongs_is_cut(playground: Playgroun
         await ping(websocket, 600)
 
         await playground.until(lambda: playground.gateway.connections == 0)
-        await playground.until(lambda: playground.service.entrance.hypercorn.connections == 0)
+        await playground.until(lambda: playground.service.connections.hypercorn.open_connections == 0)
 
 
 async def test_a_peer_that_takes_nothing_does_not_delay_the_stop(playground: Playground) -> None:
@@ -209,6 +209,6 @@ async def test_a_peer_that_takes_nothing_does_not_delay_the_stop(playground: Pla
         for client in tuple(room.clients.values()):
             client.abort()  # as its room does at the end, when it has waited long enough
         await playground.until(lambda: playground.gateway.connections == 0)
-        await asyncio.wait_for(playground.service.entrance.hypercorn.stop(0.1), DEADLINE)
-        await playground.until(lambda: playground.service.entrance.hypercorn.connections == 0)
+        await asyncio.wait_for(playground.service.connections.hypercorn.stop(0.1), DEADLINE)
+        await playground.until(lambda: playground.service.connections.hypercorn.open_connections == 0)
         websocket.reset()

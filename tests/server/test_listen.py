@@ -228,7 +228,7 @@ async def test_connections_that_have_not_agreed_on_tls_have_a_place_too(serve_ex
     await site.until(lambda: site.gateway.refusals["too_many_connections"] == 14)
     for _, writer in silent:
         writer.close()
-    await site.until(lambda: not site.service.entrance.handshakes)
+    await site.until(lambda: not site.service.connections.tls_handshakes)
 
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", site.port, ssl=ssl.create_default_context(cafile=tls["certificate"])
@@ -248,7 +248,7 @@ async def test_no_connection_is_lost_when_a_listener_with_tls_is_replaced(
     ours = load_tls(Tls(**tls))
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         listener.setblocking(False)
-        servers = [TlsAcceptor(listener, site.service.entrance, ours)]
+        servers = [TlsAcceptor(listener, site.service.connections, ours)]
         connections = []
         for _ in range(20):
             connections.append(socket.create_connection(listener.getsockname()))
@@ -256,7 +256,7 @@ async def test_no_connection_is_lost_when_a_listener_with_tls_is_replaced(
             for _ in range(turns):
                 await asyncio.sleep(0)
             servers.pop().stop()
-            servers.append(TlsAcceptor(listener, site.service.entrance, ours))
+            servers.append(TlsAcceptor(listener, site.service.connections, ours))
 
         for connection in connections:
             async with asyncio.timeout(10):

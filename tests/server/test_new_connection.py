@@ -254,7 +254,7 @@ async def test_connections_beyond_one_and_a_half_times_max_connections_are_cut(s
     site = await serve_express(Server(max_connections=4), game=CAT)
     players = [await site.join("/game/one") for _ in range(4)]
     waiting = [await at_the_door(site) for _ in range(2)]
-    await site.until(lambda: len(site.service.entrance.connections) == 6)
+    await site.until(lambda: len(site.service.connections.transports) == 6)
 
     late = await at_the_door(site)
     late.send(upgrade("/game/one"))
@@ -264,7 +264,7 @@ async def test_connections_beyond_one_and_a_half_times_max_connections_are_cut(s
     assert site.gateway.status().refusals["too_many_connections"] == 1
     for client in waiting:
         await client.close()
-    await site.until(lambda: len(site.service.entrance.connections) == 4)
+    await site.until(lambda: len(site.service.connections.transports) == 4)
     await players[0].say("still here")
     await players[1].hear("still here")
 
@@ -329,7 +329,7 @@ async def test_what_is_no_http_is_told_so(serve_express: Serve, rubbish: bytes) 
     answer = await answer_to(site, rubbish)
 
     assert answer.startswith("HTTP/1.1 400 Bad Request\r\n")
-    assert answer.endswith("\r\n\r\nthis is not an HTTP request\n")
+    assert answer.endswith("\r\n\r\nthis is not an HTTP request: use an HTTP or websocket client\n")
     assert site.gateway.refusals["not_http"] == 1
 
 
@@ -341,7 +341,7 @@ async def test_who_speaks_tls_where_there_is_none_is_told_at_once(serve_express:
 
     answer = await answer_to(site, outgoing.read())
 
-    assert answer.endswith("this port speaks HTTP without TLS: use http:// or ws://\n")
+    assert answer.endswith("this port serves HTTP without TLS: use http:// or ws://\n")
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ async def test_a_line_that_ends_with_lf_alone_is_400_at_once(serve_express: Serv
 async def test_a_word_and_a_line_feed_are_no_request(serve_express: Serve) -> None:
     site = await serve_express(Server(handshake_timeout=3600), game=CAT)
 
-    assert (await answer_to(site, b"hello\n")).endswith("this is not an HTTP request\n")
+    assert (await answer_to(site, b"hello\n")).endswith("this is not an HTTP request: use an HTTP or websocket client\n")
 
 
 async def test_a_malformed_proxy_header_is_400(serve_express: Serve) -> None:

@@ -159,7 +159,7 @@ class Protocol(asyncio.StreamReaderProtocol):
         self._timer = loop.call_later(timeout / 4, self._look, queued, deadline)
 
 
-class Hypercorn:
+class HypercornServer:
     """Serves transports with an ASGI app. `async with open_hypercorn(…)` makes one."""
 
     def __init__(self, app: ASGIFramework, running: SiteView, tasks: TaskGroup) -> None:
@@ -174,7 +174,7 @@ class Hypercorn:
         self._connections: dict[asyncio.BaseTransport, Surroundings] = {}
 
     @property
-    def connections(self) -> int:
+    def open_connections(self) -> int:
         """How many are open."""
         return len(self._connections)
 
@@ -245,10 +245,10 @@ class Hypercorn:
 
 
 @asynccontextmanager
-async def open_hypercorn(app: ASGIFramework, running: SiteView, *, grace: float = 1.0) -> AsyncIterator[Hypercorn]:
+async def open_hypercorn(app: ASGIFramework, running: SiteView, *, grace: float = 1.0) -> AsyncIterator[HypercornServer]:
     """Serve connections until the block ends; then they have `grace` seconds to finish their answers."""
     async with anyio.create_task_group() as tasks:
-        hypercorn = Hypercorn(app, running, tasks)
+        hypercorn = HypercornServer(app, running, tasks)
         try:
             yield hypercorn
         finally:

@@ -1,0 +1,130 @@
+"""The open connections of a server: how many there may be, and until when each must have sent its first request head."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+
+from scalesocket.cleanup import logged_faults
+from scalesocket.gateway import Gateway
+from scalesocket.io.poller import Poller
+from scalesocket.server.hypercorn.server import HypercornServer
+
+log = structlog.get_logger("connections")
+
+HARD_CAP: Final = 1.5
+"""Connections accepted, as a multiple of `max_connections`: more than the websockets, so that /health still answers."""
+
+
+class Connections:
+    """All open connections of a server, and what each new one needs: the gateway, the general lane, the poller, the loop."""
+
+    def __init__(self, gateway: Gateway, hypercorn: HypercornServer, poller: Poller) -> None:
+        """Start without any. Websockets go to `gateway`, everything else to `hypercorn`; `poller` watches the sockets."""
+        self.gateway = gateway
+        self.hypercorn = hypercorn
+        self.poller = poller
+        self.loop = asyncio.get_running_loop()
+        self.transports: set[asyncio.Transport] = set()
+        """New connections, and websockets on the express lane. `hypercorn` counts those of the general lane."""
+        self.tls_handshakes: set[asyncio.Task[None]] = set()
+        """Connections whose TLS handshake is under way."""
+        self.websockets = 0
+        """Websockets on the express lane whose connection is open, even if only for the closing handshake."""
+        self.head_deadlines = HeadDeadlines(self.loop, lambda: gateway.site.server.handshake_timeout)
+        self._is_full = False
+        self._no_websockets = asyncio.Event()
+
+    def has_capacity(self) -> bool:
+        """Whether one more connection may be accepted. Logs when the limit is reached."""
+        limit = self.gateway.site.server.max_connections
+        is_full = (
+            limit is not None
+            and len(self.transports) + len(self.tls_handshakes) + self.hypercorn.open_connections >= limit * HARD_CAP
+        )
+        if is_full and not self._is_full:
+            log.warning("too many connections, new ones are cut", limit=limit)
+        self._is_full = is_full
+        return not is_full
+
+    def forget(self, transport: asyncio.Transport) -> None:
+        """Remove a connection that was lost, or that the general lane took over."""
+        self.transports.discard(transport)
+
+    def forget_websocket(self, transport: asyncio.Transport) -> None:
+        """Remove the connection of a websocket that was lost."""
+        self.transports.discard(transport)
+        self.websockets -= 1
+        if not self.websockets:
+            self._no_websockets.set()
+
+    async def wait_no_websockets(self) -> None:
+        """Wait until no websocket of the express lane is left. New connections are not waited for."""
+        while self.websockets:
+            self._no_websockets.clear()
+            await self._no_websockets.wait()
+
+    def cut_all(self) -> None:
+        """Abort every connection that the general lane does not have."""
+        for transport in tuple(self.transports):
+            with logged_faults("cutting a connection"):
+                transport.abort()
+        for handshake in self.tls_handshakes:
+            handshake.cancel()
+
+    def close(self) -> None:
+        """Abort every connection and stop the timer."""
+        self.cut_all()
+        self.head_deadlines.close()
+
+
+class HasDeadline(Protocol):
+    """A connection that waits for its first request head."""
+
+    def time_out(self) -> None:
+        """End the connection: the head did not arrive in time."""
+
+
+class HeadDeadlines:
+    """Times out connections whose first request head does not arrive within `handshake_timeout`.
+
+    One timer serves all connections: a timer for each would cost a handshake 2 us of its 50.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: Callable[[], float]) -> None:
+        """Start without any. `timeout`: the seconds that a connection has, read whenever the timer runs."""
+        self._loop = loop
+        self._timeout = timeout
+        self._started_at: dict[HasDeadline, float] = {}  # in the loop's time, the oldest first
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, connection: HasDeadline) -> None:
+        """Start the clock of a connection."""
+        self._started_at[connection] = self._loop.time()
+        if self._timer is None:
+            self._schedule()
+
+    def stop(self, connection: HasDeadline) -> None:
+        """Stop the clock of a connection. Calls may repeat."""
+        self._started_at.pop(connection, None)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _schedule(self) -> None:
+        oldest = next(iter(self._started_at.values()))
+        self._timer = self._loop.call_at(oldest + self._timeout(), self._time_out_late)
+
+    def _time_out_late(self) -> None:
+        self._timer = None
+        latest = self._loop.time() - self._timeout()
+        for connection, started_at in tuple(self._started_at.items()):
+            if started_at > latest:
+                break
+            del self._started_at[connection]
+            connection.time_out()
+        if self._started_at:
+            self._schedule()
