@@ -1,18 +1,15 @@
-"""The general lane: the ASGI app that Hypercorn runs, behind our door or on its own.
+"""The general lane: the ASGI app that Hypercorn runs, on connections accepted here or as a server of its own.
 
 HTTP goes to the Quart app, websockets (HTTP/1.1 after a first request on the connection, HTTP/2 by RFC 8441) to their rooms.
-`create_app` makes the same for a stock Hypercorn, where every websocket takes this lane:
+`create_app` makes the app for a stock Hypercorn, where every websocket takes this lane:
 
     hypercorn 'scalesocket.server.asgi:create_app("site.toml")'
 """
 
 import asyncio
-import re
-from collections.abc import MutableMapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import unquote
+from typing import Final
 
 import anyio
 import msgspec
@@ -25,40 +22,34 @@ from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.io.poller import Poller
+from scalesocket.server.asgi_request import Scope, has_body, is_framed_twice, normalize_target, request_of
 from scalesocket.server.general import AsgiMessage, GeneralClient, Receive, Send
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.http.views import REQUEST
-from scalesocket.server.hypercorn.http2 import CUT, install_protocols
-from scalesocket.server.hypercorn.no_deflate import decline_deflate
-from scalesocket.server.hypercorn.refused_upgrades import end_refused_upgrades
-from scalesocket.server.hypercorn.server import ASKED, PACE, PEER, PROXIED
+from scalesocket.server.hypercorn.patches import patch_hypercorn
+from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET
 from scalesocket.server.known_versions import warn_of_unknown_versions
-from scalesocket.server.single_worker import claim_only_worker
-from scalesocket.wire.authority import parse_authority
-from scalesocket.wire.handshake import Request, as_sent, split_absolute
+from scalesocket.server.single_worker import lock_single_worker
+from scalesocket.wire.handshake import Request
 
 log = structlog.get_logger("asgi")
 
-Scope = MutableMapping[str, Any]
+DROP_TIMEOUT: Final = 60.0
+"""Seconds for which messages of a closed websocket are dropped, until the server ends it."""
 
-DISCARD_TIMEOUT: Final = 60.0
-"""Seconds in which a server must end a websocket after our part of it is over."""
-
-NO_PATH: Final = Refusal(status=400, reason="bad_handshake", message="the request target is no path")
-HAS_BODY: Final = Refusal(status=400, reason="bad_handshake", message="a websocket is opened without a body")
+NO_PATH: Final = Refusal(status=400, reason="bad_handshake", message="the request target is not a path: it must start with /")
+HAS_BODY: Final = Refusal(status=400, reason="bad_handshake", message="a websocket upgrade must not have a body")
 
 
 def create_app(path: str) -> "SiteApp":
-    """Make the ASGI app of a site file, for a stock Hypercorn with one worker. The file is read when the server starts."""
+    """Make the ASGI app of a site file for a stock Hypercorn with one worker. The file is read when the server starts."""
     warn_of_unknown_versions()
-    decline_deflate()
-    install_protocols()
-    end_refused_upgrades()
+    patch_hypercorn()
     return SiteApp(Path(path))
 
 
 class SiteApp:
-    """A whole site as an ASGI app: its gateway lives from the server's startup to its shutdown."""
+    """A site as an ASGI app. Its gateway runs from the server's startup to its shutdown."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -72,21 +63,21 @@ class SiteApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the lifespan, a request or a websocket (ASGI 3.0)."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
         else:
             await self._started()(scope, receive, send)
 
     def _started(self) -> "GeneralLane":
         if self._lane is None:
-            raise ScalesocketError(f"{self._path}: not started (the server must speak ASGI's lifespan protocol)")
+            raise ScalesocketError(f"{self._path}: not started (run it under a server with ASGI's lifespan protocol)")
         return self._lane
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
         phase, failure = "startup", ""
         try:
             with (
-                claim_only_worker(self._path),
+                lock_single_worker(self._path),
                 closing(Spawner()) as spawner,
                 closing(Poller(asyncio.get_running_loop())) as poller,
             ):
@@ -111,7 +102,7 @@ class SiteApp:
 
 
 class GeneralLane:
-    """The ASGI app over a running gateway. `tasks` owns what outlives a client for a moment."""
+    """The ASGI app over a running gateway. `tasks` owns the tasks that outlive a websocket."""
 
     def __init__(self, gateway: Gateway, tasks: TaskGroup) -> None:
         self.gateway = gateway
@@ -120,22 +111,22 @@ class GeneralLane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or one websocket (ASGI 3.0)."""
-        if (asked := scope.get("state", {}).get(ASKED)) is not None:
-            asked.set()
-        settle_target(scope)
+        if (first_request := scope.get("state", {}).get(FIRST_REQUEST)) is not None:
+            first_request.set()
+        normalize_target(scope)
         request = request_of(scope)
         if scope["type"] == "websocket":
             await self._serve_websocket(request, scope, receive, send)
             return
         refusal = self._check_request(request)
         if refusal is not None:
-            await refuse_page(refusal, request, send)
+            await refuse_request(refusal, request, send)
         else:
             scope[REQUEST] = request
             await self._http(scope, receive, closing_after(send) if is_framed_twice(request) else send)  # type: ignore[arg-type]
 
     def _check_request(self, request: Request) -> Refusal | None:
-        """Whether a request that is no upgrade may be answered."""
+        """Decide whether a plain request may be answered; None if it may."""
         if not request.path.startswith("/") and request.path != "*":  # RFC 9112 3.2
             return self.gateway.count(NO_PATH)
         return self.gateway.check_page(request)
@@ -144,83 +135,31 @@ class GeneralLane:
         await receive()  # websocket.connect
         wrong = NO_PATH if not request.path.startswith("/") else HAS_BODY if has_body(request) else None
         if wrong is not None:
-            await refuse(self.gateway.count(wrong), scope, send)
+            await refuse_upgrade(self.gateway.count(wrong), scope, send)
             return
         admission = self.gateway.admit(request)
         if isinstance(admission, Refusal):
-            await refuse(admission, scope, send)
+            await refuse_upgrade(admission, scope, send)
             return
         if admission.subprotocol is not None and admission.subprotocol not in scope["subprotocols"]:
-            # Hypercorn reads the last of several headers, and agrees on what is in its list alone: this one.
+            # Hypercorn reads only the last of several headers, and agrees only to a name in this list.
             scope["subprotocols"].append(admission.subprotocol)
-        # Cutting an HTTP/2 connection would take every other stream of it along.
+        # To cut an HTTP/2 connection would end its other streams, too.
         cut = scope.get("state", {}).get(CUT) if request.http_version == "1.1" else None
-        if (keep_pace := scope.get("state", {}).get(PACE)) is not None:
-            keep_pace(admission.app)
+        if (note_websocket := scope.get("state", {}).get(NEW_WEBSOCKET)) is not None:
+            note_websocket(admission.app)
         client = GeneralClient(admission, receive, send, cut=cut)
         is_gone = False
         try:
             is_gone = await client.run()
         finally:
-            # Hypercorn gives us messages through a bounded queue and waits for room in it even to end the websocket.
+            # Hypercorn passes messages through a bounded queue, and waits for space in it before it ends the websocket.
             if not is_gone and not self._tasks.cancel_scope.cancel_called:
-                self._tasks.start_soon(discard, receive, name="discard")
-
-
-def request_of(scope: Scope) -> Request:
-    """The request head as admission and CGI variables need it, from an ASGI scope."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    path, query = scope["raw_path"].decode("latin-1"), as_sent(scope["query_string"].decode("latin-1"))
-    state = scope.get("state", {})
-    peer = state.get(PEER) or scope.get("client")
-    local = scope.get("server")
-    return Request(
-        method="GET",  # over HTTP/2 it is CONNECT, which says nothing to a backend (RFC 8441 5)
-        target=f"{path}?{query}" if query else path,
-        path=path,
-        query=query,
-        headers=headers,
-        peer=(peer[0], peer[1]) if peer else None,
-        local=(local[0], local[1]) if local else None,
-        is_secure=scope["scheme"] in ("wss", "https"),
-        http_version=scope["http_version"],
-        is_proxied=bool(state.get(PROXIED)),
-    )
-
-
-def settle_target(scope: Scope) -> None:
-    """Make an absolute target (`GET http://host/path`, RFC 9112 3.2.2) the path alone, and its authority the Host header.
-
-    What has no valid Host header keeps it, to be refused for that. In the decoded path an escaped slash stays escaped, because
-    it does not separate segments (RFC 3986 2.2).
-    """
-    raw_path = scope["raw_path"].decode("latin-1")
-    absolute = None if raw_path.startswith("/") or scope["http_version"] == "2" else split_absolute(raw_path)
-    if absolute is not None:
-        authority, raw_path, _ = absolute  # the server has split the query off
-        scope["raw_path"], scope["path"] = raw_path.encode("latin-1"), unquote(raw_path)
-        headers = [(name.lower(), value) for name, value in scope["headers"]]
-        if all(parse_authority(value.decode("latin-1")) is not None for name, value in headers if name == b"host"):
-            scope["headers"] = [(b"host", authority.encode("latin-1")), *(header for header in headers if header[0] != b"host")]
-    if "%2f" in raw_path.lower():
-        scope["path"] = unquote(re.sub("%2f", "%252F", raw_path, flags=re.IGNORECASE))
-
-
-def has_body(request: Request) -> bool:
-    """Whether a request announces a body, which an upgrade must not have."""
-    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
-
-
-def is_framed_twice(request: Request) -> bool:
-    """Whether a request states its length in two ways: a proxy may have taken the other one (RFC 9112 6.1)."""
-    return "transfer-encoding" in request.headers and "content-length" in request.headers
+                self._tasks.start_soon(drop_messages, receive, name="drop messages")
 
 
 def closing_after(send: Send) -> Send:
-    """End the connection after the response that is sent: what follows on it may be a part of the same request."""
+    """Wrap `send` so that the connection closes after the response: further bytes may belong to the same request."""
 
     async def send_last(message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
@@ -230,8 +169,8 @@ def closing_after(send: Send) -> Send:
     return send_last
 
 
-async def refuse_page(refusal: Refusal, request: Request, send: Send) -> None:
-    """Answer a request that is no upgrade with the refusal's status."""
+async def refuse_request(refusal: Refusal, request: Request, send: Send) -> None:
+    """Answer a plain request with the refusal's status."""
     body = msgspec.json.encode({"error": refusal.message})
     headers = [
         (b"content-type", b"application/json"),
@@ -239,14 +178,14 @@ async def refuse_page(refusal: Refusal, request: Request, send: Send) -> None:
         (b"x-content-type-options", b"nosniff"),
         (b"cache-control", b"no-store"),
     ]
-    if request.http_version != "2":  # where it is one stream that ends
+    if request.http_version != "2":  # where only the stream ends
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
-    """Answer with the refusal's status, where the server can (websocket.http.response); else close, which is a 403."""
+async def refuse_upgrade(refusal: Refusal, scope: Scope, send: Send) -> None:
+    """Answer an upgrade with the refusal's status, if the server can (websocket.http.response); else close, which is a 403."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})
         return
@@ -258,8 +197,8 @@ async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": body})
 
 
-async def discard(receive: Receive) -> None:
-    """Throw away what a peer goes on sending, until the server ends the websocket."""
-    with anyio.move_on_after(DISCARD_TIMEOUT):
+async def drop_messages(receive: Receive) -> None:
+    """Drop the messages that a peer still sends, until the server ends the websocket."""
+    with anyio.move_on_after(DROP_TIMEOUT):
         while (await receive())["type"] != "websocket.disconnect":
             pass

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -12,7 +11,7 @@ from scalesocket.edge.client import Client, Hold
 from scalesocket.edge.limits import CLOSE_TIMEOUT, find_high_water
 from scalesocket.errors import PEER_FAULTS, TOO_SLOW, Close
 from scalesocket.gateway import Admission
-from scalesocket.server.kernel import count_queued
+from scalesocket.server.kernel import count_acknowledged, count_unsent
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.deflate import inflate
 from scalesocket.wire.frames import Event, FrameReader, Opcode, encode_frame
@@ -20,9 +19,6 @@ from scalesocket.wire.frames import Event, FrameReader, Opcode, encode_frame
 LARGE_READ: Final = 64 * KiB
 """Bytes of one read past which a client waits for the others' turn; our own transport reads no more, once in a turn."""
 
-TCP_INFO_SIZE: Final = 128
-BYTES_ACKED: Final = slice(120, 128)
-"""Where `tcpi_bytes_acked` stands in the kernel's struct tcp_info (linux/tcp.h)."""
 _PING: Final = encode_frame(b"", Opcode.PING)
 
 
@@ -182,7 +178,7 @@ class ExpressClient(Client, asyncio.Protocol):
     def backlog(self) -> int:
         """Bytes queued for the peer here and in the kernel."""
         sock = self._transport.get_extra_info("socket")
-        return self.unsent + (count_queued(sock) if sock is not None else 0)
+        return self.unsent + (count_unsent(sock) if sock is not None else 0)
 
     @property
     def delivered(self) -> int:
@@ -190,11 +186,7 @@ class ExpressClient(Client, asyncio.Protocol):
         sock = self._transport.get_extra_info("socket")
         if sock is None or sock.family == socket.AF_UNIX:
             return -self.unsent
-        try:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
-        except OSError:  # it is gone
-            return 0
-        return int.from_bytes(info[BYTES_ACKED], sys.byteorder)
+        return count_acknowledged(sock)
 
     # --- In between
 

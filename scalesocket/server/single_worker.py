@@ -1,4 +1,4 @@
-"""One worker only: a room is one process, and two workers would each have their own."""
+"""Refuses a second worker under a stock Hypercorn: each would start its own process for the same room."""
 
 import fcntl
 import hashlib
@@ -12,11 +12,11 @@ from scalesocket.errors import ScalesocketError
 
 
 @contextmanager
-def claim_only_worker(site_file: Path) -> Iterator[None]:
-    """Hold the claim to be the only worker of this server that serves `site_file`.
+def lock_single_worker(site_file: Path) -> Iterator[None]:
+    """Hold the lock of the only worker that serves `site_file` under this server.
 
-    Raises ScalesocketError when a sibling (a process with the same parent) holds it. The kernel frees it when the process
-    ends, however it ends.
+    Raises ScalesocketError if a sibling (a process with the same parent) holds it. The kernel releases the lock when the process
+    ends for any reason.
     """
     name = hashlib.sha256(f"{os.getppid()}:{site_file.resolve()}".encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"scalesocket-{os.getuid()}-{name}.lock"
@@ -26,7 +26,7 @@ def claim_only_worker(site_file: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ScalesocketError(
-                f"{site_file}: another worker serves it (run hypercorn with one worker: each room is one process)"
+                f"{site_file}: another worker already serves it (run hypercorn with one worker: each room is one process)"
             ) from None
         yield
         path.unlink(missing_ok=True)

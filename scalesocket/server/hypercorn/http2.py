@@ -1,8 +1,4 @@
-"""Hypercorn's HTTP/1.1 and HTTP/2 protocols, with bounds on what one peer may cost.
-
-Hypercorn makes its protocols by name, so `install_protocols` puts these in their place, for the general lane and for a
-stock Hypercorn that runs our app.
-"""
+"""Hypercorn's HTTP/2, with bounds on what one peer may cost."""
 
 import time
 from collections import OrderedDict
@@ -12,60 +8,39 @@ from typing import Final, cast
 import anyio
 import anyio.lowlevel
 import h2.events
-import h11
-import hypercorn.protocol
-import hypercorn.protocol.h2
 import structlog
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol
-from hypercorn.protocol.h11 import H11Protocol
 from priority.priority import DeadlockError, DuplicateStreamError, MissingStreamError
 
 from scalesocket.admission import is_trusted
 from scalesocket.config.model import Server
 from scalesocket.config.units import KiB
 from scalesocket.gateway import Gateway
-from scalesocket.server.hypercorn.idle import stop_idling
+from scalesocket.server.hypercorn.context import wake_idle
 from scalesocket.server.hypercorn.outgoing_stream import OutgoingStream, is_control_frame
+from scalesocket.server.hypercorn.state import CUT
 from scalesocket.wire.address import is_loopback
 from scalesocket.wire.http2 import ErrorCode, Http2Error, Inflow, encode_refusal
 
 log = structlog.get_logger("http2")
 
-CUT: Final = "scalesocket.cut"
-"""Key in the scope's `state`: drops the connection, without waiting for what is unsent."""
-CLOSE_TIMEOUT: Final = 1.0
-"""Seconds in which a peer may read the GOAWAY frame that gives the reason before it is cut."""
+GOAWAY_TIMEOUT: Final = 1.0
+"""Seconds between a GOAWAY frame, which has the reason, and the end of the connection."""
 LAST_READ: Final = 256 * KiB
-"""Bytes that are still read, and dropped, from a peer that is cut."""
+"""Bytes that are read and dropped after a GOAWAY frame, so that no reset overtakes it; then the connection ends at once."""
 NO_WEBSOCKETS: Final = "websockets over HTTP/2 are off: open them over HTTP/1.1, or set http2_websockets = true in [server]"
-NO_TUNNELS: Final = "CONNECT opens nothing here but websockets (RFC 8441)"
-NO_HTTP2: Final = "HTTP/2 without TLS is for loopback and for trusted_proxies: use HTTP/1.1"
-
-
-class Http1(H11Protocol):
-    """HTTP/1.1, which becomes HTTP/2 by prior knowledge alone: `Upgrade: h2c` is ignored (RFC 9113 3.1)."""
-
-    async def handle(self, event: Event) -> None:
-        """Take what was received, or the end of it: then there is no next request to wait for."""
-        await super().handle(event)
-        if isinstance(event, Closed):
-            await stop_idling(self.context.terminated)
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Leave HTTP/1.1 when the first request is the preface of HTTP/2."""
-        if event.method == b"PRI" and not self.keep_alive_requests:
-            await super()._check_protocol(event)
+NO_TUNNELS: Final = "CONNECT is for websockets only (RFC 8441): there is no proxy here"
+NO_HTTP2: Final = "HTTP/2 without TLS is only for loopback and trusted_proxies: use HTTP/1.1 or TLS"
 
 
 class RoundRobin:
-    """Serves the streams that have something to send in turn.
+    """Chooses the next stream to send, in rotation among those with data. PRIORITY is ignored.
 
-    In place of the tree of the `priority` package, in which one step may take as long as there are streams, and which peers
-    arrange: PRIORITY is ignored.
+    Replaces the tree of the `priority` package, which peers arrange, and in which one step may visit every stream.
     """
 
     def __init__(self) -> None:
@@ -84,7 +59,7 @@ class RoundRobin:
         self._blocked.discard(stream)
 
     def block(self, stream: int) -> None:
-        """Pass a stream over. Raises MissingStreamError."""
+        """Skip a stream that has nothing to send. Raises MissingStreamError."""
         if stream in self._active:
             del self._active[stream]
             self._blocked.add(stream)
@@ -92,7 +67,7 @@ class RoundRobin:
             raise MissingStreamError(stream)
 
     def unblock(self, stream: int) -> None:
-        """Give a stream its turns again. Raises MissingStreamError."""
+        """Include a stream again. Raises MissingStreamError."""
         if stream in self._blocked:
             self._blocked.discard(stream)
             self._active[stream] = None
@@ -100,7 +75,7 @@ class RoundRobin:
             raise MissingStreamError(stream)
 
     def __next__(self) -> int:
-        """The stream that has waited longest. Raises DeadlockError when all are blocked."""
+        """Return the stream that has waited longest. Raises DeadlockError if all are blocked."""
         if not self._active:
             raise DeadlockError
         stream = next(iter(self._active))
@@ -109,20 +84,20 @@ class RoundRobin:
 
 
 class KnownSettings(Settings):
-    """A peer's settings. Others than those of RFC 9113 are forgotten at once: there may be 65,000 of them."""
+    """A peer's settings. Unknown ones are dropped: a peer may send 65,000 of them."""
 
     def __setitem__(self, key: SettingCodes | int, value: int) -> None:
-        """Take a setting that has a meaning."""
+        """Store a known setting."""
         if isinstance(key, SettingCodes) or key in SettingCodes._value2member_map_:
             super().__setitem__(key, value)
 
 
 class Http2(H2Protocol):
-    """HTTP/2 of which one connection costs the others little: it is read in small pieces, and a flood is cut."""
+    """HTTP/2 that reads a connection in small pieces and cuts a flood, so that one peer does not block the others."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
-        self._gateway = getattr(getattr(self.app, "app", None), "gateway", None)  # not behind another ASGI app
+        self._gateway = getattr(getattr(self.app, "app", None), "gateway", None)  # None if another ASGI app wraps ours
         self._server = self._gateway.site.server if isinstance(self._gateway, Gateway) else Server()
         self._offers_websockets = self._server.http2_websockets
         if not self._offers_websockets:
@@ -136,19 +111,19 @@ class Http2(H2Protocol):
         self.connection.remote_settings = KnownSettings(client=True)
 
     async def initiate(self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None) -> None:
-        """Begin; without TLS only with a trusted proxy, or on the same machine."""
+        """Start; without TLS only for a trusted proxy, or a peer on the same machine."""
         if self.ssl or self.client is None or is_loopback(self._peer) or is_trusted(self._peer, self._server.trusted_proxies):
             await super().initiate(headers, settings)
         else:
-            log.info("HTTP/2 without TLS was refused", peer=self._peer)
+            log.info("HTTP/2 without TLS refused", peer=self._peer)
             await self._end(encode_refusal(ErrorCode.HTTP_1_1_REQUIRED, NO_HTTP2))
 
     async def handle(self, event: Event) -> None:
-        """Take what was received, piece by piece, or the end of the connection."""
+        """Handle received bytes, piece by piece, or the end of the connection."""
         if not isinstance(event, RawData):
             self._left.set()
             await self._end_streams()
-            await stop_idling(self.context.terminated)
+            await wake_idle(self.context.terminated)
             return
         try:
             for piece in self._inflow.split(event.data, time.monotonic()):
@@ -158,7 +133,7 @@ class Http2(H2Protocol):
                     await self._handle_events(self.connection.receive_data(piece))
                 await anyio.lowlevel.checkpoint()
         except Http2Error as error:
-            log.info("an HTTP/2 connection was cut", peer=self._peer, error=error.code.name, reason=error.message)
+            log.info("HTTP/2 connection cut", peer=self._peer, error=error.code.name, reason=error.message)
             self.connection.close_connection(error.code, error.message.encode())
             await self._end(self.connection.data_to_send())
         except ProtocolError:  # h2 has prepared a GOAWAY frame
@@ -169,7 +144,7 @@ class Http2(H2Protocol):
                 await self._close()
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
-        """Take what happened. Data for a stream whose answer is complete resets it (RFC 9113 8.1)."""
+        """Handle events of h2. Data for a stream whose response is complete resets the stream (RFC 9113 8.1)."""
         for event in events:
             if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
                 self.connection.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
@@ -180,13 +155,13 @@ class Http2(H2Protocol):
         await self._flush()
 
     async def _flush(self) -> None:
-        """Send what h2 has prepared."""
+        """Send the frames that h2 has prepared."""
         if data := self.connection.data_to_send():
             self._inflow.sent(len(data))
             await self.send(RawData(data))
 
     async def stream_send(self, event: StreamEvent) -> None:
-        """Send what a stream has to say. Messages and files wait for the peer, control frames of websockets do not."""
+        """Send data of a stream. Messages and files wait for the peer's window; control frames of websockets do not."""
         waiting = self.stream_buffers.get(event.stream_id)
         if waiting is None or not is_control_frame(event):
             await super().stream_send(event)
@@ -197,7 +172,7 @@ class Http2(H2Protocol):
             await cast(OutgoingStream, waiting).push_control(event.data)
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
-        """Begin a request, or refuse a tunnel: websockets only where they are offered, anything else never."""
+        """Start a request. Refuse CONNECT, except for a websocket where those are on."""
         fields = dict(request.headers or ())
         is_websocket = fields.get(b":protocol") == b"websocket" and b":path" in fields
         if fields.get(b":method") != b"CONNECT" or (is_websocket and self._offers_websockets):
@@ -208,7 +183,7 @@ class Http2(H2Protocol):
         await self._refuse(request.stream_id or 0, NO_WEBSOCKETS if is_websocket else NO_TUNNELS)
 
     async def _refuse(self, stream: int, message: str) -> None:
-        """Answer a request with 501, and read no more of it."""
+        """Answer a request with 501 and ignore the rest of it."""
         body = f"{message}\n".encode()
         headers = [(b":status", b"501"), (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
         self.connection.send_headers(stream, headers)
@@ -222,37 +197,31 @@ class Http2(H2Protocol):
         """Ignore priorities in HEADERS (RFC 9113 5.3.2)."""
 
     async def _end(self, last: bytes) -> None:
-        """End all streams, send the last bytes, and close the connection when the peer has had a moment to take them.
+        """End all streams, send the last bytes, and close the connection after `GOAWAY_TIMEOUT`.
 
-        Closing with unread input sends a reset, which can discard them.
+        Until then input is read and dropped: closing with unread input sends a reset, which can discard the last bytes.
         """
         self._is_over = True
         await self._end_streams()
-        self.task_group.spawn(self._close_late)
+        self.task_group.spawn(self._close_later)
         if last:
             await self.send(RawData(last))
 
     async def _end_streams(self) -> None:
-        """End all streams; nothing waits any more for what they have to send."""
+        """End all streams, and wake what waits for their data to be sent."""
         await super().handle(Closed())
         for waiting in tuple(self.stream_buffers.values()):
             await waiting.close()
 
-    async def _close_late(self) -> None:
-        with anyio.move_on_after(CLOSE_TIMEOUT):
+    async def _close_later(self) -> None:
+        with anyio.move_on_after(GOAWAY_TIMEOUT):
             await self._left.wait()
         await self._close()
 
     async def _close(self) -> None:
-        """Close the connection, without waiting for what is unsent if that can be."""
+        """Close the connection, if possible without waiting for unsent bytes."""
         cut = self.connection_state.get(CUT)
         if cut is not None:
             cut()
         else:
             await self.send(Closed())
-
-
-def install_protocols() -> None:
-    """Make Hypercorn use these from now on. Calls may repeat."""
-    vars(hypercorn.protocol).update(H11Protocol=Http1, H2Protocol=Http2)
-    vars(hypercorn.protocol.h2).update(StreamBuffer=OutgoingStream)

@@ -1,4 +1,4 @@
-"""What one HTTP/2 stream has to send and its peer has not taken yet, bounded."""
+"""The bounded send buffer of one HTTP/2 stream."""
 
 from typing import Final, TypeGuard
 
@@ -11,36 +11,36 @@ from scalesocket.wire.frames import Opcode
 from scalesocket.wire.http2 import ErrorCode, Http2Error
 
 HELD: Final = 32 * KiB
-"""Bytes that wait to be sent on one HTTP/2 stream before its application waits."""
+"""Unsent bytes of one HTTP/2 stream above which its application waits."""
 MAX_CONTROL: Final = 64 * KiB
-"""Bytes of control frames of a websocket that may wait before a ping cuts the connection."""
+"""Unsent bytes of a websocket's control frames above which another pong cuts the connection."""
 OPCODE: Final = 0x0F
 """The opcode in the first byte of a websocket's frame (RFC 6455 5.2)."""
 
 
 class OutgoingStream(StreamBuffer):
-    """What waits to be sent on one stream: at most HELD bytes and one push, whatever windows the peer opens.
+    """Unsent data of one stream: at most HELD bytes and one push, whatever windows the peer opens.
 
-    Hypercorn's own lets the application go on whenever little was taken, even nothing. With a closed window, a peer could make it
-    read whole files into memory.
+    Hypercorn's own lets the application continue even if the peer took nothing, so a peer with a closed window could make it read
+    whole files into memory.
     """
 
     def __init__(self, event_class: type[IOEvent]) -> None:
         super().__init__(event_class)
         self._control = 0
-        """Bytes of control frames that were added since nothing waited."""
+        """Bytes of control frames added since the buffer was last empty."""
 
     async def push(self, data: bytes) -> None:
-        """Add `data`, and wait until less than HELD bytes are left. Raises BufferCompleteError after the end."""
+        """Add `data`, and wait until fewer than HELD bytes are left. Raises BufferCompleteError after the end."""
         await self._add(data)
         while len(self.buffer) >= HELD and not self._complete:
             await self._paused.clear()
             await self._paused.wait()
 
     async def push_control(self, frame: bytes) -> None:
-        """Add a control frame of a websocket without waiting: whoever reads what lets this stream go on may be the sender.
+        """Add a control frame of a websocket without waiting: the caller may be the reader of the peer's window updates.
 
-        Raises Http2Error if the peer asks for pongs and takes none, and BufferCompleteError after the end.
+        Raises Http2Error if the peer sends pings and takes no pongs, and BufferCompleteError after the end.
         """
         await self._add(frame)
         self._control += len(frame)
