@@ -116,7 +116,7 @@ async def test_a_second_worker_is_refused(site: Path) -> None:
         async with asyncio.timeout(DEADLINE):
             _, log = await process.communicate()
 
-    assert b"another worker serves it" in log
+    assert b"another worker already serves it" in log
     assert b"run hypercorn with one worker" in log
 
 

@@ -18,7 +18,7 @@ from priority.priority import DeadlockError, DuplicateStreamError, MissingStream
 
 from scalesocket.admission import is_trusted
 from scalesocket.config.model import Server
-from scalesocket.config.units import KiB
+from scalesocket.config.units import MiB
 from scalesocket.gateway import Gateway
 from scalesocket.server.hypercorn.context import wake_idle
 from scalesocket.server.hypercorn.outgoing_stream import OutgoingStream, is_control_frame
@@ -30,7 +30,7 @@ log = structlog.get_logger("http2")
 
 GOAWAY_TIMEOUT: Final = 1.0
 """Seconds between a GOAWAY frame, which has the reason, and the end of the connection."""
-LAST_READ: Final = 256 * KiB
+LAST_READ: Final = 16 * MiB
 """Bytes that are read and dropped after a GOAWAY frame, so that no reset overtakes it; then the connection ends at once."""
 NO_WEBSOCKETS: Final = "websockets over HTTP/2 are off: open them over HTTP/1.1, or set http2_websockets = true in [server]"
 NO_TUNNELS: Final = "CONNECT is for websockets only (RFC 8441): there is no proxy here"
