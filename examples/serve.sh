@@ -1,10 +1,10 @@
 #!/bin/sh
 # Serve the example site with the TCP server that its app `mud` connects to; both end together.
-# Wants `scalesocket` and `python3` on PATH, which `make serve` sees to. Arguments go to `scalesocket serve`.
+# Needs `scalesocket` and `python3` on PATH; `make serve` provides them. Arguments go to `scalesocket serve`.
 #
-#   BIND=127.0.0.1:8000   listen there instead of where site.toml says. The mud then takes any free port, and the site a
-#                         control socket of its own if another server runs it: it works beside another `make serve`.
-#   MUD_PORT=4001         the port of the mud, on 127.0.0.1; 4000 if neither is given
+#   BIND=127.0.0.1:8000   listen on this address instead of the one in site.toml. The mud then uses any free port. If another
+#                         server runs this site, the new one gets a control socket of its own.
+#   MUD_PORT=4001         the port of the mud, on 127.0.0.1; the default without BIND is 4000
 
 cd "$(dirname "$0")" || exit
 if [ -n "${BIND:-}" ]; then
@@ -29,20 +29,20 @@ serve.sh: stop what listens there, or choose another port: make serve MUD_PORT=4
 PYTHON
 python3 mud/mud.py "127.0.0.1:$MUD_PORT" &
 mud=$!
-# In a process group of its own, Ctrl-C reaches the site through the trap below alone: twice would mean "at once".
+# The site has a process group of its own, so that Ctrl-C reaches it through the trap below only: a second signal would stop it at once.
 python3 -c 'import os, sys; os.setpgrp(); os.execvp(sys.argv[1], sys.argv[1:])' scalesocket serve site.toml "$@" &
 site=$!
-is_told=
+is_signalled=
 trap 'exec 2>/dev/null; kill $mud; wait $mud' EXIT
-trap 'is_told=yes; kill -TERM $site' HUP INT TERM
+trap 'is_signalled=yes; kill -TERM $site' HUP INT TERM
 
-# A signal ends `wait` early: wait again until the site is really gone.
+# A signal interrupts `wait`: wait again until the site has exited.
 while
     wait $site
     code=$?
     kill -0 $site 2>/dev/null
 do :; done
-if [ $code -eq 1 ] && [ -z "$is_told" ]; then
+if [ $code -eq 1 ] && [ -z "$is_signalled" ]; then
     echo "serve.sh: the site has ended, the error above says why. If its address is in use: make serve BIND=127.0.0.1:8000" >&2
 fi
 exit $code

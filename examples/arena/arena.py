@@ -1,15 +1,15 @@
-"""Arena, a game for everyone in the room: gather stars, dash into others and they lose one.
+"""Arena, a game for everyone in the room: collect stars, and dash into other players to take one of theirs.
 
-The program is the whole server of the game and knows nothing of networks. It reads one JSON object per line from
-stdin, each marked with the client it came from (`_from`), and writes one JSON object per line to stdout, for everyone or
-for the clients in `_to`. Only the Python standard library is needed.
+This program is the complete game server and contains no network code. It reads one JSON object per line from stdin, each
+with the id of its sender (`_from`), and writes one JSON object per line to stdout, for everyone or for the clients in
+`_to`. It needs only the Python standard library.
 
-    in   {"_event": "join", "_from": 1, "name": "Ann"}   a client came (the join message of the site file)
-         {"t": "Steer", "_from": 1, "x": 1, "y": 0}   pull this way from now on, at most 1 long
+    in   {"_event": "join", "_from": 1, "name": "Ann"}   the join message of the site file
+         {"t": "Steer", "_from": 1, "x": 1, "y": 0}   accelerate in this direction; length at most 1
          {"t": "Dash", "_from": 1}
          {"_event": "leave", "_from": 1}
     out  {"t": "Welcome", "_to": 1, "id": 1, "width": 1600, "height": 900, "goal": 15}
-         {"t": "Names", "names": {"1": "Ann"}}        after each Join and Leave
+         {"t": "Names", "names": {"1": "Ann"}}        after each join and leave
          {"t": "State", "n": 7, "players": [[id, x, y, stars, is_dashing], …], "stars": [[x, y], …]}
          {"t": "Won", "id": 1}                        the next round starts at once
 """
@@ -29,21 +29,21 @@ RADIUS = 26
 STAR_RADIUS = 12
 STARS = 12
 GOAL = 15  # stars that win a round
-PULL = 1500.0  # of a player's own engine, units a second²
-DRAG = 3.2  # share of its speed a player loses in a second
-DASH = 620.0  # units a second, added at once
-DASH_TIME = 0.28  # seconds in which a dash takes a star from whom it meets
+PULL = 1500.0  # acceleration by the player, units per second²
+DRAG = 3.2  # share of its speed that a player loses per second
+DASH = 620.0  # units per second, added at once
+DASH_TIME = 0.28  # seconds in which a dash takes stars
 DASH_REST = 1.1  # seconds between two dashes
 
 
 class Player:
-    """A disc that is pulled by its player, slides, and bumps."""
+    """A disc that its player accelerates; it slides, and bounces off walls and other discs."""
 
     def __init__(self, name):
         self.name = name
         self.x, self.y = random.uniform(RADIUS, WIDTH - RADIUS), random.uniform(RADIUS, HEIGHT - RADIUS)
         self.vx = self.vy = 0.0
-        self.pull = self.heading = (0.0, 0.0)  # the heading stays when the pull ends: a dash goes there
+        self.pull = self.heading = (0.0, 0.0)  # the heading stays when the pull ends; it is the direction of a dash
         self.stars = 0
         self.dashed_at = -DASH_REST
 
@@ -72,7 +72,7 @@ class Player:
 
 
 def bounce(place, speed, size):
-    """Keep `place` between two walls; meeting one turns `speed` round and takes some of it."""
+    """Keep `place` between two walls; a wall reverses `speed` and reduces it."""
     if place < RADIUS:
         return RADIUS, abs(speed) * 0.6
     if place > size - RADIUS:
@@ -81,7 +81,7 @@ def bounce(place, speed, size):
 
 
 class Arena:
-    """The rules. Takes messages and ticks, and gives back the messages to send."""
+    """The rules of the game: `receive` and `tick` yield the messages to send."""
 
     def __init__(self):
         self.players = {}
@@ -109,7 +109,7 @@ class Arena:
                 del self.players[sender]
                 yield self.names()
             case {"t": "Steer", "x": int() | float() as x, "y": int() | float() as y} if player:
-                if abs(x) <= 1 and abs(y) <= 1:  # false for what is no number and for what is too large
+                if abs(x) <= 1 and abs(y) <= 1:  # false for NaN, too
                     player.steer(x, y)
             case {"t": "Dash"} if player:
                 player.dash(self.now)
@@ -132,7 +132,7 @@ class Arena:
         yield self.state()
 
     def bump(self, one, two):
-        """Two discs that touch are pushed apart, exchange speed, and one that dashes takes a star."""
+        """Push two touching discs apart and exchange their speed; a dashing one takes a star."""
         dx, dy = two.x - one.x, two.y - one.y
         distance = math.hypot(dx, dy) or 1.0
         if distance >= 2 * RADIUS:
@@ -150,7 +150,7 @@ class Arena:
             if thief.is_dashing(self.now) and not victim.is_dashing(self.now) and victim.stars:
                 victim.stars -= 1
                 thief.stars += 1
-                thief.dashed_at = self.now - DASH_TIME  # one star a dash
+                thief.dashed_at = self.now - DASH_TIME  # one star per dash
 
     def gather(self, player):
         for number, (x, y) in enumerate(self.stars):
@@ -174,14 +174,14 @@ class Arena:
 
 
 def name_of(message):
-    """The name a client gave: URL-encoded in the join message, which still says #QUERY_NAME when there was none."""
+    """Return the client's name, which is URL-encoded in the join message, or #QUERY_NAME if the client sent none."""
     name = message.get("name")
     name = unquote(name) if isinstance(name, str) and not name.startswith("#") else ""
     return "".join(filter(str.isprintable, name)).strip()[:24] or f"guest {message['_from']}"
 
 
 def read(line):
-    """A line as a message: a JSON object with its sender's id. None for anything else: a client may send what it likes."""
+    """Parse a line: a JSON object with its sender's id. Return None for anything else, because clients may send anything."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):
@@ -189,7 +189,7 @@ def read(line):
     return message if isinstance(message, dict) and type(message.get("_from")) is int else None
 
 
-def say(messages):
+def write(messages):
     text = "".join(json.dumps(message, separators=(",", ":")) + "\n" for message in messages)
     if text:
         sys.stdout.write(text)
@@ -197,12 +197,12 @@ def say(messages):
 
 
 def play():
-    """Read what has come, tick when it is time, until stdin ends."""
+    """Read messages and tick 30 times per second, until stdin ends."""
     arena = Arena()
     unread = b""
     next_tick = time.monotonic()
     while True:
-        # A room without players waits for input alone and uses no CPU.
+        # A room without players waits for input and uses no CPU.
         wait = max(0.0, next_tick - time.monotonic()) if arena.players else None
         if select.select([0], [], [], wait)[0]:
             chunk = os.read(0, 1 << 16)
@@ -211,10 +211,10 @@ def play():
             *lines, unread = (unread + chunk).split(b"\n")
             for line in lines:
                 if message := read(line):
-                    say(arena.receive(message))
+                    write(arena.receive(message))
         now = time.monotonic()
         if now >= next_tick:
-            say(arena.tick())
+            write(arena.tick())
             next_tick = max(next_tick + TICK, now)
 
 

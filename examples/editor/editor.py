@@ -1,12 +1,12 @@
-"""A text that many people edit at once: keeps it, and puts the edits in one order.
+"""The server of a text that several people edit at once: stores the text and puts all edits in one order.
 
-The rule is compare-and-swap. An edit says which version of the text it was made on; it is taken when that is still the
-newest, and everyone hears of it. An edit on an older text is left aside: its page has a newer text on the way, moves its
-own edit along and sends it again. So every page applies the same edits in the same order, and ends with the same text.
+The rule is compare-and-swap. An edit names the version of the text it applies to. If that is the current version, the edit
+is applied and broadcast. If it is an older one, the edit is ignored: its page will receive the newer edits, rebase its
+own and send it again. So all pages apply the same edits in the same order, and end with the same text.
 
     in   {"_event": "join", "_from": 1, "name": "Ann"}
-         {"t": "Edit", "_from": 1, "version": 7, "at": 12, "cut": 2, "put": "and"}   counted in Unicode code points
-         {"t": "Line", "_from": 1, "line": 3}                                        where this person is
+         {"t": "Edit", "_from": 1, "version": 7, "at": 12, "cut": 2, "put": "and"}   in Unicode code points
+         {"t": "Line", "_from": 1, "line": 3}                                        line of the caret
          {"_event": "leave", "_from": 1}
     out  {"t": "Text", "_to": 1, "id": 1, "version": 7, "text": "…"}
          {"t": "Edit", "by": 1, "version": 8, "at": 12, "cut": 2, "put": "and"}
@@ -26,7 +26,7 @@ Open the page in a second window and try.
 
 
 class Editor:
-    """The text of one room, and who is there."""
+    """The text of one room, and its people."""
 
     def __init__(self):
         self.text = WELCOME
@@ -47,10 +47,10 @@ class Editor:
                 self.people[sender]["line"] = int(line)
                 yield {"t": "People", "people": self.people}
             case {"t": "Edit", "version": self.version, "at": int(at), "cut": int(cut), "put": str(put)} if sender in self.people:
-                put = put.encode(errors="replace").decode()  # half a character would be in the text for good
+                put = put.encode(errors="replace").decode()  # replace lone surrogates, which would stay in the text
                 fits = 0 <= at <= at + cut <= len(self.text) and len(self.text) - cut + len(put) <= MAX_TEXT
                 if not fits:
-                    # This page's text is not ours, or it would grow too long: it gets the text afresh.
+                    # The page has another text, or the text would grow too long: send it the text again.
                     yield {"t": "Text", "_to": sender, "id": sender, "version": self.version, "text": self.text}
                     return
                 self.text = self.text[:at] + put + self.text[at + cut :]
@@ -59,14 +59,14 @@ class Editor:
 
 
 def name_of(message):
-    """The name a client gave: URL-encoded in the join message, which still says #QUERY_NAME when there was none."""
+    """Return the client's name, which is URL-encoded in the join message, or #QUERY_NAME if the client sent none."""
     name = message.get("name")
     name = unquote(name) if isinstance(name, str) and not name.startswith("#") else ""
     return "".join(filter(str.isprintable, name)).strip()[:24] or f"guest {message['_from']}"
 
 
 def read(line):
-    """A line as a message: a JSON object with its sender's id. None for anything else: a client may send what it likes."""
+    """Parse a line: a JSON object with its sender's id. Return None for anything else, because clients may send anything."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""Dice over gwsocket frames: every roll is told to the room, and its luck to the one who rolled alone.
+"""Dice over gwsocket frames: rolls are broadcast, and comments are sent to the player who rolled.
 
-Both ways a message is a 12-byte header, three little-endian 32-bit numbers, and then its bytes: the client's id (to a
-program: who sent it; from a program: who gets it, 0 for everyone), its type (1 text, 2 binary) and its length. Lengths
-instead of lines: a message may hold anything, line breaks and zero bytes too.
+In both directions a message is a 12-byte header and a payload. The header is three little-endian 32-bit numbers: the client's
+id (the sender of input, the receiver of output, 0 for everyone), the type (1 text, 2 binary) and the length of the payload.
+Because of the length, a message may contain any bytes, line breaks and zero bytes included.
 
     $ websocat ws://127.0.0.1:9000/dice/table
     2d6

@@ -1,8 +1,8 @@
-"""A tiny text adventure that listens on TCP, one hero per connection: `nc 127.0.0.1 4000` is all it takes to play.
+"""A tiny text adventure that listens on TCP, one hero per connection. To play without scalesocket: `nc 127.0.0.1 4000`.
 
-It stands for any program that already speaks TCP: it knows nothing of websockets, JSON or rooms. Behind scalesocket each
-room is one connection, so everyone in a room guides one hero, and all heroes share one world. The site file's join
-message sends `hero ROOM` first; until a connection has said so, the hero has no name.
+It is an example of any existing TCP server, without websockets, JSON or rooms. Behind scalesocket each room is one
+connection, so everyone in a room guides one hero, and all heroes share one world. The join message of the site file sends
+`hero ROOM`, which names the hero.
 
     python3 mud.py [HOST:]PORT      default 127.0.0.1:4000, or $PORT when it is set
 """
@@ -16,7 +16,7 @@ HELP = "look, north, south, east, west, take THING, drop THING, inventory, say W
 SHORT = {"l": "look", "n": "north", "s": "south", "e": "east", "w": "west", "i": "inventory", "?": "help"}
 MAX_LINE = 400  # characters of one command; the rest is cut
 MAX_READ = 4 << 20  # bytes of one line, more than a client of the site can send
-MAX_UNSENT = 1 << 20  # bytes for a connection that does not read; what others do is not told to it beyond that
+MAX_UNSENT = 1 << 20  # bytes for a connection that does not read; beyond that it misses news of other heroes
 
 
 @dataclass
@@ -52,7 +52,7 @@ def new_world():
 
 
 class Hero:
-    """One connection: a name, a place, and what is carried."""
+    """One connection: a name, a place, and the things it carries."""
 
     def __init__(self, world, writer):
         self.world = world
@@ -85,7 +85,7 @@ class Hero:
             self.tell(f"You do not know how to {word}. Try: {HELP}")
 
     def take_name(self, name):
-        # Sent by every client that joins the room: the first one names the hero, the next ones look around.
+        # Each client that joins the room sends this: the first one names the hero, later ones look around.
         if self.name is None and name:
             self.name = name[:40]
             self.tell(f"Welcome, hero of {self.name}. You can: {HELP}")
@@ -166,11 +166,11 @@ class World:
         self.heroes.append(hero)
         try:
             while line := await reader.readline():
-                # No control characters: what one hero says is shown on the terminals of others.
+                # Remove control characters: the text of one hero is shown on the terminals of others.
                 hero.obey("".join(filter(str.isprintable, line.decode(errors="replace")[:MAX_LINE])))
                 await writer.drain()
         except (ConnectionError, ValueError):
-            pass  # the peer went away, or sent a line without end
+            pass  # the peer has disconnected, or sent a line without an end
         finally:
             self.heroes.remove(hero)
             self.places[hero.place].things += hero.things

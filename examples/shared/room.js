@@ -1,18 +1,18 @@
-// One room of one app: a websocket that connects again by itself, and the few things every page needs.
+// One room of one app: a websocket that reconnects by itself, and helpers for every page.
 //
-// A page served at /chat/ joins /chat/ROOM. ROOM is what follows the # of the page's address, else ?room=, else lobby; a page whose # changes
-// moves to the other room. The same page served at the root joins /ROOM.
+// A page served at /chat/ joins /chat/ROOM. ROOM is the part after the # of the page's address, else ?room=, else lobby. When the # changes,
+// the page moves to that room. A page served at the root joins /ROOM.
 
-const FIRST_DELAY = 500; // ms before the first new try; doubled for each further one
+const FIRST_DELAY = 500; // ms before the first attempt to reconnect; doubled for each further one
 const LAST_DELAY = 15_000;
-const STEADY = 5_000; // ms a connection must last before the delay starts small again
-const LAST_REFUSAL = 3; // refusals in a row, by a server that is there, after which it is left in peace
+const STEADY = 5_000; // ms that a connection must last before the delay is reset
+const LAST_REFUSAL = 3; // refusals in a row, by a running server, after which the page stops
 
-// The ends that another try would only repeat (docs/closing.md); 4000 and more are the program's own.
+// Close codes after which reconnecting would fail again (docs/closing.md); 4000 and above are the program's.
 const FINAL = new Set([1000, 1002, 1007, 1009]);
-const ROOM_NAME = /^(?!\.{1,2}$)[\p{L}\p{N}_.~-]{1,128}$/u; // what `room_pattern` is where the site file sets none
+const ROOM_NAME = /^(?!\.{1,2}$)[\p{L}\p{N}_.~-]{1,128}$/u; // the default of `room_pattern`
 
-/** The room this page is in; importers see it change. */
+/** The current room of this page (a live binding). */
 export let roomName = roomOfAddress();
 
 function roomOfAddress() {
@@ -20,12 +20,12 @@ function roomOfAddress() {
   try {
     hash = decodeURIComponent(hash);
   } catch {
-    // not URL-encoded: the name as it stands, which the check of the name judges
+    // not URL-encoded: use it unchanged; the check of the name follows
   }
   return hash.trim() || new URLSearchParams(location.search).get("room")?.trim() || "lobby";
 }
 
-/** A random word for this tab: a page sends it as a parameter and knows its own Join by it. */
+/** A random id of this tab: a page sends it as a parameter and recognises its own join message by it. */
 export const tab = Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** The websocket address of the room, with `query` as its parameters. */
@@ -38,8 +38,8 @@ function roomAddress(query) {
 }
 
 /**
- * Why a handshake failed, if that was the server's will: a browser keeps its answer from the page, so the room's address is
- * asked again without a handshake. Null if nobody is there, or the server cannot serve anyone now: that may pass.
+ * The reason if the server refused the handshake. Browsers hide the response of a failed handshake, so this requests the room's
+ * address without an upgrade. Null if the server does not answer or is overloaded, because that may be temporary.
  */
 async function refusal() {
   const address = roomAddress({});
@@ -47,27 +47,27 @@ async function refusal() {
   const answer = await fetch(address, { cache: "no-store" }).catch(() => null);
   if (answer === null || answer.status === 429 || answer.status >= 500) return null;
   return ROOM_NAME.test(roomName)
-    ? { text: `the server refuses room ${roomName}`, isSure: false } // not listed, or too many connections from here
+    ? { text: `the server refuses room ${roomName}`, isSure: false } // not listed, or too many connections from this address
     : { text: `${roomName}: this is not a name a room can have`, isSure: true };
 }
 
 /**
- * Join the room, and join again whenever the connection is lost, unless that can lead nowhere. When the page's address
- * names another room, leave this one and join that.
+ * Join the room, and reconnect when the connection is lost, unless that cannot succeed. When the page's address names another
+ * room, leave this one and join the other.
  *
- * `query()` gives the parameters of each attempt. `onOpen()` runs before the first message of each connection,
- * `onMessage(message)` for each message (a string, or an ArrayBuffer), `onClose()` when the connection has ended.
- * Returns `send(message)`: a string or bytes go out as they are, anything else as JSON; false when there is no connection.
+ * `query()` returns the parameters of each attempt. `onOpen()` runs before the first message of each connection,
+ * `onMessage(message)` for each message (a string or an ArrayBuffer), `onClose()` when the connection has ended.
+ * Returns `send(message)`: a string or bytes are sent unchanged, anything else as JSON; it returns false without a connection.
  */
 export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onClose = () => {} }) {
   const status = document.querySelector(".status");
   let socket = null;
-  let attempt = 0; // events of an older attempt than this one are ignored
+  let attempt = 0; // events of older attempts are ignored
   let tries = 0;
   let refusals = 0;
   let timer = 0;
 
-  function say(state, text, again = false) {
+  function showStatus(state, text, again = false) {
     status.dataset.state = state;
     status.textContent = text;
     if (again) {
@@ -84,7 +84,7 @@ export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onC
     timer = 0;
     attempt += 1;
     const mine = attempt;
-    say("connecting", "connecting …");
+    showStatus("connecting", "connecting …");
     let openedAt = Infinity;
     socket = new WebSocket(roomAddress(query()));
     socket.binaryType = "arraybuffer";
@@ -92,7 +92,7 @@ export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onC
       if (mine !== attempt) return;
       openedAt = performance.now();
       refusals = 0;
-      say("open", "connected");
+      showStatus("open", "connected");
       onOpen();
     });
     socket.addEventListener("message", (event) => {
@@ -103,21 +103,21 @@ export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onC
       socket = null;
       onClose();
       if (FINAL.has(event.code) || event.code >= 4000) {
-        say("closed", event.reason || "the room has ended", true);
+        showStatus("closed", event.reason || "the room has ended", true);
         return;
       }
       const refused = openedAt === Infinity ? await refusal() : null;
       if (mine !== attempt) return;
       refusals = refused ? refusals + 1 : 0;
       if (refused?.isSure || refusals >= LAST_REFUSAL) {
-        say("closed", refused.text, !refused.isSure);
+        showStatus("closed", refused.text, !refused.isSure);
         return;
       }
       if (performance.now() - openedAt > STEADY) tries = 0;
       const delay = Math.min(FIRST_DELAY * 2 ** tries, LAST_DELAY) * (0.5 + Math.random() / 2);
       tries += 1;
       const why = event.reason || refused?.text || "no connection";
-      say("closed", `${why}; trying again in ${Math.max(1, Math.round(delay / 1000))} s`, true);
+      showStatus("closed", `${why}; trying again in ${Math.max(1, Math.round(delay / 1000))} s`, true);
       timer = setTimeout(open, delay);
     });
   }
@@ -142,7 +142,7 @@ export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onC
     open();
   }
 
-  // A phone cuts the connections of pages it does not show: try at once when it is back, not when the delay is over.
+  // Phones close the connections of hidden pages: reconnect at once when the page is visible again.
   const hasten = () => { if (timer && !document.hidden) open(); };
   addEventListener("online", hasten);
   document.addEventListener("visibilitychange", hasten);
@@ -153,8 +153,8 @@ export function joinRoom({ query = () => ({}), onOpen = () => {}, onMessage, onC
 }
 
 /**
- * Hand a message to the receiver of its kind `t`, or of its `_event` (`join`, `leave`), which only the server can set. A page
- * ignores what has no receiver, as a program does: other clients may send anything.
+ * Call the receiver for a message's `t`, or for its `_event` (`join`, `leave`), which only the server can set. Messages without a
+ * receiver are ignored, because other clients may send anything.
  */
 export function dispatch(message, receivers, events = {}) {
   let fields = null;
@@ -185,7 +185,7 @@ const MOODS = ["Brave", "Calm", "Clever", "Curious", "Eager", "Gentle", "Jolly",
 const ANIMALS = ["Badger", "Crane", "Fox", "Gecko", "Heron", "Ibex", "Lynx", "Marten", "Otter", "Panda", "Robin", "Wren"];
 const pick = (words) => words[Math.floor(Math.random() * words.length)];
 
-/** The name this browser goes by: as chosen before (`?name=` wins), or a friendly one. */
+/** The user's name: `?name=`, the name chosen before, or a random one. */
 export function storedName() {
   const given = new URLSearchParams(location.search).get("name")?.trim();
   const name = (given || localStorage.getItem("name") || `${pick(MOODS)} ${pick(ANIMALS)}`).slice(0, 24);
@@ -193,12 +193,12 @@ export function storedName() {
   return name;
 }
 
-/** Keep `name` for the next visit. */
+/** Store `name` for the next visit. */
 export function storeName(name) {
   localStorage.setItem("name", name);
 }
 
-/** The name in a join message: URL-encoded there, and still the placeholder (`#QUERY_NAME`) when none was given. */
+/** Decode the name in a join message; empty if it is the placeholder (`#QUERY_NAME`), which means that the client sent none. */
 export function unquote(value) {
   if (typeof value !== "string" || value.startsWith("#")) return "";
   try {
@@ -208,10 +208,10 @@ export function unquote(value) {
   }
 }
 
-/** The same colour for the same text, readable on light and dark: an hsl() string. */
+/** A colour for a text, always the same, readable on light and dark: an hsl() string. */
 export function colourOf(text, lightness = 55) {
   let hash = 0;
   for (const letter of String(text)) hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
-  // The golden angle spreads near hashes far apart on the wheel.
+  // The golden angle gives similar hashes different colours.
   return `hsl(${Math.round((hash * 137.508) % 360)} 70% ${lightness}%)`;
 }

@@ -1,12 +1,11 @@
 """A shell on a pseudo-terminal, for a terminal emulator in a page.
 
-Both ways a message is a 12-byte header, three little-endian 32-bit numbers (client id, type, length), and its bytes; the
-site file says `routing = "gwsocket"`. Lengths instead of lines: keys, colours and UTF-8 cut in two all survive, and text
-messages can say what bytes cannot.
+The site file has `routing = "gwsocket"`: in both directions a message is a 12-byte header, three little-endian 32-bit numbers
+(client id, type, length), and a payload. So keys, colours and partial UTF-8 arrive unchanged, and text messages are commands.
 
     in   binary   keys
-         text     {"resize": [columns, rows]}   the latest client to say so decides for all
-    out  binary   what the shell prints, to everyone
+         text     {"resize": [columns, rows]}   the latest client to resize decides for all
+    out  binary   output of the shell, to everyone
          text     {"size": [columns, rows]}     after each change, to everyone
 
     python3 terminal.py COMMAND [ARGUMENT ...]
@@ -38,7 +37,7 @@ def resize(terminal, columns, rows):
 
 
 def size_of(payload):
-    """The columns and rows that a text message asks for, or None: a client may send anything."""
+    """Return the columns and rows that a text message requests, or None: clients may send anything."""
     try:
         asked = json.loads(payload)
     except (ValueError, RecursionError):
@@ -53,7 +52,7 @@ def read(source):
     try:
         return os.read(source, 1 << 16)
     except OSError:
-        return b""  # Linux says EIO when the last process on the terminal is gone
+        return b""  # Linux gives EIO when the last process on the terminal has exited
 
 
 def main(*command):
@@ -65,7 +64,7 @@ def main(*command):
     resize(terminal, 80, 24)
     unread = keys = b""
     while True:
-        # While keys wait for the shell, no more are read: scalesocket then slows the clients down.
+        # While keys wait for the shell, stdin is not read, and scalesocket slows the clients down.
         readable, writable, _ = select.select([terminal] if keys else [terminal, 0], [terminal] if keys else [], [])
         if terminal in readable:
             if not (chunk := read(terminal)):
@@ -73,7 +72,7 @@ def main(*command):
             send(BINARY, chunk)
         if 0 in readable:
             if not (chunk := read(0)):
-                return 0  # the terminal closes with this process: the shell and what it runs get SIGHUP
+                return 0  # the terminal closes with this process: the shell and its children get SIGHUP
             unread += chunk
         if terminal in writable:
             keys = keys[os.write(terminal, keys) :]

@@ -1,16 +1,16 @@
-"""A whiteboard of notes and drawn lines: keeps them, and tells everyone what changed.
+"""A whiteboard of notes and drawn lines: stores them, and broadcasts changes.
 
-One JSON object per line on stdin, marked with its sender (`_from`); one per line on stdout. Whoever joins gets the whole
-board alone (`_to`); a change goes to everyone but the one who made it (`_except`), whose page shows it already. Places are
-shares of the board's width and height, from 0 to 1.
+It reads one JSON object per line from stdin, each with its sender (`_from`), and writes one per line to stdout. A new client
+receives the whole board (`_to`). A change goes to everyone except its author (`_except`), whose page shows it already.
+Places are shares of the board's width and height, from 0 to 1.
 
     in   {"_event": "join", "_from": 1, "name": "Ann"}
          {"t": "Add", "_from": 1, "x": 0.4, "y": 0.3}
          {"t": "Change", "_from": 1, "id": 7, "text": "milk", "colour": "pink", "x": 0.4, "y": 0.3}     any of these fields
          {"t": "Remove", "_from": 1, "id": 7}
          {"t": "Draw", "_from": 1, "line": 3, "points": [[0.1, 0.2], …]}    further points of this client's line 3
-         {"t": "Wipe", "_from": 1}                                          all lines go
-         {"t": "Point", "_from": 1, "x": 0.5, "y": 0.5}                     where the pointer is
+         {"t": "Wipe", "_from": 1}                                          remove all lines
+         {"t": "Point", "_from": 1, "x": 0.5, "y": 0.5}                     place of the pointer
          {"_event": "leave", "_from": 1}
     out  {"t": "Board", "_to": 1, "id": 1, "notes": […], "lines": […]}
          {"t": "People", "people": {"1": "Ann"}}
@@ -25,13 +25,13 @@ from urllib.parse import unquote
 
 MAX_NOTES = 200
 MAX_TEXT = 400
-MAX_POINTS = 10_000  # of all lines together; the oldest line makes room for a new one
+MAX_POINTS = 10_000  # of all lines together; the oldest line is removed for a new one
 MAX_LINE = 1_000  # points of one line, and of one message
 COLOURS = ("yellow", "pink", "blue", "green")
 
 
 class Whiteboard:
-    """The notes and lines of one room, and who is there."""
+    """The notes and lines of one room, and its people."""
 
     def __init__(self):
         self.notes = {}
@@ -56,14 +56,14 @@ class Whiteboard:
     def change(self, sender, message):
         match message:
             case {"t": "Add"} if len(self.notes) < MAX_NOTES:
-                # From the server to everyone, its author too: only the server gives ids.
+                # Sent to everyone, its author too, because only the server assigns ids.
                 colour = COLOURS[self.next_id % len(COLOURS)]
                 note = {"id": self.next_id, "by": sender, "text": "", "colour": colour, "x": 0.4, "y": 0.3}
                 self.next_id += 1
                 self.notes[note["id"]] = changed(note, message)
                 yield {"t": "Note", "note": note}
             case {"t": "Change", "id": int(number)} if number in self.notes:
-                note = self.notes.pop(number)  # and in again as the last: what was touched last lies on top
+                note = self.notes.pop(number)  # and insert it again as the last: the latest change is on top
                 self.notes[number] = changed(note, message)
                 yield {"t": "Note", "note": note, "_except": sender}
             case {"t": "Remove", "id": int(number)} if number in self.notes:
@@ -92,7 +92,7 @@ class Whiteboard:
 
 def changed(note, message):
     if isinstance(message.get("text"), str):
-        note["text"] = message["text"][:MAX_TEXT].encode(errors="replace").decode()  # no half characters
+        note["text"] = message["text"][:MAX_TEXT].encode(errors="replace").decode()  # replace lone surrogates
     if message.get("colour") in COLOURS:
         note["colour"] = message["colour"]
     for axis in ("x", "y"):
@@ -111,14 +111,14 @@ def place(value):
 
 
 def name_of(message):
-    """The name a client gave: URL-encoded in the join message, which still says #QUERY_NAME when there was none."""
+    """Return the client's name, which is URL-encoded in the join message, or #QUERY_NAME if the client sent none."""
     name = message.get("name")
     name = unquote(name) if isinstance(name, str) and not name.startswith("#") else ""
     return "".join(filter(str.isprintable, name)).strip()[:24] or f"guest {message['_from']}"
 
 
 def read(line):
-    """A line as a message: a JSON object with its sender's id. None for anything else: a client may send what it likes."""
+    """Parse a line: a JSON object with its sender's id. Return None for anything else, because clients may send anything."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):

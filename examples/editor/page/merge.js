@@ -1,7 +1,7 @@
-// Edits of a text, as one splice each: at `at`, cut so many characters and put in others. A text is an array of code
-// points here, so that a place means the same to the page and to the server.
+// Edits of a text. Each is one splice: at `at`, remove `cut` characters and insert `put`. A text is an array of code points, so
+// that places mean the same here and on the server.
 
-/** The splice that makes `after` out of `before`; null when they are the same. */
+/** The splice that turns `before` into `after`; null if they are equal. */
 export function difference(before, after) {
   const most = Math.min(before.length, after.length);
   let start = 0;
@@ -13,18 +13,18 @@ export function difference(before, after) {
   return cut || put.length ? { at: start, cut, put } : null;
 }
 
-/** `text` with a splice made. */
+/** `text` with a splice applied. */
 export function splice(text, { at, cut, put }) {
   return [...text.slice(0, at), ...put, ...text.slice(at + cut)];
 }
 
-/** Where a place in a text is after a splice of that text. */
+/** The place in a text after a splice of that text. */
 export function moved(place, { at, cut, put }) {
   if (place <= at) return place;
   return place >= at + cut ? place + put.length - cut : at + put.length;
 }
 
-/** My splice of a text, said again for that text after their splice. */
+/** My splice, rebased onto the text after their splice. */
 export function rebase(mine, theirs) {
   const at = moved(mine.at, theirs);
   return { at, cut: moved(mine.at + mine.cut, theirs) - at, put: mine.put };
