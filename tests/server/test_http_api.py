@@ -266,7 +266,7 @@ async def test_a_room_asked_for_without_an_upgrade_is_not_found(general: General
 async def test_other_methods_are_not_allowed(general: General, path: str) -> None:
     answer = await general.http.post(path)
 
-    assert (answer.status_code, answer.json()) == (405, {"error": "method not allowed"})
+    assert (answer.status_code, answer.json()) == (405, {"error": "method not allowed (use GET or HEAD)"})
     assert "GET" in answer.headers["allow"]
 
 
@@ -274,6 +274,7 @@ async def test_a_long_body_is_refused(general: General) -> None:
     answer = await general.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.endswith(b'{"error":"request entity too large (no path takes a body; up to 16384 bytes are ignored)"}')
 
 
 async def test_a_short_body_is_read_and_forgotten(general: General) -> None:

@@ -1,1 +1,1 @@
-"""The Quart app of the general lane: health, metrics, rooms API, static files."""
+"""The Quart app of the general lane: health, metrics, the APIs of apps and rooms, landing pages, static files."""

@@ -1,7 +1,7 @@
-"""The Quart app: what a browser, a scraper or a probe may ask of a running site.
+"""The Quart app, with the routes for browsers, scrapers and probes.
 
-Routes name what exists on every site; which apps there are is looked up in `running.site` at each request, because an edit
-of the site file adds and removes apps while this app runs. No route takes a body.
+The routes are the same on every site. Each request looks up its app in `running.site`, because an edit of the site file adds and
+removes apps. No route takes a body.
 """
 
 from typing import Final
@@ -19,9 +19,15 @@ from scalesocket.server.http.static import static_blueprint
 from scalesocket.status import SiteView
 
 MAX_BODY: Final = 16 * 1024
-"""Bytes of a request's body that are read and forgotten; a longer one is answered with 413."""
+"""Bytes of a request body that are read and dropped; a longer body is answered with 413."""
 BODY_TIMEOUT: Final = 5.0
-"""Seconds for such a body to arrive."""
+"""Seconds in which such a body must arrive."""
+HINTS: Final = {
+    405: "use GET or HEAD",
+    408: f"a request body must arrive within {BODY_TIMEOUT:.0f} s",
+    413: f"no path takes a body; up to {MAX_BODY} bytes are ignored",
+}
+"""What a client can do about an error, by status."""
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +49,7 @@ def create_http_app(running: SiteView) -> Quart:
 
 
 async def skip_body() -> None:
-    """Read a body and forget it, so that the connection can go on; refuse one that is too long (413) or too slow (408)."""
+    """Read and drop a body, so that the connection can serve further requests. Too long: 413; too slow: 408."""
     if (request.content_length or 0) > MAX_BODY:
         raise RequestEntityTooLarge
     if request.content_length or "Transfer-Encoding" in request.headers:
@@ -51,19 +57,21 @@ async def skip_body() -> None:
 
 
 async def harden(response: Response) -> Response:
-    """Add what every answer carries: the declared content type is final, and nothing but static files may be kept."""
+    """Add the headers of every response: no sniffing of content types, no caching except of static files."""
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Cache-Control", "no-store")
     return response
 
 
 async def answer_http_error(error: HTTPException) -> Response:
-    """Answer with the error's status, the headers it asks for (`Allow`, `Location`, `Content-Range`), and a line of JSON."""
+    """Answer with the error's status and headers (`Allow`, `Location`, `Content-Range`), and a text in JSON."""
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    return answer_error(error.code or 500, error.name.lower(), headers=headers)
+    status = error.code or 500
+    hint = f" ({HINTS[status]})" if status in HINTS else ""
+    return answer_error(status, f"{error.name.lower()}{hint}", headers=headers)
 
 
 async def answer_fault(error: Exception) -> Response:
-    """Log a fault of ours, and say no more than that."""
-    log.error("http.fault", path=request.path, exc_info=error)
-    return answer_error(500, "internal server error")
+    """Log an unexpected exception; its text is not for the client."""
+    log.error("request failed", path=request.path, exc_info=error)
+    return answer_error(500, "internal server error (the log of the server has the cause)")

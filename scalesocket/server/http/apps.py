@@ -9,7 +9,7 @@ from scalesocket.status import AppStatus, SiteView
 
 
 def apps_blueprint(running: SiteView) -> Blueprint:
-    """The list of apps; 404 while `server.api` is false."""
+    """Make the route of the list; 404 while `server.api` is false."""
     blueprint = Blueprint("apps", __name__)
 
     @blueprint.get("/api/apps/")
@@ -31,10 +31,10 @@ def apps_blueprint(running: SiteView) -> Blueprint:
 
 
 def describe(app: AppStatus, settings: App) -> dict[str, object]:
-    """One app with its counts; its rooms are at its own API.
+    """Describe one app with its counts; its own API lists its rooms.
 
-    The target of an app without rooms is null. Of a command, only the program is shown: its arguments may hold secrets, and
-    anybody may ask.
+    The target of an app without rooms is null. Of a command only the program is shown: the arguments may hold secrets, and
+    the API is public.
     """
     return {
         "name": app.name,
@@ -48,7 +48,7 @@ def describe(app: AppStatus, settings: App) -> dict[str, object]:
 
 
 def target_of(app: AppStatus, settings: App) -> str | None:
-    """What its rooms run or connect to, as far as that is public."""
+    """Return what the app's rooms run or connect to, as far as that is public."""
     if not settings.has_rooms:
         return None
     return app.target if settings.command is None else settings.command[0]

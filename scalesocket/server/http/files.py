@@ -1,6 +1,6 @@
-"""Files of a static folder, opened so that nothing outside of it, and nothing hidden, is ever served.
+"""Opens files of a static folder; never one outside of it, and never a hidden one.
 
-The functions here block; the static routes call them in a worker thread.
+The functions block; the static route calls them in a worker thread.
 """
 
 import os
@@ -16,11 +16,11 @@ from scalesocket.wire.accept import IDENTITY, choose_coding
 
 INDEX: Final = "index.html"
 SLACK: Final = 2.0
-"""Seconds a compressed file may be older than its original: copies of both are not made at the same moment."""
+"""Seconds that a compressed file may be older than its original: both may be copied one after the other."""
 
 
 class File(FileIO):
-    """A file that is closed without a warning when a request was cancelled before it held it."""
+    """A file that closes without a ResourceWarning if a request is cancelled before it owns the file."""
 
     def __del__(self) -> None:
         """Close it."""
@@ -29,42 +29,42 @@ class File(FileIO):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFile:
-    """A regular file, open for reading; the holder closes `file`."""
+    """A regular file, open for reading. Its owner closes `file`."""
 
     file: File
     content_type: str
     coding: str | None
-    """How the bytes are compressed (`Content-Encoding`); None for what is to be taken as it is."""
+    """How the bytes are compressed (`Content-Encoding`), if at all."""
     size: int
     """In bytes, when it was opened."""
     modified_at: float
     """Unix time."""
     etag: str
     is_negotiated: bool = False
-    """True if another request for the same URL may be answered with another coding."""
+    """Whether the coding depends on the request (`Vary`)."""
 
 
 class NotAcceptable(Exception):
-    """The client refuses every coding there is of a file."""
+    """The client accepts no available coding of the file."""
 
 
 class FolderWithoutSlash(Exception):
-    """The path names a folder that has an index, without the slash its relative links need."""
+    """The path names a folder with an index, but lacks the final slash that relative links need."""
 
 
 def open_file(folder: Path, url_path: bytes, accept_encoding: str | None = None) -> OpenFile | None:
-    """Open the file a URL path means; None when there is none to be served.
+    """Open the file of a URL path; None if there is none that may be served.
 
-    `url_path` is what follows the mount, with its leading slash and still percent-encoded, so that `%2f` is told from `/`.
-    A path that ends in a slash means the folder's `index.html`. `accept_encoding` is the field of the request: where it
-    allows, the compressed file beside the one meant (`x.br` or `x.gz` beside `x`) is opened instead.
+    `url_path` is the path below the mount, with its leading slash and still percent-encoded, so that `%2f` differs from `/`.
+    A path that ends with a slash means the folder's `index.html`. `accept_encoding` is the request's header: if it allows, a
+    compressed file beside the original (`x.br` or `x.gz` beside `x`) is opened instead.
     Raises FolderWithoutSlash and NotAcceptable.
     """
     names = split_path(url_path)
     if names is None:
         return None
     try:
-        # Resolved first and compared after: a symlink may point anywhere, what counts is where it ends.
+        # Resolve first, compare after: a symlink may lead anywhere.
         root = folder.resolve(strict=True)
         named = root.joinpath(*names)
         path = named.resolve(strict=True)
@@ -76,7 +76,7 @@ def open_file(folder: Path, url_path: bytes, accept_encoding: str | None = None)
         elif url_path.endswith(b"/"):
             return None
         opened = open_regular(path) if is_public(path, root) else None
-    except (OSError, RuntimeError, ValueError):  # not there, not ours to read, a loop of links, a name too long
+    except (OSError, RuntimeError, ValueError):  # missing, unreadable, a loop of links, a name too long
         return None
     if opened is None or opened.coding is not None:
         return opened
@@ -84,7 +84,7 @@ def open_file(folder: Path, url_path: bytes, accept_encoding: str | None = None)
 
 
 def negotiate(original: OpenFile, compressed: dict[str, OpenFile], accept_encoding: str | None) -> OpenFile:
-    """Choose between a file and its compressed forms; the others are closed. Raises NotAcceptable."""
+    """Choose between a file and its compressed forms, and close the others. Raises NotAcceptable."""
     coding = choose_coding(accept_encoding, tuple(compressed))
     for other, form in {IDENTITY: original, **compressed}.items():
         if other != coding:
@@ -98,9 +98,9 @@ def negotiate(original: OpenFile, compressed: dict[str, OpenFile], accept_encodi
 
 
 def open_compressed(named: Path, root: Path, original: OpenFile) -> dict[str, OpenFile]:
-    """Open the compressed files beside a file, by their coding. One that is empty, or older than the file, is left out.
+    """Open the compressed files beside a file; return them by coding. Empty ones, and ones older than the file, are skipped.
 
-    The same rules hold for them: they must lie in `root` and not be hidden, wherever a symlink leads.
+    Like the original they must be in `root` and not hidden, after symlinks are resolved.
     """
     found = {}
     for coding, suffix in CODINGS.items():
@@ -119,12 +119,12 @@ def open_compressed(named: Path, root: Path, original: OpenFile) -> dict[str, Op
 def split_path(url_path: bytes) -> tuple[str, ...] | None:
     """Decode the segments of a URL path; None if one of them can't be the name of a public file.
 
-    Refused: `.`, `..` and every name with a leading dot, empty segments, and names that hold a slash, a backslash or a
-    control character (NUL among them) once decoded, or that are not UTF-8.
+    Not public: `.`, `..` and every name with a leading dot, empty names, and names that, decoded, have a slash, a backslash or a
+    control character, or are not UTF-8.
     """
     segments = url_path.split(b"/")[1:]
     if segments and not segments[-1]:
-        segments.pop()  # the slash that means a folder
+        segments.pop()  # after the final slash of a folder
     names = []
     for segment in segments:
         try:
@@ -138,9 +138,9 @@ def split_path(url_path: bytes) -> tuple[str, ...] | None:
 
 
 def is_public(path: Path, root: Path) -> bool:
-    """True when a resolved path lies in `root`, and no part of it below is hidden.
+    """Whether a resolved path is in `root`, and no part of it below `root` is hidden.
 
-    `..data` and its kind may stand in between: Kubernetes puts the files of a volume behind such links.
+    Names such as `..data` are allowed: Kubernetes puts the files of a volume behind such links.
     """
     if not path.is_relative_to(root):
         return False
@@ -148,7 +148,7 @@ def is_public(path: Path, root: Path) -> bool:
 
 
 def open_regular(path: Path) -> OpenFile | None:
-    """Open a resolved path if it is a regular file (never a FIFO or a device, whose `open` or `read` would hang)."""
+    """Open a resolved path if it is a regular file (never a FIFO or a device, which could block)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     file = File(descriptor, "rb")
     status = os.fstat(descriptor)

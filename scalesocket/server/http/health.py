@@ -1,4 +1,4 @@
-"""`/health`: the process answers. `/ready`: it takes new clients; with the generation it runs and the last error of an edit."""
+"""`/health`: the process responds. `/ready`: it accepts new clients; with the generation in force and the last edit's error."""
 
 from quart import Blueprint, Response
 
@@ -7,7 +7,7 @@ from scalesocket.status import SiteView
 
 
 def health_blueprint(running: SiteView) -> Blueprint:
-    """Both probes."""
+    """Make the routes of both probes."""
     blueprint = Blueprint("health", __name__)
 
     @blueprint.get("/health")
@@ -16,8 +16,8 @@ def health_blueprint(running: SiteView) -> Blueprint:
 
     @blueprint.get("/ready")
     async def ready() -> Response:
-        # A broken edit does not make the server unready: the last good site runs on.
-        # Nor does it ask for the whole status, which takes a millisecond for a thousand rooms: anybody may ask, often.
+        # A broken edit does not make the server unready: the last good site still runs.
+        # `status()` takes a millisecond for a thousand rooms, too much for a public path that is polled.
         state, is_draining = running.reload_state, running.is_draining
         body = {
             "status": "draining" if is_draining else "ready",

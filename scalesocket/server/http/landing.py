@@ -1,4 +1,4 @@
-"""Answers to visitors of `/` and `/APP/` where a site has no page of its own there: as HTML, text or JSON, by `Accept`."""
+"""Landing pages for `/` and `/APP/`, if the site has no file there: as HTML, text or JSON, by `Accept`."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -20,44 +20,44 @@ TEXT: Final = "text/plain"
 VARY: Final = {"Vary": "Accept"}
 
 
-class Visitors:
-    """Answers visitors of one site."""
+class LandingPages:
+    """The front page of one site, and the pages of its apps."""
 
     def __init__(self, running: SiteView) -> None:
         self._running = running
-        self._turn = anyio.Lock()  # one page is written at a time, off the loop: 50 apps take 10 ms
+        self._lock = anyio.Lock()  # one page is rendered at a time, in a thread: 50 apps take 10 ms
 
     async def answer_front(self) -> Response:
-        """The apps of a site without a page at its root; HTML unless something else is asked for."""
+        """Answer with the list of apps; as HTML unless `Accept` names another type."""
         apps, links = list(view_apps(self._running)), links_of(self._running.site)
         form = _form(HTML)
         if form == JSON:
             return answer_json([describe(app) for app in apps], headers=VARY)
-        return await self._answer(form, lambda: render_front(apps, links) if form == HTML else "\n".join(map(format_app, apps)))
+        return await self._respond(form, lambda: render_front(apps, links) if form == HTML else "\n".join(map(format_app, apps)))
 
     async def answer_app(self, app: App) -> Response:
-        """What an app with rooms is, and how to connect to it; text unless something else is asked for, as browsers do."""
+        """Answer how to connect to an app with rooms; as text unless `Accept` names another type, as browsers do."""
         view, links = view_app(self._running, app), links_of(self._running.site)
         form = _form(TEXT)
         if form == JSON:
             return answer_json(describe(view), headers=VARY)
-        return await self._answer(form, lambda: render_app(view, links) if form == HTML else format_app(view))
+        return await self._respond(form, lambda: render_app(view, links) if form == HTML else format_app(view))
 
-    async def _answer(self, form: str, write: Callable[[], str]) -> Response:
-        async with self._turn:
-            text = await anyio.to_thread.run_sync(write)
+    async def _respond(self, form: str, render: Callable[[], str]) -> Response:
+        async with self._lock:
+            text = await anyio.to_thread.run_sync(render)
         headers = VARY | ({"Content-Security-Policy": POLICY} if form == HTML else {})
         return Response(text, content_type=f"{form}; charset=utf-8", headers=headers)
 
 
 def _form(default: str) -> str:
-    """The media type that the request asks for by name, else the default."""
+    """Choose the media type that the request's `Accept` names, else the default."""
     accept = ",".join(request.headers.getlist("Accept"))
     return choose_named(parse_accept(accept), (HTML, TEXT, JSON)) or default
 
 
 def links_of(site: Site) -> Sequence[str]:
-    """What else anybody may ask the server."""
+    """List the other public paths of the server."""
     return [
         "/health",
         *(["/metrics"] if site.server.metrics is True else []),
@@ -66,13 +66,13 @@ def links_of(site: Site) -> Sequence[str]:
 
 
 def describe(app: AppView) -> dict[str, object]:
-    """One app as JSON; `rooms` and `connections` are left out where they are not public."""
+    """Describe one app for JSON; without `rooms` and `connections` if those are not public."""
     record: dict[str, object] = {"app": app.name, "page": app.page, "websocket": app.socket}
     return record if app.rooms is None else record | {"rooms": app.rooms.number, "connections": app.rooms.clients}
 
 
 def format_app(app: AppView) -> str:
-    """One app for a terminal."""
+    """Describe one app for a terminal."""
     lines = [app.name]
     if app.page is not None:
         lines.append(f"  page       {app.page}")

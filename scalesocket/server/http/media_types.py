@@ -1,11 +1,11 @@
-"""The media type and the content coding of a file, by its name."""
+"""Media type and content coding of a file, by its name."""
 
 from mimetypes import MimeTypes
 from typing import Final
 
 BINARY: Final = "application/octet-stream"
 CODINGS: Final = {"br": ".br", "gzip": ".gz"}
-"""The suffix of a compressed file by its content coding; the smaller one first."""
+"""The suffix of a compressed file by its content coding, the better one first."""
 
 TYPES: Final = MimeTypes()
 for _extension, _type in {
@@ -21,24 +21,24 @@ for _extension, _type in {
     ".ogg": "audio/ogg",
     ".pck": BINARY,  # Godot
     ".svg": "image/svg+xml",
-    ".unityweb": BINARY,  # Unity's own loader decompresses these
+    ".unityweb": BINARY,  # Unity's loader decompresses them
     ".wasm": "application/wasm",
     ".webmanifest": "application/manifest+json",
     ".webp": "image/webp",
     ".woff": "font/woff",
     ".woff2": "font/woff2",
 }.items():
-    TYPES.add_type(_type, _extension)  # the same on every machine, whatever its own table says
+    TYPES.add_type(_type, _extension)  # overrides the machine's own table
 
 ARCHIVES: Final = frozenset({"application/x-tar", "application/x-cpio", "application/x-shar"})
-"""Types whose compressed files are downloads: a browser would save what it decompressed under the name of the compressed file."""
+"""Types whose compressed files are downloads: a browser would save decompressed bytes under the compressed file's name."""
 
 
 def describe_file(name: str) -> tuple[str, str | None]:
-    """The content type of a file and its content coding, None where it is to be taken as it is; text is in UTF-8.
+    """Return the content type of a file, with charset UTF-8 for text, and its content coding if it has one.
 
-    `game.wasm.gz` is `application/wasm`, compressed with gzip. `files.tar.gz`, and what has no known type inside, is a
-    compressed file for its reader.
+    `game.wasm.gz` is `application/wasm` with the coding gzip. `files.tar.gz`, or a compressed file of unknown type, is
+    `application/gzip` without a coding.
     """
     media_type, compressed = TYPES.guess_type(name)
     if compressed is None:

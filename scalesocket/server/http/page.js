@@ -1,8 +1,8 @@
 "use strict"
 
-const PAUSE = 3000 // milliseconds between two looks at the rooms
+const PAUSE = 3000 // milliseconds between two updates of the rooms
 
-// The server renders the page again; the parts that change are replaced. A changed list of apps is a new page.
+// Fetches the page again and replaces the elements that change. If the list of apps has changed, the page is reloaded.
 const refresh = async () => {
   try {
     if (!document.hidden) {
@@ -10,7 +10,7 @@ const refresh = async () => {
       if (answer.ok) show(new DOMParser().parseFromString(await answer.text(), "text/html"))
     }
   } catch {
-    // The server does not answer: look again later.
+    // The server does not respond: try again later.
   }
   setTimeout(refresh, PAUSE)
 }
@@ -28,7 +28,7 @@ const show = (next) => {
 
 if (document.querySelector("[data-live]")) setTimeout(refresh, PAUSE)
 
-// Browsers offer the clipboard on HTTPS and localhost alone; elsewhere a click selects the whole line.
+// Browsers offer the clipboard only on HTTPS and localhost; elsewhere a click selects the whole line.
 for (const line of navigator.clipboard ? document.querySelectorAll(".line") : []) {
   const button = document.createElement("button")
   button.type = "button"

@@ -1,8 +1,8 @@
-"""The pages for visitors: the front page of a site, and that of an app without a page of its own.
+"""Renders the landing pages to HTML: the front page of a site, and the page of an app.
 
-One template, one style and one script, the latter two inside the page; nothing is loaded from elsewhere. The template escapes
-whatever comes from a site or its clients. The parts that change carry `data-live`: the script has the server render the
-page again, and takes them from there.
+There is one template, with one style and one script inside the page; nothing else is loaded. The template escapes all text of
+the site file and of clients. Elements that change have the attribute `data-live`: the script fetches the page again and replaces
+them.
 """
 
 from base64 import b64encode
@@ -54,14 +54,14 @@ POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""The Content-Security-Policy of these pages: they run their own script and style, and nothing else."""
+"""The Content-Security-Policy of these pages: only their own script and style are allowed."""
 
 
 def render_front(apps: Sequence[AppView], links: Sequence[str]) -> str:
-    """The front page: a card for each app."""
+    """Render the front page, with a card for each app."""
     return TEMPLATE.render(app=None, apps=apps, links=links)
 
 
 def render_app(app: AppView, links: Sequence[str]) -> str:
-    """The page of one app that has rooms and no page of its own."""
+    """Render the page of one app."""
     return TEMPLATE.render(app=app, apps=[], links=links)

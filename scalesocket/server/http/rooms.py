@@ -1,6 +1,7 @@
-"""The rooms API of each app, in the shapes of the original: `/NAME/api/rooms/`, `/NAME/api/ROOM/` and below.
+"""The rooms API of each app, in the original's format: `/NAME/api/rooms/`, `/NAME/api/ROOM/` and below.
 
-For the app at the root the same without `/NAME`. Rooms that can be joined are there, lingering ones with 0 connections.
+The app at the root has the same paths without `/NAME`. The API shows all rooms that can be joined, lingering ones with 0
+connections.
 """
 
 from msgspec import Raw
@@ -13,7 +14,7 @@ from scalesocket.status import PoolView, RoomStatus, SiteView
 
 
 def rooms_blueprint(running: SiteView) -> Blueprint:
-    """The rooms API; 404 while `server.api` is false."""
+    """Make the routes; 404 while `server.api` is false."""
     blueprint = Blueprint("rooms", __name__)
 
     def find_pool(name: str | None) -> PoolView:
@@ -53,10 +54,10 @@ def rooms_blueprint(running: SiteView) -> Blueprint:
 
 
 def describe(room: RoomStatus) -> dict[str, object]:
-    """One room in the original's shape."""
+    """Describe one room in the original's format."""
     return {"name": room.name, "connections": room.connections, "metadata": metadata_of(room)}
 
 
 def metadata_of(room: RoomStatus) -> Raw | None:
-    """The metadata as the backend wrote it."""
+    """Return the metadata as the backend wrote it."""
     return None if room.metadata is None else Raw(room.metadata)

@@ -1,4 +1,4 @@
-"""What the pages for visitors show of a site: its apps, how to connect to them, and their rooms as far as those are public."""
+"""The data of the landing pages: the apps of a site, how to connect to them, and their rooms, if those are public."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +16,15 @@ from scalesocket.wire.authority import parse_authority
 from scalesocket.wire.handshake import Request
 
 REQUEST: Final = "scalesocket.request"
-"""Key in the ASGI scope: the request head as admission sees it."""
+"""Key in the ASGI scope: the request head, as admission reads it."""
 ROOM: Final = "ROOM"
-"""Stands for the name of a room."""
+"""The placeholder for the name of a room."""
 SHOWN: Final = 100
-"""Rooms of an app that its page shows, those with the most clients first."""
+"""Rooms that an app's page shows, those with the most clients first."""
 SHOWN_IN_FRONT: Final = 12
 """Rooms of each app that the front page shows."""
 COMPARED: Final = 500
-"""Rooms that are compared for that: anybody may ask, often, and an app may have very many."""
+"""Rooms that are compared for that. A bound, because the pages are public and an app may have very many rooms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,30 +34,30 @@ class RoomsView:
     number: int
     clients: int
     shown: Sequence[tuple[str, int]]
-    """Names and their clients; the first of them where there are many."""
+    """Names with their numbers of clients; not all of them if there are many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppView:
-    """One app as a visitor may see it."""
+    """The public data of one app."""
 
     name: str
     page: str | None
-    """The path of its static files; None without any."""
+    """The path of its static files, if it has any."""
     path: str
-    """Where it is mounted, with a slash at the end."""
+    """Its mount, with a final slash."""
     url: str
-    """The same with scheme and host."""
+    """The URL of `path`."""
     socket: str | None
-    """The URL of its rooms, `ROOM` for the name; None for an app that is pages alone."""
+    """The URL of its rooms, with `ROOM` for the name; None for an app without rooms."""
     rooms: RoomsView | None
-    """None where they are not public, or there are none by nature."""
+    """None if they are not public, or the app has no rooms."""
 
     def ways(self) -> Mapping[str, str]:
-        """How to connect, by what with."""
+        """Return code or a command to connect, by client."""
         if self.socket is None:
             return {}
-        word = shlex.quote(self.socket)  # brackets of an IPv6 address mean something to a shell
+        word = shlex.quote(self.socket)  # the brackets of an IPv6 address are special in a shell
         return {
             "JavaScript": f'new WebSocket("{self.socket}").onmessage = (event) => console.log(event.data)',
             "websocat": f"websocat {word}",
@@ -66,7 +66,7 @@ class AppView:
 
 
 def view_app(running: SiteView, app: App, *, shown: int = SHOWN) -> AppView:
-    """What a visitor may see of an app, for the request that is being answered."""
+    """Collect the public data of an app, for the current request."""
     path, base = app.mount.rstrip("/") + "/", find_base(running)
     return AppView(
         name=app.name,
@@ -79,12 +79,12 @@ def view_app(running: SiteView, app: App, *, shown: int = SHOWN) -> AppView:
 
 
 def view_apps(running: SiteView) -> Iterator[AppView]:
-    """All apps, in the order of the site file, as the front page shows them."""
+    """Collect the data of all apps for the front page, in the order of the site file."""
     return (view_app(running, app, shown=SHOWN_IN_FRONT) for app in running.site.apps.values())
 
 
 def view_rooms(running: SiteView, app: App, *, shown: int) -> RoomsView | None:
-    """The open rooms of an app, if the API is open to everyone."""
+    """Collect the open rooms of an app; None unless the API is public."""
     if running.site.server.api is not True:
         return None
     pool = running.pools[app.name]
@@ -94,9 +94,9 @@ def view_rooms(running: SiteView, app: App, *, shown: int) -> RoomsView | None:
 
 
 def find_base(running: SiteView) -> str:
-    """What follows `http` and `ws` in URLs of this server, as the client writes them: `s://play.example`, `://localhost:9000`.
+    """Return what follows `http` and `ws` in the client's URLs of this server: `s://play.example`, `://localhost:9000`.
 
-    The host is `HOST` where the request names none.
+    The host is `HOST` if the request has no valid one.
     """
     asked = cast(Mapping[str, Request], request.scope)[REQUEST]
     host = asked.headers.get("host", "")
