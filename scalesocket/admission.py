@@ -1,4 +1,4 @@
-"""Who may come in: from a request's path to app and room, and the policies that are decided before the upgrade."""
+"""Decides on requests before the upgrade: from path to app and room, hosts, origins, proxies."""
 
 import re
 from dataclasses import dataclass
@@ -24,29 +24,29 @@ RESERVED_AT_ROOT: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An upgrade that is not answered with a websocket."""
+    """A request that is refused, and how."""
 
     status: int
     reason: str
     """A label for metrics."""
     message: str
-    """For the person on the other side."""
+    """For a person at the client."""
     retry_after: int | None = None
     """Seconds."""
 
 
-BAD_HOST: Final = Refusal(status=400, reason="bad_host", message="the Host header must name one host, and a port if it has one")
+BAD_HOST: Final = Refusal(status=400, reason="bad_host", message="the Host header is not a host, or a host and a port")
 WRONG_HOST: Final = Refusal(
-    status=421, reason="host", message="this server does not serve this host (hosts in [server] lists those it serves)"
+    status=421, reason="host", message="this host is not served here (if it is yours, list it in hosts in [server])"
 )
-UNKNOWN_APP: Final = Refusal(status=404, reason="unknown_app", message="no app is served here")
-NO_SUCH_PATH: Final = Refusal(status=404, reason="unknown_app", message="there is nothing here: a room's name has no slash")
-NO_ROOM: Final = Refusal(status=400, reason="bad_name", message="the name of a room is missing at the end of the path")
-PAGES_ALONE: Final = Refusal(status=404, reason="no_rooms", message="this app has no rooms: it is pages alone")
+UNKNOWN_APP: Final = Refusal(status=404, reason="unknown_app", message="no app is served at this path")
+NO_SUCH_PATH: Final = Refusal(status=404, reason="unknown_app", message="the name of a room must not have a slash")
+NO_ROOM: Final = Refusal(status=400, reason="bad_name", message="the name of a room is missing: add it to the end of the path")
+PAGES_ALONE: Final = Refusal(status=404, reason="no_rooms", message="this app has no rooms, only pages")
 BAD_NAME: Final = Refusal(status=400, reason="bad_name", message="this is not a name a room can have")
-RESERVED_NAME: Final = Refusal(status=400, reason="reserved_name", message="this name is reserved")
-NOT_LISTED: Final = Refusal(status=404, reason="not_listed", message="there is no such room")
-WRONG_ORIGIN: Final = Refusal(status=403, reason="origin", message="pages of this origin may not connect")
+RESERVED_NAME: Final = Refusal(status=400, reason="reserved_name", message="this name is reserved: choose another")
+NOT_LISTED: Final = Refusal(status=404, reason="not_listed", message="the rooms of this app do not include this one")
+WRONG_ORIGIN: Final = Refusal(status=403, reason="origin", message="pages of this origin may not connect (see origins)")
 TOO_FAST: Final = Refusal(status=429, reason="connect_rate", message="too many connections a second from this address")
 TOO_MANY_FROM_ADDRESS: Final = Refusal(
     status=429, reason="too_many_from_address", message="too many connections from this address"

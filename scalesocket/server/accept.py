@@ -1,4 +1,4 @@
-"""Accepts connections, some in each turn of the loop, as long as there is place for them."""
+"""Accepts connections: a bounded number in each event-loop iteration, up to the limit of the server."""
 
 import asyncio
 import os
@@ -16,29 +16,29 @@ from scalesocket.server.new_connection import NewConnection
 log = structlog.get_logger("listen")
 
 MAX_ACCEPTS: Final = 16
-"""Connections accepted in one turn of the loop."""
+"""Connections accepted in one event-loop iteration."""
 ACCEPT_PAUSE: Final = 1.0
-"""Seconds to wait when there is no descriptor for a connection."""
+"""Seconds to wait after running out of file descriptors."""
 
 
 class Acceptor(ABC):
-    """Accepts connections at one listening socket, from when it is made until it is stopped."""
+    """Accepts connections at one listening socket, from its creation until `stop`."""
 
     def __init__(self, sock: socket.socket, connections: Connections) -> None:
-        """Accept at `sock`, which does not block, and stays its owner's."""
+        """Accept at the non-blocking `sock`, which the caller closes after `stop`."""
         self._sock = sock
         self._connections = connections
         self._pause: asyncio.TimerHandle | None = None
         self._resume()
 
     @abstractmethod
-    def welcome(self, fd: int, peer: object) -> None:
-        """Take over the descriptor of a connection for which there is place. `peer`: its other end."""
+    def start_connection(self, fd: int, peer: object) -> None:
+        """Take ownership of the descriptor of an accepted connection. `peer`: the address of its other end."""
 
     def stop(self) -> None:
-        """Accept no more, once those have been accepted that are connected already. Connections that were accepted stay.
+        """Accept the connections in the kernel's queue, then stop. Accepted connections stay open.
 
-        Must be called before the socket is closed: the kernel resets connections that nobody has accepted by then.
+        Call it before the socket is closed: the kernel then resets the connections in its queue.
         """
         try:
             self._accept(at_most=BACKLOG)
@@ -48,39 +48,39 @@ class Acceptor(ABC):
             self._connections.poller.remove_reader(self._sock.fileno())
 
     def _resume(self) -> None:
-        # Not `sock_accept`: to cancel it may lose a connection that was accepted, and nobody was told of.
+        # Not `sock_accept`: cancelling it may lose an accepted connection.
         self._connections.poller.add_reader(self._sock.fileno(), self._accept)
 
     def _accept(self, at_most: int = MAX_ACCEPTS) -> None:
         connections = self._connections
         for _ in range(at_most):
             try:
-                fd, peer = self._sock._accept()  # type: ignore[attr-defined]  # not `accept`, which makes a socket object: 3 us of a handshake
+                fd, peer = self._sock._accept()  # type: ignore[attr-defined]  # not `accept`, whose socket object costs 3 us
             except BlockingIOError:
                 return
-            except ConnectionAbortedError:  # by the peer, before it was accepted
+            except ConnectionAbortedError:  # reset by the peer before it was accepted
                 continue
-            except OSError as error:  # out of descriptors: that passes
+            except OSError as error:  # out of file descriptors, which is temporary
                 log.warning("can't accept connections", error=str(error))
                 connections.poller.remove_reader(self._sock.fileno())
                 self._pause = connections.loop.call_later(ACCEPT_PAUSE, self._resume)
                 return
             if connections.has_capacity():
-                self.welcome(fd, peer)
+                self.start_connection(fd, peer)
             else:
                 connections.gateway.refusals["too_many_connections"] += 1
                 os.close(fd)
 
 
 class PlainAcceptor(Acceptor):
-    """Leads connections to the door as they are."""
+    """Accepts connections without TLS."""
 
     def __init__(self, sock: socket.socket, connections: Connections, local: tuple[str, int] | None) -> None:
-        """`local`: the address connected to, where it is the same for all connections."""
+        """`local`: the address connected to, if it is the same for all connections."""
         self._local = local
         super().__init__(sock, connections)
 
-    def welcome(self, fd: int, peer: object) -> None:
-        """Open a door for it."""
+    def start_connection(self, fd: int, peer: object) -> None:
+        """Put a transport on the descriptor and wait for the request head."""
         connections = self._connections
         SocketTransport(fd, peer, NewConnection(connections, self._local), poller=connections.poller, loop=connections.loop)

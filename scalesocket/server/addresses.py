@@ -1,4 +1,4 @@
-"""What `server.bind` stands for: the socket addresses to listen at. Resolves names; opens nothing."""
+"""Resolves the entries of `server.bind` to the socket addresses to listen at."""
 
 import asyncio
 import os
@@ -17,18 +17,18 @@ RESOLVE_TIMEOUT: Final = 20.0
 
 
 class ListenError(ScalesocketError):
-    """An address that can't be listened at, or a certificate that can't be used."""
+    """An address or a certificate that can't be used for a listener."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where one socket listens."""
+    """The address of one listening socket."""
 
     family: socket.AddressFamily
     name: tuple[Any, ...] | str
-    """Host and port (and two more numbers for IPv6), or the path of a unix socket: what `getsockname` returns."""
+    """Host and port (and two more numbers for IPv6), or the path of a unix socket, as `getsockname` returns them."""
     fd: int | None = None
-    """The inherited descriptor that listens there."""
+    """The inherited descriptor of its socket, if there is one."""
 
     @property
     def port(self) -> int | None:
@@ -37,16 +37,16 @@ class Address:
 
     @property
     def is_wildcard(self) -> bool:
-        """Whether it is every interface."""
+        """Whether it means every interface."""
         return not isinstance(self.name, str) and ip_address(self.name[0].partition("%")[0]).is_unspecified
 
     def with_port(self, port: int) -> "Address":
-        """The same host at another port."""
+        """Return the address with another port."""
         assert not isinstance(self.name, str)
         return replace(self, name=(self.name[0], port, *self.name[2:]))
 
     def __str__(self) -> str:
-        """As the site file writes it: `127.0.0.1:9000`, `[::1]:9000` or `unix:/run/site.sock`."""
+        """Format it as in the site file: `127.0.0.1:9000`, `[::1]:9000` or `unix:/run/site.sock`."""
         if isinstance(self.name, str):
             return f"unix:{self.name}"
         host, port = self.name[:2]
@@ -54,13 +54,13 @@ class Address:
 
 
 def address_of_socket(sock: socket.socket, *, fd: int | None = None) -> Address:
-    """Where a socket is bound."""
+    """Return the address a socket is bound to."""
     name = sock.getsockname()
     return Address(socket.AddressFamily(sock.family), os.fsdecode(name) if sock.family == socket.AF_UNIX else name, fd)
 
 
 async def resolve(bind: str) -> tuple[Address, ...]:
-    """The addresses that `host:port`, `[v6]:port`, `unix:path` or `fd://N` means: several for a name that has several.
+    """Resolve `host:port`, `[v6]:port`, `unix:path` or `fd://N`. A host name may have several addresses.
 
     Raises ListenError.
     """
@@ -84,7 +84,7 @@ async def resolve(bind: str) -> tuple[Address, ...]:
 
 
 async def look_up(host: str, port: int) -> tuple[Address, ...]:
-    """Resolve a host to listen at. Only a name waits for the resolver, and then in a thread. Raises OSError."""
+    """Resolve a host to listen at. A name, unlike an address, is resolved in a thread. Raises OSError."""
     kind = socket.SOCK_STREAM
     try:
         found = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
@@ -95,10 +95,10 @@ async def look_up(host: str, port: int) -> tuple[Address, ...]:
 
 
 def spread(entries: Sequence[Sequence[Address]]) -> list[list[Address]]:
-    """The addresses to open for each entry of `bind`, from those that each entry means.
+    """Choose the addresses to open for each entry of `bind`, from those it was resolved to.
 
-    Sockets for IPv6 are for IPv6 alone. `[::]:PORT` means IPv4 as well, on a socket of its own, unless IPv4 is named on that
-    port in its own right. An address that two entries mean is opened once, and not at all where a wildcard covers it.
+    A socket for IPv6 accepts only IPv6. `[::]:PORT` also opens a socket for IPv4, unless another entry has that port on IPv4. An
+    address of two entries is opened once, and not at all if a wildcard covers it.
     """
     named = [address for entry in entries for address in entry if address.port != 0]
     wildcards = {(address.family, address.port) for address in named if address.is_wildcard}

@@ -30,6 +30,7 @@ from scalesocket.server.hypercorn.patches import patch_hypercorn
 from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET
 from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.single_worker import lock_single_worker
+from scalesocket.wire import handshake
 from scalesocket.wire.handshake import Request
 
 log = structlog.get_logger("asgi")
@@ -37,8 +38,8 @@ log = structlog.get_logger("asgi")
 DROP_TIMEOUT: Final = 60.0
 """Seconds for which messages of a closed websocket are dropped, until the server ends it."""
 
-NO_PATH: Final = Refusal(status=400, reason="bad_handshake", message="the request target is not a path: it must start with /")
-HAS_BODY: Final = Refusal(status=400, reason="bad_handshake", message="a websocket upgrade must not have a body")
+NO_PATH: Final = Refusal(status=400, reason="bad_handshake", message=handshake.NO_PATH)
+HAS_BODY: Final = Refusal(status=400, reason="bad_handshake", message=handshake.HAS_BODY)
 
 
 def create_app(path: str) -> "SiteApp":

@@ -1,7 +1,7 @@
-"""Opens sockets for addresses in two steps: bound, which holds the address, and listening, from when connections are taken.
+"""Opens listening sockets in two steps: `bind_all` reserves the addresses, `start_listening` accepts connections.
 
-A socket that is only bound refuses connections as if it were not there. It lacks SO_REUSEADDR, so nobody else can bind
-the address and listen first.
+A socket that is only bound refuses connections. It lacks SO_REUSEADDR, so no other process can bind the address and listen
+first.
 """
 
 import errno
@@ -21,19 +21,19 @@ from scalesocket.systemd import InheritedSocketError, adopt_listener
 log = structlog.get_logger("listen")
 
 BACKLOG: Final = 4096
-"""Connections the kernel may hold for us; it takes the lesser of this and `net.core.somaxconn`."""
+"""Connections that the kernel may queue; it uses the lesser of this and `net.core.somaxconn`."""
 PORT_TRIES: Final = 20
-"""Free ports that are tried for port 0 until one is free at all addresses of its entry."""
-NOT_OURS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""Errors of an address that this machine does not have."""
+"""Ports that are tried for port 0 until one is free at all addresses of its entry."""
+NOT_LOCAL: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""The errno of an address that this machine does not have."""
 
 
 def bind_all(bind: str, addresses: Sequence[Address], closing: Sequence[socket.socket] = ()) -> dict[Address, socket.socket]:
-    """Open a socket for each address of one entry of `server.bind`; they listen after `start_listening`, inherited ones already.
+    """Bind a socket for each address of one entry of `server.bind`. Inherited sockets listen already.
 
-    Port 0 is the same free port for all of them. An address that this machine does not have is left out while another
-    one is left. `closing` are sockets of ours that soon listen no more: new ones may overlap them (`0.0.0.0:80` for
-    `127.0.0.1:80`). Raises ListenError.
+    Port 0 is the same free port for all of them. An address that this machine does not have is skipped, unless it is the only
+    one. `closing`: sockets of this server that will close; new ones may overlap them (`0.0.0.0:80` for `127.0.0.1:80`). Raises
+    ListenError.
     """
     for tries_left in reversed(range(PORT_TRIES)):
         opened: dict[Address, socket.socket] = {}
@@ -53,7 +53,7 @@ def bind_all(bind: str, addresses: Sequence[Address], closing: Sequence[socket.s
 
 
 class AddressError(OSError):
-    """The error of one address among several."""
+    """An OSError, with the address that it is about."""
 
     def __init__(self, error: OSError, address: Address) -> None:
         super().__init__(error.errno, error.strerror or str(error))
@@ -67,7 +67,7 @@ def _bind_each(addresses: Sequence[Address], closing: Sequence[socket.socket], o
         try:
             sock = _bind(wanted, closing)
         except OSError as error:
-            if error.errno in NOT_OURS and (opened or left) and not wanted.is_wildcard:
+            if error.errno in NOT_LOCAL and (opened or left) and not wanted.is_wildcard:
                 log.warning("not listening at one address of a host name: this machine does not have it", address=str(wanted))
                 continue
             raise AddressError(error, wanted) from error
@@ -101,14 +101,14 @@ def _explain(error: OSError, bind: str) -> ListenError:
 
 
 def find_in_the_way(socks: Sequence[socket.socket], address: Address) -> list[socket.socket]:
-    """The sockets that a new one for `address` may overlap, because they have its port."""
+    """Return the sockets with the port of `address`, which a new socket for it may overlap."""
     return [sock for sock in socks if sock.family != socket.AF_UNIX and sock.getsockname()[1] == address.port]
 
 
 def start_listening(sock: socket.socket, in_the_way: Sequence[socket.socket] = ()) -> None:
-    """Take connections at a bound socket, beside those of ours that it overlaps.
+    """Accept connections at a bound socket, which may overlap the sockets `in_the_way`.
 
-    Raises OSError, which `bind_all` has all but ruled out.
+    Raises OSError, which is unlikely after `bind_all`.
     """
     if sock.family == socket.AF_UNIX:
         sock.listen(BACKLOG)
@@ -119,7 +119,7 @@ def start_listening(sock: socket.socket, in_the_way: Sequence[socket.socket] = (
 
 
 def discard(sock: socket.socket) -> None:
-    """Close a socket that was bound and never listened, and remove its file."""
+    """Close a socket that never listened, and remove its file."""
     if sock.family == socket.AF_UNIX and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         Path(os.fsdecode(sock.getsockname())).unlink(missing_ok=True)
     sock.close()
@@ -127,10 +127,10 @@ def discard(sock: socket.socket) -> None:
 
 @contextmanager
 def _sharing(socks: Sequence[socket.socket]) -> Iterator[None]:
-    """Let sockets overlap for a moment.
+    """Let sockets overlap within the block.
 
-    Linux lets sockets overlap that all have SO_REUSEPORT, also when they get it while they listen. They lose it at once:
-    another server must be refused, not share our connections.
+    Linux lets sockets overlap that all have SO_REUSEPORT, even if they get it while they listen. They lose it after the block, so
+    that no other server can share the connections.
     """
     try:
         for sock in socks:
@@ -145,7 +145,7 @@ def _bind_tcp_socket(address: Address, *, may_overlap: bool = False) -> socket.s
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else those in TIME_WAIT would keep us from the port
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # otherwise connections in TIME_WAIT block the port
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, may_overlap)
         if address.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -159,7 +159,7 @@ def _bind_tcp_socket(address: Address, *, may_overlap: bool = False) -> socket.s
 
 
 def _bind_unix_socket(path: Path) -> socket.socket:
-    """Bind a unix socket, in place of one that a dead server left behind."""
+    """Bind a unix socket. Replaces the file of a server that no longer runs."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -170,7 +170,7 @@ def _bind_unix_socket(path: Path) -> socket.socket:
                     probe.connect(str(path))
                 except ConnectionRefusedError:
                     path.unlink()
-                except BlockingIOError as error:  # it lives, with more connections in its queue than it takes
+                except BlockingIOError as error:  # its server runs, and its queue is full
                     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from error
                 else:
                     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -1,8 +1,8 @@
-"""Listening sockets: opened for a site, and replaced by those of the next without losing a connection.
+"""The listening sockets of a site. An edit replaces them without losing a connection.
 
-An edit binds what is new, which takes no connection yet. Only when the whole edit holds, new sockets listen, sockets that
-stay are served with the new certificate, and old ones close. A socket stays when its address does, whatever else
-changes. Connections that were accepted stay, whatever becomes of their listener.
+Preparing an edit binds the new addresses, which accept no connections yet. Committing it starts to listen at them, uses the new
+certificate at sockets that stay, and closes old sockets. A socket stays open as long as its address does. Accepted connections
+stay open in any case.
 """
 
 import socket
@@ -30,10 +30,10 @@ from scalesocket.wire.address import parse_address
 log = structlog.get_logger("listen")
 
 UNSENT_IN_KERNEL: Final = 64 * KiB
-"""Bytes the kernel may hold for a peer beyond those on their way."""
+"""Unsent bytes that the kernel may hold for a connection."""
 
 Entry = tuple[str, int]
-"""One of `server.bind`, and how many like it stand before it: port 0 is another port each time."""
+"""An entry of `server.bind`, and the number of equal entries before it: port 0 is another port each time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,12 +45,12 @@ class Listener:
     file: tuple[int, int] | None
     """Device and inode of a unix socket's file."""
     is_inherited: bool
-    """Whether another process has the socket, too: it and its file stay open when we close ours."""
+    """Whether another process has the socket, too. Then the socket and its file outlive this listener."""
     acceptor: Acceptor | None = None
     tls: ssl.SSLContext | None = None
 
     def serve(self, connections: Connections, tls: ssl.SSLContext | None) -> None:
-        """Accept connections, from now on with or without TLS. Those that came before are still served as they were."""
+        """Accept connections, from now on with or without TLS. Those in the kernel's queue are served as before."""
         if self.acceptor is not None:
             if tls is None and self.tls is None:
                 return
@@ -62,7 +62,7 @@ class Listener:
             self.acceptor = TlsAcceptor(self.sock, connections, tls)
 
     def close(self) -> None:
-        """Accept no more, and remove the file of a unix socket unless it is another's by now."""
+        """Close the socket, and remove the file of a unix socket unless another server has replaced it."""
         with logged_faults("accepting the last connections", address=str(self.address)):
             if self.acceptor is not None:
                 self.acceptor.stop()
@@ -73,28 +73,28 @@ class Listener:
 
 
 class Listeners:
-    """What a server listens at. `prepare` may fail and can be taken back; `commit` can't fail."""
+    """The open listeners of a server. `prepare` may fail and can be undone; `commit` can't fail."""
 
     def __init__(self, connections: Connections) -> None:
-        """Let connections in at `connections`."""
+        """Add accepted connections to `connections`."""
         self._connections = connections
         self._open: dict[Address, Listener] = {}
-        self._meant: dict[Entry, tuple[Address, ...]] = {}  # what the entries of `bind` were resolved to, with real ports
+        self._meant: dict[Entry, tuple[Address, ...]] = {}  # what entries of `bind` were resolved to, with real ports
 
     @property
     def addresses(self) -> list[str]:
-        """Where connections are accepted, with the ports that were found for port 0."""
+        """The addresses of the open listeners, with real ports for port 0."""
         return [str(address) for address in self._open]
 
     async def prepare(self, server: Server) -> "Change":
         """Bind the addresses of `server` that are not open yet, and load its certificate. Raises ListenError.
 
-        Nothing is accepted there before the change is committed. A host name that is listened at is not resolved again.
+        They accept nothing before the change is committed. Host names of open listeners are not resolved again.
         """
         tls = load_tls(server.tls) if server.tls is not None else None
         entries: list[Entry] = [(bind, server.bind[:at].count(bind)) for at, bind in enumerate(server.bind)]
         meant = {entry: self._meant.get(entry) or await resolve(entry[0]) for entry in entries}
-        # From here on nothing waits: what is bound is soon committed or taken back.
+        # No await from here on: bound sockets are committed or closed soon.
         wanted = spread(list(meant.values()))
         kept = {address: found for address in chain(*wanted) if (found := self._find(address)) is not None}
         change = Change(self, tls, self._closing_with(kept.values()))
@@ -107,7 +107,7 @@ class Listeners:
         return change
 
     def _find(self, address: Address) -> Listener | None:
-        """The open listener of an address. That of a unix socket is recognised by its file, which may be replaced."""
+        """Find the open listener of an address. A unix socket is compared by its file, which may have been replaced."""
         file = identify(address)
         for found in self._open.values():
             if (found.address.name == address.name and address.port) or (file is not None and found.file == file):
@@ -119,7 +119,7 @@ class Listeners:
         return [listener for listener in self._open.values() if id(listener) not in staying]
 
     def commit(self, change: "Change") -> None:
-        """Listen where the edit wants it, with the new certificate, and close what it no longer wants. Can't fail."""
+        """Listen at the new addresses, use the new certificate, and close listeners that are no longer wanted. Can't fail."""
         in_the_way = change.closing_sockets()
         self._open, self._meant = {}, change.meant
         for address, listener in change.listeners.items():
@@ -132,12 +132,12 @@ class Listeners:
                 self._open[address] = listener
                 listener.serve(self._connections, change.tls)
         for listener in change.closing:
-            log.info("listening no more", address=str(listener.address))
+            log.info("stopped listening", address=str(listener.address))
         failed = [listener for listener in change.added if listener not in self._open.values()]
         close_all([*change.closing, *failed])
 
     def close(self) -> None:
-        """Accept no more anywhere."""
+        """Close all listeners."""
         close_all(self._open.values())
         self._open.clear()
         self._meant.clear()
@@ -145,21 +145,21 @@ class Listeners:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """An edit of what is listened at: prepared, to be committed or taken back."""
+    """A prepared change of listeners, to be committed or undone."""
 
     owner: Listeners
     tls: ssl.SSLContext | None
     closing: Sequence[Listener]
-    """Those that close with it."""
+    """Listeners that it closes."""
     listeners: dict[Address, Listener] = field(default_factory=dict)
-    """All that listen after it, in the order of `server.bind`."""
+    """All listeners after it, in the order of `server.bind`."""
     added: list[Listener] = field(default_factory=list)
     meant: dict[Entry, tuple[Address, ...]] = field(default_factory=dict)
 
     def open(
         self, entry: Entry, meant: Sequence[Address], addresses: Sequence[Address], kept: Mapping[Address, Listener]
     ) -> None:
-        """Bind those of the addresses of an entry that are not kept. Raises ListenError."""
+        """Bind the addresses of an entry that are not open yet (`kept`). Raises ListenError."""
         missing = [address for address in addresses if address not in kept]
         opened = bind_all(entry[0], missing, self.closing_sockets())
         for address, sock in opened.items():
@@ -174,15 +174,15 @@ class Change:
         self.meant[entry] = tuple(found[address] for address in meant if found[address] not in lacking)
 
     def closing_sockets(self) -> list[socket.socket]:
-        """The sockets whose addresses are free after it. Those of inherited ones are not."""
+        """Return the sockets whose addresses become free. Addresses of inherited sockets do not."""
         return [listener.sock for listener in self.closing if not listener.is_inherited]
 
     def commit(self) -> None:
-        """Make it so. Does not wait."""
+        """Apply the change."""
         self.owner.commit(self)
 
     def take_back(self) -> None:
-        """Close what was opened for it."""
+        """Close the sockets that were opened for it."""
         close_all(self.added)
 
 
@@ -194,35 +194,35 @@ async def open_listeners(server: Server, connections: Connections) -> AsyncItera
     change.commit()
     try:
         if len(listeners.addresses) < len(change.listeners):
-            raise ListenError("server.bind: can't listen at one of its addresses (the log says why)")
+            raise ListenError("server.bind: can't listen at one of its addresses (see the log)")
         yield listeners
     finally:
         listeners.close()
 
 
 def close_all(listeners: Iterable[Listener]) -> None:
-    """Close listeners, each although others fail."""
+    """Close listeners; a failure of one does not keep the others from it."""
     for listener in listeners:
         with logged_faults("closing a listener", address=str(listener.address)):
             listener.close()
 
 
 def identify(address: Address) -> tuple[int, int] | None:
-    """Device and inode of a unix socket's file; None where there is none."""
+    """Return device and inode of a unix socket's file; None for TCP, or without a file."""
     if address.port is not None:
         return None
     try:
         found = Path(str(address.name)).stat()
-    except (OSError, ValueError):  # ValueError: a name without a file, which begins with NUL
+    except (OSError, ValueError):  # ValueError: an abstract name, which begins with NUL
         return None
     return found.st_dev, found.st_ino
 
 
 def set_options(sock: socket.socket) -> None:
-    """Set what connections inherit from their listener.
+    """Set the options that connections inherit from their listener.
 
-    What a peer can't take yet stays in the transport's buffer, where `send_buffer` sees it, and not in the 4 MiB that the
-    kernel would hide; and a message is sent when it is there.
+    Messages are sent without Nagle's delay. Unsent bytes stay in the transport's buffer, where `send_buffer` counts them, instead
+    of up to 4 MiB in the kernel.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -230,9 +230,9 @@ def set_options(sock: socket.socket) -> None:
 
 
 def fixed_address(sock: socket.socket) -> tuple[str, int] | None:
-    """Where all connections of a listening socket arrive; None where each may come to another address, and for a unix socket.
+    """Return the local address of all connections of a listening socket; None for a wildcard address or a unix socket.
 
-    To ask each connection's socket takes a handshake 1.5 us of its 43.
+    To ask the socket of each connection would cost a handshake 1.5 us.
     """
     address = address_of(sock.getsockname())
     if address is None:

@@ -1,4 +1,4 @@
-"""The service: the gateway and everything in front of it, without the process around it."""
+"""The service: a gateway with its listeners and lanes, without the signals and reloads of the process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,8 +19,8 @@ from scalesocket.server.connections import Connections
 from scalesocket.server.hypercorn.server import open_hypercorn
 from scalesocket.server.listen import Listeners, open_listeners
 
-FAREWELL: Final = 3.0
-"""Seconds that closing handshakes have after the last room has ended."""
+CLOSING_TIMEOUT: Final = 3.0
+"""Seconds for the last closing handshakes, after the last room has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class Service:
     listeners: Listeners
 
     async def drain(self) -> None:
-        """Close all clients with 1001 and end all backends; the listeners answer all the while."""
+        """Close all clients with 1001 and end all backends. The listeners stay open and answer."""
         await self.gateway.drain()
-        with anyio.move_on_after(FAREWELL):
+        with anyio.move_on_after(CLOSING_TIMEOUT):
             await self.connections.wait_no_websockets()
 
     def cut(self) -> None:
-        """Cut every connection and stop every room."""
+        """Abort every connection and stop every room."""
         for cut in (self.gateway.cut, self.connections.cut_all, self.connections.hypercorn.cut_all):
             with logged_faults("cutting connections"):
                 cut()
@@ -46,7 +46,7 @@ class Service:
 
 @asynccontextmanager
 async def open_service(site: Site, *, spawner: Spawner) -> AsyncIterator[Service]:
-    """Listen and serve until the block ends. `spawner` was started, and outlives this. Raises ListenError."""
+    """Listen and serve until the block ends. The caller starts and closes `spawner`. Raises ListenError."""
     async with AsyncExitStack() as stack:
         poller = stack.enter_context(closing(Poller(asyncio.get_running_loop())))
         gateway = await stack.enter_async_context(open_gateway(site, spawner=spawner, poller=poller))

@@ -1,4 +1,4 @@
-"""TLS of our own: agrees with connections before they come to the door."""
+"""Listeners with TLS: the TLS handshake precedes the request head."""
 
 import asyncio
 import socket
@@ -17,25 +17,25 @@ PROTOCOLS: Final = ["h2", "http/1.1"]
 
 
 class TlsAcceptor(Acceptor):
-    """Agrees on TLS with connections, within `handshake_timeout`.
+    """Accepts connections and performs their TLS handshakes, each within `handshake_timeout`.
 
-    A server of the event loop would tell of a connection when that is done: until then it would have no place, and those
-    that only connect could take every descriptor.
+    The event loop's own server reports a connection only after its handshake. Until then the connection would not count, so
+    clients that never send a handshake could take every file descriptor.
     """
 
     def __init__(self, sock: socket.socket, connections: Connections, tls: ssl.SSLContext) -> None:
-        """Agree on `tls` with those accepted at `sock`."""
+        """Accept at `sock`, with the certificate in `tls`."""
         self._tls = tls
         super().__init__(sock, connections)
 
-    def welcome(self, fd: int, peer: object) -> None:
-        """Begin the handshake."""
+    def start_connection(self, fd: int, peer: object) -> None:
+        """Start the handshake."""
         connections = self._connections
         connection = socket.socket(fileno=fd)
         connection.setblocking(False)
 
         async def shake_hands() -> None:
-            with suppress(OSError):  # of the peer: it went, was late, or speaks no TLS
+            with suppress(OSError):  # the peer has left, was too late, or does not use TLS
                 await connections.loop.connect_accepted_socket(
                     lambda: NewTlsConnection(connections, task),
                     connection,
@@ -49,17 +49,17 @@ class TlsAcceptor(Acceptor):
 
 
 class NewTlsConnection(NewConnection):
-    """A door behind TLS."""
+    """A new connection whose TLS handshake is done."""
 
     __slots__ = ("_handshake",)
 
     def __init__(self, connections: Connections, handshake: asyncio.Task[None]) -> None:
-        """Wait at `connections` when `handshake` is done."""
+        """Take the place of `handshake` among `connections`."""
         super().__init__(connections)
         self._handshake = handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Give the place of the handshake to the connection, and start the clock."""
+        """Count the connection in place of its handshake, and start the clock."""
         self._connections.tls_handshakes.discard(self._handshake)
         super().connection_made(transport)
 
@@ -72,7 +72,7 @@ def load_tls(tls: Tls) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION
     try:
         load_pair(context, tls)
-    except CertificateError as error:  # the key's path is a secret
+    except CertificateError as error:  # the message does not name the path of the key, which is a secret
         file = f"{tls.certificate} " if error.blamed == "certificate" else ""
         raise ListenError(f"server.tls.{error.blamed}: {file}{error.reason}") from error
     return context

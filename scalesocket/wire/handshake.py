@@ -65,6 +65,8 @@ def format_address(address: tuple[str, int] | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+NO_PATH: Final = "the request target is not a path: it must start with /"
+HAS_BODY: Final = "a websocket upgrade must not have a body"
 BARE_LF: Final = "a line of the request head ends with LF alone (it must be CRLF)"
 
 
@@ -79,7 +81,7 @@ _names: dict[str, str] = {}  # field names seen -> lower case: checked once each
 def _new_name(name: str) -> str:
     """Check a field name that is not known yet; return it in lower case."""
     if not _TOKEN.fullmatch(name):
-        raise HandshakeError(400, "a header field has no valid name")
+        raise HandshakeError(400, "the name of a header field is not valid")
     lower = name.lower()
     if len(_names) < _MAX_NAMES and len(name) <= _MAX_NAME:
         _names[name] = lower
@@ -99,9 +101,9 @@ def parse_request(head: bytes, *, peer: tuple[str, int] | None, local: tuple[str
     try:
         method, target, version = request_line.split(" ")
     except ValueError:
-        raise HandshakeError(400, "the request line is malformed") from None
+        raise HandshakeError(400, "the request line is not METHOD PATH HTTP/VERSION") from None
     if not version.startswith("HTTP/"):
-        raise HandshakeError(400, "the request line is malformed")
+        raise HandshakeError(400, "the request line is not METHOD PATH HTTP/VERSION")
     headers: dict[str, str] = {}
     for field in fields:
         name, colon, value = field.partition(":")
@@ -120,7 +122,7 @@ def parse_request(head: bytes, *, peer: tuple[str, int] | None, local: tuple[str
     else:
         absolute = split_absolute(target)
         if absolute is None:
-            raise HandshakeError(400, "the request target is no path")
+            raise HandshakeError(400, NO_PATH)
         authority, path, query = absolute
         if parse_authority(headers.get("host", "")) is not None:  # else the request has no valid Host, and is refused for that
             headers["host"] = authority
@@ -156,17 +158,17 @@ def check_upgrade(request: Request) -> str:
     """
     headers = request.headers
     if request.method != "GET":
-        raise HandshakeError(400, "a websocket is opened with GET")
+        raise HandshakeError(400, "a websocket upgrade must have the method GET")
     if request.http_version != "1.1":
-        raise HandshakeError(400, "a websocket needs HTTP/1.1")
+        raise HandshakeError(400, "a websocket upgrade needs HTTP/1.1")
     if "host" not in headers:
         raise HandshakeError(400, "the Host header is missing")
     if not has_token(headers.get("connection", ""), "upgrade"):
-        raise HandshakeError(400, "the Connection header does not say upgrade")
+        raise HandshakeError(400, "the Connection header lacks Upgrade (does a proxy remove it?)")
     if headers.get("sec-websocket-version") != "13":
         raise HandshakeError(426, "the Sec-WebSocket-Version must be 13")
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-        raise HandshakeError(400, "a websocket is opened without a body")
+        raise HandshakeError(400, HAS_BODY)
     key = headers.get("sec-websocket-key", "")
     if not _KEY.fullmatch(key):
         raise HandshakeError(400, "the Sec-WebSocket-Key is missing or not base64")

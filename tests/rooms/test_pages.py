@@ -21,7 +21,7 @@ async def test_a_websocket_to_an_app_without_rooms_is_404_with_the_reason(serve:
         with pytest.raises(websockets.InvalidStatus) as refused:
             await site.join(path)
         assert refused.value.response.status_code == 404
-        assert refused.value.response.body == b"this app has no rooms: it is pages alone\n"
+        assert refused.value.response.body == b"this app has no rooms, only pages\n"
     assert site.gateway.status().apps[0].refusals == {"no_rooms": 3}
 
 

@@ -158,7 +158,7 @@ async def test_an_address_may_be_edited_to_one_that_overlaps_it(serve_express: S
         await after.say("still here")
         await before.hear("still here")
         await after.leave()
-    closed = [told["address"] for told in serve_express.logged("listening no more")]
+    closed = [told["address"] for told in serve_express.logged("stopped listening")]
     assert closed[:1] == ([] if host == "127.1" else [f"127.0.0.1:{port}"])  # the same address in other words
 
 
