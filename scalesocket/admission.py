@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 from urllib.parse import unquote
 
-from scalesocket.config.hosts import lists_host
+from scalesocket.config.host_patterns import matches_host
 from scalesocket.config.model import App, Server, Site
 from scalesocket.wire.address import is_loopback, parse_address
 from scalesocket.wire.authority import Authority, is_same_origin, parse_authority
@@ -118,7 +118,7 @@ def check_host(server: Server, request: Request, *, is_upgrade: bool) -> Refusal
     if authority is None and (host is not None or request.http_version != "1.0"):
         return BAD_HOST
     if server.hosts is not None:
-        return None if authority is not None and lists_host(server.hosts, authority.host) else WRONG_HOST
+        return None if authority is not None and matches_host(server.hosts, authority.host) else WRONG_HOST
     # Browsers put `Accept-Language` into every request, and other clients leave it out. To a URL with http and a name, a browser
     # sends no `Sec-Fetch-Site` (Fetch Metadata 2), and with GET no `Origin`.
     is_from_browser = "origin" in headers or "accept-language" in headers or "sec-fetch-site" in headers

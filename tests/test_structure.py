@@ -22,8 +22,8 @@ LAYERS: Final = {name: int(number) for name, number in TREE.findall((ROOT / "doc
 
 READS_THE_MACHINE: Final = {
     "config/certificates.py",
-    "config/commands.py",
-    "config/environment.py",
+    "config/command_hints.py",
+    "config/machine.py",
     "config/load.py",
     "config/secrets.py",
 }

@@ -8,8 +8,8 @@ import click
 from pydantic import ValidationError
 
 from scalesocket.cli.flags import CommandLine, parse_command_line
-from scalesocket.config.explain import explain
 from scalesocket.config.model import App, History, Log, PortRange, Routes, Routing, Server, Site
+from scalesocket.config.validation_errors import describe_errors
 
 APP_NAME: Final = "app"
 """What the one app is called, in `APP` and in metrics."""
@@ -53,7 +53,7 @@ def site_from_line(line: CommandLine) -> Site:
     try:
         return Site(server=_server(line), apps={APP_NAME: _app(line)})
     except ValidationError as error:
-        finding = next(explain(App, error, elsewhere={}))
+        finding = next(describe_errors(App, error, elsewhere={}))
         raise click.UsageError(f"{flag_of(str(finding.path[0]))}: {finding.message}") from error
 
 

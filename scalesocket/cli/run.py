@@ -14,7 +14,7 @@ from scalesocket import __version__
 from scalesocket.cli.banner import announce
 from scalesocket.cli.flags import FLAGS, nearest_word, parse_command_line
 from scalesocket.cli.original import APP_NAME, flag_of, site_from_line
-from scalesocket.config.environment import check_environment
+from scalesocket.config.machine import check_machine
 from scalesocket.config.model import Site
 from scalesocket.config.problems import ConfigError, Severity
 from scalesocket.logs import describe_loss, log_faults, set_log
@@ -94,7 +94,7 @@ def run(form: str | None, site: Site) -> None:
     from scalesocket.supervisor import Options  # here, because it takes longer to load than `check` takes to run
     from scalesocket.supervisor import serve as serve_site
 
-    lacks = check_environment(site, spell=_spell_on_line)
+    lacks = check_machine(site, spell=_spell_on_line)
     if form != BARE and any(problem.severity is Severity.ERROR for problem in lacks):
         raise ConfigError([replace(problem, key=flag_of(problem.key.rpartition(".")[2])) for problem in lacks])
     set_log(site.server.log.format, site.server.log.level)

@@ -11,11 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalesocket.cli.banner import announce
 from scalesocket.cli.site_file import SITE
-from scalesocket.config.environment import check_environment
+from scalesocket.config.addresses import Binds
 from scalesocket.config.load import load_site_with_origins
+from scalesocket.config.machine import check_machine
 from scalesocket.config.model import Site
 from scalesocket.config.problems import ConfigError, Severity, render_problems
-from scalesocket.config.values import Binds
 from scalesocket.control.address import ControlTakenError, control_paths
 from scalesocket.control.client import find_server
 from scalesocket.logs import describe_loss, log_faults, set_log
@@ -51,7 +51,7 @@ def serve(
     overrides = Overrides(bind=bind, log_format=log_format, log_level="debug" if verbose else None)
     loaded = load_site_with_origins(site_file, is_machine_meant=True)
     site = overrides.amend(loaded.site)
-    lacks = check_environment(site, loaded.origins)
+    lacks = check_machine(site, loaded.origins)
     if any(problem.severity is Severity.ERROR for problem in lacks):
         raise ConfigError([*loaded.warnings, *lacks])
     if warnings := [*loaded.warnings, *lacks]:

@@ -1,22 +1,27 @@
-"""The response headers that a site file may add to an app's static files, checked so that no answer can be broken by them."""
+"""Values of HTTP header fields in the site file: response headers of static files, origins and subprotocols."""
 
 import re
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
+
+from scalesocket.config.values import one_or_more, read_list
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]*")  # RFC 9110 5.5, without the obsolete bytes beyond ASCII
 
-OF_CONNECTION: Final = frozenset(
+DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+"""The port of a URL that has none, by scheme."""
+
+CONNECTION_FIELDS: Final = frozenset(
     {
         *("connection", "http2-settings", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer"),
         *("transfer-encoding", "upgrade"),
     }
 )
 """Fields about one connection (RFC 9110 7.6.1), which HTTP/2 forbids."""
-OF_FILE: Final = frozenset(
+FILE_FIELDS: Final = frozenset(
     {
         *("accept-ranges", "content-encoding", "content-length", "content-range", "content-type", "date", "etag"),
         *("last-modified", "location"),
@@ -29,10 +34,10 @@ def check_name(name: str) -> str:
     """Check the name of a response header; raises ValueError with a hint."""
     if not _TOKEN.fullmatch(name):
         raise ValueError(f'{name!r} is not a header name (write for example "Cache-Control")')
-    if name.lower() in OF_CONNECTION or name.lower().startswith("sec-websocket-"):
-        raise ValueError(f"{name} is about the connection, which the server manages (leave it out)")
-    if name.lower() in OF_FILE:
-        raise ValueError(f"the server sets {name} for each file (leave it out)")
+    if name.lower() in CONNECTION_FIELDS or name.lower().startswith("sec-websocket-"):
+        raise ValueError(f"{name} is set by the server for each connection (delete it)")
+    if name.lower() in FILE_FIELDS:
+        raise ValueError(f"{name} is set by the server for each file (delete it)")
     return name
 
 
@@ -40,15 +45,15 @@ def check_value(value: str) -> str:
     """Check the value of a response header; raises ValueError with a hint."""
     if not _VALUE.fullmatch(value):
         wrong = next(character for character in value if not _VALUE.fullmatch(character))
-        kind = "a control character" if wrong < " " or wrong == "\x7f" else "a character beyond ASCII"
-        raise ValueError(f"holds {kind} ({wrong!a}), which a header cannot have (leave it out)")
+        kind = "a control character" if wrong < " " or wrong == "\x7f" else "a character that is not ASCII"
+        raise ValueError(f"contains {kind}, {wrong!a} (delete it)")
     if value != value.strip(" \t"):
-        raise ValueError(f"{value!r} begins or ends with a space, which a header cannot (write {value.strip()!r})")
+        raise ValueError(f"{value!r} begins or ends with a space (write {value.strip()!r})")
     return value
 
 
 def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Check that no header is there twice: their names differ by more than case; raises ValueError."""
+    """Check that no two names differ by case alone; raises ValueError with a hint."""
     seen: dict[str, str] = {}
     for name in headers:
         first = seen.setdefault(name.lower(), name)
@@ -57,6 +62,29 @@ def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     return headers
 
 
+def _check_origin(origin: str) -> str:
+    if origin in ("*", "null"):
+        return origin
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s*]+", origin):
+        raise ValueError(f'{origin!r} is not an origin (write "https://example.com", with its port if it has one, or "*")')
+    scheme, _, host = origin.lower().partition("://")
+    return f"{scheme}://{host.removesuffix(f':{DEFAULT_PORTS.get(scheme)}')}"  # as browsers do (RFC 6454 6.2)
+
+
+def _check_subprotocol(name: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):  # RFC 6455 4.1
+        wrong = next((character for character in name if not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]", character)), "")
+        reason = f"it contains {wrong!r}" if wrong else "it is empty"
+        raise ValueError(f'{str(name)!r} is not a subprotocol name: {reason} (write for example "mqtt", or "*" for any)')
+    return name
+
+
 Headers = Annotated[
     dict[Annotated[str, AfterValidator(check_name)], Annotated[str, AfterValidator(check_value)]], AfterValidator(check_headers)
+]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_origin)], ...], BeforeValidator(read_list), one_or_more("string or list")
+]
+Subprotocols = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_subprotocol)], ...], BeforeValidator(read_list), one_or_more("string or list")
 ]

@@ -7,7 +7,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 class Reload(StrEnum):
@@ -35,17 +35,23 @@ class Key:
     """False for what the site file cannot say: the app's name, which is its table's, and flags of the bare command line."""
 
 
-def live(meaning: str, *, default: str | None = None, secret: bool = False) -> Key:
+class Table(BaseModel):
+    """A table of the site file: frozen, and without other keys than those it declares."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+def live_key(meaning: str, *, default: str | None = None, secret: bool = False) -> Key:
     """Declare a key whose edits apply at once."""
     return Key(meaning=meaning, reload=Reload.LIVE, default=default, is_secret=secret)
 
 
-def following(meaning: str, *, default: str | None = None, in_file: bool = True) -> Key:
+def next_key(meaning: str, *, default: str | None = None, in_file: bool = True) -> Key:
     """Declare a key whose edits apply to the rooms opened from now on (class *next*)."""
     return Key(meaning=meaning, reload=Reload.NEXT, default=default, is_in_file=in_file)
 
 
-def listener(meaning: str, *, default: str | None = None) -> Key:
+def listener_key(meaning: str, *, default: str | None = None) -> Key:
     """Declare a key whose edits open new sockets."""
     return Key(meaning=meaning, reload=Reload.LISTENER, default=default)
 

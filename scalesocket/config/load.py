@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 
-from scalesocket.config.documents import Document, parse_document
-from scalesocket.config.environment import check_environment
-from scalesocket.config.explain import nearest
+from scalesocket.config.machine import check_machine
 from scalesocket.config.model import Site
 from scalesocket.config.parse import Origins, include_patterns, parse_documents
 from scalesocket.config.problems import ConfigError, Place, Problem, Severity, raise_errors, sort_problems
 from scalesocket.config.secrets import is_readable_by_others
+from scalesocket.config.toml_document import TomlDocument, parse_document
+from scalesocket.config.validation_errors import nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def _with_lacks(
 ) -> Sequence[Problem]:
     """The problems of a file and what this machine lacks, in the order of the files; of a key that is wrong only that."""
     wrong = {problem.key for problem in problems if problem.severity is Severity.ERROR}
-    lacks = [problem for problem in check_environment(usable, origins, environ) if problem.key not in wrong]
+    lacks = [problem for problem in check_machine(usable, origins, environ) if problem.key not in wrong]
     files = [path, *(problem.place.file for problem in (*problems, *lacks) if problem.place.file is not None)]
     return sort_problems([*problems, *lacks], list(dict.fromkeys(files)))
 
@@ -110,7 +110,7 @@ class Reader:
         self.files: set[Path] = set()
         self.problems: list[Problem] = []
 
-    def document(self, file: Path) -> Document | None:
+    def document(self, file: Path) -> TomlDocument | None:
         """The document in a file, or None with its problem noted."""
         self.files.add(file.absolute())
         try:
@@ -146,7 +146,7 @@ def _meant_file(file: Path) -> str:
     return f" (did you mean {folder / near}?)" if near else " (scalesocket init writes a site file to begin with)"
 
 
-def _find(pattern: str, main: Document) -> list[Path]:
+def _find(pattern: str, main: TomlDocument) -> list[Path]:
     # In the folder, not as a part of the pattern: its own name may have brackets. A pattern may be absolute.
     found = (main.folder / name for name in sorted(glob(pattern, root_dir=main.folder)))  # noqa: PTH207
     return [file for file in found if file.is_file() and file != main.folder / main.file.name]
@@ -160,7 +160,7 @@ def _fixed_folder(pattern: Path) -> Path:
     return folder
 
 
-def _as_named(file: Path, main: Document, path: Path) -> Path:
+def _as_named(file: Path, main: TomlDocument, path: Path) -> Path:
     """Name an included file as the site file was named: relative if that was."""
     return path.parent / file.relative_to(main.folder) if file.is_relative_to(main.folder) else file
 

@@ -7,15 +7,15 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from scalesocket.config.apps import AppTable, check_mounts, collect_apps, parse_app, parse_defaults, usable_app, usable_part
-from scalesocket.config.documents import Document, parse_document
-from scalesocket.config.explain import explain, type_name, unknown_key
+from scalesocket.config.app_tables import AppTable, check_mounts, collect_apps, parse_app, parse_defaults, usable_app, usable_part
 from scalesocket.config.keys import file_keys_of
 from scalesocket.config.model import App, Server, Site
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import ConfigError, Place, Problem, raise_errors, sort_problems
-from scalesocket.config.sources import Source
-from scalesocket.config.twins import SecretReader, read_all_twins
+from scalesocket.config.secret_files import SecretReader, read_secret_files
+from scalesocket.config.site_file import SiteFile
+from scalesocket.config.toml_document import TomlDocument, parse_document
+from scalesocket.config.validation_errors import describe_errors, type_name, unknown_key
 from scalesocket.config.values import FROM_FILE
 
 Origins = Mapping[KeyPath, Place]
@@ -49,7 +49,7 @@ def parse_site(text: str, path: Path, environ: Mapping[str, str], *, included: M
     return parsed.site
 
 
-def parse_texts(texts: Mapping[Path, str]) -> tuple[Document, Sequence[Document]]:
+def parse_texts(texts: Mapping[Path, str]) -> tuple[TomlDocument, Sequence[TomlDocument]]:
     """Read the TOML of several files, the first of which includes the others; raises ConfigError with all that is not TOML."""
     problems: list[Problem] = []
     documents = []
@@ -64,8 +64,8 @@ def parse_texts(texts: Mapping[Path, str]) -> tuple[Document, Sequence[Document]
 
 
 def parse_documents(
-    main: Document,
-    included: Sequence[Document],
+    main: TomlDocument,
+    included: Sequence[TomlDocument],
     environ: Mapping[str, str],
     *,
     read_secret: SecretReader | None = None,
@@ -76,24 +76,24 @@ def parse_documents(
     `is_whole`: no included file is missing, so that a site without apps is an error.
     """
     problems: list[Problem] = []
-    sources = [Source(document, environ, problems) for document in (main, *included)]
-    for source in sources:
-        _check_sections(source, sources[0])
-        read_all_twins(source, read_secret or _read_nothing)
-    _include(sources[0])
-    server = _server(sources[0])
-    defaults = parse_defaults(sources[0])
-    tables = collect_apps(sources, sources[0], defaults)
+    site_files = [SiteFile(document, environ, problems) for document in (main, *included)]
+    for site_file in site_files:
+        _check_sections(site_file, site_files[0])
+        read_secret_files(site_file, read_secret or _read_nothing)
+    _include(site_files[0])
+    server = _server(site_files[0])
+    defaults = parse_defaults(site_files[0])
+    tables = collect_apps(site_files, site_files[0], defaults)
     apps = [parse_app(table) for table in tables]
     check_mounts(tables)
-    if is_whole and not any("apps" in source.tables and source.tables["apps"] != {} for source in sources):
+    if is_whole and not any("apps" in site_file.tables and site_file.tables["apps"] != {} for site_file in site_files):
         problems.append(
             Problem(place=Place(file=main.file), message='no apps (add one, for example [apps.chat] with command = "cat")')
         )
-    problems = sort_problems(problems, [source.file for source in sources])
+    problems = sort_problems(problems, [site_file.file for site_file in site_files])
     path = main.folder / main.file.name
     site = Site(server=server or Server(), apps={app.name: app for app in apps if app is not None}, path=path)
-    written = sources[0].tables.get("server")
+    written = site_files[0].tables.get("server")
     usable = Site.model_construct(  # not checked once more: an app may have no target
         server=server or usable_part(Server, written if isinstance(written, dict) else {}) or Server(),
         apps={
@@ -103,12 +103,12 @@ def parse_documents(
         },
         path=path,
     )
-    return Parsed(site=site, usable=usable, origins=_origins(sources[0], tables), problems=problems)
+    return Parsed(site=site, usable=usable, origins=_origins(site_files[0], tables), problems=problems)
 
 
-def include_patterns(main: Document, environ: Mapping[str, str]) -> Sequence[tuple[str, Place]]:
+def include_patterns(main: TomlDocument, environ: Mapping[str, str]) -> Sequence[tuple[str, Place]]:
     """The patterns of `include` with their places; those that are wrong are left out, and reported by `parse_documents`."""
-    patterns = _include(Source(main, environ, []))
+    patterns = _include(SiteFile(main, environ, []))
     return [(pattern, main.value_place(("include", index))) for index, pattern in patterns.items()]
 
 
@@ -116,17 +116,17 @@ def _read_nothing(path: Path) -> str:
     raise OSError(f"{path} is not read while parsing")
 
 
-def _check_sections(source: Source, main: Source) -> None:
-    for key in source.tables:
-        if source is main and key not in SECTIONS:
+def _check_sections(site_file: SiteFile, main: SiteFile) -> None:
+    for key in site_file.tables:
+        if site_file is main and key not in SECTIONS:
             elsewhere = {"[server]": file_keys_of(Server), "[apps.NAME] or [defaults]": file_keys_of(App)}
-            source.report((key,), unknown_key(key, SECTIONS, elsewhere=elsewhere), at_key=True)
-        elif key != "apps" and source is not main:
+            site_file.report((key,), unknown_key(key, SECTIONS, elsewhere=elsewhere), at_key=True)
+        elif key != "apps" and site_file is not main:
             message = f"does not belong in an included file, which holds [apps.NAME] alone (move it to {main.file})"
-            source.report((key,), message, at_key=True)
+            site_file.report((key,), message, at_key=True)
 
 
-def _include(main: Source) -> Mapping[int, str]:
+def _include(main: SiteFile) -> Mapping[int, str]:
     """The patterns of `include` by their index; reports what is not a string."""
     patterns = main.tables.get("include", [])
     if not isinstance(patterns, list):
@@ -139,16 +139,16 @@ def _include(main: Source) -> Mapping[int, str]:
     return {index: pattern for index, pattern in enumerate(patterns) if isinstance(pattern, str)}
 
 
-def _server(main: Source) -> Server | None:
+def _server(main: SiteFile) -> Server | None:
     try:
         return Server.model_validate(main.table("server") or {}, context=FROM_FILE)
     except ValidationError as error:
-        for finding in explain(Server, error, elsewhere={"[apps.NAME] or [defaults]": file_keys_of(App)}):
+        for finding in describe_errors(Server, error, elsewhere={"[apps.NAME] or [defaults]": file_keys_of(App)}):
             main.report(("server", *finding.path), finding.message, at_key=finding.is_about_key)
     return None
 
 
-def _origins(main: Source, apps: Sequence[AppTable]) -> Origins:
+def _origins(main: SiteFile, apps: Sequence[AppTable]) -> Origins:
     origins: dict[KeyPath, Place] = {}
 
     def walk(value: Any, path: KeyPath, locate: Callable[[KeyPath], Place], section: KeyPath) -> None:

@@ -10,13 +10,13 @@ from scalesocket.config.keys import Key, file_keys_of, keys_of, table_of
 from scalesocket.config.model import App, Routes, Server
 from scalesocket.config.render import to_toml
 from scalesocket.config.schema import Schema, default_of, value_schema
-from scalesocket.config.secrets import twins_of
+from scalesocket.config.secrets import secret_file_keys
 from scalesocket.config.values import RESERVED_APPS
 
 INTRODUCTION: Final = """\
 # The site file
 
-<!-- Generated from scalesocket/config/model.py by `make generate`; edits here are lost. -->
+<!-- Generated from scalesocket/config/ by `make generate`; edits here are lost. -->
 
 A site file is TOML. It has a `[server]` table, an `[apps.NAME]` table for each app, a `[defaults]` table that every app
 inherits, and `include`, a list of files with more apps. Every key but an app's target or folder has a default.
@@ -78,10 +78,10 @@ def render_reference() -> str:
 def _table(model: type[BaseModel]) -> Iterator[str]:
     yield "| key | type | default | class | meaning |"
     yield "|---|---|---|---|---|"
-    twins = {name: twin for twin, name in twins_of(model).items()}
+    file_keys = {name: file_key for file_key, name in secret_file_keys(model).items()}
     for name in file_keys_of(model):
         key = keys_of(model)[name]
-        meaning = key.meaning + (f"; or `{twins[name]}`, the path of a file that holds it" if name in twins else "")
+        meaning = key.meaning + (f"; or `{file_keys[name]}`, the path of a file that holds it" if name in file_keys else "")
         cells = (
             f"`{name}`",
             _form(model, name),

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from scalesocket.config.keys import Key, Reload, file_keys_of, keys_of, table_of
 from scalesocket.config.model import App, Routes, Routing, Server
-from scalesocket.config.secrets import twins_of
+from scalesocket.config.secrets import secret_file_keys
 from scalesocket.config.values import APP_NAME, RESERVED_APPS
 
 TITLE: Final = "scalesocket site file"
@@ -71,8 +71,8 @@ def table_schema(model: type[BaseModel]) -> Schema:
         if default is not None:
             schema["default"] = default
         properties[name] = {"description": _description(keys_of(model)[name])} | schema
-    for twin, name in twins_of(model).items():
-        properties[twin] = {"type": "string", "description": f"Path of a file that holds `{name}`."}
+    for file_key, name in secret_file_keys(model).items():
+        properties[file_key] = {"type": "string", "description": f"Path of a file that holds `{name}`."}
     required = [name for name in file_keys_of(model) if model.model_fields[name].is_required()]
     schema = {"type": "object", "additionalProperties": False, "properties": properties}
     return schema | {"required": required} if required else schema

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from scalesocket.config.keys import keys_of, table_of
 
 MASK: Final = "***"
-TWIN: Final = "_file"
+FILE_SUFFIX: Final = "_file"
 _SECRET_NAME: Final = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY|AUTH|CRED|SIGNATURE|PRIVATE|COOKIE|DSN", re.IGNORECASE)
 _PASSWORD: Final = re.compile(r"(://[^/?#\s@:]*:)[^/?#\s@]+@")
 
@@ -33,23 +33,25 @@ def is_secret(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:
     return False
 
 
-def twins_of(model: type[BaseModel]) -> Mapping[str, str]:
-    """The keys that may be given as a file, by the name of their twin: `{"token_file": "token"}`."""
+def secret_file_keys(model: type[BaseModel]) -> Mapping[str, str]:
+    """The keys that may be given as a file, by the name of their file_key: `{"token_file": "token"}`."""
     fields = model.model_fields
-    return {name + TWIN: name for name, key in keys_of(model).items() if key.is_secret and _is_string(fields[name].annotation)}
+    return {
+        name + FILE_SUFFIX: name for name, key in keys_of(model).items() if key.is_secret and _is_string(fields[name].annotation)
+    }
 
 
-def find_twins(
+def find_secret_files(
     model: type[BaseModel], table: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], str, Any]]:
-    """All twins set in a table of `model` and the tables within: the path of the table, the secret's name, the file."""
-    for twin, name in twins_of(model).items():
-        if twin in table:
-            yield path, name, table[twin]
+    """All file_keys set in a table of `model` and the tables within: the path of the table, the secret's name, the file."""
+    for file_key, name in secret_file_keys(model).items():
+        if file_key in table:
+            yield path, name, table[file_key]
     for key, value in table.items():
         inner = table_of(model, key)
         if inner is not None and isinstance(value, Mapping):
-            yield from find_twins(inner, value, (*path, key))
+            yield from find_secret_files(inner, value, (*path, key))
 
 
 def mask_secrets(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:

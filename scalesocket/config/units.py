@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 KiB: Final = 1024
@@ -130,3 +130,7 @@ Size = Annotated[
     WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "x-form": "size"}),
 ]
 """Bytes. From Python a number; from a site file (validation has a context) only a string with a unit."""
+
+PositiveDuration = Annotated[Duration, Field(gt=0, allow_inf_nan=False)]
+AnyDuration = Annotated[Duration, Field(ge=0, allow_inf_nan=False)]
+PositiveSize = Annotated[Size, Field(gt=0)]

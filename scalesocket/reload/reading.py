@@ -8,8 +8,8 @@ from pathlib import Path
 import structlog
 from anyio import to_thread
 
-from scalesocket.config.environment import check_environment
 from scalesocket.config.load import Loaded, load_site_with_origins
+from scalesocket.config.machine import check_machine
 from scalesocket.config.model import Site
 from scalesocket.config.problems import ConfigError, Problem, Severity
 from scalesocket.reload.overrides import Overrides
@@ -81,7 +81,7 @@ class SiteReader:
 
 async def find_lacks(loaded: Loaded) -> tuple[Problem, ...]:
     """What this machine lacks for a site; warnings go to the log. In a thread: folders may be on a network."""
-    check = partial(check_environment, loaded.site, loaded.origins)
+    check = partial(check_machine, loaded.site, loaded.origins)
     problems = await to_thread.run_sync(check, abandon_on_cancel=True)
     for problem in (*loaded.warnings, *problems):
         if problem.severity is Severity.WARNING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Final
 
-from scalesocket.config.values import parse_endpoint
+from scalesocket.config.addresses import parse_endpoint
 from scalesocket.errors import ScalesocketError
 from scalesocket.systemd import InheritedSocketError, adopt_listener
 

@@ -17,7 +17,7 @@ import pytest
 from scalesocket.backends.connection import connect_tcp, try_connect
 from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
-from scalesocket.config.values import Endpoint, PortRange
+from scalesocket.config.addresses import Endpoint, PortRange
 from scalesocket.errors import BackendError
 from scalesocket.io.poller import Poller
 from tests.backends.lobby import Opener, Room, children, open_file_limit, program, until

@@ -44,23 +44,21 @@ WRONG_VALUES = {
         '16: apps.chat.idle_timeout: cannot read \'soon\' as a duration (write for example "30s", "250ms" or "1h30m")'
     ),
     'static_headers = { Content-Length = "1" }': (
-        "37: apps.chat.static_headers.Content-Length: the server sets Content-Length for each file (leave it out)"
+        "37: apps.chat.static_headers.Content-Length: Content-Length is set by the server for each file (delete it)"
     ),
     'static_headers = { connection = "close" }': (
-        "33: apps.chat.static_headers.connection: connection is about the connection, which the server manages (leave it out)"
+        "33: apps.chat.static_headers.connection: connection is set by the server for each connection (delete it)"
     ),
     'static_headers = { "X A" = "1" }': (
         '28: apps.chat.static_headers."X A": \'X A\' is not a header name (write for example "Cache-Control")'
     ),
     'static_headers = { X = "a\\r\\nSet-Cookie: b" }': (
-        "24: apps.chat.static_headers.X: holds a control character ('\\r'), which a header cannot have (leave it out)"
+        "24: apps.chat.static_headers.X: contains a control character, '\\r' (delete it)"
     ),
     'static_headers = { X = "ü" }': (
-        "24: apps.chat.static_headers.X: holds a character beyond ASCII ('\\xfc'), which a header cannot have (leave it out)"
+        "24: apps.chat.static_headers.X: contains a character that is not ASCII, '\\xfc' (delete it)"
     ),
-    'static_headers = { X = " a" }': (
-        "24: apps.chat.static_headers.X: ' a' begins or ends with a space, which a header cannot (write 'a')"
-    ),
+    'static_headers = { X = " a" }': ("24: apps.chat.static_headers.X: ' a' begins or ends with a space (write 'a')"),
     "static_headers = { X = 1 }": '24: apps.chat.static_headers.X: must be a string, not an integer (write "1")',
     'static_headers = { X-A = "1", x-a = "2" }': (
         "18: apps.chat.static_headers: X-A and x-a are the same header (keep one of them)"
@@ -88,14 +86,14 @@ WRONG_VALUES = {
     "user = 5": '8: apps.chat.user: must be a string, not an integer (write "5")',
     "static = 2024-01-01": "10: apps.chat.static: must be a string, not a date",
     "port = 9001": '8: apps.chat.port: must be a string, not an integer (write "9001")',
-    'port = "any"': '8: apps.chat.port: cannot read \'any\' as ports (write "auto" or "9001-9999")',
-    'port = "9999-9001"': "8: apps.chat.port: ports '9999-9001' are not a range within 1-65535",
+    'port = "any"': '8: apps.chat.port: \'any\' is not a port or a range of ports (write "auto" or "9001-9999")',
+    'port = "9999-9001"': "8: apps.chat.port: '9999-9001' is not a range of ports (first to last, within 1 to 65535)",
     'stop_signal = "TURM"': (
         '15: apps.chat.stop_signal: unknown signal \'TURM\' (write for example "SIGTERM", "SIGINT" or "SIGKILL")'
     ),
     "stop_signal = 15": '15: apps.chat.stop_signal: must be a string, not an integer (write "15")',
-    'room_pattern = "[a"': ("16: apps.chat.room_pattern: bad regular expression: unterminated character set at character 1"),
-    'delimiter = ""': "13: apps.chat.delimiter: names no character (binary = true takes output as it comes)",
+    'room_pattern = "[a"': ("16: apps.chat.room_pattern: not a regular expression: unterminated character set at character 1"),
+    'delimiter = ""': "13: apps.chat.delimiter: is empty (set binary = true for output that is not split)",
     'max_message = "%sB"' % ("9" * 310): f"15: apps.chat.max_message: '{'9' * 310}B' is more than any machine has",
     'origins = ["example.com"]': (
         "12: apps.chat.origins[0]: 'example.com' is not an origin "
@@ -105,19 +103,19 @@ WRONG_VALUES = {
     "rooms = true": "9: apps.chat.rooms: must be a string or an array of strings, not a boolean",
     "env = 5": "7: apps.chat.env: must be a table, not an integer",
     "env = { A = 5 }": '13: apps.chat.env.A: must be a string, not an integer (write "5")',
-    'env = { "A=B" = "5" }': "7: apps.chat.env: bad name 'A=B' (not empty, without '=' and NUL)",
-    'env = { A = "\\u0000" }': "7: apps.chat.env: the value of A holds a NUL character, which no program can be given",
+    'env = { "A=B" = "5" }': "7: apps.chat.env: 'A=B' is not the name of a variable (it cannot be empty or contain '=' or NUL)",
+    'env = { A = "\\u0000" }': "7: apps.chat.env: the value of A contains a NUL character (delete it)",
     'client_keys = ["_to", "_form"]': (
         "23: apps.chat.client_keys[1]: unknown value '_form' (one of: _to, _except, _close, _meta, _cache)"
     ),
     'client_keys = "to"': "15: apps.chat.client_keys: unknown value 'to' (one of: _to, _except, _close, _meta, _cache)",
     "client_keys = true": "15: apps.chat.client_keys: must be a string or an array of strings, not a boolean",
     'subprotocols = ["mqtt", "v1/chat"]': (
-        "25: apps.chat.subprotocols[1]: 'v1/chat' is not a subprotocol name: '/' cannot stand in one "
+        "25: apps.chat.subprotocols[1]: 'v1/chat' is not a subprotocol name: it contains '/' "
         '(write for example "mqtt", or "*" for any)'
     ),
     'subprotocols = "mqtt, stomp"': (
-        "16: apps.chat.subprotocols: 'mqtt, stomp' is not a subprotocol name: ',' cannot stand in one "
+        "16: apps.chat.subprotocols: 'mqtt, stomp' is not a subprotocol name: it contains ',' "
         '(write for example "mqtt", or "*" for any)'
     ),
     'subprotocols = [""]': (
@@ -152,39 +150,39 @@ def test_a_wrong_value_is_named_with_its_place_and_a_hint(line: str) -> None:
 
 
 WRONG_IN_SERVER = {
-    'bind = "9000"': '8: server.bind: \'9000\' names no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)',
-    "bind = 9000": '8: server.bind: \'9000\' names no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)',
-    "bind = [9000]": '9: server.bind[0]: \'9000\' names no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)',
+    'bind = "9000"': '8: server.bind: \'9000\' has no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)',
+    "bind = 9000": '8: server.bind: \'9000\' has no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)',
+    "bind = [9000]": '9: server.bind[0]: \'9000\' has no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)',
     "bind = true": "8: server.bind: must be a string or an array of strings, not a boolean",
     'bind = "here"': '8: server.bind: \'here\' is not an address (write "host:port" or "[v6]:port")',
-    'bind = ":9000"': ('8: server.bind: \':9000\' names no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)'),
+    'bind = ":9000"': ('8: server.bind: \':9000\' has no host (write "127.0.0.1:9000", or "0.0.0.0:9000" for every interface)'),
     'bind = ["a:1", "::1:80"]': ("16: server.bind[1]: '::1:80' is not an address (write IPv6 in brackets: \"[::1]:80\")"),
-    'bind = "host:99999"': "8: server.bind: port 99999 of 'host:99999' is not in 0-65535",
-    'bind = "unix:"': '8: server.bind: "unix:" names no path (write for example "unix:/run/scalesocket.sock")',
-    'bind = "fd://stdin"': "8: server.bind: cannot read 'fd://stdin' as a file descriptor (write for example \"fd://3\")",
-    'bind = ["127.0.0.1:9000", "[::1]:1", "127.0.0.1:9000"]': "8: server.bind: '127.0.0.1:9000' stands here twice",
+    'bind = "host:99999"': "8: server.bind: port 99999 of 'host:99999' is out of range (0 to 65535)",
+    'bind = "unix:"': '8: server.bind: "unix:" has no path (write for example "unix:/run/scalesocket.sock")',
+    'bind = "fd://stdin"': "8: server.bind: 'fd://stdin' is not a file descriptor (write for example \"fd://3\")",
+    'bind = ["127.0.0.1:9000", "[::1]:1", "127.0.0.1:9000"]': "8: server.bind: '127.0.0.1:9000' is listed twice (delete one)",
     'bind = ["127.0.0.1:9000", "0.0.0.0:9000"]': (
-        "8: server.bind: '127.0.0.1:9000' and '0.0.0.0:9000' are the same port (keep the one for every interface)"
+        "8: server.bind: '127.0.0.1:9000' and '0.0.0.0:9000' overlap (keep only the one for every interface)"
     ),
-    'bind = ["unix:/srv/a", "unix:/srv/./a"]': "8: server.bind: 'unix:/srv/a' stands here twice",
+    'bind = ["unix:/srv/a", "unix:/srv/./a"]': "8: server.bind: 'unix:/srv/a' is listed twice (delete one)",
     "bind = []": "8: server.bind: is empty (name at least one)",
     'trusted_proxies = ["10.0.0.1/8"]': (
-        "20: server.trusted_proxies[0]: '10.0.0.1/8' has bits set beyond its prefix (write \"10.0.0.0/8\")"
+        "20: server.trusted_proxies[0]: '10.0.0.1/8' is an address within a network (write \"10.0.0.0/8\")"
     ),
     'trusted_proxies = ["proxy"]': (
         '20: server.trusted_proxies[0]: \'proxy\' is not a network (write for example "10.0.0.0/8" or "::1")'
     ),
     'hosts = ["a", "b:80"]': (
-        "15: server.hosts[1]: 'b:80' names a port, and a host has the same rules on every port (write \"b\")"
+        "15: server.hosts[1]: 'b:80' contains a port; a host has the same rules on every port (write \"b\")"
     ),
     'hosts = "https://play.example/"': (
-        "9: server.hosts: 'https://play.example/' names more than a host (write \"play.example\")"
+        "9: server.hosts: 'https://play.example/' contains more than a host (write \"play.example\")"
     ),
     'hosts = "http://[::1]:80"': (
-        "9: server.hosts: 'http://[::1]:80' names a port, and a host has the same rules on every port (write \"[::1]\")"
+        "9: server.hosts: 'http://[::1]:80' contains a port; a host has the same rules on every port (write \"[::1]\")"
     ),
     'hosts = "m\u00fcller.example"': (
-        "9: server.hosts: 'müller.example' is not the form in which browsers send it (write \"xn--mller-kva.example\")"
+        "9: server.hosts: 'müller.example' is not ASCII, and browsers send the ASCII form (write \"xn--mller-kva.example\")"
     ),
     'hosts = "a.*.example"': (
         '9: server.hosts: \'a.*.example\' is not a host (write for example "play.example", "*.play.example" or "127.0.0.1")'
@@ -240,28 +238,29 @@ CONFLICTS = {
     app('binary = true\ndelimiter = ","'): (
         "4:1: apps.chat.delimiter: does not go with binary = true, which takes output as it comes"
     ),
-    '[apps.chat]\ntcp = "tcp://a:1"': ('2:7: apps.chat.tcp: \'tcp://a:1\' is not an address (leave out "tcp://": "a:1")'),
-    '[apps.chat]\ntcp = "a:0"': "2:7: apps.chat.tcp: 'a:0' has no port to connect to",
+    '[apps.chat]\ntcp = "tcp://a:1"': ('2:7: apps.chat.tcp: \'tcp://a:1\' is not an address (write "a:1", without "tcp://")'),
+    '[apps.chat]\ntcp = "a:0"': "2:7: apps.chat.tcp: 'a:0' has port 0, which cannot be connected to",
     '[apps.chat]\ntcp = "a:1"\nport = "auto"': (
         "3:1: apps.chat.port: goes with command, not with tcp (the port of a target is part of its address)"
     ),
     '[apps.api]\ncommand = "cat"': (
-        "1:7: apps.api: the name 'api' is reserved (choose another; reserved: admin, api, health, metrics, ready, static)"
+        "1:7: apps.api: 'api' is a reserved name (choose another; reserved: admin, api, health, metrics, ready, static)"
     ),
     '[apps."My Chat"]\ncommand = "cat"': (
-        "1:7: apps.\"My Chat\": bad app name 'My Chat' (lower-case letters, digits, '-' and '_', first a letter or digit)"
+        "1:7: apps.\"My Chat\": 'My Chat' is not an app name "
+        "(use lower-case letters, digits, '-' and '_', first a letter or digit)"
     ),
     '[apps.a]\ncommand = "cat"\nmount = "/"\n[apps.b]\ncommand = "cat"\nmount = "/"': (
         '6:9: apps.b.mount: "/" is taken by apps.a (site.toml:3:9; one app can be at the root)'
     ),
-    "[apps.chat]\ncommand = []": "2:11: apps.chat.command: names no program",
-    '[apps.chat]\ncommand = ""': "2:11: apps.chat.command: names no program",
-    '[apps.chat]\ncommand = "echo \'a"': '2:11: apps.chat.command: cannot split "echo \'a" into words: no closing quotation',
-    "[apps.chat]\ncommand = 5": "2:11: apps.chat.command: must be a string or an array of strings, not an integer",
-    '[apps.chat]\ncommand = ["a", "\\u0000"]': (
-        "2:11: apps.chat.command: an argument holds a NUL character, which no program can be given"
+    "[apps.chat]\ncommand = []": '2:11: apps.chat.command: has no program (write for example ["cat"])',
+    '[apps.chat]\ncommand = ""': '2:11: apps.chat.command: has no program (write for example ["cat"])',
+    '[apps.chat]\ncommand = "echo \'a"': (
+        '2:11: apps.chat.command: cannot split "echo \'a" into words: no closing quotation (write a list, one string per word)'
     ),
-    "[apps.chat]\ntcp = 4000": ("2:7: apps.chat.tcp: '4000' names no host (write \"127.0.0.1:4000\")"),
+    "[apps.chat]\ncommand = 5": "2:11: apps.chat.command: must be a string or an array of strings, not an integer",
+    '[apps.chat]\ncommand = ["a", "\\u0000"]': ("2:11: apps.chat.command: an argument contains a NUL character (delete it)"),
+    "[apps.chat]\ntcp = 4000": ("2:7: apps.chat.tcp: '4000' has no host (write \"127.0.0.1:4000\")"),
     "[apps]\nchat = 5": "2:8: apps.chat: must be a table, not an integer",
     "apps = 5": "1:8: apps: must be a table, not an integer",
     app("[server]\n[defaults]\nmount = '/'"): "5:1: defaults.mount: belongs in an app (one app can be at the root)",
@@ -293,7 +292,7 @@ def test_a_number_that_python_does_not_read_is_an_error() -> None:
 def test_a_pattern_that_python_cannot_compile_is_an_error(pattern: str) -> None:
     problems = problems_of(f'[apps.a]\ncommand = "cat"\nroom_pattern = "{pattern}"')
 
-    assert problems == ["site.toml:3:16: apps.a.room_pattern: bad regular expression: it repeats or nests too much"]
+    assert problems == ["site.toml:3:16: apps.a.room_pattern: not a regular expression: too many repetitions or groups"]
 
 
 def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:

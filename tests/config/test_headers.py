@@ -4,16 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesocket.config.headers import OF_CONNECTION, OF_FILE, check_name, check_value
+from scalesocket.config.headers import CONNECTION_FIELDS, FILE_FIELDS, check_name, check_value
 from scalesocket.config.model import App
 
 
 @pytest.mark.parametrize(
-    "name", sorted(OF_CONNECTION | OF_FILE | {"Sec-WebSocket-Accept", "Transfer-Encoding", "CONTENT-LENGTH"})
+    "name", sorted(CONNECTION_FIELDS | FILE_FIELDS | {"Sec-WebSocket-Accept", "Transfer-Encoding", "CONTENT-LENGTH"})
 )
 def test_a_header_of_the_connection_or_of_the_file_is_refused_in_any_case(name: str) -> None:
     for spelling in (name, name.title(), name.upper()):
-        with pytest.raises(ValueError, match="leave it out"):
+        with pytest.raises(ValueError, match="is set by the server"):
             check_name(spelling)
 
 

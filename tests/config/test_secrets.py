@@ -6,37 +6,37 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel
 
-from scalesocket.config.documents import parse_document
-from scalesocket.config.keys import live
+from scalesocket.config.keys import live_key
 from scalesocket.config.model import App, Server, Site, Tls
 from scalesocket.config.parse import parse_site
 from scalesocket.config.problems import ConfigError, Problem
 from scalesocket.config.render import render_site, site_record
 from scalesocket.config.schema import table_schema
+from scalesocket.config.secret_files import read_table_secrets
 from scalesocket.config.secrets import is_secret, mask_secrets, secret_names, star_assignments
-from scalesocket.config.sources import Source
-from scalesocket.config.twins import read_twins
+from scalesocket.config.site_file import SiteFile
+from scalesocket.config.toml_document import parse_document
 
 
 class Login(BaseModel):
     """A table as later work may bring it."""
 
-    token: Annotated[str | None, live("what clients show", secret=True)] = None
-    key: Annotated[Path | None, live("a file", secret=True)] = None
-    user: Annotated[str, live("who")] = "ann"
+    token: Annotated[str | None, live_key("what clients show", secret=True)] = None
+    key: Annotated[Path | None, live_key("a file", secret=True)] = None
+    user: Annotated[str, live_key("who")] = "ann"
 
 
 class Door(BaseModel):
     """A table that holds it."""
 
-    login: Annotated[Login, live("who may enter")] = Login()
+    login: Annotated[Login, live_key("who may enter")] = Login()
 
 
 def read(text: str, folder: Path) -> tuple[dict[str, object], list[str]]:
     """Resolve the twins in a `[door]` table; the table and the problems."""
     problems: list[Problem] = []
-    source = Source(parse_document(text, folder / "site.toml"), {}, problems)
-    read_twins(source, ("door",), Door, Path.read_text)
+    source = SiteFile(parse_document(text, folder / "site.toml"), {}, problems)
+    read_table_secrets(source, ("door",), Door, Path.read_text)
     return source.tables["door"], [f"{problem.key}: {problem.message}" for problem in problems]
 
 

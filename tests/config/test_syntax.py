@@ -7,10 +7,10 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesocket.config.documents import parse_document
 from scalesocket.config.positions import find_last_statement
 from scalesocket.config.problems import ConfigError, Problem
 from scalesocket.config.syntax import explain_syntax
+from scalesocket.config.toml_document import parse_document
 
 SITE = Path("site.toml")
 

@@ -305,7 +305,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch, Edited], None]] = {
     "read": lambda patch, edited: patch.setattr("scalesocket.reload.reading.load_site_with_origins", raise_fault),
     "plan": lambda patch, edited: patch.setattr(reloader_module, "make_plan", raise_fault),
     "report": lambda patch, edited: patch.setattr(reloader_module, "find_touched", raise_fault),
-    "check": lambda patch, edited: patch.setattr("scalesocket.reload.reading.check_environment", raise_fault),
+    "check": lambda patch, edited: patch.setattr("scalesocket.reload.reading.check_machine", raise_fault),
     "certificates": lambda patch, edited: patch.setattr(reloader_module, "digest_certificates", raise_fault),
     "prepare": lambda patch, edited: patch.setattr(edited.playground.service.listeners.__class__, "prepare", raise_fault_later),
     "apply": lambda patch, edited: patch.setattr(edited.gateway.__class__, "apply", raise_fault),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from scalesocket.config.certificates import CertificateError, find_unreadable, load_pair
-from scalesocket.config.commands import Spell, command_hint
+from scalesocket.config.command_hints import Spell, command_hint
 from scalesocket.config.model import App, Server, Site
 from scalesocket.config.parse import Origins
 from scalesocket.config.positions import KeyPath
@@ -33,7 +33,7 @@ def spell_in_file(argv: Sequence[str]) -> str:
     return f"[{', '.join(quote(word) for word in argv)}]"
 
 
-def check_environment(
+def check_machine(
     site: Site,
     origins: Origins | None = None,
     environ: Mapping[str, str] | None = None,

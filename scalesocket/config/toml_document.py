@@ -17,7 +17,7 @@ from scalesocket.config.syntax import explain_syntax
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
+class TomlDocument:
     """A file that tomli accepted. Nothing is known yet of what it means."""
 
     file: Path
@@ -44,7 +44,7 @@ class Document:
         return Place(file=self.file) if entry is None else _place(self.file, self.lines, entry.key)
 
 
-def parse_document(text: str, file: Path) -> Document:
+def parse_document(text: str, file: Path) -> TomlDocument:
     """Read a TOML text; raises ConfigError with the place of the first thing that is not TOML."""
     text = re.sub(r"\r+\n", "\n", text.removeprefix("\ufeff"))  # some tools write CR CR LF
     try:
@@ -55,7 +55,7 @@ def parse_document(text: str, file: Path) -> Document:
         message = "arrays or tables are nested too deeply" if isinstance(error, RecursionError) else "a number is far too long"
         raise ConfigError([Problem(place=Place(file=file), message=message)]) from None
     entries = scan_positions(text)
-    return Document(
+    return TomlDocument(
         file=file,
         folder=file.absolute().parent,
         tables=tables,

@@ -6,49 +6,49 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from scalesocket.config.explain import type_name
 from scalesocket.config.model import App, Server
 from scalesocket.config.positions import KeyPath
-from scalesocket.config.secrets import TWIN, find_twins
-from scalesocket.config.sources import Source
+from scalesocket.config.secrets import FILE_SUFFIX, find_secret_files
+from scalesocket.config.site_file import SiteFile
+from scalesocket.config.validation_errors import type_name
 from scalesocket.config.values import FileText
 
 SecretReader = Callable[[Path], str]
 """Reads the file of a secret; raises OSError or UnicodeDecodeError."""
 
 
-def read_all_twins(source: Source, read: SecretReader) -> None:
-    """Resolve the twins in every section of a source."""
-    read_twins(source, ("server",), Server, read)
-    read_twins(source, ("defaults",), App, read)
-    apps = source.tables.get("apps")
+def read_secret_files(site_file: SiteFile, read: SecretReader) -> None:
+    """Resolve the twins in every section of a site_file."""
+    read_table_secrets(site_file, ("server",), Server, read)
+    read_table_secrets(site_file, ("defaults",), App, read)
+    apps = site_file.tables.get("apps")
     for name in apps if isinstance(apps, dict) else ():
-        read_twins(source, ("apps", name), App, read)
+        read_table_secrets(site_file, ("apps", name), App, read)
 
 
-def read_twins(source: Source, section: KeyPath, model: type[BaseModel], read: SecretReader) -> None:
+def read_table_secrets(site_file: SiteFile, section: KeyPath, model: type[BaseModel], read: SecretReader) -> None:
     """Replace each `NAME_file` of a declared secret, in a table of `model`, by NAME with the content of that file.
 
     One newline at the end of the file does not count. Reports a file that cannot be read, and a secret set both ways.
     """
-    table = _table_at(source.tables, section)
+    table = _table_at(site_file.tables, section)
     if not isinstance(table, dict):
         return
-    for inner, name, file in list(find_twins(model, table)):
+    for inner, name, file in list(find_secret_files(model, table)):
         holder = _table_at(table, inner)
-        del holder[name + TWIN]
-        path = (*section, *inner, name + TWIN)
+        del holder[name + FILE_SUFFIX]
+        path = (*section, *inner, name + FILE_SUFFIX)
         if name in holder:
-            source.report(path, f"{name} is set as well (keep one of them)", at_key=True)
+            site_file.report(path, f"{name} is set as well (keep one of them)", at_key=True)
         elif not isinstance(file, FileText):
-            source.report(path, f"must be a string, not {type_name(file)}")
+            site_file.report(path, f"must be a string, not {type_name(file)}")
         else:
             try:
                 secret = read(file.folder / file)
             except UnicodeDecodeError:
-                source.report(path, "cannot be read: it is not utf-8")
+                site_file.report(path, "cannot be read: it is not utf-8")
             except OSError as error:
-                source.report(path, f"cannot be read: {(error.strerror or str(error)).lower()}")
+                site_file.report(path, f"cannot be read: {(error.strerror or str(error)).lower()}")
             else:
                 holder[name] = FileText(secret.removesuffix("\n").removesuffix("\r"), file.folder)
 

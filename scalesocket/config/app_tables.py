@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from scalesocket.config.conflicts import DISPLACES, find_conflicts
-from scalesocket.config.explain import explain, unknown_key
 from scalesocket.config.keys import file_keys_of, keys_of
 from scalesocket.config.lint import find_suspicious
 from scalesocket.config.model import App, Server
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Place, Severity
-from scalesocket.config.sources import Source
+from scalesocket.config.site_file import SiteFile
+from scalesocket.config.validation_errors import describe_errors, unknown_key
 from scalesocket.config.values import FROM_FILE, FileText, parse_name
 
 T = TypeVar("T", bound=BaseModel)
@@ -24,10 +24,10 @@ class AppTable:
     """The table of one app, and what lies beneath it."""
 
     name: str
-    source: Source
+    site_file: SiteFile
     """The file the app is in."""
     own: Mapping[str, Any]
-    main: Source
+    main: SiteFile
     """The file `[defaults]` are in."""
     defaults: Mapping[str, Any]
 
@@ -49,7 +49,7 @@ class AppTable:
 
     def given(self) -> dict[str, Any]:
         """The merged keys, with the folder of the file as `cwd` unless they set it."""
-        return {"cwd": FileText("", self.source.document.folder), **self.merged()}
+        return {"cwd": FileText("", self.site_file.document.folder), **self.merged()}
 
     def is_inherited(self, path: KeyPath) -> bool:
         """True if the value at `path`, seen from the app, comes from `[defaults]`."""
@@ -63,12 +63,12 @@ class AppTable:
     def place(self, path: KeyPath, *, at_key: bool = False) -> Place:
         """Where the value, or the key, at `path` was written."""
         is_inherited = self.is_inherited(path)
-        document = self.main.document if is_inherited else self.source.document
+        document = self.main.document if is_inherited else self.site_file.document
         full = ("defaults", *path) if is_inherited else (*self.path, *path)
         return document.key_place(full) if at_key else document.value_place(full)
 
 
-def parse_defaults(main: Source) -> dict[str, Any]:
+def parse_defaults(main: SiteFile) -> dict[str, Any]:
     """Check `[defaults]`, so that its errors are reported once, whether or not an app inherits them."""
     defaults = main.table("defaults") or {}
     _remove_unsettable(main, ("defaults",), defaults)
@@ -78,25 +78,25 @@ def parse_defaults(main: Source) -> dict[str, Any]:
     try:
         App.model_validate({"name": "defaults", **defaults}, context=FROM_FILE)
     except ValidationError as error:
-        for finding in explain(App, error, elsewhere={"[server]": file_keys_of(Server)}):
+        for finding in describe_errors(App, error, elsewhere={"[server]": file_keys_of(Server)}):
             main.report(("defaults", *finding.path), finding.message, at_key=finding.is_about_key)
     return defaults
 
 
-def collect_apps(sources: Iterable[Source], main: Source, defaults: Mapping[str, Any]) -> list[AppTable]:
+def collect_apps(site_files: Iterable[SiteFile], main: SiteFile, defaults: Mapping[str, Any]) -> list[AppTable]:
     """Find the apps of all files; reports a name used twice at both places."""
     found: dict[str, AppTable] = {}
-    for source in sources:
-        for name in source.table("apps") or {}:
-            own = source.table("apps", name)
+    for site_file in site_files:
+        for name in site_file.table("apps") or {}:
+            own = site_file.table("apps", name)
             if own is None:
                 continue
-            app = AppTable(name=name, source=source, own=own, main=main, defaults=defaults)
+            app = AppTable(name=name, site_file=site_file, own=own, main=main, defaults=defaults)
             if name in found:
                 first = found[name].place((), at_key=True)
-                source.report(app.path, f"a second app of this name (the first: {first})", at_key=True)
+                site_file.report(app.path, f"a second app of this name (the first: {first})", at_key=True)
                 continue
-            _remove_unsettable(source, app.path, own)
+            _remove_unsettable(site_file, app.path, own)
             found[name] = app
     return list(found.values())
 
@@ -106,23 +106,23 @@ def parse_app(app: AppTable) -> App | None:
     try:
         parse_name(app.name)
     except ValueError as error:
-        app.source.report(app.path, str(error), at_key=True)
+        app.site_file.report(app.path, str(error), at_key=True)
     merged = app.merged()
     conflicts = find_conflicts(app.name, merged)
     for conflict in conflicts:
         path = (conflict.key,) if conflict.key else ()
-        app.source.report_at(app.place(path, at_key=conflict.is_about_key), (*app.path, *path), conflict.message)
+        app.site_file.report_at(app.place(path, at_key=conflict.is_about_key), (*app.path, *path), conflict.message)
     try:
         parsed = App.model_validate({**app.given(), "name": app.name}, context=FROM_FILE)
     except ValidationError as error:
-        for finding in explain(App, error, elsewhere={"[server]": file_keys_of(Server)}):
+        for finding in describe_errors(App, error, elsewhere={"[server]": file_keys_of(Server)}):
             is_reported = finding.path == ("name",) or app.is_inherited(finding.path)
             if not is_reported:
-                app.source.report((*app.path, *finding.path), finding.message, at_key=finding.is_about_key)
+                app.site_file.report((*app.path, *finding.path), finding.message, at_key=finding.is_about_key)
         return None
     for warning in find_suspicious(parsed, app.own):
         place = app.place((warning.key,), at_key=warning.is_about_key)
-        app.source.report_at(place, (*app.path, warning.key), warning.message, severity=Severity.WARNING)
+        app.site_file.report_at(place, (*app.path, warning.key), warning.message, severity=Severity.WARNING)
     return None if conflicts else parsed
 
 
@@ -150,12 +150,12 @@ def check_mounts(apps: Iterable[AppTable]) -> None:
     for app in at_root[1:]:
         first = at_root[0]
         message = f'"/" is taken by apps.{first.name} ({first.place(("mount",))}; one app can be at the root)'
-        app.source.report((*app.path, "mount"), message)
+        app.site_file.report((*app.path, "mount"), message)
 
 
-def _remove_unsettable(source: Source, section: KeyPath, table: dict[str, Any]) -> None:
+def _remove_unsettable(site_file: SiteFile, section: KeyPath, table: dict[str, Any]) -> None:
     """Report and remove what the model has and the file cannot say."""
     for name in set(keys_of(App)) - set(file_keys_of(App)):
         if name in table:
-            source.report((*section, name), unknown_key(name, file_keys_of(App), elsewhere={}), at_key=True)
+            site_file.report((*section, name), unknown_key(name, file_keys_of(App), elsewhere={}), at_key=True)
             del table[name]

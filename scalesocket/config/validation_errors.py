@@ -38,7 +38,9 @@ class Finding:
     """The key is to blame, not its value."""
 
 
-def explain(model: type[BaseModel], error: ValidationError, *, elsewhere: Mapping[str, Iterable[str]]) -> Iterator[Finding]:
+def describe_errors(
+    model: type[BaseModel], error: ValidationError, *, elsewhere: Mapping[str, Iterable[str]]
+) -> Iterator[Finding]:
     """Say what is wrong with a table of `model`, one finding for each of pydantic's errors.
 
     `elsewhere`: the keys of other sections by the section's name, for hints about keys in the wrong place.

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from scalesocket.config.environment import check_environment, find_program
 from scalesocket.config.load import load_site_with_origins
+from scalesocket.config.machine import check_machine, find_program
 from scalesocket.config.model import App, Server, Site, Tls
 
 
 def problems_of(site: Site) -> list[str]:
-    return [str(problem) for problem in check_environment(site, environ={"PATH": os.defpath})]
+    return [str(problem) for problem in check_machine(site, environ={"PATH": os.defpath})]
 
 
 def of_app(**keys: object) -> list[str]:
@@ -41,7 +41,7 @@ def test_a_program_that_is_not_on_the_path_is_an_error_at_its_line(tmp_path: Pat
     path.write_text('[apps.chat]\ncommand = "no-such-program"')
     loaded = load_site_with_origins(path)
 
-    [problem] = check_environment(loaded.site, loaded.origins, {"PATH": "/bin"})
+    [problem] = check_machine(loaded.site, loaded.origins, {"PATH": "/bin"})
 
     assert str(problem) == f"{path}:2:11: apps.chat.command: 'no-such-program' is not found on PATH"
     assert problem.render().endswith("\n            ^^^^^^^^^^^^^^^^^")

@@ -5,20 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scalesocket.config.documents import Document, model_at
-from scalesocket.config.explain import type_name
 from scalesocket.config.interpolate import interpolate
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Place, Problem, Severity, key_text
 from scalesocket.config.secrets import MASK, is_secret
+from scalesocket.config.toml_document import TomlDocument, model_at
+from scalesocket.config.validation_errors import type_name
 from scalesocket.config.values import FileText
 
 
 @dataclass(slots=True)
-class Source:
+class SiteFile:
     """One document, what it says, and the problems found in it so far."""
 
-    document: Document
+    document: TomlDocument
     environ: Mapping[str, str]
     problems: list[Problem]
     """Shared by all sources of a site."""
