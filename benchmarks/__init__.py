@@ -1,1 +1,1 @@
-"""The benchmark: this server and its peers, side by side in one run, under the same loads. `python -m benchmarks --help`."""
+"""The benchmark: this server and other servers under the same loads, side by side in one run. `python -m benchmarks --help`."""

@@ -1,4 +1,4 @@
-"""Measure, print the table, write the report. `python -m benchmarks drive URL …` puts one load on any server."""
+"""Run the benchmark and write the report. `python -m benchmarks drive URL …` runs one load on any server."""
 
 import argparse
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Final
 from benchmarks.generator import BenchmarkError, build_generator, find_no_tls
 from benchmarks.loads import LOADS, SWEEPS, Load
 from benchmarks.machine import describe_machine, is_busy
-from benchmarks.measure import Result, measure_ceiling, run_load, say
+from benchmarks.measure import Result, measure_ceiling, report_progress, run_load
 from benchmarks.metrics import METRICS, Metric, find_median
 from benchmarks.peers import PEERS, ROOT
 from benchmarks.report import Run, make_target_table, write_report
@@ -24,7 +24,7 @@ from benchmarks.targets import TARGETS, find_losses
 
 DOCS: Final = ROOT / "docs" / "benchmarks"
 LATE: Final = 390.0
-"""Seconds after which what is not judged gets one round, so that a busy machine is done in ten minutes as well."""
+"""Seconds after which loads without a target get one round, so that a busy machine finishes in ten minutes, too."""
 JUDGED: Final = {target.load for target in TARGETS}
 CEILINGS: Final = ("fan-100-1", "fan-100-16", "fan-1000-1", "echo-50", "handshakes")
 HEADLINES: Final = (Metric.THROUGHPUT, Metric.RATE, Metric.MEMORY)
@@ -35,9 +35,9 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round of each load, in a minute; writes no report")
     parser.add_argument("--only", nargs="+", metavar="LOAD", default=["*"], help="loads by name, with * and ?; writes no report")
     parser.add_argument("--peers", nargs="+", metavar="PEER", default=["*"], help="servers by name")
-    parser.add_argument("--rounds", type=int, help="rounds of each load (default: 5 of what is judged, else 3)")
+    parser.add_argument("--rounds", type=int, help="rounds of each load (default: 5 to 15 with a target, else 3)")
     parser.add_argument("--out", type=Path, help=f"where to write the report (default of a full run: {DOCS.relative_to(ROOT)})")
-    parser.add_argument("--list", action="store_true", help="name all loads and servers")
+    parser.add_argument("--list", action="store_true", help="list all loads and servers")
     return parser.parse_args(words)
 
 
@@ -57,11 +57,11 @@ def print_list() -> None:
         print(f"{peer.name:20} {peer.find_version() or f'not found: {peer.hint}'}")
 
 
-def say_result(result: Result) -> None:
-    """One line a server."""
+def print_result(result: Result) -> None:
+    """Print one line per server to stderr."""
     for name, series in result.series.items():
         if series.failure is not None:
-            say(f"    {name:10} failed: {series.failure}")
+            report_progress(f"    {name:10} failed: {series.failure}")
             continue
         medians = {metric: find_median(series.samples, metric) for metric in Metric}
         figures = [
@@ -69,23 +69,23 @@ def say_result(result: Result) -> None:
             for metric, value in medians.items()
             if value is not None
         ]
-        say(f"    {name:10} {'  '.join(figures)}")
+        report_progress(f"    {name:10} {'  '.join(figures)}")
 
 
 def measure(words: Sequence[str], arguments: argparse.Namespace) -> Run:
-    """The whole run, with its progress on stderr."""
+    """Run all chosen loads; report progress on stderr."""
     started = time.monotonic()
     machine = describe_machine()
     if is_busy():
-        say(f"this machine is busy (load {machine['load before']}): figures will be of little worth")
+        report_progress(f"this machine is busy (load {machine['load before']}): figures will be unreliable")
     versions = {peer.name: peer.find_version() for peer in PEERS if is_chosen(peer.name, arguments.peers)}
     for peer in PEERS:
         if peer.name in versions and not versions[peer.name]:
-            say(f"{peer.name} not found, left out ({peer.hint})")
+            report_progress(f"{peer.name} not found, left out ({peer.hint})")
     peers = [peer for peer in PEERS if versions.get(peer.name)]
     loads = choose_loads(arguments.only, is_quick=arguments.quick)
     if (reason := find_no_tls()) is not None:
-        say(f"loads over TLS left out: {reason}")
+        report_progress(f"loads over TLS left out: {reason}")
         loads = [load for load in loads if not load.setup.is_tls]
     ceiling = measure_ceiling([load for load in loads if load.name in CEILINGS], is_quick=arguments.quick)
     results: dict[str, Result] = {}
@@ -93,12 +93,12 @@ def measure(words: Sequence[str], arguments: argparse.Namespace) -> Run:
         for load in loads:
             passed = time.monotonic() - started
             rounds = arguments.rounds or (1 if passed > LATE and load.name not in JUDGED else load.rounds)
-            say(f"{passed:5.0f} s  {load.name}: {load.title}")
-            # Otherwise no load meets a server on which another has left its marks.
+            report_progress(f"{passed:5.0f} s  {load.name}: {load.title}")
+            # Otherwise each load gets fresh servers, without effects of earlier loads.
             is_sharing = arguments.quick or load.is_swept
             with nullcontext(shared) if is_sharing else Servers() as servers:
                 results[load.name] = run_load(dataclasses.replace(load, rounds=rounds), peers, servers, is_quick=arguments.quick)
-            say_result(results[load.name])
+            print_result(results[load.name])
     return Run(
         command=" ".join(["python -m benchmarks", *words]),
         seconds=time.monotonic() - started,
@@ -110,7 +110,7 @@ def measure(words: Sequence[str], arguments: argparse.Namespace) -> Run:
 
 
 def main(words: Sequence[str]) -> int:
-    """0 when all loads ran and nothing of ours was lost; times are told, never judged by the exit status."""
+    """Return 0 if all loads ran and this server lost no messages. The exit status does not depend on speed."""
     if words[:1] == ["drive"]:
         return subprocess.run([build_generator(), *words], check=False).returncode
     arguments = parse_arguments(words)
@@ -118,18 +118,18 @@ def main(words: Sequence[str]) -> int:
         print_list()
         return 0
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for the servers that do not raise it themselves
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for servers that do not raise it themselves
     build_generator()
     run = measure(words, arguments)
     print(make_target_table(run))
     is_whole = arguments.only == ["*"] and arguments.peers == ["*"] and not arguments.quick
     if folder := arguments.out or (DOCS if is_whole else None):
         write_report(run, folder)
-        say(f"written to {folder}")
+        report_progress(f"written to {folder}")
     losses = find_losses(run.results)
     failures = {name: result.series["ours"].failure for name, result in run.results.items() if "ours" in result.series}
     for name, count in losses.items():
-        say(f"{name}: {count} messages lost or mixed up")
+        report_progress(f"{name}: {count} messages lost, reordered, duplicated or corrupt")
     return 1 if losses or any(failures.values()) else 0
 
 

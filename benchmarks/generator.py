@@ -17,30 +17,30 @@ from typing import Final
 SOURCE: Final = Path(__file__).with_name("load.c")
 FLAGS: Final = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
 TLS_LIBRARIES: Final = ("libssl.so.3", "libssl.so.1.1", "libssl.so")
-"""What `load.c` opens for TLS, the first that is there."""
+"""Libraries that `load.c` tries for TLS, in this order."""
 LIBRARIES: Final = ("-ldl",)
 
 
 class BenchmarkError(Exception):
-    """A load that could not be run; the message says why."""
+    """A load that could not be run; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a server's processes used between two moments; its backends are counted apart."""
+    """Resources that a server's processes used between two points in time; backends are counted separately."""
 
     server_cpu: float
     """Seconds."""
     main_cpu: float
-    """Seconds, of the process the harness started alone."""
+    """Seconds, of the server's first process only."""
     backend_cpu: float
     server_rss: int
-    """Bytes, at the second moment."""
+    """Bytes, at the end."""
     main_rss: int
-    """Bytes, of that process alone."""
+    """Bytes, of the first process only."""
     backend_rss: int
     server_rss_before: int
-    """Bytes, at the first moment."""
+    """Bytes, at the beginning."""
     server_processes: int
     backends: int
 
@@ -60,39 +60,39 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """How the clients came."""
+    """The connection phase."""
 
     clients: int
     seconds: float
     deflating: int
-    """Clients whose compression the server agreed to."""
+    """Clients that negotiated compression."""
     generator_cpu: float
     latency_us: Spread
-    """From connect to upgraded, or to the first echo."""
+    """From connect to the end of the handshake, or to the first echo."""
     usage: Usage
-    """While they came."""
+    """During the phase."""
     settled: Usage
-    """The same, after the silence that followed."""
+    """From its beginning to the end of the quiet time that followed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What was said once all had come."""
+    """The message phase, after all clients have connected."""
 
     seconds: float
     sent: int
     received: int
     """In the measured window, summed over clients."""
     expected_in_all: int
-    """Deliveries due in the whole run, warm-up and drain included; the next four are of these."""
+    """Deliveries due in the whole run, warm-up and drain included; the next four fields count among these."""
     lost: int
     reordered: int
     duplicated: int
     corrupt: int
     other: int
-    """Messages that are not ours, such as joins."""
+    """Messages from elsewhere, such as join messages."""
     stalls: int
-    """Times that a second passed without anything."""
+    """Number of seconds without any progress."""
     closed: int
     """Clients closed by the server."""
     last_code: int
@@ -101,7 +101,7 @@ class Traffic:
     generator_cpu: float
     latency_us: Spread
     jitter_us: Spread
-    """Only when listening: how far each gap was from the period."""
+    """Only for listening loads: the difference between each gap and the period."""
     usage: Usage
 
 
@@ -114,9 +114,9 @@ class Drive:
 
 
 def find_no_tls() -> str | None:
-    """Why loads over TLS cannot be put on this machine; None when they can.
+    """Return why loads over TLS cannot run on this machine; None if they can.
 
-    The generator opens OpenSSL's library when it runs, so its headers are not needed.
+    The generator loads OpenSSL's library at run time, so its headers are not needed.
     """
     if shutil.which("openssl") is None:
         return "no openssl command to make a certificate with"
@@ -128,9 +128,9 @@ def find_no_tls() -> str | None:
 
 
 def build_generator() -> Path:
-    """Compile `load.c` unless this very source was compiled before; where the program lies.
+    """Compile `load.c`, unless the same source was compiled before, and return the program's path.
 
-    Raises BenchmarkError when there is no C compiler, or it refuses.
+    Raises BenchmarkError if there is no C compiler or it fails.
     """
     compiler = os.environ.get("CC") or next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
     if compiler is None:
@@ -151,22 +151,22 @@ def build_generator() -> Path:
 
 
 def run_drive(url: str, options: Sequence[str], *, pid: int = 0, levels: int = 1, timeout: float = 60.0) -> Drive:
-    """Put one load on `url` and wait for its report; the server is `pid` and `levels` generations of its processes.
+    """Run one load on `url` and return its report; the server is `pid` and `levels` generations of its processes.
 
-    Raises BenchmarkError when the load could not be put: refused, closed, or not done within `timeout` seconds.
+    Raises BenchmarkError if the load failed: refused, closed, or not finished within `timeout` seconds.
     """
     command = [str(build_generator()), "drive", url, *options, "--pid", str(pid), "--levels", str(levels)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:
-        raise BenchmarkError(f"not done within {timeout:.0f} s: {' '.join(command[1:])}") from error
+        raise BenchmarkError(f"not finished within {timeout:.0f} s: {' '.join(command[1:])}") from error
     if done.returncode:
-        raise BenchmarkError(done.stderr.strip() or f"the generator ended with {done.returncode}")
+        raise BenchmarkError(done.stderr.strip() or f"the generator exited with {done.returncode}")
     return parse_drive(done.stdout)
 
 
 def parse_drive(text: str) -> Drive:
-    """Read the JSON the generator prints."""
+    """Parse the JSON report of the generator."""
     report = json.loads(text)
     arrival, traffic = report["arrival"], report.get("traffic")
     return Drive(
@@ -192,7 +192,7 @@ def parse_drive(text: str) -> Drive:
 
 @contextmanager
 def open_mirror() -> Iterator[tuple[int, str]]:
-    """The generator's own trivial server, which every load can be put on to see how far the generator goes; pid and URL."""
+    """Run the generator's own trivial server, which shows the generator's limit for each load; yield its pid and URL."""
     with subprocess.Popen([build_generator(), "serve"], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -1,21 +1,21 @@
-/* The load generator: websocket clients, and a trivial server to find its own ceiling with.
+/* The load generator: websocket clients, and a trivial server that shows the generator's own limit.
  *
- *     load drive URL [options]      dial, talk, count; prints one JSON object
+ *     load drive URL [options]      connect, send, count; prints one JSON object
  *     load serve [PORT]             a fan-out server without a backend; prints its port
  *
  * One thread, one epoll. A `{}` in URL becomes the number of the room. A run has up to four stages:
  *
- *     arrive   every client connects and upgrades, --concurrency at a time (with --first-echo: and hears itself)
- *     warm     senders keep --in-flight messages on their way, uncounted for speed, counted for loss
+ *     arrive   every client connects and upgrades, --concurrency at a time (with --first-echo: and receives an echo)
+ *     warm     senders keep --in-flight messages in flight; counts for loss, not for speed
  *     window   the same, measured
- *     drain    nothing more is sent; what is still on its way is awaited, until a second passes without progress
+ *     drain    sends nothing, and waits for messages in flight until a second passes without progress
  *
- * Every message starts with a stamp of 12 hex digits, 8 for its number and 4 for its sender, so that each client knows
- * for each sender what it missed, what came twice and what came late. A message is in flight until its sender has seen
- * it come back. The rest of the payload is a fixed pattern that is compared byte by byte in plain messages.
+ * Every message starts with a stamp of 12 hex digits, 8 for its number and 4 for its sender. Each client uses it to count
+ * lost, duplicated and reordered messages of each sender. A message is in flight until its sender has received it. The rest
+ * of the payload is a fixed pattern, which plain messages are compared with byte by byte.
  *
- * TLS and inflate come from libssl and libz, opened only when a run asks for them, so that a compiler is all it takes
- * to build this file. CPU time of the server comes from its process clock (clock_getcpuclockid), in nanoseconds.
+ * TLS and inflate come from libssl and libz, which are loaded only if a run needs them: building this file needs only a
+ * compiler. CPU time of the server is read from its process clock (clock_getcpuclockid), in nanoseconds.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -45,12 +45,12 @@
 #define STAMP_SIZE 12
 #define EVENTS 1024
 #define SECOND 1000000000LL
-#define QUIET (150 * 1000000LL)  /* silence after which all joining is taken to be over */
-#define STALL (1 * SECOND)       /* without progress for this long, what is in flight is lost */
+#define QUIET (150 * 1000000LL)  /* quiet time that ends the arrival stage */
+#define STALL (1 * SECOND)       /* time without progress after which messages in flight are lost */
 #define PATIENCE (30 * SECOND)   /* for all clients to arrive */
 #define MAX_PROCESSES 8192
 
-/* The key of RFC 6455 1.3 and its answer: one key for all, so that no SHA-1 is needed here. */
+/* The key of RFC 6455 1.3 and its accept value: every client uses it, so that no SHA-1 is needed. */
 static const char KEY[] = "dGhlIHNhbXBsZSBub25jZQ==";
 static const char ACCEPT[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -77,7 +77,7 @@ static int64_t now_ns(clockid_t clock) {
 
 static int64_t now(void) { return now_ns(CLOCK_MONOTONIC); }
 
-/* ---- histogram: 64 buckets to each power of two, so within 1.6 % of the true value ---- */
+/* ---- histogram: 64 buckets per power of two, an error of at most 1.6 % ---- */
 
 #define SUB_BITS 6
 #define SUB (1 << SUB_BITS)
@@ -125,7 +125,7 @@ static void print_histogram(const char *name, const struct histogram *histogram)
 /* ---- the server's processes: its own (the first --levels of the tree) and its backends (the rest) ---- */
 
 struct usage {
-    int64_t server_cpu, main_cpu, backend_cpu; /* nanoseconds; main: of the first process alone */
+    int64_t server_cpu, main_cpu, backend_cpu; /* nanoseconds; main: of the first process only */
     int64_t server_rss, main_rss, backend_rss; /* bytes */
     int servers, backends;
 };
@@ -184,7 +184,7 @@ static struct usage read_usage(int pid, int levels) {
     return usage;
 }
 
-/* ---- libssl and libz, by hand: a few functions whose binary interface has not changed for years ---- */
+/* ---- libssl and libz: a few functions with a stable binary interface, loaded by name ---- */
 
 struct z_stream {
     const unsigned char *next_in;
@@ -245,11 +245,11 @@ static void load_tls(void) {
     tls.write = find(library, "SSL_write");
     tls.get_error = find(library, "SSL_get_error");
     tls.free = find(library, "SSL_free");
-    tls.context = tls.context_new(tls.client_method()); /* verifies nothing: the certificate is the harness's own */
+    tls.context = tls.context_new(tls.client_method()); /* no verification: the harness made the certificate */
     ((long (*)(void *, int, long, void *))find(library, "SSL_CTX_ctrl"))(tls.context, 33, 3, NULL); /* SSL_CTRL_MODE: partial writes, moving buffers */
 }
 
-/* ---- what a run is ---- */
+/* ---- state of a run ---- */
 
 static struct {
     int rooms, clients, senders, in_flight, size, concurrency, sources, slow, pid, levels;
@@ -260,7 +260,7 @@ static struct {
 
 enum state { DIALING, SECURING, UPGRADING, ECHOING, OPEN, CLOSED };
 
-struct seen { /* what one client has of one sender; a bit for each of the last `ring` numbers */
+struct seen { /* what one client has received of one sender; a bit for each of the last `ring` numbers */
     int64_t first, highest;
     uint64_t *bits;
 };
@@ -269,7 +269,7 @@ struct client {
     int fd, room, index, sender; /* sender: its place in `senders`, or -1 */
     enum state state;
     bool is_slow, wants_write, is_dirty;
-    int64_t dialed_at, heard_at;
+    int64_t dialed_at, received_at;
     char *rest, *out;
     size_t rest_size, out_size, out_capacity;
     void *secure;
@@ -279,7 +279,7 @@ struct client {
 
 struct sender {
     struct client *client;
-    int64_t next, acked; /* number of the next message; first number not yet come back */
+    int64_t next, acked; /* number of the next message; first number not yet received back */
     int64_t *sent_at;
 };
 
@@ -293,7 +293,7 @@ static socklen_t address_size;
 static struct histogram arrival, latency, interval;
 static uint64_t received, distinct, duplicated, reordered, corrupt, other, sent, stalls, expected;
 static int64_t moment, last_progress;
-static bool is_counting, is_awake; /* within the window; after it, when slow clients read */
+static bool is_counting, is_awake; /* in the window; after it, when slow clients read */
 static uint32_t mask_seed = 0x9e3779b9;
 
 static const signed char HEX[256] = {
@@ -316,7 +316,7 @@ static void write_hex(char *text, int digits, uint32_t value) {
     for (int at = digits - 1; at >= 0; at--, value >>= 4) text[at] = "0123456789abcdef"[value & 15];
 }
 
-/* The text every message is a copy of; `template_stamp` is where its stamp goes. */
+/* The text of every message; `template_stamp` is the place of its stamp. */
 static void make_template(void) {
     const char *head = run.is_json ? "{\"n\":\"" : "", *between = run.is_json ? "\",\"p\":\"" : " ", *tail = run.is_json ? "\"}" : "";
     size_t fixed = strlen(head) + STAMP_SIZE + strlen(between) + strlen(tail);
@@ -330,7 +330,7 @@ static void make_template(void) {
     stpcpy(at, tail);
 }
 
-/* ---- bytes out ---- */
+/* ---- sending ---- */
 
 static bool is_asleep(const struct client *client) { return client->is_slow && client->state == OPEN && !is_awake; }
 
@@ -425,7 +425,7 @@ static void put_message(struct sender *sender, int64_t due) {
     sent++;
 }
 
-/* ---- what comes back ---- */
+/* ---- receiving ---- */
 
 static void take_number(struct client *client, uint32_t number, struct sender *sender, int place) {
     struct seen *seen = &client->seen[place];
@@ -461,7 +461,7 @@ static void take_message(struct client *client, const char *text, size_t size) {
         if (stamp) stamp++;
     }
     if (!stamp || (size_t)(stamp - text) + STAMP_SIZE > size || !parse_hex(stamp, 8, &number) || !parse_hex(stamp + 8, 4, &from)) {
-        other++; /* a join message, say */
+        other++; /* for example a join message */
         last_progress = moment;
         return;
     }
@@ -475,9 +475,9 @@ static void take_message(struct client *client, const char *text, size_t size) {
         take_number(client, number, NULL, 0);
         if (is_counting) {
             note(&latency, now() - strtoll(stamp + STAMP_SIZE + 1, NULL, 10));
-            if (client->heard_at) note(&interval, llabs(moment - client->heard_at - (int64_t)(SECOND / run.rate)));
+            if (client->received_at) note(&interval, llabs(moment - client->received_at - (int64_t)(SECOND / run.rate)));
         }
-        client->heard_at = moment;
+        client->received_at = moment;
         return;
     }
     if (!run.senders) {
@@ -531,7 +531,7 @@ static void take_frame(struct client *client, int first_byte, char *payload, siz
     }
 }
 
-/* Take whole frames from the front of `data`; how many bytes were used. */
+/* Process complete frames at the beginning of `data`; return the number of bytes used. */
 static size_t take_frames(struct client *client, char *data, size_t size) {
     size_t at = 0;
     while (size - at >= 2 && client->state != CLOSED) {
@@ -587,7 +587,7 @@ static size_t take_head(struct client *client, char *data, size_t size) {
 
 static ssize_t pull(struct client *client, char *into, size_t size) {
     if (!client->secure) return recv(client->fd, into, size, MSG_DONTWAIT);
-    size_t got = 0; /* libssl gives one record at a time */
+    size_t got = 0; /* libssl returns one record per read */
     while (got < size) {
         int done = tls.read(client->secure, into + got, (int)(size - got));
         if (done > 0) {
@@ -636,7 +636,7 @@ static void dial(struct client *client) {
         int tiny = 4096;
         setsockopt(client->fd, SOL_SOCKET, SO_RCVBUF, &tiny, sizeof tiny);
     }
-    if (run.sources > 1 && address.ss_family == AF_INET) { /* 28,000 ports an address */
+    if (run.sources > 1 && address.ss_family == AF_INET) { /* 28,000 ports per address */
         struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)((client - clients) % run.sources))};
         setsockopt(client->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
         if (bind(client->fd, (struct sockaddr *)&source, sizeof source)) die("bind: %s", strerror(errno));
@@ -661,7 +661,7 @@ static void upgrade(struct client *client) {
                         run.is_deflate ? "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n" : "");
     memcpy(reserve(client, (size_t)size), request, (size_t)size);
     client->state = UPGRADING;
-    client->wants_write = true; /* so that flush() turns reading on */
+    client->wants_write = true; /* makes flush() enable reading */
     flush(client);
     if (client->state != CLOSED && client->wants_write) watch(client, client->out_size > 0);
 }
@@ -714,7 +714,7 @@ static void happened(struct client *client, uint32_t events) {
     if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(client);
 }
 
-/* One turn of the loop: wait at most until `until`, and take what came. */
+/* One iteration of the event loop: wait until `until` at most, and process all events. */
 static void turn(int64_t until) {
     static struct epoll_event events[EVENTS];
     int64_t left = until - now();
@@ -737,14 +737,14 @@ static void arrive(void) {
     }
 }
 
-/* Wait for silence: joining may have said much to everyone. */
+/* Wait until nothing arrives: joins may have caused many messages. */
 static void settle(int64_t quiet) {
     int64_t deadline = now() + PATIENCE;
     last_progress = now();
     while (now() - last_progress < quiet && now() < deadline) turn(last_progress + quiet);
 }
 
-/* ---- talking ---- */
+/* ---- messages ---- */
 
 static void send_what_fits(void) {
     int count = run.rooms * run.senders;
@@ -756,7 +756,7 @@ static void send_what_fits(void) {
     }
 }
 
-/* Send what is due by now at a fixed rate over all senders; lateness of ours counts as latency. When the next is due. */
+/* Send the messages that are due at a fixed rate over all senders; our own delay counts as latency. Return when the next is due. */
 static int64_t send_what_is_due(int64_t started, int64_t *done) {
     int count = run.rooms * run.senders;
     int64_t period = (int64_t)(SECOND / run.rate);
@@ -794,7 +794,7 @@ static void drain(void) {
 
 /* ---- the report ---- */
 
-/* Let those that did not read read what is left, until silence; how many find that they were closed. */
+/* Let the clients that did not read read the rest; return how many were closed. */
 static int wake_slow(void) {
     int closed = 0;
     is_awake = true;
@@ -847,7 +847,7 @@ static void set_up(void) {
     poller = epoll_create1(EPOLL_CLOEXEC);
 }
 
-static void hear_the_first(void) { /* a listener's count begins with what it hears first, not with number 0 */
+static void count_from_first(void) { /* a listener counts from the first message it receives, not from number 0 */
     for (int at = 0; at < total_clients; at++) clients[at].seen[0].highest = -1;
     distinct = 0;
 }
@@ -874,7 +874,7 @@ static void drive(void) {
     if (run.senders || run.is_listening) {
         int64_t paced = 0, began = now();
         talk(began + (int64_t)(run.warm * SECOND), began, &paced);
-        if (run.is_listening) hear_the_first();
+        if (run.is_listening) count_from_first();
         struct usage opened = read_usage(run.pid, run.levels);
         int64_t opened_at = now(), own = now_ns(CLOCK_PROCESS_CPUTIME_ID);
         uint64_t sent_before = sent;
@@ -911,7 +911,7 @@ static void drive(void) {
     printf("}\n");
     fflush(stdout);
     if (run.is_waiting) (void)!read(STDIN_FILENO, read_buffer, 1);
-    for (int at = 0; at < total_clients; at++) { /* leave politely, so that no server has to guess */
+    for (int at = 0; at < total_clients; at++) { /* close cleanly, so that no server has to wait */
         if (clients[at].state != OPEN) continue;
         put_frame(&clients[at], 8, "\x03\xe8", 2);
         flush(&clients[at]);
@@ -924,7 +924,7 @@ static void drive(void) {
     }
 }
 
-/* ---- the trivial server: every frame read goes, re-headed, to everyone on the same path ---- */
+/* ---- the trivial server: sends every frame, with a new header, to all clients of the same path ---- */
 
 struct peer {
     int fd, room;

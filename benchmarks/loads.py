@@ -1,4 +1,4 @@
-"""The loads: what is put on the servers, as data."""
+"""The loads, as data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,25 +12,25 @@ Options = Mapping[str, float | bool]
 
 
 class Kind(Enum):
-    """What is read from a load, and how it is put."""
+    """How a load is run and which figures it gives."""
 
     TRAFFIC = auto()
     LISTENING = auto()
-    """The backend talks by itself."""
+    """The backend sends by itself."""
     SLOW = auto()
     """Some clients do not read."""
     ARRIVAL = auto()
     STALLS = auto()
-    """How long our loop was away meanwhile; on a server that watches itself."""
+    """Stalls of our event loop, on a server that measures itself."""
     MEMORY = auto()
-    """On a fresh server each round: memory once used seldom goes back."""
+    """On a fresh server each round, because used memory is seldom returned."""
     RELOAD = auto()
-    """The site file is edited meanwhile."""
+    """The site file is edited during the load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """One load, put on some servers in turn."""
+    """One load, which runs on several servers."""
 
     name: str
     title: str
@@ -40,13 +40,13 @@ class Load:
     peers: tuple[str, ...] = ("ours", "rust")
     rounds: int = 3
     quick: Options = field(default_factory=dict)
-    """What is different in a quick run, mostly smaller."""
+    """Options for a quick run, mostly smaller sizes."""
     judged_peers: tuple[str, ...] = ("ours", "rust")
-    """Whose figures enter a target: they get all rounds, and are the ones in a quick run."""
+    """Servers whose figures belong to a target: they get all rounds, and run in a quick run."""
     is_quick: bool = True
-    """Part of a quick run at all."""
+    """Whether a quick run includes it."""
     is_swept: bool = False
-    """A point of a sweep."""
+    """Whether it is a point of a sweep."""
 
 
 ALL: Final = ("ours", "rust", "quart", "websocketd", "node", "picows")
@@ -57,19 +57,19 @@ ROUNDS_OTHERS: Final = 2
 ROUNDS_QUICK: Final = 1
 WINDOW: Final[Options] = {"seconds": 1.0, "warm": 0.3}
 WINDOW_SHORT: Final[Options] = {"seconds": 0.4, "warm": 0.2}
-"""For loads in which processes wake each other for every message. How dear that is changes from second to second: short rounds
-in turn let every server meet the cheap and the dear ones."""
+"""For loads in which processes wake each other for every message. The cost of that changes from second to second; with short,
+interleaved rounds it changes for every server alike."""
 WINDOW_SWEEP: Final[Options] = {"seconds": 0.6, "warm": 0.2}
 WINDOW_QUICK: Final[Options] = {"seconds": 0.4, "warm": 0.2}
 
 
 def fan_out(clients: int, in_flight: int, size: int = 100, **more: bool) -> Options:
-    """One room; one client talks, all hear."""
+    """One room: one client sends, all receive."""
     return {"clients": clients, "senders": 1, "in-flight": in_flight, "size": size, **more}
 
 
 def echo(rooms: int, in_flight: int, **more: bool) -> Options:
-    """Rooms of one client, who talks and hears itself. It begins when every backend answers: to start them is another load."""
+    """Rooms of one client, which receives its own messages. Starts when every backend answers; starting them is another load."""
     return {"rooms": rooms, "senders": 1, "in-flight": in_flight, "first-echo": True, **more}
 
 
@@ -127,7 +127,7 @@ LOADS: Final = (
     ),
     Load(
         name="rooms",
-        title="rooms opened, 300 on `cat`, dial to first echo, 20 at a time",
+        title="rooms opened, 300 on `cat`, connect to first echo, 20 at a time",
         options=OPENING,
         quick={"rooms": 100},
         kind=Kind.ARRIVAL,
@@ -136,7 +136,7 @@ LOADS: Final = (
     ),
     Load(
         name="rooms-stalls",
-        title="the same, with the loop watched",
+        title="the same, measured for stalls",
         options=OPENING,
         quick={"rooms": 100},
         kind=Kind.STALLS,
@@ -153,7 +153,7 @@ LOADS: Final = (
     ),
     Load(
         name="reload",
-        title="1,000 messages a second in 50 rooms of 2, the site file edited every 0.4 s",
+        title="1,000 messages per second in 50 rooms of 2, the site file edited every 0.4 s",
         options={"rooms": 50, "clients": 2, "senders": 1, "rate": 1000, "in-flight": 64, "seconds": 2.0},
         quick={"seconds": 1.0},
         kind=Kind.RELOAD,
@@ -183,7 +183,7 @@ LOADS: Final = (
     Load(name="echo-1-16", title="echo, 1 room, 16 in flight", options=echo(1, 16), is_quick=False),
     Load(
         name="rooms-1000x4",
-        title="1,000 rooms of 4, one talks in each, 1 in flight",
+        title="1,000 rooms of 4, one client sends in each, 1 in flight",
         options={"rooms": 1000, "clients": 4, "senders": 1, "concurrency": 32},
         quick={"rooms": 200},
     ),
@@ -240,7 +240,7 @@ LOADS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """One load at growing sizes, for a plot of how cost grows."""
+    """One load at growing sizes, for a plot of cost by size."""
 
     name: str
     title: str
@@ -280,7 +280,7 @@ SWEEPS: Final = (
 
 
 def make_arguments(load: Load, *, is_quick: bool) -> list[str]:
-    """The command line of the generator for a load."""
+    """Return the generator's command line for a load."""
     window = WINDOW_QUICK if is_quick else WINDOW
     options = {**window, **load.options, **(load.quick if is_quick else {})}
     words: list[str] = []

@@ -1,4 +1,4 @@
-"""What a run was made on."""
+"""The machine of a run."""
 
 import datetime
 import os
@@ -19,12 +19,12 @@ def describe_machine() -> dict[str, str]:
 
 
 def is_busy() -> bool:
-    """Whether others already use more than a quarter of the processors."""
+    """Whether other programs already use more than a quarter of the CPUs."""
     return os.getloadavg()[0] > (os.cpu_count() or 1) / 4
 
 
 def read_field(path: str, name: str) -> str | None:
-    """The first `name : value` of a file under /proc."""
+    """Return the first `name : value` of a file under /proc."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:

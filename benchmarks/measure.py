@@ -1,4 +1,4 @@
-"""Putting loads on servers: side by side, round by round, each round in another order."""
+"""Runs loads on servers, side by side, in interleaved rounds."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ EDIT_PERIOD: Final = 0.4
 ATTEMPTS: Final = 3
 ANSWER_TIMEOUT: Final = 5.0
 ON_FRESH: Final = {Kind.MEMORY, Kind.STALLS}
-"""Loads that get a server of their own each round."""
+"""Loads that need a fresh server each round."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,12 +33,12 @@ class Series:
 
     samples: list[Sample] = field(default_factory=list)
     failure: str | None = None
-    """Why there are no more rounds."""
+    """Why further rounds were skipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What one load did to every server."""
+    """The results of one load on all servers."""
 
     load: Load
     series: Mapping[str, Series]
@@ -46,31 +46,31 @@ class Result:
 
 
 def run_load(load: Load, peers: Sequence[Peer], servers: Servers, *, is_quick: bool) -> Result:
-    """Put a load on every server that can take it, interleaved: A B C, C B A, A B C …"""
+    """Run a load on every server that supports it, interleaved: A B C, C B A, A B C …"""
     taking = [peer for peer in peers if is_able(peer, load, is_quick=is_quick)]
     result = Result(load=load, series={peer.name: Series() for peer in taking})
     if load.kind not in ON_FRESH:
-        for peer in taking:  # all are up before the first round
-            with noting_failure(result.series[peer.name]):
+        for peer in taking:  # all are running before the first round
+            with recording_failure(result.series[peer.name]):
                 servers.get(peer, load.setup)
     for number in range(ROUNDS_QUICK if is_quick else load.rounds):
         for peer in taking if number % 2 == 0 else reversed(taking):
             series = result.series[peer.name]
             if series.failure is None and (number < ROUNDS_OTHERS or peer.name in load.judged_peers):
-                with noting_failure(series):
+                with recording_failure(series):
                     series.samples.append(run_round(load, peer, servers, is_quick=is_quick))
     return result
 
 
 def is_able(peer: Peer, load: Load, *, is_quick: bool) -> bool:
-    """Whether a server is to take a load: by the load's list, and by what the server calls a room."""
+    """Whether a server runs a load: the load lists it, and it has shared rooms if the load needs them."""
     is_listed = peer.name in load.peers and (not is_quick or peer.name in load.judged_peers)
     return is_listed and (peer.has_rooms or load.options.get("clients", 1) == 1)
 
 
 @contextmanager
-def noting_failure(series: Series) -> Iterator[None]:
-    """A load that cannot be put on one server is that server's result; the others go on."""
+def recording_failure(series: Series) -> Iterator[None]:
+    """Record a failure as the result of one server, and continue with the others."""
     try:
         yield
     except BenchmarkError as error:
@@ -78,38 +78,38 @@ def noting_failure(series: Series) -> Iterator[None]:
 
 
 def run_round(load: Load, peer: Peer, servers: Servers, *, is_quick: bool) -> Sample:
-    """One round of a load on one server."""
-    put_on = RUNNERS[load.kind]
+    """Run one round of a load on one server."""
+    run = RUNNERS[load.kind]
     if load.kind in ON_FRESH:
         if load.kind is Kind.STALLS:
             peer = dataclasses.replace(peer, make_command=ours_watched)
         with open_server(peer, load.setup) as fresh:
             warm_up(fresh)
-            return put_on(load, fresh, is_quick)
+            return run(load, fresh, is_quick)
     server = servers.get(peer, load.setup)
-    sample = put_on(load, server, is_quick)
+    sample = run(load, server, is_quick)
     server.wait_quiet()
     return sample
 
 
 def warm_up(server: Server) -> None:
-    """Open and close a room of a hundred clients, so that what is made once is not counted as theirs."""
+    """Open and close a room of a hundred clients, so that one-time allocations are not counted."""
     run_drive(server.url, ["--clients", "100"], timeout=30)
     server.wait_quiet()
 
 
-def put(load: Load, server: Server, is_quick: bool) -> Sample:
-    """The usual way: run the generator once and read its report."""
+def run_once(load: Load, server: Server, is_quick: bool) -> Sample:
+    """Run the generator once and return the figures of its report."""
     drive = run_drive(server.url, make_arguments(load, is_quick=is_quick), pid=server.pid, levels=server.peer.levels)
     if load.setup.is_compressed and not drive.arrival.deflating:
-        raise BenchmarkError(f"{server.peer.title} did not agree to compress")
+        raise BenchmarkError(f"{server.peer.title} did not negotiate compression")
     return READERS[load.kind](drive)
 
 
-def put_watched(load: Load, server: Server, is_quick: bool) -> Sample:
-    """As `put`; before the clients leave, the server is asked for the worst stall it has seen since they came."""
+def run_watched(load: Load, server: Server, is_quick: bool) -> Sample:
+    """Run the generator once; before its clients leave, ask the server for its worst stall since they connected."""
     report = server.place.folder / "stalls"
-    ask_stalls(server, report)  # what starting took does not count
+    ask_stalls(server, report)  # discard stalls of the start
     words = [str(build_generator()), "drive", server.url, *make_arguments(load, is_quick=is_quick), "--wait"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as generator:
         assert generator.stdout is not None
@@ -117,34 +117,34 @@ def put_watched(load: Load, server: Server, is_quick: bool) -> Sample:
         stall = ask_stalls(server, report) if text else 0.0
         generator.communicate()
     if not text:
-        raise BenchmarkError(f"the generator ended with {generator.returncode}")
+        raise BenchmarkError(f"the generator exited with {generator.returncode}")
     return {Metric.STALL: stall, Metric.RATE: read_arrival(parse_drive(text))[Metric.RATE]}
 
 
 def ask_stalls(server: Server, report: Path) -> float:
-    """The worst stall since it was last asked, in milliseconds, from a server that watches itself."""
+    """Ask a server that measures itself for its worst stall since the last call, in milliseconds."""
     report.unlink(missing_ok=True)
     os.kill(server.pid, signal.SIGUSR1)
     deadline = time.monotonic() + ANSWER_TIMEOUT
     while not report.exists():
         if time.monotonic() > deadline:
-            raise BenchmarkError("the watched server does not answer")
+            raise BenchmarkError("the measured server does not answer")
         time.sleep(0.01)
     return float(report.read_text())
 
 
-def put_with_edits(load: Load, server: Server, is_quick: bool) -> Sample:
-    """The load twice, the second time with edits to another app: added, changed, broken, removed.
+def run_with_edits(load: Load, server: Server, is_quick: bool) -> Sample:
+    """Run the load twice, the second time with edits of another app: added, changed, broken, removed.
 
-    Edits follow each other closely, and on a machine that stands still for a moment one may hide all others of a round:
-    a round without one that was applied says nothing and is done again, but not for ever.
+    A round without an applied edit is repeated, up to `ATTEMPTS` times: on a machine that stalls, one edit may replace the
+    others before the server reads them.
     """
     for _ in range(ATTEMPTS):
-        quiet = put(load, server, is_quick)
+        quiet = run_once(load, server, is_quick)
         server.wait_quiet()
         before = read_generation(server)
         with edits(server.place.folder / "site.toml"):
-            edited = put(load, server, is_quick)
+            edited = run_once(load, server, is_quick)
         if read_generation(server) != before:
             break
         server.wait_quiet()
@@ -155,17 +155,17 @@ def put_with_edits(load: Load, server: Server, is_quick: bool) -> Sample:
 
 @contextmanager
 def edits(site: Path) -> Iterator[None]:
-    """Edit a site file every 0.4 s (it is read after 0.2 s of silence), and leave it as it was."""
+    """Edit a site file every 0.4 s (the server reads it after 0.2 s without a change), and restore it at the end."""
     original = site.read_text()
     other = '\n[apps.other]\ncommand = ["cat"]\n'
     texts = [original + other, original + other + 'routing = "json"\n', original + "[apps.", original]
     done = Event()
 
     def edit() -> None:
-        turn = 0
+        number = 0
         while not done.wait(EDIT_PERIOD):
-            site.write_text(texts[turn % len(texts)])
-            turn += 1
+            site.write_text(texts[number % len(texts)])
+            number += 1
 
     editor = Thread(target=edit, name="editor")
     editor.start()
@@ -178,12 +178,12 @@ def edits(site: Path) -> Iterator[None]:
 
 
 def read_generation(server: Server) -> float:
-    """How many edits a server has applied, from its metrics."""
+    """Return the number of edits that a server has applied, from its metrics."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.place.port}/metrics", timeout=5) as answer:
         for line in answer.read().decode().splitlines():
             if line.startswith("scalesocket_config_generation "):
                 return float(line.split()[1])
-    raise BenchmarkError("/metrics says nothing of scalesocket_config_generation")
+    raise BenchmarkError("/metrics has no scalesocket_config_generation")
 
 
 READERS: Final = {
@@ -197,14 +197,14 @@ READERS: Final = {
 }
 
 RUNNERS: Final[Mapping[Kind, Callable[[Load, Server, bool], Sample]]] = {
-    **dict.fromkeys(Kind, put),
-    Kind.STALLS: put_watched,
-    Kind.RELOAD: put_with_edits,
+    **dict.fromkeys(Kind, run_once),
+    Kind.STALLS: run_watched,
+    Kind.RELOAD: run_with_edits,
 }
 
 
 def measure_ceiling(loads: Sequence[Load], *, is_quick: bool) -> dict[str, Sample]:
-    """What the generator reaches against its own trivial server, by load: no backend, no limits, no checks."""
+    """Run loads on the generator's own trivial server, which has no backend, limits or checks; return the figures by load."""
     ceiling: dict[str, Sample] = {}
     with open_mirror() as (pid, url):
         for load in loads:
@@ -213,6 +213,6 @@ def measure_ceiling(loads: Sequence[Load], *, is_quick: bool) -> dict[str, Sampl
     return ceiling
 
 
-def say(text: str) -> None:
-    """Progress goes to stderr; stdout is for the report."""
+def report_progress(text: str) -> None:
+    """Print to stderr; stdout is for the report."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What is measured: each figure's name, unit and better direction; and how figures come out of a generator's report."""
+"""The figures: name, unit and better direction of each, and how they are read from a generator's report."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class Metric(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
-    """How a figure is read."""
+    """How to display and compare a figure."""
 
     title: str
     unit: str
@@ -43,22 +43,22 @@ class Meaning:
 
 
 METRICS: Final[Mapping[Metric, Meaning]] = {
-    Metric.THROUGHPUT: Meaning(title="deliveries a second", unit="msg/s", digits=0, is_more_better=True),
-    Metric.CPU: Meaning(title="server CPU a delivery", unit="µs", digits=2),
+    Metric.THROUGHPUT: Meaning(title="deliveries per second", unit="msg/s", digits=0, is_more_better=True),
+    Metric.CPU: Meaning(title="server CPU per delivery", unit="µs", digits=2),
     Metric.P50: Meaning(title="p50 latency", unit="µs", digits=0),
     Metric.P99: Meaning(title="p99 latency", unit="µs", digits=0),
     Metric.LOST: Meaning(title="messages lost", unit="", digits=0),
     Metric.DISORDER: Meaning(title="reordered, duplicated or corrupt", unit="", digits=0),
-    Metric.RATE: Meaning(title="arrivals a second", unit="/s", digits=0, is_more_better=True),
-    Metric.CPU_ARRIVAL: Meaning(title="server CPU an arrival", unit="µs", digits=1),
-    Metric.CPU_MAIN: Meaning(title="of that in its main process", unit="µs", digits=1),
-    Metric.MEMORY: Meaning(title="memory a client", unit="KiB", digits=2),
+    Metric.RATE: Meaning(title="arrivals per second", unit="/s", digits=0, is_more_better=True),
+    Metric.CPU_ARRIVAL: Meaning(title="server CPU per arrival", unit="µs", digits=1),
+    Metric.CPU_MAIN: Meaning(title="of which in the main process", unit="µs", digits=1),
+    Metric.MEMORY: Meaning(title="memory per client", unit="KiB", digits=2),
     Metric.RSS: Meaning(title="server RSS", unit="MiB", digits=1),
     Metric.BACKEND_CPU: Meaning(title="backends' CPU", unit="cores", digits=2),
     Metric.JITTER_P50: Meaning(title="p50 jitter", unit="µs", digits=0),
     Metric.JITTER_P99: Meaning(title="p99 jitter", unit="µs", digits=0),
-    Metric.STALL: Meaning(title="worst stall of the loop", unit="ms", digits=1),
-    Metric.BUMP: Meaning(title="p99 with edits, to p99 without", unit="×", digits=2),
+    Metric.STALL: Meaning(title="worst stall of the event loop", unit="ms", digits=1),
+    Metric.BUMP: Meaning(title="p99 with edits / p99 without", unit="×", digits=2),
     Metric.SLOW_CLOSED: Meaning(title="slow clients closed", unit="", digits=0),
     Metric.GENERATOR: Meaning(title="generator's share of a core", unit="", digits=2),
 }
@@ -68,7 +68,7 @@ Sample = Mapping[Metric, float]
 
 
 def read_traffic(drive: Drive) -> Sample:
-    """The figures of a load that talks or listens."""
+    """Return the figures of a load with messages."""
     traffic = drive.traffic
     assert traffic is not None
     received = max(traffic.received, 1)
@@ -86,20 +86,20 @@ def read_traffic(drive: Drive) -> Sample:
 
 
 def read_listening(drive: Drive) -> Sample:
-    """The figures of a load on a backend that talks by itself."""
+    """Return the figures of a load on a backend that sends by itself."""
     assert drive.traffic is not None
     jitter = drive.traffic.jitter_us
     return {**read_traffic(drive), Metric.JITTER_P50: jitter.p50, Metric.JITTER_P99: jitter.p99}
 
 
 def read_slow(drive: Drive) -> Sample:
-    """The figures of a load with clients that do not read."""
+    """Return the figures of a load with clients that do not read."""
     assert drive.traffic is not None
     return {**read_traffic(drive), Metric.SLOW_CLOSED: drive.traffic.slow_closed}
 
 
 def read_arrival(drive: Drive) -> Sample:
-    """The figures of a load that only arrives."""
+    """Return the figures of a load that only connects."""
     arrival = drive.arrival
     return {
         Metric.RATE: arrival.clients / arrival.seconds,
@@ -113,19 +113,19 @@ def read_arrival(drive: Drive) -> Sample:
 
 
 def read_memory(drive: Drive) -> Sample:
-    """The figures of a load that arrives and stays."""
+    """Return the figures of a load that connects and stays idle."""
     settled = drive.arrival.settled
     grown = settled.server_rss - settled.server_rss_before
     return {Metric.MEMORY: grown / drive.arrival.clients / 1024, Metric.RSS: settled.server_rss / 2**20}
 
 
 def find_median(samples: Sequence[Sample], metric: Metric) -> float | None:
-    """The middle of a figure over all rounds; None where no round has it."""
+    """Return the median of a figure over all rounds; None if no round has it."""
     values = [sample[metric] for sample in samples if metric in sample]
     return statistics.median(values) if values else None
 
 
 def find_range(samples: Sequence[Sample], metric: Metric) -> tuple[float, float] | None:
-    """The least and the greatest of a figure over all rounds."""
+    """Return minimum and maximum of a figure over all rounds; None if no round has it."""
     values = [sample[metric] for sample in samples if metric in sample]
     return (min(values), max(values)) if values else None

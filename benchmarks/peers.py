@@ -1,4 +1,4 @@
-"""The servers that are compared: how each is found, which version it is, how it is told to run a setup."""
+"""The servers in the comparison: how each is found, its version, and its command for a setup."""
 
 import dataclasses
 import importlib.metadata
@@ -23,7 +23,7 @@ ROOT: Final = PROGRAMS.parent.parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a server is to run in every room."""
+    """What a server runs in every room."""
 
     command: tuple[str, ...] = ("cat",)
     is_json: bool = False
@@ -40,11 +40,11 @@ TLS: Final = Setup(is_tls=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a server is to run."""
+    """Port and folder of a server."""
 
     port: int
     folder: Path
-    """For the files it needs; `certificate.pem` and `key.pem` are there when the setup asks for TLS."""
+    """Holds its files; with TLS also `certificate.pem` and `key.pem`."""
 
     @property
     def certificate(self) -> Path:
@@ -62,19 +62,19 @@ class Peer:
     name: str
     title: str
     hint: str
-    """How to get it."""
+    """How to install it."""
     find_version: Callable[[], str | None]
-    """What is installed; None when nothing is."""
+    """Returns the installed version; None if it is not installed."""
     make_command: Callable[[Setup, Place], list[str] | None]
-    """The argv for a setup; None when this server cannot do it."""
+    """Returns the argv for a setup; None if the server does not support it."""
     levels: int = 1
-    """Generations of its process tree that are the server itself; what is below them are backends."""
+    """Generations of its process tree that are the server itself; deeper ones are backends."""
     has_rooms: bool = True
     """Whether the clients of a room share one backend."""
 
 
 def run_version(*command: str) -> str | None:
-    """The first line a program says of itself; None when it is not on PATH or fails."""
+    """Return the first line of a command's output; None if the command is not on PATH or fails."""
     if shutil.which(command[0]) is None:
         return None
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -82,7 +82,7 @@ def run_version(*command: str) -> str | None:
 
 
 def find_packages(*names: str) -> str | None:
-    """The versions of installed Python packages; None when one is missing."""
+    """Return the versions of installed Python packages; None if one is missing."""
     try:
         return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     except importlib.metadata.PackageNotFoundError:
@@ -99,7 +99,7 @@ def find_ours() -> str | None:
 
 
 def write_site(setup: Setup, place: Place) -> str:
-    """The site file of a setup; everything that is not named is at its default."""
+    """Return the site file of a setup; all other keys have their defaults."""
     lines = ["[server]", f'bind = "127.0.0.1:{place.port}"']
     if setup.is_tls:
         lines.append(f"tls = {{ certificate = {json.dumps(str(place.certificate))}, key = {json.dumps(str(place.key))} }}")
@@ -119,7 +119,7 @@ def ours(setup: Setup, place: Place) -> list[str]:
 
 
 def ours_watched(setup: Setup, place: Place) -> list[str] | None:
-    """The same site, served by a program that watches the loop."""
+    """Return the command for the same site, on a server that measures stalls of its event loop."""
     *_, site = ours(setup, place)
     return [sys.executable, str(PROGRAMS / "stalls.py"), site, str(place.folder / "stalls")]
 
@@ -133,7 +133,7 @@ def rust(setup: Setup, place: Place) -> list[str] | None:
 
 
 def rust_behind(proxy: str) -> Callable[[Setup, Place], list[str] | None]:
-    """The Rust original, which has no TLS, behind a proxy that has."""
+    """Return the command of the Rust original, which has no TLS, behind a proxy with TLS."""
 
     def make_command(setup: Setup, place: Place) -> list[str] | None:
         inner = find_free_port()
@@ -167,7 +167,7 @@ def quart(setup: Setup, place: Place) -> list[str] | None:
 
 
 def only_plain(*command: str) -> Callable[[Setup, Place], list[str] | None]:
-    """A server that runs `cat` in every room and nothing else; `{port}` in its argv is replaced."""
+    """Return the command of a server that only supports `cat` in every room; `{port}` in its argv is replaced."""
     return lambda setup, place: [word.format(port=place.port) for word in command] if setup == PLAIN else None
 
 
@@ -228,7 +228,7 @@ PEERS: Final = (
             hint=f"as rust, and apt-get install {package}",
             find_version=partial(find_rust_behind, proxy, "-v"),
             make_command=rust_behind(proxy),
-            levels=3,  # the program that starts both, the proxy, its workers and the server
+            levels=3,  # the program that starts both; proxy and server; workers
         )
         for proxy, title, package in (("nginx", "nginx", "nginx-light"), ("haproxy", "HAProxy", "haproxy"))
     ),
@@ -236,7 +236,7 @@ PEERS: Final = (
 
 
 def find_free_port() -> int:
-    """A port of the loopback that nobody listens on."""
+    """Return a free port of the loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -244,5 +244,5 @@ def find_free_port() -> int:
 
 
 def server_environment() -> dict[str, str]:
-    """The environment of every server: ours, and the tree on Python's path, so that nothing has to be installed."""
+    """Return the environment of every server: ours, with this tree on Python's path, so that nothing has to be installed."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}

@@ -1,4 +1,4 @@
-"""Two kinds of plot as SVG text: lines over a growing size, and bars by load. No library needed."""
+"""Draws two kinds of plots as SVG text, without a library: lines over a growing size, and bars by load."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogScale:
-    """Maps values to pixels by their logarithm, over whole decades or halves of them."""
+    """Maps values to pixels by their logarithm."""
 
     low: float
     high: float
@@ -35,7 +35,7 @@ class LogScale:
         return self.start + share * (self.end - self.start)
 
     def make_ticks(self) -> list[float]:
-        """1, 2 and 5 of every decade where there are few decades, else 1 alone."""
+        """Return 1, 2 and 5 of every decade if there are few decades, else only 1."""
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         steps = (1, 2, 5) if last - first <= 3 else (1,)
         ticks = [step * 10.0**decade for decade in range(first, last + 1) for step in steps]
@@ -43,7 +43,7 @@ class LogScale:
 
 
 def draw_lines(title: str, x_label: str, lines: Mapping[str, Points]) -> str:
-    """One line a server, both axes logarithmic, each line named at its end."""
+    """Draw one line per server, with logarithmic axes and a label at the end of each line."""
     height = 380
     xs = [x for points in lines.values() for x, _ in points]
     ys = [y for points in lines.values() for _, y in points]
@@ -66,14 +66,14 @@ def draw_lines(title: str, x_label: str, lines: Mapping[str, Points]) -> str:
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in spots]
         label_y = spots[-1][1] + 4
         if ends:
-            label_y = min(label_y, ends[-1] - 15)  # the lines come in order of height: no two names on one another
+            label_y = min(label_y, ends[-1] - 15)  # lines are in order of height: labels do not overlap
         ends.append(label_y)
         parts.append(text(spots[-1][0] + 10, label_y, name, colour=colour))
     return wrap(height, title, parts)
 
 
 def draw_bars(title: str, unit: str, groups: Mapping[str, Mapping[str, float]]) -> str:
-    """Horizontal bars from zero, one group a load, each bar with its figure; every group is scaled to its own longest."""
+    """Draw horizontal bars with their figures, one group per load; each group is scaled to its longest bar."""
     left, bar, gap = 250, 15, 14
     height = TOP + sum(len(bars) * bar + gap for bars in groups.values()) + 34
     parts = [text(16, 24, title, size=15, weight="600"), text(WIDTH - 16, 24, unit, anchor="end")]
@@ -98,7 +98,7 @@ def draw_bars(title: str, unit: str, groups: Mapping[str, Mapping[str, float]]) 
 
 
 def shorten(value: float) -> str:
-    """A figure of three digits: 1.25 M, 14.2 k, 0.53."""
+    """Format a figure with three digits: 1.25 M, 14.2 k, 0.53."""
     for size, suffix in ((1e6, " M"), (1e3, " k")):
         if value >= size:
             return f"{value / size:.3g}{suffix}"

@@ -1,4 +1,4 @@
-"""What is made of a run: JSON with every sample, tables in Markdown, plots."""
+"""The report of a run: JSON with every sample, tables in Markdown, plots."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from benchmarks.measure import Result, Series
 from benchmarks.metrics import METRICS, Metric, Sample, find_median, find_range
 from benchmarks.peers import PEERS
 from benchmarks.plots import Points, draw_bars, draw_lines
-from benchmarks.targets import TARGETS, Judgement, Verdict, find, judge
+from benchmarks.targets import TARGETS, Judgement, Target, Verdict, find, judge
 
 TITLES: Final[Mapping[str, str]] = {peer.name: peer.title for peer in PEERS}
 COLUMNS: Final[Mapping[Kind, tuple[Metric, ...]]] = {
@@ -35,10 +35,10 @@ COLUMNS: Final[Mapping[Kind, tuple[Metric, ...]]] = {
 }
 HEADINGS: Final[Mapping[Kind, str]] = {
     Kind.TRAFFIC: "Messages",
-    Kind.LISTENING: "A backend that ticks",
+    Kind.LISTENING: "A backend that sends at a fixed rate",
     Kind.SLOW: "A client that does not read",
     Kind.ARRIVAL: "Handshakes and rooms opened",
-    Kind.STALLS: "Stalls of the loop",
+    Kind.STALLS: "Stalls of the event loop",
     Kind.MEMORY: "Memory of idle clients",
     Kind.RELOAD: "Edits under load",
 }
@@ -46,23 +46,23 @@ HEADINGS: Final[Mapping[Kind, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """All that was measured, and on what."""
+    """All results, with the machine and the versions."""
 
     command: str
     seconds: float
     machine: Mapping[str, str]
     versions: Mapping[str, str | None]
-    """By the peer's name; None for what was not found."""
+    """By the peer's name; None if it was not found."""
     ceiling: Mapping[str, Sample]
     results: Mapping[str, Result]
 
     def judge_all(self) -> list[Judgement]:
-        """The table of targets, in its order."""
+        """Judge all targets, in the order of their table."""
         return [judge(target, self.results) for target in TARGETS]
 
 
 def make_json(run: Run) -> str:
-    """Every sample of every round."""
+    """Return every sample of every round as JSON."""
     report = {
         "command": run.command,
         "seconds": round(run.seconds, 1),
@@ -105,7 +105,7 @@ def make_json(run: Run) -> str:
 
 
 def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, padded so that it also reads well in a terminal."""
+    """Return a Markdown table, padded for reading in a terminal."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     lines.insert(1, ["-" * width for width in widths])
@@ -116,7 +116,7 @@ def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def make_target_table(run: Run) -> str:
-    """Must and aim, and what came of them; what was never run is left out."""
+    """Return the table of targets, without the loads that did not run."""
     rows = []
     for item in run.judge_all():
         target = item.target
@@ -130,7 +130,7 @@ def make_target_table(run: Run) -> str:
                 result.load.title,
                 METRICS[target.metric].title,
                 format_figure(target.metric, item.ours),
-                format_figure(target.metric, item.theirs) if is_ratio else "–",
+                format_theirs(target, item.theirs),
                 f"{item.value:.2f}{unit}" if item.value is not None else "–",
                 f"{sign} {target.must:g}{unit}",
                 f"{sign} {target.aim:g}{unit}",
@@ -142,8 +142,16 @@ def make_target_table(run: Run) -> str:
     return make_table(head, rows)
 
 
+def format_theirs(target: Target, value: float | None) -> str:
+    """Format the figure of the other server, with its name unless it is the Rust original."""
+    if target.against is None:
+        return "–"
+    figure = format_figure(target.metric, value)
+    return figure if target.against == "rust" else f"{figure} ({TITLES[target.against]})"
+
+
 def format_losses(result: Result, peer: str) -> str:
-    """The median of what was lost in a round."""
+    """Format the median of the messages lost in a round."""
     lost = find(result, peer, Metric.LOST)
     return "–" if lost is None else f"{lost:,.0f}"
 
@@ -153,7 +161,7 @@ def format_figure(metric: Metric, value: float | None) -> str:
 
 
 def format_samples(series: Series, metric: Metric) -> str:
-    """A median, and its spread over the rounds: `1,234 (1,200–1,300)`."""
+    """Format a median and its range over the rounds: `1,234 (1,200–1,300)`."""
     middle, spread = find_median(series.samples, metric), find_range(series.samples, metric)
     if middle is None or spread is None:
         return "–"
@@ -163,7 +171,7 @@ def format_samples(series: Series, metric: Metric) -> str:
 
 
 def make_load_table(kind: Kind, results: Iterable[Result]) -> str:
-    """All servers under all loads of one kind."""
+    """Return the table of all servers under all loads of one kind."""
     metrics = COLUMNS[kind]
     head = [
         "load",
@@ -182,7 +190,7 @@ def make_load_table(kind: Kind, results: Iterable[Result]) -> str:
 
 
 def make_ceiling_table(run: Run) -> str:
-    """What the generator does against its own server, next to the fastest server under the same load."""
+    """Return the table of the generator on its own server, beside the fastest server under the same load."""
     rows = []
     for name, sample in run.ceiling.items():
         result = run.results[name]
@@ -200,16 +208,17 @@ def make_ceiling_table(run: Run) -> str:
 
 
 def make_markdown(run: Run, plots: Iterable[str]) -> str:
-    """The report as a page."""
+    """Return the report as a page."""
     parts = [
-        "# Benchmark\n",
-        f"Made by `{run.command}` in {run.seconds:.0f} s. Medians over the rounds; in brackets the least and the greatest. "
-        "How it is measured: [performance.md](../performance.md).\n",
+        "# Benchmark report\n",
+        f"Made by `{run.command}` in {run.seconds:.0f} s. Figures are medians over the rounds, with minimum and maximum in "
+        "brackets. [performance.md](../performance.md) has a summary and the method.\n",
         make_table(["machine", ""], [[key, value] for key, value in run.machine.items()]),
         make_table(
             ["server", "version"], [[TITLES[name], version or "not found, not run"] for name, version in run.versions.items()]
         ),
-        "## Must and aim\n",
+        "## Targets\n",
+        "*must* is required, *aim* is the goal. *theirs* is the Rust original, unless a name is given.\n",
         make_target_table(run),
     ]
     parts += [f"![{Path(name).stem}]({name})\n" for name in plots]
@@ -223,11 +232,11 @@ def make_markdown(run: Run, plots: Iterable[str]) -> str:
 
 
 def make_plots(run: Run) -> dict[str, str]:
-    """File names and SVG texts of all plots the run has figures for."""
+    """Return file names and SVG texts of all plots for which the run has figures."""
     plots: dict[str, str] = {}
     for name, title, metric, unit in (
-        ("throughput", "Deliveries a second (longer is better)", Metric.THROUGHPUT, "median, msg/s"),
-        ("cpu", "Server CPU a delivery (shorter is better)", Metric.CPU, "median, µs"),
+        ("throughput", "Deliveries per second (longer is better)", Metric.THROUGHPUT, "median, msg/s"),
+        ("cpu", "Server CPU per delivery (shorter is better)", Metric.CPU, "median, µs"),
     ):
         groups = {
             run.results[load].load.title: bars
@@ -237,7 +246,7 @@ def make_plots(run: Run) -> dict[str, str]:
         if groups:
             plots[f"{name}.svg"] = draw_bars(title, unit, groups)
     for sweep in SWEEPS:
-        for metric, label in ((Metric.THROUGHPUT, "deliveries a second"), (Metric.CPU, "server CPU a delivery, µs")):
+        for metric, label in ((Metric.THROUGHPUT, "deliveries per second"), (Metric.CPU, "server CPU per delivery, µs")):
             if lines := find_lines(run, sweep, metric):
                 plots[f"{sweep.name}-{metric}.svg"] = draw_lines(f"{sweep.title}: {label}", sweep.axis, lines)
     return plots

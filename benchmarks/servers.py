@@ -1,4 +1,4 @@
-"""Running servers: started on a free port, waited for, watched, stopped."""
+"""Starts and stops servers, each on a free port."""
 
 import contextlib
 import os
@@ -20,8 +20,8 @@ from benchmarks.peers import Peer, Place, Setup, find_free_port, server_environm
 START_TIMEOUT: Final = 20.0
 STOP_TIMEOUT: Final = 15.0
 QUIET_TIMEOUT: Final = 10.0
-LAST_WORDS: Final = 3
-"""Lines of its log that are quoted when a server does not start."""
+QUOTED_LINES: Final = 3
+"""Lines of its log that are quoted if a server does not start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,23 +33,23 @@ class Server:
     place: Place
     pid: int
     helpers: int
-    """Processes among its backends that were there before any room, such as the one that guards ours."""
+    """Processes at the level of backends that exist before any room, such as our guardian."""
 
     @property
     def url(self) -> str:
-        """Where its rooms are; `{}` stands for the number of a room. Any first path segment will do for most."""
+        """URL of its rooms; `{}` stands for the number of a room."""
         path = "/bench/r{}" if self.peer.name == "ours" else "/r{}"
         return f"{'wss' if self.setup.is_tls else 'ws'}://127.0.0.1:{self.place.port}{path}"
 
     def wait_quiet(self) -> None:
-        """Wait until the backends of the last load are gone. Gives up after 10 s: some servers keep a few."""
+        """Wait until the backends of the last load have exited, for 10 s at most: some servers keep a few."""
         deadline = time.monotonic() + QUIET_TIMEOUT
         while count_backends(self.pid, self.peer.levels) > self.helpers and time.monotonic() < deadline:
             time.sleep(0.02)
 
 
 class Servers:
-    """The servers that are running now, one for each peer and setup, started when first asked for. Used in a `with`."""
+    """Context manager for running servers, one per peer and setup, which start on first use."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -62,7 +62,7 @@ class Servers:
         self._stack.close()
 
     def get(self, peer: Peer, setup: Setup) -> Server:
-        """The running server; raises BenchmarkError when it does not start."""
+        """Return the running server. Raises BenchmarkError if it does not start."""
         key = (peer.name, setup)
         if key not in self._running:
             self._running[key] = self._stack.enter_context(open_server(peer, setup))
@@ -70,7 +70,7 @@ class Servers:
 
 
 def count_backends(pid: int, levels: int) -> int:
-    """How many processes lie deeper than `levels` generations in the tree of `pid`."""
+    """Count the processes `levels` generations below `pid`."""
     generation = [pid]
     for _ in range(levels):
         generation = [child for parent in generation for child in list_children(parent)]
@@ -78,19 +78,19 @@ def count_backends(pid: int, levels: int) -> int:
 
 
 def list_children(pid: int) -> list[int]:
-    """The pids of all children of a process, whichever of its threads started them."""
+    """Return the pids of all children of a process, of all its threads."""
     children: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # a thread that has just ended
+        with contextlib.suppress(OSError):  # the thread has just ended
             children += map(int, task.read_text().split())
     return children
 
 
 @contextmanager
 def open_server(peer: Peer, setup: Setup) -> Iterator[Server]:
-    """Start a server, wait until it accepts, stop it in the end.
+    """Run a server until the block ends; it accepts connections when the block begins.
 
-    Raises BenchmarkError, with the end of its log, when it does not start.
+    Raises BenchmarkError, with the end of its log, if it does not start.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -115,7 +115,7 @@ def open_server(peer: Peer, setup: Setup) -> Iterator[Server]:
         while not is_listening(place.port):
             if process.poll() is not None or time.monotonic() > deadline:
                 log.seek(0)
-                raise BenchmarkError(f"{peer.title} did not start: {' '.join(log.read().splitlines()[-LAST_WORDS:])}")
+                raise BenchmarkError(f"{peer.title} did not start: {' '.join(log.read().splitlines()[-QUOTED_LINES:])}")
             time.sleep(0.02)
         helpers = count_backends(process.pid, peer.levels)
         yield Server(peer=peer, setup=setup, place=place, pid=process.pid, helpers=helpers)
@@ -130,7 +130,7 @@ def is_listening(port: int) -> bool:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask, then insist; nothing of its session is left behind."""
+    """Terminate a server, then kill what is left of its process group."""
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT)
@@ -142,7 +142,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def make_certificate(place: Place) -> None:
-    """A certificate for one day, by the openssl command; the load generator verifies none."""
+    """Make a certificate for one day with the openssl command. The load generator does not verify it."""
     if shutil.which("openssl") is None:
         raise BenchmarkError("no openssl command found to make a certificate with")
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]

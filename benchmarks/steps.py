@@ -1,7 +1,7 @@
-"""What each step of a message's way costs: `python -m benchmarks.steps` prints a table for docs/performance.md.
+"""The cost of each step of a message: `python -m benchmarks.steps` prints the table of docs/performance.md.
 
-Every step is timed alone, in this process, with what the product gives it: a read of 1 or of 16 messages of 100 bytes.
-The least of several repetitions counts, so a busy machine disturbs little.
+Every step is timed alone, in this process, with its usual input: a read of 1 or of 16 messages of 100 bytes. The minimum of
+several repetitions counts, so that a busy machine has little effect.
 """
 
 import os
@@ -27,18 +27,18 @@ HEAD: Final = (
 
 def main() -> None:
     """Print the table."""
-    print("| step | " + " | ".join(f"{count} in a read" for count in READS) + " |")
+    print("| step | " + " | ".join(f"{count} per read" for count in READS) + " |")
     print("|---|" + "---|" * len(READS))
     names = [name for name, _ in steps(1)]
     columns = [dict(steps(count)) for count in READS]
     for name in names:
         cells = " | ".join(f"{seconds_of(column[name]) / count * 1e6:.2f}" for column, count in zip(columns, READS, strict=True))
         print(f"| {name} | {cells} |")
-    print(f"\nhandshake, head to answer, without system calls: {seconds_of(handshake) * 1e6:.1f} µs")
+    print(f"\nhandshake, request head to response key, without system calls: {seconds_of(handshake) * 1e6:.1f} µs")
 
 
 def steps(count: int) -> Iterator[tuple[str, Callable[[], object]]]:
-    """The steps in the order a message takes them, for a read of `count` messages."""
+    """Yield the steps of a message in their order, for a read of `count` messages."""
     plain = Conversation(App(name="bench", command=["cat"]), "r1")
     json = Conversation(App(name="bench", command=["cat"], routing="json"), "r1")
     plain.begin()
@@ -49,7 +49,7 @@ def steps(count: int) -> Iterator[tuple[str, Callable[[], object]]]:
     reader = FrameReader(max_message=1 << 20, binary_as_text=True)
     chunk, _ = plain.encode(SENDER, events)
     addressed = b"".join(b'{"_to":[7],"m":1}'.ljust(SIZE) + b"\n" for _ in range(count))
-    yield "frames in: parse, unmask, check UTF-8", lambda: reader.feed(wire)
+    yield "decode frames: parse, unmask, check UTF-8", lambda: reader.feed(wire)
     yield "encode for the backend, plain", lambda: plain.encode(SENDER, events)
     yield "encode for the backend, json (parse, set `_from`)", lambda: json.encode(SENDER, events)
     yield "split and route, plain", lambda: list(plain.route(chunk))
@@ -60,19 +60,19 @@ def steps(count: int) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def handshake() -> None:
-    """Read a head, check it and make the answer's key."""
+    """Parse a request head, check it and compute the key of the response."""
     request = parse_request(HEAD, peer=("127.0.0.1", 5000), local=("127.0.0.1", 9000), is_secure=False)
     accept_key(check_upgrade(request))
 
 
 def masked(payload: bytes) -> bytes:
-    """A client's frame."""
+    """Return a client's frame."""
     mask = os.urandom(4)
     return bytes((0x81, 0x80 | len(payload))) + mask + apply_mask(payload, mask)
 
 
 def seconds_of(step: Callable[[], object]) -> float:
-    """The least time of one call."""
+    """Return the minimum time of one call."""
     number = 2000
     return min(timeit.repeat(step, number=number, repeat=15)) / number
 

@@ -1,4 +1,4 @@
-"""What must be reached, and what is aimed at: the one table."""
+"""The targets: for each figure what is required (`must`) and what is the goal (`aim`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from benchmarks.metrics import METRICS, Metric, find_median
 
 
 class Verdict(Enum):
-    """How a figure stands to its target."""
+    """The result of comparing a figure with its target."""
 
     MET = "met"
     MUST_ONLY = "must only"
@@ -20,14 +20,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One figure of one load: as a ratio to another server's in the same run, or by itself."""
+    """A target for one figure of one load: a ratio to another server's figure in the same run, or an absolute value."""
 
     load: str
     metric: Metric
     must: float
     aim: float
     against: str | None = "rust"
-    """Whose figure ours is divided by; None: ours is judged by itself."""
+    """The server by whose figure ours is divided; None for an absolute value."""
 
     @property
     def is_more_better(self) -> bool:
@@ -36,16 +36,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """A target, and what came of it."""
+    """A target and its result."""
 
     target: Target
     ours: float | None
     theirs: float | None
     value: float | None
-    """The ratio, or our figure itself; None when it could not be had."""
+    """The ratio or our figure; None if it was not measured."""
     verdict: Verdict
     reason: str = ""
-    """Why it is not judged."""
+    """Why it was not judged."""
 
 
 THROUGHPUT, CPU, P50 = Metric.THROUGHPUT, Metric.CPU, Metric.P50
@@ -76,7 +76,7 @@ TARGETS: Final = (
 
 
 def judge(target: Target, results: Mapping[str, Result]) -> Judgement:
-    """Hold one target against what was measured."""
+    """Compare one target with the results."""
     result = results.get(target.load)
     ours = find(result, "ours", target.metric)
     theirs = find(result, target.against, target.metric) if target.against else None
@@ -90,7 +90,7 @@ def judge(target: Target, results: Mapping[str, Result]) -> Judgement:
 
 
 def compare(target: Target, value: float) -> Verdict:
-    """Where a value stands."""
+    """Compare a value with must and aim."""
     sign = 1 if target.is_more_better else -1
     if sign * value >= sign * target.aim:
         return Verdict.MET
@@ -98,13 +98,13 @@ def compare(target: Target, value: float) -> Verdict:
 
 
 def find(result: Result | None, peer: str, metric: Metric) -> float | None:
-    """The median of a figure; None when it was not measured."""
+    """Return the median of a figure; None if it was not measured."""
     series = result.series.get(peer) if result else None
     return find_median(series.samples, metric) if series and series.failure is None else None
 
 
 def find_losses(results: Mapping[str, Result], peer: str = "ours") -> dict[str, int]:
-    """The loads in which a server lost messages, mixed them up or failed; how many in all rounds."""
+    """Return the loads in which a server lost, reordered, duplicated or corrupted messages, with their number in all rounds."""
     losses: dict[str, int] = {}
     for name, result in results.items():
         if (series := result.series.get(peer)) is None:

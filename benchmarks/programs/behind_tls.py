@@ -1,7 +1,7 @@
-"""A websocket server behind a proxy that ends TLS: `python behind_tls.py PROXY PORT CERTIFICATE KEY INNER-PORT COMMAND…`.
+"""Run a websocket server behind a TLS proxy: `python behind_tls.py PROXY PORT CERTIFICATE KEY INNER-PORT COMMAND…`.
 
-PROXY is `haproxy` or `nginx`; COMMAND is the server, listening on INNER-PORT without TLS. The proxy is configured as its
-documentation shows for websockets, and uses as many threads or workers as the machine has processors.
+PROXY is `haproxy` or `nginx`; COMMAND is the server, which listens on INNER-PORT without TLS. The proxy's configuration follows
+its documentation for websockets, with as many threads or workers as the machine has CPUs.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Final
 
 SBIN: Final = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 START: Final = 10.0
-"""Seconds the server may take to listen."""
+"""Seconds until the server must listen."""
 
 HAPROXY: Final = """
 defaults
@@ -64,11 +64,11 @@ PROXIES: Final[Mapping[str, tuple[str, Callable[[str], list[str]]]]] = {
     "nginx": (NGINX, lambda file: ["-e", "stderr", "-c", file]),
 }
 NESTED: Final = ("sh", "-c", '"$@"; exit $?', "sh")
-"""Runs the server one generation deeper, beside the workers of nginx, which are the server as well."""
+"""Runs the server one generation deeper, at the level of nginx's workers, which count as the server, too."""
 
 
 def find_proxy(name: str) -> str | None:
-    """The path of a proxy; None when it is not installed."""
+    """Return the path of a proxy; None if it is not installed."""
     return shutil.which(name) or shutil.which(name, path=SBIN)
 
 
@@ -94,7 +94,7 @@ def main(name: str, port: str, certificate: str, key: str, inner: str, *command:
     subprocess.Popen([*NESTED, *command])
     wait_listening(int(inner))
     subprocess.Popen([find_proxy(name) or name, *make_words(str(file))])
-    os.wait()  # for the first that ends
+    os.wait()  # until the first one exits
     return 1
 
 

@@ -10,7 +10,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 
 
 class Room(asyncio.SubprocessProtocol):
-    """One `cat` and the clients that share it."""
+    """One `cat` and its clients."""
 
     def __init__(self) -> None:
         self.clients: set[WSTransport] = set()

@@ -1,4 +1,4 @@
-"""What one would write instead: rooms on `cat`, with Quart's websockets, on Hypercorn and uvloop.
+"""Rooms on `cat` with Quart's websockets, on Hypercorn and uvloop: the obvious program to write without scalesocket.
 
 `python quart_app.py PORT [CERTIFICATE KEY]`
 """

@@ -1,8 +1,7 @@
-"""Serve a site, and watch how long the loop is away from its timers: `python stalls.py SITE REPORT`.
+"""Serve a site and measure stalls of its event loop: `python stalls.py SITE REPORT`.
 
-A timer is asked for every millisecond; a stall is how much later it comes. The time this thread was ready to run and waited for
-a processor (the kernel counts it) is no fault of the loop and is taken out. At SIGUSR1 the worst since the last one is written
-to REPORT, in milliseconds.
+A timer is set every millisecond; a stall is its delay, less the time in which this thread was ready to run and waited for a
+CPU (which the kernel counts). At SIGUSR1 the worst stall since the last signal is written to REPORT, in milliseconds.
 """
 
 import asyncio
@@ -21,27 +20,27 @@ PERIOD: Final = 0.001
 SCHEDULING: Final = Path("/proc/thread-self/schedstat")
 
 
-class Watch:
-    """The worst stall of one loop."""
+class StallMeter:
+    """Measures the worst stall of one event loop."""
 
     def __init__(self, report: Path) -> None:
         self.report = report
         self.worst = 0.0
 
     def start(self, addresses: Sequence[str], site: Site) -> None:
-        """Begin; called by the server within its loop, once it listens."""
+        """Start measuring; the server calls this in its event loop when it listens."""
         self.loop = asyncio.get_running_loop()
         self.loop.add_signal_handler(signal.SIGUSR1, self.write)
-        self.ask()
+        self.set_timer()
 
-    def ask(self) -> None:
+    def set_timer(self) -> None:
         self.waited = read_waiting()
         self.due = time.perf_counter() + PERIOD
-        self.loop.call_later(PERIOD, self.came)
+        self.loop.call_later(PERIOD, self.on_timer)
 
-    def came(self) -> None:
+    def on_timer(self) -> None:
         self.worst = max(self.worst, time.perf_counter() - self.due - (read_waiting() - self.waited))
-        self.ask()
+        self.set_timer()
 
     def write(self) -> None:
         fresh = self.report.with_suffix(".new")
@@ -51,9 +50,9 @@ class Watch:
 
 
 def read_waiting() -> float:
-    """Seconds this thread has waited for a processor since it began."""
+    """Return the seconds that this thread has waited for a CPU."""
     return int(SCHEDULING.read_text().split()[1]) / 1e9
 
 
 if __name__ == "__main__":
-    sys.exit(serve(load_site(Path(sys.argv[1])), announce=Watch(Path(sys.argv[2])).start))
+    sys.exit(serve(load_site(Path(sys.argv[1])), announce=StallMeter(Path(sys.argv[2])).start))

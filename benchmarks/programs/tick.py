@@ -1,6 +1,6 @@
-"""A backend that says something at a steady rate: `python tick.py HZ BYTES`.
+"""A backend that prints lines at a fixed rate: `python tick.py HZ BYTES`.
 
-Each line is a stamp as the load generator knows it (12 hex digits: number, then sender 0) and the monotonic clock in nanoseconds.
+Each line is a stamp of the load generator (12 hex digits: number, then sender 0) and the monotonic clock in nanoseconds.
 """
 
 import sys
