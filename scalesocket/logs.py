@@ -1,26 +1,26 @@
-"""The log: structlog to stderr, as text for people or JSON for machines. Owns format and level, both changeable while running.
+"""The log: structlog to standard error, as text or JSON. Owns format and level; both may change while loggers are in use.
 
-Loggers are made anywhere with `structlog.get_logger()`. Those of the standard library (Hypercorn, Quart, asyncio,
-warnings) are led here too, quieter by one step: their `info` is our `debug`.
+Loggers are made anywhere with `structlog.get_logger()`. Records of the standard library's `logging` (Hypercorn, Quart, asyncio,
+warnings) go through the same processors. Libraries log from warning up, and all they have at level debug.
+
+structlog's processors do the rendering. Our own code is what they lack: a level that changes at runtime, text in which no value
+can forge a line or move the cursor of a terminal, and JSON for bytes and sets.
 """
 
 import logging
 import os
+import re
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Mapping, MutableMapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
 
-import msgspec
 import structlog
-from structlog.typing import WrappedLogger
-
-Event = MutableMapping[str, Any]
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
-Render = Callable[[datetime, str, str, Mapping[str, object], str], str]
+from structlog.dev import Column, ConsoleRenderer, plain_traceback
+from structlog.processors import JSONRenderer, TimeStamper, add_log_level, format_exc_info
+from structlog.stdlib import ProcessorFormatter, add_logger_name
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 LEVELS: Final[Mapping[str, int]] = {
     "debug": logging.DEBUG,
@@ -29,62 +29,41 @@ LEVELS: Final[Mapping[str, int]] = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
+NO_COLOURS: Final[Mapping[str, str]] = dict.fromkeys((*LEVELS, "bold", "dim", "reset"), "")
 COLOURS: Final[Mapping[str, str]] = {
     "debug": "\x1b[34m",
     "info": "\x1b[32m",
     "warning": "\x1b[33m",
     "error": "\x1b[31m",
     "critical": "\x1b[1;31m",
+    "bold": "\x1b[1m",
+    "dim": "\x1b[2m",
+    "reset": "\x1b[0m",
 }
-BOLD: Final = "\x1b[1m"
-DIM: Final = "\x1b[2m"
-PLAIN: Final = "\x1b[0m"
+PLAIN: Final = re.compile(r"""[^ ="'\\]+""")
+"""Values that need no quotes, if all their characters are printable."""
 INDENT: Final = "    "
 """Before each further line of an event."""
 NOISY: Final = ("watchfiles",)
-"""Loggers of libraries that speak at every change of a file, even of our own log's."""
-
-_threshold = logging.INFO
+"""Loggers of libraries that log every change of a file, including our own log's."""
 
 
 class Logger(structlog.BoundLoggerBase):
-    """What `structlog.get_logger()` gives. A call below the level costs one comparison; the level may change at any time."""
+    """The logger that `structlog.get_logger()` returns. `set_level` gives it the methods of structlog's filtering loggers.
 
-    def debug(self, event: str, **keys: object) -> None:
-        """Log what only a person looking for a fault wants to read."""
-        if _threshold <= logging.DEBUG:
-            self._proxy_to_logger("debug", event, **keys)
-
-    def info(self, event: str, **keys: object) -> None:
-        """Log what happened, as an event with keys; never with the body of a message."""
-        if _threshold <= logging.INFO:
-            self._proxy_to_logger("info", event, **keys)
-
-    def warning(self, event: str, **keys: object) -> None:
-        """Log what works but should not stay so."""
-        if _threshold <= logging.WARNING:
-            self._proxy_to_logger("warning", event, **keys)
-
-    def error(self, event: str, **keys: object) -> None:
-        """Log what failed."""
-        if _threshold <= logging.ERROR:
-            self._proxy_to_logger("error", event, **keys)
-
-    def exception(self, event: str, **keys: object) -> None:
-        """Log what failed by a fault of ours, with the traceback of the exception being handled."""
-        keys.setdefault("exc_info", True)
-        self.error(event, **keys)
-
-    def critical(self, event: str, **keys: object) -> None:
-        """Log what ends the server."""
-        self._proxy_to_logger("critical", event, **keys)
+    Those loggers have a fixed level each. Exchanging methods changes the level of every logger at once, and a call below the
+    level costs as little as theirs.
+    """
 
 
 class Stderr:
-    """Writes the lines to standard error: in a server through an `Output` of `streams.py`, which never blocks."""
+    """Writes lines to standard error: in a server through an `Output` of `streams.py`, which never blocks.
+
+    Not structlog's PrintLogger: that one keeps the stream it was made with, and a failed write raises in the caller.
+    """
 
     def __init__(self, *_: object) -> None:
-        """Take what `structlog.get_logger("name")` was given; the events say enough without it."""
+        """Ignore the arguments of `structlog.get_logger("name")`."""
 
     def write(self, line: str) -> None:
         """Write one line to what `sys.stderr` is now; a failed write is ignored."""
@@ -98,31 +77,15 @@ class Stderr:
     debug = info = warning = error = critical = write
 
 
-class StandardLibrary(logging.Handler):
-    """Leads records of the standard library's `logging` here."""
+class StandardLibraryHandler(logging.Handler):
+    """Writes records of the standard library's `logging` to our log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log `record` under the name of its logger."""
-        level = max((name for name in LEVELS if LEVELS[name] <= record.levelno), key=LEVELS.__getitem__, default="debug")
-        message = record.getMessage()
-        if record.name == "py.warnings":
-            message = message.partition("\n")[0]  # the next line repeats the source code
+        """Write a record; never raises."""
         try:
-            getattr(structlog.get_logger(), level)(message, logger=record.name, exc_info=record.exc_info)
+            Stderr().write(self.format(record))
         except Exception:
             self.handleError(record)
-
-
-class Renderer:
-    """The last step of a line: `render` may be exchanged while loggers are in use."""
-
-    def __init__(self, render: Render) -> None:
-        self.render = render
-
-    def __call__(self, _: WrappedLogger, level: str, event: Event) -> str:
-        """Turn an event and its keys into one line."""
-        error = _traceback(event.pop("exc_info", None))
-        return self.render(datetime.now(UTC), level, str(event.pop("event", "")), event, error)
 
 
 def set_log(log_format: str, level: str) -> None:
@@ -130,23 +93,25 @@ def set_log(log_format: str, level: str) -> None:
 
     Text is coloured when stderr is a terminal and NO_COLOR is not set.
     """
-    global _threshold
-    _threshold = LEVELS[level]
-    _renderer.render = render_json if log_format == "json" else render_colours if _wants_colours() else render_text
+    global _processors
+    set_level(level)
+    _processors = _json_processors() if log_format == "json" else _text_processors(is_coloured=_wants_colours())
     if not structlog.is_configured():
-        structlog.configure(
-            processors=[_renderer],
-            wrapper_class=Logger,
-            logger_factory=Stderr,
-            cache_logger_on_first_use=True,
-        )
+        structlog.configure(processors=[_render], wrapper_class=Logger, logger_factory=Stderr, cache_logger_on_first_use=True)
     root = logging.getLogger()
-    if not any(isinstance(handler, StandardLibrary) for handler in root.handlers):
-        root.addHandler(StandardLibrary())
+    if _handler not in root.handlers:
+        root.addHandler(_handler)
         logging.captureWarnings(capture=True)
-    root.setLevel(logging.DEBUG if level == "debug" else max(_threshold, logging.WARNING))
+    root.setLevel(logging.DEBUG if level == "debug" else max(LEVELS[level], logging.WARNING))
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def set_level(level: str) -> None:
+    """Log events from `level` (one of LEVELS) up."""
+    filtering = structlog.make_filtering_bound_logger(LEVELS[level])
+    for name in (*LEVELS, "exception"):
+        setattr(Logger, name, getattr(filtering, name))
 
 
 def log_faults() -> None:
@@ -157,11 +122,11 @@ def log_faults() -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.__excepthook__(kind, error, trace)
         else:
-            log.critical("the server failed", exc_info=(kind, error, trace))
+            log.critical("server failed", exc_info=(kind, error, trace))
 
     def thread_fault(fault: threading.ExceptHookArgs) -> None:
         if fault.exc_value is not None and not isinstance(fault.exc_value, SystemExit):
-            log.error("a thread failed", thread=fault.thread.name if fault.thread else None, exc_info=fault.exc_value)
+            log.error("thread failed", thread=fault.thread.name if fault.thread else None, exc_info=fault.exc_value)
 
     def ignored_fault(fault: "sys.UnraisableHookArgs") -> None:
         log.error(fault.err_msg or "exception ignored", where=repr(fault.object), exc_info=fault.exc_value)
@@ -170,92 +135,91 @@ def log_faults() -> None:
 
 
 def describe_loss(lines: int, cause: str) -> str:
-    """The event about lines that never got into the log, rendered like any other, whatever the level."""
-    event = f"{lines} line{'' if lines == 1 else 's'} dropped {cause}"
-    return _renderer.render(datetime.now(UTC), "warning", event, {"lines": lines}, "")
+    """Render the event about lines that were dropped before they got into the log, whatever the level."""
+    return _render(None, "warning", {"event": f"{lines} line{'' if lines == 1 else 's'} dropped {cause}", "lines": lines})
 
 
-def is_logged(level: str) -> bool:
-    """Whether events of `level` are written at all; asks before keys are built that cost something."""
-    return LEVELS[level] >= _threshold
+def printable(text: str) -> str:
+    """Escape the characters that move a terminal's cursor or begin a line."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def render_json(time: datetime, level: str, event: str, keys: Mapping[str, object], error: str) -> str:
-    """One JSON object on one line: `timestamp` (RFC 3339, UTC), `level`, `event`, the event's keys, `exception`."""
-    line: dict[str, object] = {"timestamp": _timestamp(time), "level": level, "event": event, **keys}
-    if error:
-        line["exception"] = error
-    return msgspec.json.encode(_scrub(line), enc_hook=str).decode()
+def _render(logger: WrappedLogger, level: str, event: Any) -> str:
+    """Turn an event into a line. Loggers keep the processors they were made with, so their only one is this function."""
+    for processor in _processors:
+        event = processor(logger, level, event)
+    return str(event)
 
 
-def render_text(time: datetime, level: str, event: str, keys: Mapping[str, object], error: str) -> str:
-    """One line for people without a terminal: time, level, event, `key=value`; the traceback is indented below it."""
-    event, _, more = event.partition("\n")
-    words = " ".join(f"{key}={_value(value)}" for key, value in keys.items())
-    return f"{_timestamp(time)} {level.upper():<8} {printable(event)}{'  ' if words else ''}{words}{_below(more, error)}"
+def _json_processors() -> list[Processor]:
+    """One JSON object a line: `timestamp` (RFC 3339, UTC), `level`, `event`, the event's keys, `exception`."""
+    render = JSONRenderer(ensure_ascii=False, skipkeys=True, separators=(",", ":"), default=_to_jsonable)
+    return [add_log_level, TimeStamper(fmt="iso"), format_exc_info, _put_head_first, render]
 
 
-def render_colours(time: datetime, level: str, event: str, keys: Mapping[str, object], error: str) -> str:
-    """The same line for a terminal."""
-    event, _, more = event.partition("\n")
-    words = " ".join(f"{DIM}{key}={PLAIN}{_value(value)}" for key, value in keys.items())
-    clock = f"{time.astimezone():%H:%M:%S.%f}"[:-3]
-    head = f"{DIM}{clock}{PLAIN} {COLOURS[level]}{level.upper():<8}{PLAIN} {BOLD}{printable(event)}{PLAIN}"
-    return f"{head}{'  ' if words else ''}{words}{_below(more, error)}"
+def _text_processors(*, is_coloured: bool) -> list[Processor]:
+    """One line for people: time (UTC; local on a terminal), level, event, `key=value`; the traceback is indented below it."""
+    stamp = TimeStamper(fmt="%H:%M:%S.%f", utc=False) if is_coloured else TimeStamper(fmt="iso")
+    columns = _columns(COLOURS if is_coloured else NO_COLOURS)
+    render = ConsoleRenderer(columns=columns, sort_keys=False, exception_formatter=plain_traceback)
+    return [add_log_level, stamp, format_exc_info, _indent_further_lines, render]
 
 
-_renderer: Final = Renderer(render_text)
+def _columns(style: Mapping[str, str]) -> list[Column]:
+    bold, dim, reset = style["bold"], style["dim"], style["reset"]
+
+    def time(key: str, value: object) -> str:
+        return f"{dim}{value}{reset}"
+
+    def level(key: str, value: object) -> str:
+        name = str(value)
+        return f"{style.get(name, '')}{name.upper():<8}{reset}"
+
+    def event(key: str, value: object) -> str:
+        return f"{bold}{printable(str(value))}{reset} "
+
+    def pair(key: str, value: object) -> str:
+        return f"{dim}{key}={reset}{_quote(str(value))}"
+
+    return [Column("timestamp", time), Column("level", level), Column("event", event), Column("", pair)]
+
+
+def _quote(text: str) -> str:
+    """Quote and escape a value, unless it is a plain word."""
+    if PLAIN.fullmatch(text) and text.isprintable():
+        return text
+    return '"' + printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _indent_further_lines(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Indent all lines of an event but the first, and its traceback, so that none can be taken for an event of its own."""
+    event["event"], _, more = str(event["event"]).partition("\n")
+    if below := [*more.splitlines(), *event.pop("exception", "").splitlines()]:
+        event["exception"] = "\n".join(INDENT + printable(line) for line in below)
+    return event
+
+
+def _put_head_first(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Order the keys for people who read the JSON."""
+    return {"timestamp": event.pop("timestamp"), "level": event.pop("level"), "event": event.pop("event"), **event}
+
+
+def _to_jsonable(value: object) -> object:
+    match value:
+        case bytes():
+            return value.decode(errors="replace")
+        case set() | frozenset():
+            return list(value)
+        case _:
+            return str(value)
 
 
 def _wants_colours() -> bool:
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _timestamp(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _value(value: object) -> str:
-    text = str(value)
-    return text if text and text.isprintable() and not set(text) & set(" =\"'\\") else _quoted(text)
-
-
-def _quoted(text: str) -> str:
-    return '"' + printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
-
-
-def printable(text: str) -> str:
-    """The text without characters that move a terminal's cursor or forge a second line."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _below(*texts: str) -> str:
-    """The other lines of an event, indented, so that none can be taken for an event of its own."""
-    return "".join(f"\n{INDENT}{printable(line)}" for text in texts for line in text.splitlines())
-
-
-def _traceback(exc_info: object) -> str:
-    """The traceback of what a caller gave as `exc_info`: True, an exception, a triple, or the text of another process."""
-    if not exc_info:
-        return ""
-    if isinstance(exc_info, str):
-        return exc_info
-    error = exc_info if isinstance(exc_info, BaseException) else exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1]
-    return "".join(traceback.format_exception(error)).rstrip() if error is not None else ""
-
-
-def _scrub(value: object) -> object:
-    """Values JSON has no word for, in words: bytes as text, lone surrogates replaced, the keys of a mapping as strings."""
-    match value:
-        case str():
-            return value.encode(errors="replace").decode() if not value.isascii() else value
-        case bytes():
-            return value.decode(errors="replace")
-        case Mapping():
-            return {str(_scrub(key)): _scrub(inner) for key, inner in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [_scrub(inner) for inner in value]
-        case _:
-            return value
+_processors = _text_processors(is_coloured=False)
+_handler: Final = StandardLibraryHandler()
+_handler.setFormatter(ProcessorFormatter(processors=[add_logger_name, ProcessorFormatter.remove_processors_meta, _render]))

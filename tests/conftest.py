@@ -53,12 +53,12 @@ class Serve:
 @contextmanager
 def capture_all_logs() -> Iterator[list[Any]]:
     """Capture the log at every level, whatever level an earlier test of this process has set."""
-    before, logs._threshold = logs._threshold, logs.LEVELS["debug"]
+    logs.set_level("debug")
     try:
         with structlog.testing.capture_logs() as events:
             yield events
     finally:
-        logs._threshold = before
+        logs.set_level("info")
 
 
 @pytest.fixture

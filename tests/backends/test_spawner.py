@@ -774,8 +774,8 @@ async def test_a_fault_of_the_spawner_is_one_event_of_the_log(
 
     await until(lambda: any(event["event"] == "the spawner failed" for event in logged))
     [error] = [event for event in logged if event["event"] == "the spawner failed"]
-    assert str(error["exc_info"]).startswith("Traceback")
-    assert "TypeError" in str(error["exc_info"])
+    assert str(error["exception"]).startswith("Traceback")
+    assert "TypeError" in str(error["exception"])
     spawner.close()
 
 
@@ -792,7 +792,7 @@ async def test_a_traceback_that_is_written_line_by_line_is_one_event(logged: lis
     os.close(write_end)
     stderr.close()
 
-    assert [event["exc_info"] for event in logged] == ["Traceback:\n  here\nTypeError", "and at the end"]
+    assert [event["exception"] for event in logged] == ["Traceback:\n  here\nTypeError", "and at the end"]
 
 
 async def test_children_get_the_limit_of_open_files_from_before_it_was_raised(
