@@ -122,9 +122,9 @@ class Process:
         """Climb the stop ladder: see `Backend.stop`. `wait_drained` waits until all output was delivered."""
         try:
             if not self._child.ended.done():
-                self.stdin.end()
+                self.stdin.close()
                 if not await is_over(self._wait_over(wait_drained), GRACE):
-                    self.stdin.close()
+                    self.stdin.abort()
                     self._child.signal_group(signal)
                     is_over_in_time = await is_over(self._wait_over(wait_drained), timeout)
                     if not is_over_in_time and not self._child.ended.done() and timeout:
@@ -138,7 +138,7 @@ class Process:
     def kill(self) -> None:
         """Kill and release the group without waiting for it, and close the pipes. Calls may repeat."""
         self._child.release()
-        self.stdin.close()
+        self.stdin.abort()
         self.stdout.finish()
         self._stderr.finish()
         self._lines.finish()

@@ -12,8 +12,8 @@ import termios
 from collections.abc import Callable
 from typing import Final
 
-from scalesocket.io.outgoing import Outgoing
 from scalesocket.io.poller import Poller
+from scalesocket.io.writer import Writer
 
 HIGH_WATER: Final = 256 * 1024
 """Bytes of unsent input above which the room is told to give no more."""
@@ -35,140 +35,69 @@ def count_unread(fd: int) -> int:
     return int.from_bytes(count, sys.byteorder)
 
 
-class PipeWriter:
-    """The write end of a child's standard input.
+class PipeWriter(Writer):
+    """The write end of a pipe.
 
-    Keeps what the child has not taken yet, without a bound of its own: past HIGH_WATER its owner is told, and stops.
-    The first write in a turn of the loop goes out at once, the others of that turn together in its end.
+    What the reader has not taken is queued without a bound. Above HIGH_WATER the owner is called back, and stops writing.
     """
 
-    __slots__ = (
-        "_fd",
-        "_is_blocked",
-        "_is_ending",
-        "_is_scheduled",
-        "_is_waiting",
-        "_loop",
-        "_on_blocked",
-        "_on_unblocked",
-        "_outgoing",
-        "_poller",
-        "_turn",
-    )
+    __slots__ = ("_on_blocked", "_on_unblocked", "_returned")
 
     def __init__(self, fd: int, *, poller: Poller, on_blocked: Callable[[], None], on_unblocked: Callable[[], None]) -> None:
-        """Write to `fd`. Past HIGH_WATER `on_blocked` is called; below LOW_WATER, or once the pipe is closed, `on_unblocked`."""
-        self._loop = poller.loop
-        self._fd = fd
+        """Write to `fd`. Above HIGH_WATER `on_blocked` is called; at LOW_WATER, or once the pipe is closed, `on_unblocked`."""
+        super().__init__(fd, poller=poller, high=HIGH_WATER, low=LOW_WATER)
         self._on_blocked = on_blocked
         self._on_unblocked = on_unblocked
-        self._poller = poller
-        self._turn = -1
-        """The last turn in which something was written."""
-        self._outgoing = Outgoing()
-        self._is_scheduled = False
-        self._is_waiting = False
-        """The pipe is full and is watched."""
-        self._is_blocked = False
-        """The owner was told to stop."""
-        self._is_ending = False
+        self._returned: list[bytes] = []
+        """What was queued when the reader closed its end."""
 
     @property
     def unsent(self) -> int:
-        """Bytes the child has not taken; 0 once it takes no more."""
-        return self._outgoing.size if self._fd >= 0 else 0
-
-    def write(self, records: bytes) -> bool:
-        """Queue input; False if it was discarded because the child has closed its end or `end` was called."""
-        if self._fd < 0 or self._is_ending:
-            return False
-        outgoing = self._outgoing
-        if not outgoing.size and self._turn != self._poller.turn:  # nearly always
-            self._turn = self._poller.turn
-            try:
-                taken = os.write(self._fd, records)
-            except BlockingIOError:
-                taken = 0
-            except OSError:  # EPIPE: the child has closed its standard input, or ended; its output still counts
-                outgoing.append(records)  # which may be reclaimed
-                self._shut()
-                return True
-            if taken == len(records):
-                return True
-            outgoing.append(memoryview(records)[taken:] if taken else records)
-            self._wait()
-        elif records:
-            outgoing.append(records)
-            if not self._is_waiting and not self._is_scheduled:
-                self._is_scheduled = True
-                self._loop.call_soon(self._flush)
-        if outgoing.size > HIGH_WATER and not self._is_blocked:
-            self._block()
-        return True
-
-    def end(self) -> None:
-        """Close the pipe once everything queued was taken. Calls may repeat."""
-        self._is_ending = True
-        if not self.unsent:
-            self.close()
+        """Bytes that the reader has not taken; 0 once the pipe is closed."""
+        return self.get_write_buffer_size()
 
     def close(self) -> None:
-        """Close the pipe now; what is still queued is discarded. Calls may repeat."""
-        self._outgoing.clear()
-        self._shut()
+        """Close the pipe once everything queued is written. Calls may repeat."""
+        self._end_writes()
+        if self._outgoing is None:
+            self._close()
+
+    def abort(self) -> None:
+        """Close the pipe now and discard what is queued. Calls may repeat."""
+        self._returned = []
+        self._clear_queue()
+        self._close()
 
     def reclaim(self) -> list[bytes]:
-        """Take back what is queued, as it was written, but for a piece it has begun to take; also once it takes no more."""
-        return self._outgoing.reclaim()
+        """Take back what is queued, as it was written, except a piece that was sent in part; also after the reader has closed."""
+        returned, self._returned = self._returned, []
+        return returned if self._outgoing is None else self._outgoing.reclaim()
 
-    def _shut(self) -> None:
+    def _pause(self) -> None:
+        self._on_blocked()
+
+    def _resume(self) -> None:
+        self._on_unblocked()
+
+    def _all_sent(self) -> None:
+        self._close()
+
+    def _write_failed(self, error: OSError) -> None:
+        """EPIPE: the reader has closed its end. If it is a process, its output still counts."""
+        self._returned = self.reclaim()
+        self._clear_queue()
+        self._close()
+
+    def _close(self) -> None:
         if self._fd < 0:
             return
-        self._poller.remove_writer(self._fd)
+        self._end_writes()
+        self._unwatch()
         os.close(self._fd)
         self._fd = -1
-        self._unblock()
-
-    def _block(self) -> None:
-        if self._fd >= 0 and not self._is_waiting:
-            self._send()
-        if self.unsent > HIGH_WATER:
-            self._is_blocked = True
-            self._on_blocked()
-
-    def _unblock(self) -> None:
-        if self._is_blocked:
-            self._is_blocked = False
-            self._on_unblocked()
-
-    def _wait(self) -> None:
-        """Be called again when the pipe takes more."""
-        if not self._is_waiting:
-            self._is_waiting = True
-            self._poller.add_writer(self._fd, self._send)
-
-    def _flush(self) -> None:
-        self._is_scheduled = False
-        if self._fd >= 0 and not self._is_waiting:
-            self._send()
-
-    def _send(self) -> None:
-        """Write what the pipe takes."""
-        outgoing = self._outgoing
-        try:
-            outgoing.write(self._fd)
-        except OSError:  # EPIPE
-            self._shut()
-            return
-        if outgoing.size:
-            self._wait()
-        elif self._is_waiting:
-            self._is_waiting = False
-            self._poller.remove_writer(self._fd)
-        if self._is_blocked and outgoing.size < LOW_WATER:
-            self._unblock()
-        if self._is_ending and not outgoing.size:
-            self.close()
+        if self._is_paused:
+            self._is_paused = False
+            self._resume()
 
 
 class PipeReader:

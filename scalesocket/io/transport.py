@@ -7,87 +7,53 @@ from contextlib import suppress
 from typing import Any, Final
 
 from scalesocket.config.units import KiB
-from scalesocket.io.outgoing import Outgoing
 from scalesocket.io.poller import Poller
+from scalesocket.io.writer import Writer
 
 READ_SIZE: Final = 64 * KiB
 """Bytes of one read; a connection is read once in a turn of the loop."""
-HIGH_WATER: Final = 64 * KiB
-"""Unsent bytes after which the protocol is told to pause, until it sets its own limits; asyncio's default."""
 
 _NOBODY: Final = asyncio.Protocol()
 
 
-class SocketTransport(asyncio.Transport):
+class SocketTransport(Writer, asyncio.Transport):
     """One connected stream socket, TCP or unix.
 
-    In place of the loop's own, because of what those cost: docs/performance.md has the figures. The first write in a turn
-    of the loop goes out at once, the others of that turn together in its end. What the kernel does not take waits
-    here, without a bound but what the protocol does when it is told to pause.
+    In place of the event loop's own transport, which costs more: docs/performance.md has the figures.
 
-    A peer that takes nothing any more is still read, up to its end: what it said before it went is not lost.
+    If the peer stops receiving, what it sent is still read up to its end.
     """
 
     __slots__ = (
-        "_fd",
-        "_gathers",
         "_has_ended",
         "_has_write_ended",
-        "_high_water",
+        "_is_broken",
         "_is_closing",
-        "_is_deaf",
         "_is_lost",
-        "_is_pausing",
         "_is_reading",
-        "_is_scheduled",
-        "_is_watched",
-        "_loop",
-        "_low_water",
-        "_may_send",
-        "_outgoing",
         "_peer",
-        "_poller",
         "_protocol",
         "_socket",
-        "_turn",
     )
 
-    def __init__(
-        self, fd: int, peer: object, protocol: asyncio.Protocol, *, poller: Poller, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        """Take over the descriptor of a socket, and read from it for `protocol` from now on. `peer`: its other end."""
-        # Not asyncio's own __init__, which would make a dict for each connection.
+    def __init__(self, fd: int, peer: object, protocol: asyncio.Protocol, *, poller: Poller) -> None:
+        """Take over the descriptor of a socket, and read from it for `protocol` from now on. `peer`: the address of its peer."""
         os.set_blocking(fd, False)
-        self._fd = fd
-        self._socket: socket.socket | None = None
+        super().__init__(fd, poller=poller)
         self._peer = peer
         self._protocol = protocol
-        self._poller = poller
-        self._loop = loop
-        self._turn = -1
-        """The last turn in which something was written at once."""
-        self._outgoing: Outgoing | None = None
-        """What waits; None when nothing does."""
-        self._high_water = HIGH_WATER
-        self._low_water = HIGH_WATER // 4
-        self._may_send = True
-        """Whether a write may go to the kernel: nothing waits, and there is somebody to send to."""
-        self._gathers = False
-        self._is_scheduled = False
-        """What waits is sent at the end of the turn."""
-        self._is_watched = False
-        """What waits is sent when the kernel takes more."""
-        self._is_pausing = False
-        """The protocol was told to pause writing."""
+        self._socket: socket.socket | None = None
         self._is_reading = True
+        """Whether reading is not paused."""
         self._has_ended = False
-        """The peer says nothing more."""
+        """Whether the peer has ended its side."""
         self._has_write_ended = False
-        self._is_deaf = False
-        """The peer takes nothing more."""
+        """Whether we have ended our side."""
+        self._is_broken = False
+        """Whether the peer receives nothing more."""
         self._is_closing = False
         self._is_lost = False
-        """The end was announced, or will be in the next turn."""
+        """Whether `connection_lost` was called, or will be in the next event-loop iteration."""
         try:
             protocol.connection_made(self)
         except BaseException:
@@ -161,138 +127,52 @@ class SocketTransport(asyncio.Transport):
 
     # --- Writing
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send `data`, or have it wait; nothing once the connection is closing or the peer is gone."""
-        if self._may_send and self._turn != self._poller.turn:  # nearly always
-            self._turn = self._poller.turn
-            try:
-                taken = os.write(self._fd, data)
-            except BlockingIOError:
-                taken = 0
-            except OSError as error:
-                self._stop_writing(error)
-                return
-            if taken == len(data):
-                return
-            self._watch()
-            rest = data if type(data) is bytes else bytes(data)
-            self._keep(memoryview(rest)[taken:] if taken else rest)  # not a copy for each client of a fan-out
-        elif not data or self._is_closing or self._is_deaf:
-            return
-        elif self._has_write_ended:
-            raise RuntimeError("write after write_eof")
-        else:
-            self._may_send = False
-            if not self._is_watched and not self._is_scheduled:
-                self._is_scheduled = True
-                self._loop.call_soon(self._flush)
-            self._keep(data if type(data) is bytes else bytes(data))
-
-    def gather_writes(self) -> None:
-        """Have the first write of a turn wait for the others: for a protocol that writes in pieces what is best sent as one."""
-        self._gathers = True
-        self._may_send = False
-
     def can_write_eof(self) -> bool:
-        """It always can."""
+        """Always."""
         return True
 
     def write_eof(self) -> None:
-        """End our side, after all that waits."""
-        if self._is_closing or self._is_deaf or self._has_write_ended:
+        """End our side once everything queued is sent."""
+        if self._is_closing or self._is_broken or self._has_write_ended:
             return
         self._has_write_ended = True
-        self._may_send = False
+        self._end_writes()
         if self._outgoing is None:
             self._shut_down()
 
-    def get_write_buffer_size(self) -> int:
-        """Bytes the kernel has not taken yet."""
-        return self._outgoing.size if self._outgoing is not None else 0
-
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        """The low and the high water, in bytes."""
-        return self._low_water, self._high_water
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Tell the protocol to pause above `high` unsent bytes, and to go on at `low`, which is a quarter of that by default."""
-        if high is None:
-            high = HIGH_WATER if low is None else 4 * low
-        self._high_water = high
-        self._low_water = high // 4 if low is None else low
-        self._pause_protocol()
-
-    def _keep(self, piece: bytes | memoryview) -> None:
-        """Have `piece` wait. How it goes on is settled already: the protocol may do anything when it is told to pause."""
-        if self._outgoing is None:
-            self._outgoing = Outgoing()
-        self._outgoing.append(piece)
-        self._pause_protocol()
-
-    def _pause_protocol(self) -> None:
-        """Tell the protocol to pause, if it must. That it fails is not for who writes: others may wait for their messages."""
-        if self._is_pausing or self.get_write_buffer_size() <= self._high_water:
-            return
-        self._is_pausing = True
+    def _pause(self) -> None:
+        """A failure is reported but does not reach the writer, which may be a broadcast with other recipients."""
         try:
             self._protocol.pause_writing()
         except Exception as error:
-            self._loop.call_exception_handler({"message": "error in pause_writing", "exception": error, "transport": self})
+            context = {"message": "error in pause_writing", "exception": error, "transport": self}
+            self._poller.loop.call_exception_handler(context)
 
-    def _watch(self) -> None:
-        """Be called when the kernel takes more."""
-        self._may_send = False
-        if not self._is_watched:
-            self._is_watched = True
-            self._poller.add_writer(self._fd, self._flush)
+    def _resume(self) -> None:
+        self._protocol.resume_writing()
 
-    def _flush(self) -> None:
-        """Send what waits, as far as the kernel takes it."""
-        self._is_scheduled = False
-        outgoing = self._outgoing
-        if outgoing is None:
-            return
-        try:
-            outgoing.write(self._fd)
-        except OSError as error:
-            self._stop_writing(error)
-            return
-        if outgoing.size:
-            self._watch()
-        else:
-            self._all_sent()
-        if self._is_pausing and outgoing.size <= self._low_water:
-            self._is_pausing = False
-            self._protocol.resume_writing()
+    def _discard(self) -> bool:
+        if self._has_write_ended and not self._is_closing and not self._is_broken:
+            raise RuntimeError("write after write_eof")
+        return False
 
     def _all_sent(self) -> None:
-        """Nothing waits any more."""
-        self._forget_unsent()
         if self._is_closing:
             self._end(None)
         elif self._has_write_ended:
             self._shut_down()
-        else:
-            self._may_send = not self._gathers
-
-    def _forget_unsent(self) -> None:
-        self._outgoing = None
-        if self._is_watched:
-            self._is_watched = False
-            self._poller.remove_writer(self._fd)
 
     def _shut_down(self) -> None:
-        with suppress(OSError):  # the peer is gone, which is seen by reading
+        with suppress(OSError):  # a peer that is gone is noticed by reading
             self._open_socket().shutdown(socket.SHUT_WR)
 
-    def _stop_writing(self, error: OSError) -> None:
-        """The peer takes nothing more. What it has said is still to be read, which comes to the end of it."""
+    def _write_failed(self, error: OSError) -> None:
+        """What the peer has sent is still read, up to its end."""
         if not self.is_reading():
             self._end(error)
             return
-        self._is_deaf = True
-        self._may_send = False
-        self._forget_unsent()
+        self._is_broken = True
+        self._clear_queue()
 
     # --- The end
 
@@ -314,7 +194,7 @@ class SocketTransport(asyncio.Transport):
 
     def _stop_reading(self) -> None:
         self._is_closing = True
-        self._may_send = False
+        self._end_writes()
         self._poller.remove_reader(self._fd)
 
     def _end(self, error: OSError | None) -> None:
@@ -323,8 +203,8 @@ class SocketTransport(asyncio.Transport):
             return
         self._is_lost = True
         self._stop_reading()
-        self._forget_unsent()
-        self._loop.call_soon(self._announce_end, error)
+        self._clear_queue()
+        self._poller.loop.call_soon(self._announce_end, error)
 
     def _announce_end(self, error: OSError | None) -> None:
         try:

@@ -83,4 +83,4 @@ class PlainAcceptor(Acceptor):
     def start_connection(self, fd: int, peer: object) -> None:
         """Put a transport on the descriptor and wait for the request head."""
         connections = self._connections
-        SocketTransport(fd, peer, NewConnection(connections, self._local), poller=connections.poller, loop=connections.loop)
+        SocketTransport(fd, peer, NewConnection(connections, self._local), poller=connections.poller)

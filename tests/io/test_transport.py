@@ -71,9 +71,8 @@ class Connection:
         ours, self.peer = open_pair(kind)
         self.peer.setblocking(False)
         self.protocol = Recorder()
-        loop = asyncio.get_running_loop()
         self.fd = ours.detach()
-        self.transport = SocketTransport(self.fd, "them", self.protocol, poller=poller, loop=loop)
+        self.transport = SocketTransport(self.fd, "them", self.protocol, poller=poller)
 
     async def hear(self, size: int) -> bytes:
         """So many bytes of what the transport sent."""
