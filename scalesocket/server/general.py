@@ -1,7 +1,7 @@
-"""A websocket of the general lane: an ASGI connection as a client of its room.
+"""The general lane: a client whose websocket is an ASGI connection.
 
-One task reads and one writes, both owned by `GeneralClient.run`. Between the room, which never waits, and the writer stands a
-queue of batches; its bytes are what the room sees as `unsent`, judges by `send_buffer` and `slow_client`, and so bounds.
+One task reads and one writes, both owned by `GeneralClient.run`. The room, which never waits, puts batches into a queue for the
+writer. The queue's bytes are `unsent`, which the room bounds by `send_buffer` and `slow_client`.
 """
 
 import asyncio
@@ -25,18 +25,18 @@ Receive = Callable[[], Awaitable[AsgiMessage]]
 Send = Callable[[AsgiMessage], Awaitable[None]]
 
 FRAME_HEADER: Final = 4
-"""Bytes counted for each message beside its payload, so that empty ones, too, are bounded: its frame's header, for most."""
-MESSAGES_A_TURN: Final = 64
-"""Messages sent before others have their turn: nothing else would interrupt a crowd that the server takes at once."""
+"""Bytes counted for each message in addition to its payload, so that empty messages are bounded, too."""
+MESSAGES_PER_ITERATION: Final = 64
+"""Messages sent before the writer yields to the event loop: a server that takes them at once never makes it wait."""
 FAULT_TIMEOUT: Final = 0.25
-"""The same after a fault of the peer: only so long that what it still sends does not reset the connection before it could
-read why (RFC 9293 3.10.4)."""
-FAREWELL_TIMEOUT: Final = 1.0
-"""Seconds to say 1001 when the server around us ends before the gateway did."""
+"""Seconds that a peer has to close after its own fault. Closing at once would send a reset, if more input arrives, and the peer
+could not read the close frame (RFC 9293 3.10.4)."""
+GOING_AWAY_TIMEOUT: Final = 1.0
+"""Seconds to send the close frame 1001 when the server is stopped before the gateway."""
 
 
 class GeneralClient(Client):
-    """One ASGI websocket that was admitted. `cut` drops its connection without a word, where the server can do that."""
+    """An admitted ASGI websocket. `cut` aborts its connection, if the server supports that."""
 
     __slots__ = (
         "_admission",
@@ -55,7 +55,7 @@ class GeneralClient(Client):
     )
 
     def __init__(self, admission: Admission, receive: Receive, send: Send, *, cut: Callable[[], None] | None = None) -> None:
-        """Speak through `receive` and `send`; nothing is sent before `run`."""
+        """Receive by `receive` and send by `send`; nothing is sent before `run`."""
         self._loop = asyncio.get_running_loop()
         super().__init__(admission.request, self._loop.time())
         self._admission = admission
@@ -74,7 +74,7 @@ class GeneralClient(Client):
         self.apply(admission.app)
 
     async def run(self) -> bool:
-        """Accept the websocket and stay until it is over. True when the server said so by `websocket.disconnect`."""
+        """Accept the websocket and serve it until it ends. Return whether the server has sent `websocket.disconnect`."""
         await self._send({"type": "websocket.accept", "subprotocol": self._admission.subprotocol})
         refusal = self._admission.join(self)
         if refusal is not None:
@@ -85,7 +85,7 @@ class GeneralClient(Client):
                     tasks.start_soon(self._read, name="read")
                     await self._write()
         except asyncio.CancelledError:
-            await self._say_farewell()
+            await self._close_going_away()
             raise
         finally:
             if self.throttle is not None:
@@ -96,10 +96,10 @@ class GeneralClient(Client):
             self._cut()
         return self._is_gone
 
-    # --- Client: what the room asks for
+    # --- Calls of the room (Client)
 
     def send(self, batch: Batch) -> None:
-        """Queue a batch. The queue is bounded by the room, which closes, blocks or skips a client with too much unsent."""
+        """Queue a batch. The room bounds the queue: it closes, waits for or skips a client with too many unsent bytes."""
         if self._close is not None:
             return
         self._queue.append(batch)
@@ -109,7 +109,7 @@ class GeneralClient(Client):
             self.room.congested(self)
 
     def close(self, close: Close) -> None:
-        """Close after what is queued, for which the client has `stall_timeout`, or at once when it broke the rules."""
+        """Close after what is queued, within `stall_timeout`; after a fault of the peer at once."""
         if self._close is not None:
             return
         self._close = close
@@ -121,34 +121,34 @@ class GeneralClient(Client):
         self._wake.set()
 
     def abort(self) -> None:
-        """End both tasks, and cut the connection where the server can."""
+        """End both tasks, and abort the connection if the server supports that."""
         self._scope.cancel()
 
     def ping(self) -> None:
-        """Do nothing but take the pong for granted: ASGI has neither. The server pings by itself (`hypercorn/server.py`)."""
+        """Count the ping as answered. ASGI has no pings; Hypercorn sends its own (`hypercorn/context.py`)."""
         self.last_received_at = max(self.last_received_at, self.last_ping_at)
 
     def apply(self, app: App) -> None:
-        """Take on live changes."""
+        """Use the live settings of an edited app."""
         self._app = app
         self.limit_rate(app.rate, self._loop.time())
 
     def pause_reading(self) -> None:
-        """Take no more messages from the server, which then reads no more from the peer."""
+        """Stop receiving messages; the server then stops reading from the peer."""
         self._readable.clear()
 
     def resume_reading(self) -> None:
-        """Take messages again."""
+        """Receive messages again."""
         self._readable.set()
 
     @property
     def unsent(self) -> int:
-        """Bytes the server has not taken yet, headers included."""
+        """Bytes that the server has not taken yet, frame headers included."""
         return self._unsent
 
     @property
     def backlog(self) -> int:
-        """Bytes the server has not taken: more is not known here."""
+        """The same as `unsent`: the server's own buffers are not known."""
         return self._unsent
 
     @property
@@ -159,7 +159,7 @@ class GeneralClient(Client):
     # --- The two tasks
 
     async def _write(self) -> None:
-        """Send what is queued, then the close frame; then the reader waits for the peer's."""
+        """Send what is queued, then the close frame; then wait for the peer's close frame, in `_read`."""
         sent = 0
         while self._queue or self._close is None:
             if not self._queue:
@@ -169,16 +169,16 @@ class GeneralClient(Client):
             batch = self._queue.popleft()
             for payload in batch.payloads:
                 await self._send(message_of(payload, batch.opcode))
-                self._took(len(payload) + FRAME_HEADER)
+                self._count_sent(len(payload) + FRAME_HEADER)
                 sent += 1
-                if not sent % MESSAGES_A_TURN:
+                if not sent % MESSAGES_PER_ITERATION:
                     await asyncio.sleep(0)
         await self._send(close_message(self._close))
         wait = FAULT_TIMEOUT if self._close.code in PEER_FAULTS else CLOSE_TIMEOUT
         self._scope.deadline = anyio.current_time() + wait
 
     async def _read(self) -> None:
-        """Give messages to the room while it wants them; discard them while closing; end with the connection."""
+        """Pass messages to the room unless it holds this client; drop them while closing; end with the connection."""
         while True:
             event = await self._receive()
             if event["type"] == "websocket.disconnect":
@@ -187,10 +187,10 @@ class GeneralClient(Client):
                 return
             await self._readable.wait()
             if self._close is None:
-                self._hear(event)
+                self._deliver(event)
 
-    def _hear(self, event: AsgiMessage) -> None:
-        """Check one message and pass it on."""
+    def _deliver(self, event: AsgiMessage) -> None:
+        """Check one message and pass it to the room."""
         now = self.last_received_at = self.last_message_at = self._loop.time()
         text: str | None = event.get("text")
         opcode, payload = (Opcode.BINARY, event["bytes"]) if text is None else (Opcode.TEXT, text.encode())
@@ -206,34 +206,34 @@ class GeneralClient(Client):
         if self.throttle is not None and self._close is None:
             self.throttle.spend(1, len(payload), now)
 
-    def _took(self, size: int) -> None:
-        """Note that the server took so many bytes."""
+    def _count_sent(self, size: int) -> None:
+        """Note that the server has taken `size` bytes."""
         self._unsent -= size
         if self.is_congested and self._unsent <= find_high_water(self._app) // 4:
             self.room.drained(self)
 
-    async def _say_farewell(self) -> None:
-        """Close with 1001, not with the 1011 a server says for an app that returns: it is ending, and we with it."""
+    async def _close_going_away(self) -> None:
+        """Close with 1001 when the server cancels the app. The server would close with 1011."""
         if self._is_gone or self._close is not None:
             return
-        with anyio.move_on_after(FAREWELL_TIMEOUT, shield=True), contextlib.suppress(Exception):
+        with anyio.move_on_after(GOING_AWAY_TIMEOUT, shield=True), contextlib.suppress(Exception):
             await self._send(close_message(SHUTTING_DOWN))
 
 
 def message_of(payload: bytes, opcode: Opcode) -> AsgiMessage:
-    """One message to the peer, as ASGI says it."""
+    """Make the ASGI message of a message to the peer."""
     if opcode is Opcode.TEXT:
         return {"type": "websocket.send", "text": payload.decode()}
     return {"type": "websocket.send", "bytes": payload}
 
 
 def close_message(close: Close) -> AsgiMessage:
-    """A close frame, as ASGI says it."""
+    """Make the ASGI message of a close frame."""
     return {"type": "websocket.close", "code": int(close.code), "reason": close.payload()[2:].decode()}
 
 
 def is_utf8(payload: bytes) -> bool:
-    """Whether a binary message can be taken as text."""
+    """Whether a payload is valid UTF-8."""
     try:
         payload.decode()
     except UnicodeDecodeError:

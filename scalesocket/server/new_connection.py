@@ -12,9 +12,9 @@ from typing import Final, cast
 from scalesocket.admission import Refusal, is_trusted
 from scalesocket.config.units import KiB
 from scalesocket.gateway import Admission
+from scalesocket.server.closing import LingeringClose
 from scalesocket.server.connections import Connections
 from scalesocket.server.express import ExpressClient
-from scalesocket.server.lingering_close import LingeringClose
 from scalesocket.wire.deflate import answer_offers
 from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, starts_proxy_header
 from scalesocket.wire.frames import Opcode, encode_frame
