@@ -105,6 +105,14 @@ def test_wire_knows_nothing_of_the_site(module: Path) -> None:
     assert ours <= {"errors", "wire"}
 
 
+def test_the_spawner_process_imports_the_standard_library_and_its_own_folder() -> None:
+    imported = {name for module in MODULES if named(module).startswith("backends/spawner/") for name in imports_of(module)}
+    foreign = {name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names}
+
+    assert {name for name in foreign if not name.startswith("scalesocket.backends.spawner.")} == set()
+    assert imported & {"asyncio", "dataclasses", "logging", "pathlib"} == set()  # each adds milliseconds to its start
+
+
 @pytest.mark.parametrize("module", MODULES, ids=named)
 def test_every_module_says_what_it_owns(module: Path) -> None:
     tree = ast.parse(module.read_text())

@@ -13,7 +13,7 @@ import anyio
 import structlog
 
 from scalesocket.backends.backend import Exit
-from scalesocket.backends.groups import kill_group
+from scalesocket.backends.spawner.processes import kill_group
 from scalesocket.io.poller import Poller
 
 RELEASE_TIMEOUT: Final = 5.0

@@ -1,20 +1,9 @@
-"""Process groups: killed as a whole, reaped as a whole, and found again when their parent is gone.
-
-The spawner and the guardian have a `kill_group` of their own (guardian.py): they start without what is imported here.
-"""
+"""Process groups: killed as a whole, reaped as a whole, and found again when their parent is gone."""
 
 import contextlib
 import os
-import signal
 from collections.abc import Collection
 from pathlib import Path
-
-
-def kill_group(pid: int) -> None:
-    """SIGKILL to a group, and to the child that led it, should it have left."""
-    for kill in (os.killpg, os.kill):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            kill(pid, signal.SIGKILL)
 
 
 def reap_group(pid: int) -> bool:

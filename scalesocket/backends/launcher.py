@@ -34,7 +34,7 @@ from scalesocket.backends.starts import SPAWN_TIMEOUT, Starts
 from scalesocket.errors import SpawnerError
 from scalesocket.io.poller import Poller
 
-PROGRAM: Final = Path(__file__).with_name("spawner.py")
+PROGRAM: Final = Path(__file__).parent / "spawner" / "main.py"
 PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 MAX_PACKET: Final = 1 << 16
 """Longest report of the spawner, in bytes."""
@@ -251,7 +251,7 @@ class Spawner:
     def _release(self, child: Child) -> None:
         """A child was killed: have its group reaped."""
         if self._orphans is not None and child.pid in self._orphans:
-            self._order({"do": "forget", "pid": child.pid})
+            self._order({"do": "unwatch", "pid": child.pid})
             self._orphans.reap(child)
         else:
             self._order({"do": "release", "pid": child.pid})
@@ -346,7 +346,7 @@ class Spawner:
             case {"failed": number, "error": error}:
                 if (start := self._starts.answered(number)) is not None:
                     start.fail(error)
-            case {"taken over": _}:
+            case {"watching": _}:
                 self._cut_former()
             case {"guardian": guardian}:  # beside "ready", or when one has died
                 self._note_guardian(guardian)
@@ -426,7 +426,7 @@ class Spawner:
         groups = [child.pid for child in self._children.values() if not child.is_released]
         for first in range(0, len(groups), 1000):
             self._order({"do": "watch", "pids": groups[first : first + 1000]})
-        self._order({"do": "take over"})
+        self._order({"do": "confirm watch"})
         self._send()
 
     def _note_guardian(self, pid: int) -> None:

@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Final
 
 from scalesocket.backends.child import Child
-from scalesocket.backends.groups import kill_group, reap_group
+from scalesocket.backends.groups import reap_group
+from scalesocket.backends.spawner.processes import kill_group
 
 LOOK: Final = 0.5
 """Seconds between looks at a child when there is no descriptor to watch it by."""

@@ -17,7 +17,7 @@ from typing import Final
 
 from websockets.sync.client import unix_connect
 
-from scalesocket.backends.guardian import Running, running
+from scalesocket.backends.spawner.processes import ProcessStat, list_running
 from tests.cli.serving import serving
 
 ORDERS: Final = {
@@ -92,7 +92,7 @@ def kill_one(order: str, folder: Path, figures: Figures) -> None:
         left = set(programs)
         while left and time.monotonic() < killed_at + WAIT:
             time.sleep(0.005)
-            left &= {each.pid for each in running()}
+            left &= {each.pid for each in list_running()}
         figures.runs += 1
         figures.programs += len(programs)
         figures.left += len(left)
@@ -104,7 +104,7 @@ def kill_one(order: str, folder: Path, figures: Figures) -> None:
 
 def find_programs(server: int) -> tuple[int, set[int]]:
     """The spawner of a server, and what it has started and those have started."""
-    processes = running()
+    processes = list_running()
     [spawner] = [each.pid for each in processes if each.parent == server]
     programs: set[int] = set()
     found = {each.pid for each in processes if each.parent == spawner and not is_guardian(each)}
@@ -114,7 +114,7 @@ def find_programs(server: int) -> tuple[int, set[int]]:
     return spawner, programs
 
 
-def is_guardian(process: Running) -> bool:
+def is_guardian(process: ProcessStat) -> bool:
     return Path(f"/proc/{process.pid}/comm").read_text() == "room-guard\n"
 
 

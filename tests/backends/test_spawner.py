@@ -20,8 +20,10 @@ from scalesocket.backends import launcher, orphans
 from scalesocket.backends import starts as starts_module
 from scalesocket.backends.child import Child, SpawnRequest
 from scalesocket.backends.groups import find_strays
-from scalesocket.backends.guardian import FIRST, STARTING, USED, Groups, Running, find_left, find_unknown
 from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.spawner.group_table import FIRST, USED, GroupTable
+from scalesocket.backends.spawner.guardian import find_remaining_groups, find_unlisted_children
+from scalesocket.backends.spawner.processes import ProcessStat
 from scalesocket.backends.spawner_stderr import SpawnerStderr
 from scalesocket.backends.starts import Start, Starts
 from scalesocket.errors import BackendError, SpawnerError
@@ -230,13 +232,15 @@ def names(pid: int) -> tuple[str, str]:
     return Path(f"/proc/{pid}/comm").read_text().rstrip("\n"), Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0")
 
 
-def process(pid: int, group: int, *, started: int, session: int | None = None, parent: int = 1, niceness: int = 19) -> Running:
+def process(
+    pid: int, group: int, *, started: int, session: int | None = None, parent: int = 1, niceness: int = 19
+) -> ProcessStat:
     """A process as the guardian sees it."""
-    return Running(pid, parent, group, os.getsid(0) if session is None else session, niceness, started)
+    return ProcessStat(pid, parent, group, os.getsid(0) if session is None else session, niceness, started)
 
 
 def test_the_guardian_finds_groups_that_were_added_and_no_strangers() -> None:
-    added = {10: 500, 20: 500, 30: 500, 40: 500, 50: 500, 60: 500}
+    added_at = {10: 500, 20: 500, 30: 500, 40: 500, 50: 500, 60: 500}
     processes = [
         process(10, 10, started=500),
         process(11, 10, started=950),
@@ -249,7 +253,7 @@ def test_the_guardian_finds_groups_that_were_added_and_no_strangers() -> None:
         process(70, 70, started=500),
     ]
 
-    assert find_left(processes, added, gone_at=900) == {10, 30, 60}
+    assert find_remaining_groups(processes, added_at, orphaned_at=900) == {10, 30, 60}
 
 
 def test_the_guardian_finds_what_was_being_started() -> None:
@@ -266,30 +270,30 @@ def test_the_guardian_finds_what_was_being_started() -> None:
         process(os.getpid(), os.getpid(), started=895, parent=parent),
     ]
 
-    assert find_unknown(processes, since=895, gone_at=900, spawner=7) == {10, 11}
+    assert find_unlisted_children(processes, since=895, orphaned_at=900, spawner=7) == {10, 11}
 
 
 def test_places_of_the_table_are_used_again() -> None:
-    groups = Groups()
+    groups = GroupTable()
     first, second = groups.add(100), groups.add(200)
     groups.remove(first)
 
     third = groups.add(300)
 
     assert third == first != second
-    assert set(groups.added()) == {200, 300}
+    assert set(groups.added_at()) == {200, 300}
     assert groups.words[USED] == FIRST + 2
 
 
 def test_a_group_that_finds_no_place_in_the_table_is_left_out() -> None:
-    groups = Groups()
+    groups = GroupTable()
     groups.words[USED] = len(groups.words)
 
     place = groups.add(100)
     groups.remove(place)
 
     assert place == 0
-    assert groups.words[STARTING] == 0
+    assert groups.starting_since == 0
 
 
 async def kill_spawner(spawner: Spawner) -> None:

@@ -1,0 +1,27 @@
+"""The protocol between the gateway and the spawner process: one marshalled dict per packet of a SOCK_SEQPACKET pair.
+
+Both ends run the same Python, which makes marshal safe to use. The gateway sends requests, the spawner reports:
+
+    request                                           report
+                                                      {"ready": PID, "guardian": PID} once, when it has started
+    {"do": "spawn", "id": N, "argv": …, "env": …,     {"spawned": N, "pid": PID} with three descriptors, the gateway's ends
+     "cwd": …, "user": …, "group": …, "limits": …}      of stdin, stdout and stderr; or {"failed": N, "error": TEXT}
+                                                      {"exited": PID, "status": S}, S as in subprocess: -N for signal N
+    {"do": "release", "pid": PID}                     {"released": PID, "status": S} when the group is killed and reaped
+    {"do": "watch", "pids": […]}                      (groups of a previous spawner, to be killed if the gateway ends)
+    {"do": "confirm watch"}                           {"watching": PID}: all groups sent so far are watched
+    {"do": "unwatch", "pid": PID}
+                                                      {"guardian": PID} when the guardian was replaced; 0: there is none
+"""
+
+from marshal import dumps as encode
+from marshal import loads as decode
+
+__all__ = ["MAX_REPORT", "MAX_REQUEST", "REPORT_FDS", "decode", "encode"]
+
+MAX_REQUEST = 1 << 20
+"""Longest request, in bytes: what the kernel may hold for the socket. A system's `net.core.wmem_max` may be lower."""
+MAX_REPORT = 1 << 16
+"""Longest report, in bytes."""
+REPORT_FDS = 3
+"""Descriptors that a report may carry."""

@@ -1,0 +1,171 @@
+"""The spawner: serves the requests of the gateway, and kills every backend when the gateway ends.
+
+A loop of blocking calls: one epoll waits for requests, ended children and the guardian. protocol.py has the packets.
+"""
+
+import fcntl
+import os
+import select
+import socket
+import sys
+import time
+from typing import Any, Final
+
+from scalesocket.backends.spawner.children import Children
+from scalesocket.backends.spawner.descriptors import DescriptorLimits
+from scalesocket.backends.spawner.errors import StartError
+from scalesocket.backends.spawner.group_table import GroupTable
+from scalesocket.backends.spawner.guardian import find_remaining_groups
+from scalesocket.backends.spawner.guardian_process import RETRY_PAUSE, GuardianProcess
+from scalesocket.backends.spawner.processes import boot_ticks, kill_group, list_running
+from scalesocket.backends.spawner.protocol import MAX_REQUEST, decode, encode
+from scalesocket.backends.spawner.start import ProgramFinder, describe_error, start_plain, start_restricted
+
+END_TIMEOUT: Final = 3.0
+"""Seconds for which killed groups are waited for when the gateway has ended."""
+
+
+class Spawner:
+    """Starts children for the gateway, and reports how they end."""
+
+    def __init__(self, gateway: socket.socket, wakeup: int, limits: DescriptorLimits, *, guardian_pipe: int) -> None:
+        """`gateway`: the socket pair's end. `wakeup`: readable after SIGCHLD. `guardian_pipe`: its read end."""
+        self.gateway = gateway
+        self.wakeup = wakeup
+        self.limits = limits
+        self.poll = select.epoll()
+        self.table = GroupTable()
+        self.children = Children(self.poll, limits, self.table, self.report)
+        self.guardian = GuardianProcess(self.poll, limits, self.table, pipe_read_end=guardian_pipe, gateway=os.getppid())
+        self.programs = ProgramFinder()
+        self.buffer = bytearray(MAX_REQUEST)
+        self.watched: dict[int, int] = {}
+        """Slots in the table of groups that a previous spawner started, by pid."""
+
+    def run(self) -> None:
+        """Serve until the gateway ends, then kill and reap every child."""
+        self.poll.register(self.gateway, select.EPOLLIN)
+        self.poll.register(self.wakeup, select.EPOLLIN)
+        self.guardian.start()
+        self.report({"ready": os.getpid(), "guardian": self.guardian.pid})
+        running, gateway = self.children.running, self.gateway.fileno()
+        while True:
+            for fd, _ in self.poll.poll(None if self.guardian.pid else RETRY_PAUSE):
+                if fd == self.wakeup:
+                    os.read(self.wakeup, 1 << 16)
+                    self.children.reap()
+                elif fd in running:
+                    self.children.report_exit(fd)
+                elif fd == self.guardian.pidfd:
+                    self.guardian.end()
+                elif fd == gateway and not self.serve():
+                    self.end()
+                    return
+            if self.guardian.is_due:
+                self.guardian.start()
+                self.report({"guardian": self.guardian.pid})
+
+    def serve(self) -> bool:
+        """Serve one request; False if the gateway has ended."""
+        try:
+            size = self.gateway.recv_into(self.buffer)
+        except ConnectionResetError:
+            return False
+        if size == 0:
+            return False
+        request = decode(self.buffer)  # ignores what follows the dict, the rest of an older request
+        match request.pop("do"):
+            case "spawn":
+                self.spawn(**request)
+            case "release":
+                self.children.release(request["pid"])
+            case "watch":
+                for pid in request["pids"]:
+                    self.watched[pid] = self.table.add(pid)
+            case "confirm watch":
+                self.report({"watching": os.getpid()})
+            case "unwatch":
+                self.table.remove(self.watched.pop(request["pid"], 0))
+        return True
+
+    def report(self, report: dict[str, object], fds: tuple[int, ...] = ()) -> None:
+        """Send a report. Blocks while the gateway is behind; `serve` notices a gateway that has ended."""
+        try:
+            socket.send_fds(self.gateway, [encode(report)], fds)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def spawn(self, id: int, **request: Any) -> None:  # noqa: A002
+        """Start a child and report it, or why it cannot be started."""
+        pipes: list[int] = []  # the read and the write end of stdin, stdout and stderr
+        try:
+            for _ in range(3):
+                pipes += os.pipe()
+            pid = self.start(pipes, **request)
+        except StartError as error:
+            self.report({"failed": id, "error": str(error)})
+        except OSError as error:
+            self.report({"failed": id, "error": describe_error(error, request["cwd"])})
+        except Exception as error:  # the gateway waits for an answer, whatever went wrong
+            sys.excepthook(*sys.exc_info())
+            self.report({"failed": id, "error": f"{type(error).__name__}: {error}"})
+        else:
+            gateway_ends = (pipes[1], pipes[2], pipes[4])
+            for fd in gateway_ends:
+                fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK)
+            self.report({"spawned": id, "pid": pid}, gateway_ends)
+        finally:
+            for fd in pipes:
+                os.close(fd)
+
+    def start(
+        self,
+        pipes: list[int],
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str,
+        user: str | None,
+        group: str | None,
+        limits: dict[str, int],
+    ) -> int:
+        """Start a child on `pipes` and return its pid. Raises StartError or OSError."""
+        stdio = (pipes[0], pipes[3], pipes[5])
+        self.limits.use_soft()
+        self.table.begin_start()
+        try:
+            if user is None and group is None and not limits:
+                os.chdir(cwd)  # of the whole spawner, which needs no folder of its own
+                try:
+                    pid = start_plain(self.programs.find(argv[0], env, cwd), argv, env, stdio)
+                finally:
+                    os.chdir("/")
+            else:
+                pid = start_restricted(argv, env, cwd, stdio, user, group, limits)
+            slot = self.table.add(pid)
+        except ValueError as error:  # a NUL in an argument or a variable
+            raise StartError(str(error)) from error
+        finally:
+            self.table.end_start()
+            self.limits.use_hard()
+        self.children.add(pid, slot)
+        return pid
+
+    def end(self) -> None:
+        """Kill every group after the end of the gateway, and reap the children."""
+        if self.watched:  # no parent keeps the kernel from reusing their numbers
+            added_at = self.table.added_at()
+            try:
+                watched = find_remaining_groups(
+                    list_running(), {pid: added_at[pid] for pid in self.watched if pid in added_at}, boot_ticks()
+                )
+            except OSError:  # without /proc, reused numbers cannot be recognized
+                watched = set(self.watched)
+            for pid in watched:
+                kill_group(pid)
+        for pid in tuple(self.children.by_pid):
+            self.children.release(pid)
+        deadline = time.monotonic() + END_TIMEOUT
+        while self.children.by_pid and select.select([self.wakeup], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            os.read(self.wakeup, 1 << 16)
+            self.children.reap()
+        self.guardian.end()
