@@ -33,9 +33,9 @@ from scalesocket.admission import (
 )
 from scalesocket.arrivals import Arrivals
 from scalesocket.backends.backend import Backend, Receiver
-from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
 from scalesocket.edge.client import Client
@@ -367,7 +367,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def open_gateway(site: Site, *, spawner: Spawner, poller: Poller) -> AsyncIterator[Gateway]:
+async def open_gateway(site: Site, *, spawner: SpawnerClient, poller: Poller) -> AsyncIterator[Gateway]:
     """Run a site until the block ends; rooms that are left then are stopped without waiting for their clients.
 
     `spawner` was started; `poller` watches the pipes of backends. Their owner closes both after the block.

@@ -17,7 +17,7 @@ import anyio
 import structlog
 from anyio.abc import TaskStatus
 
-from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
 from scalesocket.hangup import Hangups
@@ -82,7 +82,7 @@ def serve(site: Site, *, announce: Announce, options: Options = Options()) -> in
     """Run a site until a signal ends it; return the exit code: 0, or 1 when it was forced or failed."""
     hangups = Hangups()  # before there are threads
     take_listen_fds()  # before there are children, who must not inherit the sockets nor their variables
-    spawner = Spawner()
+    spawner = SpawnerClient()
     spawner.start()  # before the limit is raised, which children must not inherit, and before the loop and its threads
     raise_open_files(site)
     warn_of_unknown_versions()
@@ -93,7 +93,7 @@ def serve(site: Site, *, announce: Announce, options: Options = Options()) -> in
         spawner.close()
 
 
-async def _serve(site: Site, spawner: Spawner, hangups: Hangups, announce: Announce, options: Options) -> int:
+async def _serve(site: Site, spawner: SpawnerClient, hangups: Hangups, announce: Announce, options: Options) -> int:
     async with (
         open_service(site, spawner=spawner) as service,
         open_reloader(

@@ -13,7 +13,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Close as CloseFrame
 
-from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import App, Server, Site
 from scalesocket.gateway import Gateway
 from scalesocket.rooms.room import Room
@@ -180,7 +180,7 @@ class Playground:
 @asynccontextmanager
 async def open_playground(site: Site, lane: Lane = "express") -> AsyncIterator[Playground]:
     """Serve a site, on a free port, until the block ends; nothing may be left then."""
-    spawner = Spawner()
+    spawner = SpawnerClient()
     spawner.start()
     try:
         async with open_service(site, spawner=spawner) as service:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import Server, Site
 from scalesocket.errors import ADDRESS_FULL, APP_REMOVED
 from scalesocket.gateway import Admission
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def serving(site: Site) -> AsyncIterator[Service]:
-    spawner = Spawner()
+    spawner = SpawnerClient()
     spawner.start()
     try:
         async with open_service(site, spawner=spawner) as service:
@@ -88,7 +88,7 @@ async def test_a_download_that_nobody_reads_does_not_hold_up_the_end(tmp_path: P
 
 async def test_a_site_that_is_cancelled_again_and_again_waits_for_its_backends() -> None:
     site = site_of({"game": {"command": program("stubborn"), "stop_timeout": 0.5}})
-    spawner = Spawner()
+    spawner = SpawnerClient()
     spawner.start()
     is_open = asyncio.Event()
 

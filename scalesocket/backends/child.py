@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import marshal
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import structlog
 
 from scalesocket.backends.backend import Exit
 from scalesocket.backends.spawner.processes import kill_group
+from scalesocket.backends.spawner.protocol import encode
 from scalesocket.io.poller import Poller
 
 RELEASE_TIMEOUT: Final = 5.0
@@ -42,7 +42,7 @@ class SpawnRequest:
 
     def packet(self, number: int) -> bytes:
         """The request as the spawner reads it."""
-        return marshal.dumps(
+        return encode(
             {
                 "do": "spawn",
                 "id": number,

@@ -1,4 +1,4 @@
-"""The gateway's end of the pipe by which a guardian notices that gateway and spawner are gone (guardian.py)."""
+"""The gateway's end of the pipe by which a guardian notices that gateway and spawner have ended (spawner/guardian.py)."""
 
 import os
 import signal
@@ -6,17 +6,17 @@ from contextlib import suppress
 
 
 class GuardianPipe:
-    """A pipe for one spawner and its guardian. The write end stays open in the gateway until `cut`."""
+    """The pipe of one spawner and its guardian. The gateway holds the write end until `end_guardian`."""
 
     def __init__(self) -> None:
         """Raises OSError if no descriptor is left."""
         self.guardian = 0
-        """The pid of the guardian as the spawner reported it last; 0 if it has none."""
+        """The pid of the guardian as the spawner reported it last; 0 if there is none."""
         self._read_end, self._write_end = os.pipe()
 
     @property
     def ends(self) -> tuple[int, int]:
-        """What the spawner inherits."""
+        """The read end and the write end, for the spawner to inherit."""
         return self._read_end, self._write_end
 
     def close_read_end(self) -> None:
@@ -25,8 +25,8 @@ class GuardianPipe:
             os.close(self._read_end)
             self._read_end = -1
 
-    def cut(self) -> None:
-        """Close the pipe of a spawner that is gone, and end its guardian, which is the gateway's child by then."""
+    def end_guardian(self) -> None:
+        """Kill and reap the guardian of a spawner that has ended, which is the gateway's child by then; close the pipe."""
         with suppress(ChildProcessError):  # there is none, or it was reaped
             if self.guardian and os.waitid(os.P_PID, self.guardian, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 os.kill(self.guardian, signal.SIGKILL)

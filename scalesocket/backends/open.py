@@ -11,8 +11,8 @@ import structlog
 from scalesocket.backends.backend import Backend, Receiver
 from scalesocket.backends.child import SpawnRequest
 from scalesocket.backends.connection import connect_tcp, connect_unix, describe
-from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.backends.stdio import StdioBackend
 from scalesocket.backends.tcp import PortBackend, TargetBackend
 from scalesocket.config.describe import quote_command
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 async def open_backend(
-    app: App, env: Mapping[str, str], *, room: str, receiver: Receiver, spawner: Spawner, ports: Ports
+    app: App, env: Mapping[str, str], *, room: str, receiver: Receiver, spawner: SpawnerClient, ports: Ports
 ) -> Backend:
     """Start or connect the backend of a room. Nothing of it is left if this fails or is cancelled.
 
@@ -55,7 +55,7 @@ async def open_backend(
         raise BackendError(_reason(verb, app.command[0] if app.command is not None else _target(app), str(error))) from error
 
 
-async def _open_stdio(app: App, request: SpawnRequest, room: str, receiver: Receiver, spawner: Spawner) -> StdioBackend:
+async def _open_stdio(app: App, request: SpawnRequest, room: str, receiver: Receiver, spawner: SpawnerClient) -> StdioBackend:
     child = await spawner.spawn(request)
     if app.start_delay:
         try:
@@ -67,7 +67,7 @@ async def _open_stdio(app: App, request: SpawnRequest, room: str, receiver: Rece
 
 
 async def _open_port(
-    app: App, request: SpawnRequest, room: str, receiver: Receiver, spawner: Spawner, ports: Ports
+    app: App, request: SpawnRequest, room: str, receiver: Receiver, spawner: SpawnerClient, ports: Ports
 ) -> PortBackend:
     assert app.port is not None
     for attempt in range(1, MAX_STARTS + 1):

@@ -17,7 +17,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from scalesocket.admission import Refusal
-from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
@@ -79,7 +79,7 @@ class SiteApp:
         try:
             with (
                 lock_single_worker(self._path),
-                closing(Spawner()) as spawner,
+                closing(SpawnerClient()) as spawner,
                 closing(Poller(asyncio.get_running_loop())) as poller,
             ):
                 site = load_site(self._path)

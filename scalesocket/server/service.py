@@ -9,7 +9,7 @@ from typing import Final, cast
 import anyio
 from hypercorn.typing import ASGIFramework
 
-from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import Site
 from scalesocket.gateway import Gateway, open_gateway
@@ -45,7 +45,7 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(site: Site, *, spawner: Spawner) -> AsyncIterator[Service]:
+async def open_service(site: Site, *, spawner: SpawnerClient) -> AsyncIterator[Service]:
     """Listen and serve until the block ends. The caller starts and closes `spawner`. Raises ListenError."""
     async with AsyncExitStack() as stack:
         poller = stack.enter_context(closing(Poller(asyncio.get_running_loop())))

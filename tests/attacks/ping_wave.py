@@ -16,7 +16,7 @@ from typing import Final
 
 import uvloop
 
-from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import App, Server, Site
 from scalesocket.server.service import open_service
 from scalesocket.supervisor import favour_loop, raise_open_files
@@ -42,7 +42,7 @@ async def measure(clients: int, seconds: float) -> None:
     """Serve the clients, and time each iteration of the event loop."""
     app = App(name="quiet", command=("cat",), cwd=Path("/"), ping_interval=INTERVAL, ping_timeout=30.0, max_clients=None)
     site = Site(server=Server(bind=("127.0.0.1:0",), max_connections=None), apps={"quiet": app})
-    spawner = Spawner()
+    spawner = SpawnerClient()
     spawner.start()
     raise_open_files(site)
     try:

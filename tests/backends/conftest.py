@@ -7,8 +7,8 @@ from contextlib import closing
 import pytest
 import structlog
 
-from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.io.poller import Poller
 from tests.backends.lobby import Opener, adopted, all_children, children, open_fds
 
@@ -43,9 +43,9 @@ async def poller(loop: asyncio.AbstractEventLoop) -> AsyncIterator[Poller]:
 
 
 @pytest.fixture
-async def spawner(poller: Poller) -> AsyncIterator[Spawner]:
+async def spawner(poller: Poller) -> AsyncIterator[SpawnerClient]:
     before = open_fds()
-    spawner = Spawner()
+    spawner = SpawnerClient()
     spawner.start()
     spawner.attach(poller)
     yield spawner
@@ -64,5 +64,5 @@ def ports() -> Iterator[Ports]:
 
 
 @pytest.fixture
-async def open_room(spawner: Spawner, ports: Ports) -> Opener:
+async def open_room(spawner: SpawnerClient, ports: Ports) -> Opener:
     return Opener(spawner, ports)

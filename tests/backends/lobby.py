@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scalesocket.backends.backend import Backend, Exit
-from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import App
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
@@ -80,7 +80,7 @@ class Room:
 class Opener:
     """Opens rooms of apps that are given by their keys."""
 
-    def __init__(self, spawner: Spawner, ports: Ports) -> None:
+    def __init__(self, spawner: SpawnerClient, ports: Ports) -> None:
         self.spawner = spawner
         self.ports = ports
 

@@ -15,17 +15,16 @@ from typing import cast
 
 import pytest
 
+from scalesocket.backends import adopted_children, pending_starts, spawner_client
 from scalesocket.backends import child as child_module
-from scalesocket.backends import launcher, orphans
-from scalesocket.backends import starts as starts_module
 from scalesocket.backends.child import Child, SpawnRequest
-from scalesocket.backends.groups import find_strays
-from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.pending_starts import PendingStart, PendingStarts
+from scalesocket.backends.process_groups import find_unreported_children
 from scalesocket.backends.spawner.group_table import FIRST, USED, GroupTable
 from scalesocket.backends.spawner.guardian import find_remaining_groups, find_unlisted_children
 from scalesocket.backends.spawner.processes import ProcessStat
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.backends.spawner_stderr import SpawnerStderr
-from scalesocket.backends.starts import Start, Starts
 from scalesocket.errors import BackendError, SpawnerError
 from scalesocket.io.poller import Poller
 from tests.backends.lobby import (
@@ -219,7 +218,7 @@ async def test_a_guardian_that_is_killed_is_replaced(gateway: Gateway) -> None:
     await until(lambda: not any(map(is_alive, pids)), within=2.0)
 
 
-async def test_what_ends_the_spawner_by_name_or_group_does_not_end_the_guardian(spawner: Spawner) -> None:
+async def test_what_ends_the_spawner_by_name_or_group_does_not_end_the_guardian(spawner: SpawnerClient) -> None:
     guardian = spawner.guardian
     assert guardian is not None
 
@@ -296,16 +295,16 @@ def test_a_group_that_finds_no_place_in_the_table_is_left_out() -> None:
     assert groups.starting_since == 0
 
 
-async def kill_spawner(spawner: Spawner) -> None:
+async def kill_spawner(spawner: SpawnerClient) -> None:
     """Kill it with SIGKILL, and wait for the next."""
     old = spawner.pid
     assert old is not None
-    spawner._started_at -= launcher.SHORT_LIFE  # as if it had lived long enough to be replaced at once
+    spawner._process.started_at -= spawner_client.SHORT_LIFE  # as if it had lived long enough to be replaced at once
     os.kill(old, signal.SIGKILL)
     await until(lambda: spawner.pid not in {old, None})
 
 
-async def test_rooms_go_on_when_the_spawner_is_killed(open_room: Opener, spawner: Spawner) -> None:
+async def test_rooms_go_on_when_the_spawner_is_killed(open_room: Opener, spawner: SpawnerClient) -> None:
     rooms = [await open_room("cat") for _ in range(5)]
 
     await kill_spawner(spawner)
@@ -320,7 +319,7 @@ async def test_rooms_go_on_when_the_spawner_is_killed(open_room: Opener, spawner
         assert not exists(room.backend.pid or 0)
 
 
-async def test_the_end_of_an_adopted_process_is_reported(open_room: Opener, spawner: Spawner) -> None:
+async def test_the_end_of_an_adopted_process_is_reported(open_room: Opener, spawner: SpawnerClient) -> None:
     calm = await open_room("sh", "-c", "read line; exit 3")
     wild = await open_room("sh", "-c", "read line; kill -ABRT $$")
     await kill_spawner(spawner)
@@ -332,7 +331,7 @@ async def test_the_end_of_an_adopted_process_is_reported(open_room: Opener, spaw
     assert (await wild.end()).signal == signal.SIGABRT
 
 
-async def test_the_whole_group_of_an_adopted_process_is_killed_and_reaped(open_room: Opener, spawner: Spawner) -> None:
+async def test_the_whole_group_of_an_adopted_process_is_killed_and_reaped(open_room: Opener, spawner: SpawnerClient) -> None:
     room = await open_room(*program("nest"))
     pids = [int(word) for word in (await room.hear_line()).split()]
     await kill_spawner(spawner)
@@ -343,7 +342,7 @@ async def test_the_whole_group_of_an_adopted_process_is_killed_and_reaped(open_r
     assert not any(map(exists, pids))
 
 
-async def test_a_process_that_ended_before_the_spawner_was_killed_is_released(open_room: Opener, spawner: Spawner) -> None:
+async def test_a_process_that_ended_before_the_spawner_was_killed_is_released(open_room: Opener, spawner: SpawnerClient) -> None:
     room = await open_room(*program("grandchild", 60, "quiet"))
     pid = int(await room.hear_line())
     assert (await room.backend.wait_exit()).status == 0
@@ -354,7 +353,7 @@ async def test_a_process_that_ended_before_the_spawner_was_killed_is_released(op
     assert not exists(pid)
 
 
-async def test_a_stop_that_runs_when_the_spawner_is_killed_ends_well(open_room: Opener, spawner: Spawner) -> None:
+async def test_a_stop_that_runs_when_the_spawner_is_killed_ends_well(open_room: Opener, spawner: SpawnerClient) -> None:
     rooms = [await open_room(*program("stubborn")) for _ in range(5)]
     for room in rooms:
         await room.hear(b"stubborn\n")
@@ -367,7 +366,7 @@ async def test_a_stop_that_runs_when_the_spawner_is_killed_ends_well(open_room: 
     assert not any(exists(room.backend.pid or 0) for room in rooms)
 
 
-async def test_starts_in_flight_when_the_spawner_is_killed_are_done_by_the_next(spawner: Spawner) -> None:
+async def test_starts_in_flight_when_the_spawner_is_killed_are_done_by_the_next(spawner: SpawnerClient) -> None:
     marker = f"7{time.monotonic_ns() % 10**9}"
     request = SpawnRequest(argv=("sleep", marker), env={"PATH": os.environ["PATH"]}, cwd="/")
     starts = [asyncio.ensure_future(spawner.spawn(request)) for _ in range(200)]
@@ -405,14 +404,14 @@ def test_strays_are_looked_for_while_threads_come_and_go() -> None:
     try:
         deadline = time.monotonic() + 1
         while time.monotonic() < deadline:
-            find_strays(os.getpid(), (), 0.0)
+            find_unreported_children(os.getpid(), lambda _: False, 0.0)
     finally:
         is_over.set()
         for starter in starters:
             starter.join()
 
 
-async def test_helpers_of_running_programs_live_on_when_the_spawner_dies(open_room: Opener, spawner: Spawner) -> None:
+async def test_helpers_of_running_programs_live_on_when_the_spawner_dies(open_room: Opener, spawner: SpawnerClient) -> None:
     helper = "set -m; (sleep 60 & echo $! >&3) 3>&1 >/dev/null; cat"  # of a group of its own, and an orphan
     room = await open_room("bash", "-c", helper)
     pid = int(await room.hear_line())
@@ -439,7 +438,7 @@ def running(marker: str) -> list[int]:
     return found
 
 
-async def test_a_program_is_started_from_where_it_is_now(spawner: Spawner, tmp_path: Path) -> None:
+async def test_a_program_is_started_from_where_it_is_now(spawner: SpawnerClient, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     request = SpawnRequest(argv=("here",), env={"PATH": f"{first}:{second}"}, cwd="/")
 
@@ -470,13 +469,13 @@ async def test_a_program_is_started_from_where_it_is_now(spawner: Spawner, tmp_p
 
 
 async def test_a_spawner_that_hangs_is_replaced(
-    spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
+    spawner: SpawnerClient, open_room: Opener, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
     room = await open_room("cat")
-    monkeypatch.setattr(starts_module, "SPAWN_TIMEOUT", 0.3)
+    monkeypatch.setattr(pending_starts, "SPAWN_TIMEOUT", 0.3)
     old = spawner.pid
     assert old is not None
-    spawner._started_at -= launcher.SHORT_LIFE
+    spawner._process.started_at -= spawner_client.SHORT_LIFE
     os.kill(old, signal.SIGSTOP)
 
     with pytest.raises(BackendError, match=r"cannot start 'cat': it did not start within 0.3 s"):
@@ -491,9 +490,9 @@ async def test_a_spawner_that_hangs_is_replaced(
 
 
 async def test_starts_that_wait_are_asked_for_when_the_clock_reads_the_answers_of_others(
-    spawner: Spawner, monkeypatch: pytest.MonkeyPatch
+    spawner: SpawnerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starts_module, "SPAWN_TIMEOUT", 1.0)
+    monkeypatch.setattr(pending_starts, "SPAWN_TIMEOUT", 1.0)
     woken, wake = os.pipe()
     loop = asyncio.get_running_loop()
 
@@ -504,7 +503,7 @@ async def test_starts_that_wait_are_asked_for_when_the_clock_reads_the_answers_o
     loop.add_reader(woken, be_slow)
     first = await spawner.spawn(CAT)  # sets the clock
     await asyncio.sleep(0.8)
-    waits = [asyncio.ensure_future(spawner.spawn(CAT)) for _ in range(2 * starts_module.MAX_IN_FLIGHT + 5)]
+    waits = [asyncio.ensure_future(spawner.spawn(CAT)) for _ in range(2 * pending_starts.MAX_IN_FLIGHT + 5)]
     await asyncio.sleep(0)
     os.write(wake, b"x")
 
@@ -517,9 +516,9 @@ async def test_starts_that_wait_are_asked_for_when_the_clock_reads_the_answers_o
     os.close(wake)
 
 
-async def test_the_clock_does_not_mind_that_there_is_no_spawner(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starts_module, "SPAWN_TIMEOUT", 0.3)
-    monkeypatch.setattr(launcher, "PAUSE", 0.6)
+async def test_the_clock_does_not_mind_that_there_is_no_spawner(spawner: SpawnerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending_starts, "SPAWN_TIMEOUT", 0.3)
+    monkeypatch.setattr(spawner_client, "RETRY_PAUSE", 0.6)
     faults: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: faults.append(report))
     (await spawner.spawn(CAT)).discard()
@@ -527,7 +526,7 @@ async def test_the_clock_does_not_mind_that_there_is_no_spawner(spawner: Spawner
     os.kill(spawner.pid, signal.SIGKILL)
     await until(lambda: spawner.pid is None)
 
-    await until(lambda: spawner._clock is None and spawner.pid is None)
+    await until(lambda: spawner._deadline is None and spawner.pid is None)
     await until(lambda: spawner.pid is not None)
 
     assert faults == []
@@ -536,14 +535,16 @@ async def test_the_clock_does_not_mind_that_there_is_no_spawner(spawner: Spawner
     await until(lambda: not spawner.groups)
 
 
-async def test_starts_behind_a_spawner_that_cannot_be_killed_fail(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starts_module, "SPAWN_TIMEOUT", 0.2)
-    monkeypatch.setattr(launcher, "RELEASE_TIMEOUT", 0.2)
+async def test_starts_behind_a_spawner_that_cannot_be_killed_fail(
+    spawner: SpawnerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending_starts, "SPAWN_TIMEOUT", 0.2)
+    monkeypatch.setattr(spawner_client, "RELEASE_TIMEOUT", 0.2)
     assert spawner._process is not None
     os.kill(spawner._process.pid, signal.SIGSTOP)
     with monkeypatch.context() as patch:
         patch.setattr(spawner._process, "kill", lambda: None)
-        starts = [spawner.spawn(CAT) for _ in range(starts_module.MAX_IN_FLIGHT + 2)]
+        starts = [spawner.spawn(CAT) for _ in range(pending_starts.MAX_IN_FLIGHT + 2)]
 
         async with asyncio.timeout(5):
             outcomes = await asyncio.gather(*starts, return_exceptions=True)
@@ -555,12 +556,12 @@ async def test_starts_behind_a_spawner_that_cannot_be_killed_fail(spawner: Spawn
 
 
 async def test_a_child_that_comes_too_late_for_one_who_was_cancelled_is_killed() -> None:
-    start = Start(1, b"")
+    start = PendingStart(1, b"")
     waiting = asyncio.create_task(start.wait())
     await asyncio.sleep(0)
-    starts = Starts()
+    starts = PendingStarts()
     starts.waiting.append(start)
-    starts.sent(now=0.0)
+    starts.note_sent(now=0.0)
     waiting.cancel()
     starts.fail_late(now=100.0)
     await asyncio.sleep(0)
@@ -585,15 +586,15 @@ class FakeChild:
 
 
 async def test_starts_that_were_cancelled_while_the_spawner_hangs_hold_up_nobody(
-    spawner: Spawner, monkeypatch: pytest.MonkeyPatch
+    spawner: SpawnerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starts_module, "SPAWN_TIMEOUT", 0.3)
+    monkeypatch.setattr(pending_starts, "SPAWN_TIMEOUT", 0.3)
     old = spawner.pid
     assert old is not None
-    spawner._started_at -= launcher.SHORT_LIFE
+    spawner._process.started_at -= spawner_client.SHORT_LIFE
     os.kill(old, signal.SIGSTOP)
-    starts = [asyncio.ensure_future(spawner.spawn(CAT)) for _ in range(starts_module.MAX_IN_FLIGHT)]
-    await until(lambda: len(spawner._starts.in_flight) == starts_module.MAX_IN_FLIGHT)
+    starts = [asyncio.ensure_future(spawner.spawn(CAT)) for _ in range(pending_starts.MAX_IN_FLIGHT)]
+    await until(lambda: len(spawner._starts.in_flight) == pending_starts.MAX_IN_FLIGHT)
 
     for start in starts:
         start.cancel()
@@ -606,7 +607,7 @@ async def test_starts_that_were_cancelled_while_the_spawner_hangs_hold_up_nobody
     await until(lambda: not spawner.groups)
 
 
-async def test_a_start_that_is_cancelled_as_it_is_answered_is_waited_for(spawner: Spawner) -> None:
+async def test_a_start_that_is_cancelled_as_it_is_answered_is_waited_for(spawner: SpawnerClient) -> None:
     woken, wake = os.pipe()
     starting: asyncio.Task[Child] | None = None
 
@@ -629,7 +630,7 @@ async def test_a_start_that_is_cancelled_as_it_is_answered_is_waited_for(spawner
 
 
 async def test_a_stop_does_not_need_a_spawner_that_answers(
-    spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch
+    spawner: SpawnerClient, open_room: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child_module, "RELEASE_TIMEOUT", 0.3)
     room = await open_room(*program("nest"))
@@ -645,8 +646,8 @@ async def test_a_stop_does_not_need_a_spawner_that_answers(
     await until(lambda: not spawner.groups)
 
 
-async def test_starts_fail_while_there_is_no_spawner(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "PAUSE", 0.2)
+async def test_starts_fail_while_there_is_no_spawner(spawner: SpawnerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawner_client, "RETRY_PAUSE", 0.2)
     assert spawner.pid is not None
     os.kill(spawner.pid, signal.SIGKILL)
     await until(lambda: spawner.pid is None)
@@ -659,7 +660,7 @@ async def test_starts_fail_while_there_is_no_spawner(spawner: Spawner, monkeypat
     await until(lambda: not spawner.groups)
 
 
-async def test_the_signals_of_a_terminal_do_not_end_the_spawner(spawner: Spawner, open_room: Opener) -> None:
+async def test_the_signals_of_a_terminal_do_not_end_the_spawner(spawner: SpawnerClient, open_room: Opener) -> None:
     old = spawner.pid
     assert old is not None
     assert os.getpgid(old) == old != os.getpgid(0)
@@ -672,7 +673,7 @@ async def test_the_signals_of_a_terminal_do_not_end_the_spawner(spawner: Spawner
     assert spawner.pid == old
 
 
-async def test_a_thousand_starts(spawner: Spawner) -> None:
+async def test_a_thousand_starts(spawner: SpawnerClient) -> None:
     started = await asyncio.gather(*(spawner.spawn(CAT) for _ in range(1000)))
 
     assert len({child.pid for child in started}) == 1000
@@ -691,13 +692,13 @@ async def test_a_thousand_starts(spawner: Spawner) -> None:
         await child.wait_released()
 
 
-async def test_one_start_too_many_fails(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starts_module, "MAX_WAITING", 10)
+async def test_one_start_too_many_fails(spawner: SpawnerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending_starts, "MAX_WAITING", 10)
 
     outcomes = await asyncio.gather(*(spawner.spawn(CAT) for _ in range(100)), return_exceptions=True)
 
     started = [outcome for outcome in outcomes if isinstance(outcome, Child)]
-    assert len(started) == starts_module.MAX_IN_FLIGHT + 10
+    assert len(started) == pending_starts.MAX_IN_FLIGHT + 10
     assert {str(outcome) for outcome in outcomes if not isinstance(outcome, Child)} == {"too many starts are waiting"}
     for child in started:
         child.discard()
@@ -705,7 +706,7 @@ async def test_one_start_too_many_fails(spawner: Spawner, monkeypatch: pytest.Mo
         await child.wait_released()
 
 
-async def test_a_process_that_ended_keeps_its_number_until_it_is_released(spawner: Spawner) -> None:
+async def test_a_process_that_ended_keeps_its_number_until_it_is_released(spawner: SpawnerClient) -> None:
     child = await spawner.spawn(CAT)
     os.close(child.stdin)
     child.stdin = -1
@@ -719,7 +720,7 @@ async def test_a_process_that_ended_keeps_its_number_until_it_is_released(spawne
     assert not exists(child.pid)
 
 
-async def test_a_start_that_finds_no_descriptor_left_fails_and_leaves_nothing(spawner: Spawner) -> None:
+async def test_a_start_that_finds_no_descriptor_left_fails_and_leaves_nothing(spawner: SpawnerClient) -> None:
     before = open_fds()
     lowest = os.dup(0)
     os.close(lowest)
@@ -733,9 +734,9 @@ async def test_a_start_that_finds_no_descriptor_left_fails_and_leaves_nothing(sp
 
 
 async def test_rooms_go_on_without_a_descriptor_to_watch_them_by(
-    spawner: Spawner, open_room: Opener, monkeypatch: pytest.MonkeyPatch
+    spawner: SpawnerClient, open_room: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "LOOK", 0.05)
+    monkeypatch.setattr(adopted_children, "CHECK_INTERVAL", 0.05)
     rooms = [await open_room("cat") for _ in range(20)]
     lowest = os.dup(0)
     os.close(lowest)
@@ -757,7 +758,7 @@ def test_a_spawner_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "executable", python)
 
     with pytest.raises(SpawnerError, match=f"^cannot start the spawner: .*{why}"):
-        Spawner().start()
+        SpawnerClient().start()
 
     assert open_fds() == before
     assert children() == []
@@ -767,7 +768,7 @@ async def test_a_fault_of_the_spawner_is_one_event_of_the_log(
     poller: Poller, logged: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never a write to the log itself, whose reader may have stalled."""
-    spawner, pipe2 = Spawner(), os.pipe2
+    spawner, pipe2 = SpawnerClient(), os.pipe2
     with monkeypatch.context() as patch:
         patch.setattr(os, "pipe2", lambda flags: pipe2(flags | os.O_DIRECT))  # each write is a read of its own
         spawner.start()
@@ -800,9 +801,9 @@ async def test_a_traceback_that_is_written_line_by_line_is_one_event(logged: lis
 
 
 async def test_children_get_the_limit_of_open_files_from_before_it_was_raised(
-    poller: Poller, open_room: Opener, spawner: Spawner
+    poller: Poller, open_room: Opener, spawner: SpawnerClient
 ) -> None:
-    other = Spawner()
+    other = SpawnerClient()
     with open_file_limit(300):
         other.start()
     other.attach(poller)
@@ -827,7 +828,7 @@ async def test_children_get_the_limit_of_open_files_from_before_it_was_raised(
 async def test_what_the_gateway_ignores_its_children_do_not(poller: Poller) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    spawner = Spawner()
+    spawner = SpawnerClient()
     try:
         spawner.start()
     finally:
@@ -847,7 +848,7 @@ async def test_what_the_gateway_ignores_its_children_do_not(poller: Poller) -> N
 
 
 async def test_closing_kills_what_is_left(poller: Poller) -> None:
-    spawner = Spawner()
+    spawner = SpawnerClient()
     spawner.start()
     spawner.attach(poller)
     child = await spawner.spawn(SpawnRequest(argv=("sleep", "60"), env={"PATH": os.environ["PATH"]}, cwd="/"))

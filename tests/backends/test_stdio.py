@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scalesocket.backends.launcher import Spawner
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.errors import MAX_REASON, BackendError
 from scalesocket.io.pipes import HIGH_WATER
 from tests.backends.lobby import Opener, children, exists, is_alive, open_fds, parse_state, program, until
@@ -388,7 +388,7 @@ async def test_a_process_left_behind_while_stopping_may_speak_until_the_timeout(
     assert room.heard.endswith(b"late\n")
 
 
-async def test_a_stop_ends_with_the_spawner_whoever_holds_the_output(open_room: Opener, spawner: Spawner) -> None:
+async def test_a_stop_ends_with_the_spawner_whoever_holds_the_output(open_room: Opener, spawner: SpawnerClient) -> None:
     room = await open_room("sh", "-c", "setsid sh -c 'echo $$; exec sleep 60' & exec cat")
     pid = int(await room.hear_line())
     stop = asyncio.ensure_future(room.stop(timeout=60))
@@ -405,7 +405,7 @@ async def test_a_stop_ends_with_the_spawner_whoever_holds_the_output(open_room: 
         await until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
 
 
-async def test_orphans_are_reaped_while_their_room_runs(open_room: Opener, spawner: Spawner) -> None:
+async def test_orphans_are_reaped_while_their_room_runs(open_room: Opener, spawner: SpawnerClient) -> None:
     room = await open_room("sh", "-c", "(true & echo $!) ; exec cat")
     pid = int(await room.hear_line())
 
@@ -453,7 +453,7 @@ async def test_a_long_line_on_standard_error_is_logged_in_pieces(open_room: Open
     assert max(map(len, lines)) <= 4096
 
 
-async def test_a_cancelled_stop_kills_at_once(open_room: Opener, spawner: Spawner) -> None:
+async def test_a_cancelled_stop_kills_at_once(open_room: Opener, spawner: SpawnerClient) -> None:
     room = await open_room(*program("stubborn"))
     await room.hear(b"stubborn\n")
     stop = asyncio.ensure_future(room.stop(timeout=60))
@@ -467,7 +467,7 @@ async def test_a_cancelled_stop_kills_at_once(open_room: Opener, spawner: Spawne
     assert not exists(room.backend.pid)
 
 
-async def test_an_open_that_is_cancelled_leaves_nothing(open_room: Opener, spawner: Spawner) -> None:
+async def test_an_open_that_is_cancelled_leaves_nothing(open_room: Opener, spawner: SpawnerClient) -> None:
     before = open_fds()
 
     for turns in range(40):

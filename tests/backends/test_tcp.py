@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from scalesocket.backends.connection import connect_tcp, try_connect
-from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.ports import Ports
 from scalesocket.config.addresses import Endpoint, PortRange
 from scalesocket.errors import BackendError
@@ -29,7 +28,7 @@ Listen = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture
-async def listen(spawner: Spawner) -> AsyncIterator[Listen]:
+async def listen(spawner: SpawnerClient) -> AsyncIterator[Listen]:
     """Starts `listen.py`, a target nobody in the server started, and tells where it listens."""
     async with AsyncExitStack() as servers:
 
@@ -344,7 +343,7 @@ async def test_a_start_that_finds_no_descriptor_for_its_port_is_an_error(open_ro
     assert open_room.ports.taken == frozenset()
 
 
-async def test_a_connection_that_finds_no_descriptor_is_an_error(spawner: Spawner) -> None:
+async def test_a_connection_that_finds_no_descriptor_is_an_error(spawner: SpawnerClient) -> None:
     lowest = os.dup(0)
     os.close(lowest)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import structlog
 
 from scalesocket.backends.child import SpawnRequest
-from scalesocket.backends.launcher import Spawner
 from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import App
 from scalesocket.io.poller import Poller
 
@@ -37,7 +37,7 @@ class Room:
     def backend_unblocked(self) -> None: ...
 
 
-async def main(spawner: Spawner) -> None:
+async def main(spawner: SpawnerClient) -> None:
     loop = asyncio.get_running_loop()
     spawner.attach(Poller(loop))
     print(spawner.pid, flush=True)
@@ -70,6 +70,6 @@ async def main(spawner: Spawner) -> None:
 
 if __name__ == "__main__":
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    first = Spawner()
+    first = SpawnerClient()
     first.start()
     asyncio.run(main(first))

@@ -17,11 +17,10 @@ from typing import Final
 sys.path.append(__file__.rsplit("/", 4)[0])  # the package's folder, which `-I` leaves out; pathlib takes 5 ms to import
 
 from scalesocket.backends.spawner.descriptors import DescriptorLimits
+from scalesocket.backends.spawner.processes import NICENESS
 from scalesocket.backends.spawner.spawner import Spawner
 
 PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
-NICENESS: Final = 3
-"""Added to the gateway's niceness, for the spawner and all backends: when they use every CPU, the gateway is favoured."""
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 """Ticks per second of the kernel's clock for start times."""
+NICENESS: Final = 3
+"""Added to the gateway's niceness, for the spawner and all backends: when they use every CPU, the gateway is favoured."""
 
 
 class ProcessStat(NamedTuple):

@@ -1,0 +1,67 @@
+"""Reaps orphans of the backends that became the gateway's children because their spawner died."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from scalesocket.backends.process_groups import list_children
+from scalesocket.backends.spawner.processes import NICENESS, read_stat
+
+INTERVAL: Final = 5.0
+"""Seconds between two searches for zombies, while there are orphans or adopted children."""
+
+log = structlog.get_logger()
+
+
+class OrphanReaper:
+    """Looks for zombies from `start` until no orphan is left, and no adopted child that could leave one.
+
+    An orphan is a process that a program left behind. While its spawner lives, that one reaps it; otherwise the gateway
+    must, which is a child subreaper too. Only children with a higher niceness than the gateway's are reaped, as all
+    processes of backends have: so programs that the application beside the server started are left to it.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, is_known: Callable[[int], bool], has_adopted: Callable[[], bool]
+    ) -> None:
+        """`is_known`: a child that is reaped elsewhere. `has_adopted`: whether adopted children are left."""
+        self._loop = loop
+        self._is_known = is_known
+        self._has_adopted = has_adopted
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Look for zombies from now on. Calls may repeat."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(INTERVAL, self._search)
+
+    def close(self) -> None:
+        """Stop. Calls may repeat."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _search(self) -> None:
+        self._timer = None
+        if self.reap() or self._has_adopted():
+            self.start()
+
+    def reap(self) -> bool:
+        """Reap the orphans that have ended; False if none is left."""
+        lowest = os.nice(0) + NICENESS
+        has_running = False
+        try:
+            for pid in list_children():
+                if self._is_known(pid):
+                    continue
+                with suppress(FileNotFoundError, ProcessLookupError, ChildProcessError):
+                    state, child = read_stat(pid)
+                    if child.niceness >= lowest:
+                        has_running |= state not in "ZX" or os.waitpid(pid, os.WNOHANG)[0] == 0
+        except OSError as error:
+            log.warning("cannot look for ended orphans of backends", error=str(error), again_in=INTERVAL)
+            return True
+        return has_running

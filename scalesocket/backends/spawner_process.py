@@ -1,0 +1,163 @@
+"""One spawner process as the gateway sees it: its start, the socket to it, its standard error and its guardian's pipe."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from array import array
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from scalesocket.backends.guardian_pipe import GuardianPipe
+from scalesocket.backends.spawner.protocol import MAX_REPORT, MAX_REQUEST, REPORT_FDS, decode
+from scalesocket.backends.spawner_stderr import SpawnerStderr
+from scalesocket.errors import SpawnerError
+
+PROGRAM: Final = Path(__file__).parent / "spawner" / "main.py"
+READY_TIMEOUT: Final = 10.0
+"""Seconds in which the first spawner must report that it is ready."""
+ANCILLARY: Final = socket.CMSG_SPACE(REPORT_FDS * array("i").itemsize)
+"""Bytes of the descriptors that come with a report."""
+
+
+class Report(NamedTuple):
+    """A packet of the spawner (spawner/protocol.py)."""
+
+    content: dict[str, Any]
+    fds: list[int]
+    has_all_fds: bool
+    """False if the gateway has no descriptors left."""
+
+
+class SpawnerProcess:
+    """A spawner from its start until it has ended and `close` was called."""
+
+    def __init__(self, soft_limit: int) -> None:
+        """Start it, with a vfork, so that the size of the gateway does not matter. Raises OSError.
+
+        `soft_limit`: of open files, for its children.
+        """
+        self.started_at = 0.0
+        """In the loop's time; set by `watch`."""
+        self.is_watching_all = False
+        """Whether its guardian covers every running child, those of previous spawners too."""
+        self._buffer = bytearray(MAX_REPORT)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_writable: Callable[[], None] | None = None
+        with ExitStack() as inherited, ExitStack() as undo:
+            self._socket, spawner_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(self._socket.close)
+            inherited.callback(spawner_end.close)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_REQUEST)
+            stderr, stderr_write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            undo.callback(os.close, stderr)
+            inherited.callback(os.close, stderr_write_end)
+            self.guardian_pipe = GuardianPipe()
+            undo.callback(self.guardian_pipe.end_guardian)
+            self._process = start_program(spawner_end.fileno(), soft_limit, self.guardian_pipe.ends, stderr_write_end)
+            undo.callback(self._process.wait)
+            undo.callback(self._process.kill)
+            self._pidfd = os.pidfd_open(self._process.pid)
+            self.guardian_pipe.close_read_end()
+            undo.pop_all()
+        self._socket.setblocking(False)
+        self.pid = self._process.pid
+        self._stderr = SpawnerStderr(stderr, self.pid)
+
+    def wait_ready(self) -> dict[str, Any]:
+        """Block until it reports that it is ready, and return the report. Raises SpawnerError or OSError."""
+        self._socket.settimeout(READY_TIMEOUT)
+        packet = self._socket.recv(MAX_REPORT)
+        if not packet:
+            raise SpawnerError("the spawner ended before it was ready")
+        self._socket.setblocking(False)
+        return dict(decode(packet))
+
+    def watch(self, loop: asyncio.AbstractEventLoop, *, on_report: Callable[[], None], on_exit: Callable[[], None]) -> None:
+        """Call `on_report` when `receive` has something, `on_exit` when the process has ended; log its standard error."""
+        self._loop = loop
+        self.started_at = loop.time()
+        loop.add_reader(self._socket.fileno(), on_report)
+        loop.add_reader(self._pidfd, on_exit)
+        self._stderr.watch(loop)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the kernel takes no more packets now."""
+        return self._on_writable is not None
+
+    def send(self, packet: bytes, on_writable: Callable[[], None]) -> bool:
+        """Send a request. If the kernel does not take it, return False and call `on_writable` once it does.
+
+        Raises OSError: EMSGSIZE for a request that is too long, BrokenPipeError or ConnectionResetError if it has died.
+        """
+        try:
+            self._socket.send(packet)
+        except BlockingIOError:
+            assert self._loop is not None
+            self._on_writable = on_writable
+            self._loop.add_writer(self._socket.fileno(), self._unblock)
+            return False
+        return True
+
+    def receive(self) -> Report | None:
+        """Receive a report; None if there is none now, or at the end of file."""
+        while True:
+            try:
+                size, ancillary, flags, _ = self._socket.recvmsg_into([self._buffer], ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return None
+            except ConnectionResetError:  # it died with unread requests; its last reports follow
+                continue
+            if not size:  # it has no reason to close its end and live; `on_exit` follows
+                assert self._loop is not None
+                self._loop.remove_reader(self._socket.fileno())
+                self.kill()
+                return None
+            fds = [fd for _, _, data in ancillary for fd in array("i", data)]
+            content = decode(self._buffer)  # ignores what follows the dict, the rest of an older report
+            return Report(content, fds, not flags & socket.MSG_CTRUNC)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._process.kill()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Block until it has ended; return its status as in subprocess. Raises subprocess.TimeoutExpired."""
+        return self._process.wait(timeout)
+
+    def close(self) -> None:
+        """Close the socket, which ends a spawner that runs, and all else but the guardian's pipe."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
+            self._loop.remove_reader(self._pidfd)
+        self._socket.close()
+        os.close(self._pidfd)
+        self._stderr.close()
+
+    def _unblock(self) -> None:
+        assert self._loop is not None
+        assert self._on_writable is not None
+        self._loop.remove_writer(self._socket.fileno())
+        on_writable, self._on_writable = self._on_writable, None
+        on_writable()
+
+
+def start_program(gateway_socket: int, soft_limit: int, guardian_pipe: tuple[int, int], stderr: int) -> subprocess.Popen[bytes]:
+    """Start the program of the spawner with these descriptors. Raises OSError."""
+    options = ["-I", "-S", f"-Xutf8={sys.flags.utf8_mode}"]
+    return subprocess.Popen(
+        [sys.executable, *options, str(PROGRAM), str(gateway_socket), str(soft_limit), *map(str, guardian_pipe)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        cwd="/",
+        pass_fds=(gateway_socket, *guardian_pipe),
+        # A group of its own: the terminal's signals are for the gateway alone. Not a session of its own: Linux divides CPU
+        # time between sessions (sched_autogroup), which opens rooms 9 % slower (docs/spawner.md).
+        process_group=0,
+    )
