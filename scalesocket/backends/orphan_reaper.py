@@ -46,22 +46,23 @@ class OrphanReaper:
 
     def _search(self) -> None:
         self._timer = None
-        if self.reap() or self._has_adopted():
+        if reap_orphans(self._is_known) or self._has_adopted():
             self.start()
 
-    def reap(self) -> bool:
-        """Reap the orphans that have ended; False if none is left."""
-        lowest = os.nice(0) + NICENESS
-        has_running = False
-        try:
-            for pid in list_children():
-                if self._is_known(pid):
-                    continue
-                with suppress(FileNotFoundError, ProcessLookupError, ChildProcessError):
-                    state, child = read_stat(pid)
-                    if child.niceness >= lowest:
-                        has_running |= state not in "ZX" or os.waitpid(pid, os.WNOHANG)[0] == 0
-        except OSError as error:
-            log.warning("cannot look for ended orphans of backends", error=str(error), again_in=INTERVAL)
-            return True
-        return has_running
+
+def reap_orphans(is_known: Callable[[int], bool]) -> bool:
+    """Reap the orphans that have ended; False if none is left. `is_known`: a child that is reaped elsewhere."""
+    lowest = os.nice(0) + NICENESS
+    has_running = False
+    try:
+        for pid in list_children():
+            if is_known(pid):
+                continue
+            with suppress(FileNotFoundError, ProcessLookupError, ChildProcessError):
+                state, child = read_stat(pid)
+                if child.niceness >= lowest:
+                    has_running |= state not in "ZX" or os.waitpid(pid, os.WNOHANG)[0] == 0
+    except OSError as error:
+        log.warning("cannot look for ended orphans of backends", error=str(error), again_in=INTERVAL)
+        return True
+    return has_running

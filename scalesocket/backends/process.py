@@ -1,7 +1,4 @@
-"""A process a room started: its stop ladder, and what it says on stderr.
-
-The log of stderr is written from the event loop's callbacks.
-"""
+"""The process of a room: its pipes, how it is stopped, and its standard error, which goes to the log."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,84 +9,13 @@ import structlog
 
 from scalesocket.backends.backend import Exit
 from scalesocket.backends.child import Child
+from scalesocket.backends.line_log import LineLog
 from scalesocket.io.pipes import PipeReader, PipeWriter
 
 GRACE: Final = 0.5
 """Seconds a process has, after its input ended, to go by itself before it is sent the stop signal."""
-MAX_LINE: Final = 4096
-"""Bytes of one line of the log; a longer one is cut in pieces."""
-MAX_LINES: Final = 200
-"""Lines of one stream that are logged in a second; the others are counted."""
 
 log = structlog.get_logger()
-
-
-class LineLog:
-    """Writes what a process says to the log, line by line."""
-
-    __slots__ = ("_count", "_event", "_keys", "_left_out", "_loop", "_rest", "_timer")
-
-    def __init__(self, event: str, **keys: object) -> None:
-        """Log each line as `event` ("stderr" or "stdout") with these keys."""
-        self._loop = asyncio.get_running_loop()
-        self._event = event
-        self._keys = keys
-        self._rest = b""
-        """A line that has no end yet."""
-        self._count = 0
-        """Lines logged in the running second."""
-        self._left_out = 0
-        self._timer: asyncio.TimerHandle | None = None
-        """Runs out with the second in which something was logged or left out."""
-
-    def feed(self, chunk: bytes) -> None:
-        """Log the lines that are complete, and those that are longer than MAX_LINE.
-
-        Lines past MAX_LINES are counted without a look at each, so that a flood does not hold up the loop.
-        """
-        *lines, rest = (self._rest + chunk).split(b"\n", max(0, MAX_LINES - self._count))
-        for line in lines:
-            self._write(line)
-        if skipped := rest.count(b"\n"):
-            self._leave_out(skipped)
-            rest = rest[rest.rindex(b"\n") + 1 :]
-        whole = len(rest) - len(rest) % MAX_LINE
-        self._write(rest[:whole])
-        self._rest = rest[whole:]
-
-    def finish(self) -> None:
-        """Log the last line, if it had no end, and how many were left out. Calls may repeat."""
-        self._write(self._rest)
-        self._rest = b""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._new_second()
-
-    def _write(self, line: bytes) -> None:
-        """Log a line, in pieces if it is long; nothing for an empty one."""
-        text = line.rstrip(b"\r")
-        for start in range(0, len(text), MAX_LINE):
-            if self._count >= MAX_LINES:
-                self._leave_out(1)
-                continue
-            self._count += 1
-            self._start_second()
-            log.info(self._event, **self._keys, line=text[start : start + MAX_LINE].decode(errors="replace"))
-
-    def _leave_out(self, count: int) -> None:
-        self._left_out += count
-        self._start_second()
-
-    def _start_second(self) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(1.0, self._new_second)
-
-    def _new_second(self) -> None:
-        self._timer = None
-        self._count = 0
-        if self._left_out:
-            log.warning("lines left out of the log", stream=self._event, **self._keys, count=self._left_out)
-            self._left_out = 0
 
 
 class Process:

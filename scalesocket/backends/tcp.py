@@ -7,8 +7,9 @@ import anyio
 from scalesocket.backends.backend import Exit, Receiver
 from scalesocket.backends.child import Child
 from scalesocket.backends.connection import FIRST_PAUSE, LONGEST_PAUSE, Connection, try_connect
+from scalesocket.backends.line_log import LineLog
 from scalesocket.backends.ports import Ports
-from scalesocket.backends.process import GRACE, LineLog, Process, is_over
+from scalesocket.backends.process import GRACE, Process, is_over
 from scalesocket.errors import BackendError
 from scalesocket.io.pipes import PipeReader, PipeWriter
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,9 +16,10 @@ from typing import cast
 
 import pytest
 
-from scalesocket.backends import adopted_children, pending_starts, spawner_client
+from scalesocket.backends import adopted_children, orphan_reaper, pending_starts, spawner_client
 from scalesocket.backends import child as child_module
 from scalesocket.backends.child import Child, SpawnRequest
+from scalesocket.backends.orphan_reaper import reap_orphans
 from scalesocket.backends.pending_starts import PendingStart, PendingStarts
 from scalesocket.backends.process_groups import find_unreported_children
 from scalesocket.backends.spawner.group_table import FIRST, USED, GroupTable
@@ -297,11 +299,16 @@ def test_a_group_that_finds_no_place_in_the_table_is_left_out() -> None:
 
 async def kill_spawner(spawner: SpawnerClient) -> None:
     """Kill it with SIGKILL, and wait for the next."""
-    old = spawner.pid
-    assert old is not None
-    spawner._process.started_at -= spawner_client.SHORT_LIFE  # as if it had lived long enough to be replaced at once
+    old = make_old(spawner)
     os.kill(old, signal.SIGKILL)
     await until(lambda: spawner.pid not in {old, None})
+
+
+def make_old(spawner: SpawnerClient) -> int:
+    """Make the spawner old enough to be replaced at once when it dies; return its pid."""
+    assert spawner._process is not None
+    spawner._process.started_at -= spawner_client.SHORT_LIFE
+    return spawner._process.pid
 
 
 async def test_rooms_go_on_when_the_spawner_is_killed(open_room: Opener, spawner: SpawnerClient) -> None:
@@ -317,6 +324,60 @@ async def test_rooms_go_on_when_the_spawner_is_killed(open_room: Opener, spawner
     for room in rooms:
         assert (await room.stop()).status == 0
         assert not exists(room.backend.pid or 0)
+
+
+async def test_spawners_that_die_one_after_the_other_leave_no_pipes_open(spawner: SpawnerClient) -> None:
+    before = open_fds()
+    pipes = []
+
+    for _ in range(5):
+        await kill_spawner(spawner)  # before its guardian covers all children
+        pipes.append(open_fds()["pipe"])
+
+    assert max(pipes) <= before["pipe"] + 1  # that of the one guardian that is kept
+    async with asyncio.timeout(10):
+        (await spawner.spawn(CAT)).discard()
+    await until(lambda: not spawner.groups)
+    assert open_fds() == before
+
+
+async def test_a_guardian_is_kept_until_the_next_spawner_guards_all_children(
+    spawner: SpawnerClient,
+) -> None:
+    (await spawner.spawn(CAT)).discard()
+    first = spawner.guardian
+    assert first is not None
+
+    for _ in range(3):
+        await kill_spawner(spawner)
+        assert is_alive(first)
+
+    await until(lambda: not exists(first))
+    await until(lambda: not spawner.groups)
+
+
+async def test_orphans_of_programs_are_reaped_after_the_death_of_their_spawner(
+    spawner: SpawnerClient, open_room: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphan_reaper, "INTERVAL", 0.05)
+    room = await open_room("sh", "-c", "setsid sleep 60 & echo $!; wait")
+    orphan = int(await room.hear_line())
+    await kill_spawner(spawner)
+    await room.stop()
+    assert is_alive(orphan)  # it is in a group of its own
+
+    os.kill(orphan, signal.SIGKILL)
+
+    await until(lambda: not exists(orphan))
+
+
+def test_a_child_of_the_application_is_not_reaped_with_the_orphans() -> None:
+    program = subprocess.Popen(["sh", "-c", "exit 3"])
+    os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+
+    reap_orphans(lambda _: False)
+
+    assert program.wait() == 3
 
 
 async def test_the_end_of_an_adopted_process_is_reported(open_room: Opener, spawner: SpawnerClient) -> None:
@@ -473,9 +534,7 @@ async def test_a_spawner_that_hangs_is_replaced(
 ) -> None:
     room = await open_room("cat")
     monkeypatch.setattr(pending_starts, "SPAWN_TIMEOUT", 0.3)
-    old = spawner.pid
-    assert old is not None
-    spawner._process.started_at -= spawner_client.SHORT_LIFE
+    old = make_old(spawner)
     os.kill(old, signal.SIGSTOP)
 
     with pytest.raises(BackendError, match=r"cannot start 'cat': it did not start within 0.3 s"):
@@ -589,9 +648,7 @@ async def test_starts_that_were_cancelled_while_the_spawner_hangs_hold_up_nobody
     spawner: SpawnerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pending_starts, "SPAWN_TIMEOUT", 0.3)
-    old = spawner.pid
-    assert old is not None
-    spawner._process.started_at -= spawner_client.SHORT_LIFE
+    old = make_old(spawner)
     os.kill(old, signal.SIGSTOP)
     starts = [asyncio.ensure_future(spawner.spawn(CAT)) for _ in range(pending_starts.MAX_IN_FLIGHT)]
     await until(lambda: len(spawner._starts.in_flight) == pending_starts.MAX_IN_FLIGHT)
