@@ -16,6 +16,7 @@ import pytest
 
 from scalesocket.backends.connection import connect_tcp, try_connect
 from scalesocket.backends.ports import Ports
+from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.addresses import Endpoint, PortRange
 from scalesocket.errors import BackendError
 from scalesocket.io.poller import Poller
