@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from scalesocket.config.model import App
-from scalesocket.rooms.conversation import Conversation
+from scalesocket.rooms.codec import Codec
 from scalesocket.wire.batch import Batch, ClientId
 from scalesocket.wire.frames import Event, FrameReader, Opcode, apply_mask
 from scalesocket.wire.handshake import accept_key, check_upgrade, parse_request
@@ -39,8 +39,8 @@ def main() -> None:
 
 def steps(count: int) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield the steps of a message in their order, for a read of `count` messages."""
-    plain = Conversation(App(name="bench", command=["cat"]), "r1")
-    json = Conversation(App(name="bench", command=["cat"], routing="json"), "r1")
+    plain = Codec(App(name="bench", command=["cat"]), "r1")
+    json = Codec(App(name="bench", command=["cat"], routing="json"), "r1")
     plain.begin()
     json.begin()
     texts = [(b'{"m":"%d"' % number).ljust(SIZE - 1) + b"}" for number in range(count)]

@@ -41,12 +41,12 @@ from scalesocket.config.plan import Plan, make_plan
 from scalesocket.edge.client import Client
 from scalesocket.errors import ADDRESS_FULL, APP_REMOVED, INTERNAL_ERROR, ROOM_RESTARTED, SERVER_FULL, SHUTTING_DOWN, Close
 from scalesocket.io.poller import Poller
-from scalesocket.rooms.faults import contained
-from scalesocket.rooms.life import OpenBackend
+from scalesocket.rooms.containment import contain_exceptions
+from scalesocket.rooms.iteration_limit import IterationLimit
+from scalesocket.rooms.lifecycle import OpenBackend
 from scalesocket.rooms.pool import RoomPool
 from scalesocket.rooms.room import Room
 from scalesocket.rooms.sweep import Sweep
-from scalesocket.rooms.turnstile import Turnstile
 from scalesocket.status import ReloadState, SiteStatus
 from scalesocket.wire.authority import parse_authority
 from scalesocket.wire.batch import ClientId
@@ -68,8 +68,8 @@ MAX_TOLD: Final = 100
 SUBPROTOCOL_HINT: Final = "most clients that ask for one fail without an answer: list its name in subprotocols, in a site file"
 MAX_NAME: Final = 200
 """Characters of one in the log."""
-ENDINGS_A_TURN: Final = 16
-"""Backends that begin to be stopped in one turn of the loop: 0.1 ms each, and a crowd of rooms may end together."""
+STOPS_PER_ITERATION: Final = 16
+"""Backends that begin to stop in one event-loop iteration, at 0.1 ms each; many rooms may end at the same time."""
 FORGET_INTERVAL: Final = 1.0
 """Seconds after which addresses that no longer matter for `connect_rate` are forgotten."""
 
@@ -113,7 +113,7 @@ class Gateway:
         self._open_backend = open_backend
         self._tasks = tasks
         self._lives: set[asyncio.Task[None]] = set()
-        self._endings = Turnstile(ENDINGS_A_TURN)
+        self._stop_limit = IterationLimit(STOPS_PER_ITERATION)
         self._told_origins: set[tuple[str, str]] = set()
         self._told_hosts: set[str] = set()
         self._told_subprotocols: set[str] = set()
@@ -221,7 +221,7 @@ class Gateway:
         self.is_draining = True
         rooms = self._all_rooms()
         for room in rooms:
-            with contained(room):
+            with contain_exceptions(room):
                 room.retire(SHUTTING_DOWN)
         await self._stop_spread(rooms, SHUTTING_DOWN)
         for room in self._all_rooms():
@@ -231,7 +231,7 @@ class Gateway:
         """Close everybody now, as a second signal demands; the backends still get their ladder."""
         self.is_draining = True
         for room in self._all_rooms():
-            with contained(room):
+            with contain_exceptions(room):
                 room.stop(SHUTTING_DOWN)
 
     def status(self) -> SiteStatus:
@@ -276,14 +276,14 @@ class Gateway:
             app,
             open_backend=self._open_backend,
             environment=Environments(),
-            start_life=self._start_life,
-            endings=self._endings,
+            start_task=self._start_task,
+            stop_limit=self._stop_limit,
             on_client_joined=self._client_joined,
             on_client_left=self._client_left,
             on_room_ended=self._room_ended,
         )
 
-    def _start_life(self, life: Coroutine[object, object, None], /, *, name: str) -> None:
+    def _start_task(self, life: Coroutine[object, object, None], /, *, name: str) -> None:
         """Start a room's task. Not in the group: it ends when the room was told to stop, and a group takes 30 us for it."""
         task = asyncio.get_running_loop().create_task(life, name=name)
         self._lives.add(task)
@@ -341,7 +341,7 @@ class Gateway:
     def _close_spread(self, rooms: Sequence[Room], close: Close) -> None:
         """Nobody joins these rooms from now on; their clients are closed over time."""
         for room in rooms:
-            with contained(room):
+            with contain_exceptions(room):
                 room.retire(close)
         if rooms:
             self._tasks.start_soon(partial(self._stop_spread, rooms, close), name="spread closes")
@@ -357,12 +357,12 @@ class Gateway:
             if time_left > SLICE:  # by the clock, because to close so many takes time, too
                 due = closed + math.ceil(max(CLOSES * SLICE, (len(clients) - closed) * SLICE / time_left))
             for room, client in clients[closed:due]:
-                with contained(room):
+                with contain_exceptions(room):
                     if client.id in room.clients:
                         room.expel(client, close)
             closed = due
         for room in rooms:
-            with contained(room):
+            with contain_exceptions(room):
                 room.stop(close)
 
 

@@ -4,16 +4,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntFlag
-from typing import TYPE_CHECKING
 
 from scalesocket.config.model import App, Rate
+from scalesocket.edge.ports import ClientRoom
 from scalesocket.edge.rate import RateMeter
 from scalesocket.errors import Close
 from scalesocket.wire.batch import Batch, ClientId
 from scalesocket.wire.handshake import Request, format_address
-
-if TYPE_CHECKING:
-    from scalesocket.edge.ports import ClientRoom
 
 
 class Hold(IntFlag):
@@ -54,7 +51,7 @@ class Client(ABC):
     )
 
     id: ClientId
-    room: "ClientRoom"
+    room: ClientRoom
     peer: tuple[str, int] | None
     """Address and port of the peer; None on a unix socket."""
     query: str

@@ -1,166 +1,187 @@
-"""A room's input on its way to the backend: given to it, or waiting for one."""
+"""The input of a room on its way to the backend: written to it, or queued until there is one."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from scalesocket.backends.backend import Backend
-from scalesocket.edge.client import Client, Hold
+from scalesocket.status import Counts
 
-if TYPE_CHECKING:
-    from scalesocket.rooms.room import Room
-
-MAX_WAITING: Final = 256 * 1024
-"""Bytes of input that wait for a starting backend before its clients are read no more."""
+MAX_QUEUED: Final = 256 * 1024
+"""Bytes of input that are queued for a starting backend before its clients are held."""
 MAX_BEHIND: Final = 16 * 1024 * 1024
-"""Bytes that wait, for a backend or in its pipe, before nobody joins any more: whoever comes brings a little more with him."""
+"""Bytes queued, here or in the backend's pipe, above which no client may join: each one adds a join message and what came with
+its handshake."""
 GRACE: Final = 1.5
-"""Seconds in which a backend that takes no more input may turn out to have ended: three times what it takes to see that."""
+"""Seconds in which a backend that refuses input may turn out to have ended: three times what it takes to notice that."""
 
 
 class Membership(bytes):
-    """A join or leave record. It is for one backend: the next one is told anew who is there."""
+    """A join or leave record. It concerns one backend: the next one gets a join record for each client that is present."""
 
     __slots__ = ()
 
 
-class Intake:
-    """Gives one room's input to its backend, in order, and has the clients wait when it must.
+class Senders(Protocol):
+    """What an intake needs of the clients that send the input (`edge.ports.RoomAudience`)."""
 
-    Without a backend, input waits for the next one. A backend that refuses input has most likely ended, which is not known
-    yet: if another one may follow, input waits for that as well, for `GRACE` seconds.
+    def hold(self) -> None:
+        """Stop reading from all clients."""
+
+    def release(self) -> None:
+        """Read from all clients again."""
+
+
+class Intake:
+    """Writes the input of one room to its backend, in order, and holds the clients when too much is queued.
+
+    Without a backend, input is queued for the next one. A backend that refuses input has most likely ended, which is not
+    known yet: if another one may follow, input is queued for that, for `GRACE` seconds.
     """
 
     __slots__ = (
         "_backend",
-        "_doubted",
-        "_is_deaf",
+        "_counts",
+        "_is_ended",
         "_is_holding",
-        "_room",
-        "_size",
+        "_is_refusing",
+        "_may_restart",
+        "_queue",
+        "_queued",
+        "_senders",
+        "_suspect",
         "_timer",
-        "_waiting",
         "written",
     )
 
-    def __init__(self, room: "Room") -> None:
-        """Take the input of `room`, whose first backend has not begun yet."""
-        self._room: Room | None = room
+    def __init__(self, senders: Senders, counts: Counts, *, may_restart: Callable[[], bool]) -> None:
+        """Take the input of `senders`; the first backend has not begun. `may_restart`: whether another may follow a backend."""
+        self._senders = senders
+        self._counts = counts
+        self._may_restart = may_restart
         self._backend: Backend | None = None
-        self._doubted: Backend | None = None
-        """The backend that refused input and has, as far as is known, not ended."""
-        self._is_deaf = False
-        """The backend refuses input and lives on."""
+        self._suspect: Backend | None = None
+        """The backend that refused input and is not known to have ended."""
+        self._is_refusing = False
+        """The backend refuses input and still runs."""
         self._timer: asyncio.TimerHandle | None = None
-        self._waiting: list[tuple[bytes, int]] = []  # each with the number of messages in it
-        self._size = 0
+        self._queue: list[tuple[bytes, int]] = []  # each with the number of messages in it
+        self._queued = 0  # bytes
         self._is_holding = False
+        self._is_ended = False
         self.written = 0
-        """Bytes given to the running backend."""
+        """Bytes written to the running backend."""
 
     @property
     def unsent(self) -> int:
-        """Bytes that the backend was given and has not taken yet."""
+        """Bytes that were written to the backend and that it has not taken yet."""
         return self._backend.unsent if self._backend is not None else 0
 
     @property
     def is_behind(self) -> bool:
-        """Whether so much waits that nobody else should come."""
-        return self._size > MAX_BEHIND or self.unsent > MAX_BEHIND
+        """Whether so much is queued that no other client should join."""
+        return self._queued > MAX_BEHIND or self.unsent > MAX_BEHIND
 
     def write(self, records: bytes, messages: int = 0) -> bool:
-        """Give input to the backend, or let it wait for one; False if nobody will ever take it.
+        """Write input to the backend or queue it for the next one; return False if no backend will take it.
 
-        `messages`: how many of the clients' are in it, to count them should nobody take them after all.
+        `messages`: how many messages of clients it contains, to be counted as dropped if no backend takes it after all.
         """
         if self._backend is not None:
             self.written += len(records)
             if self._backend.write(records):
                 return True
-            if self._is_deaf or self._room is None or not self._room.may_begin_again:
-                self._backend.reclaim()  # what it left is for nobody
+            if self._is_refusing or self._is_ended or not self._may_restart():
+                self._backend.reclaim()  # nobody takes the queued rest
                 return False
-            self._doubt(self._backend)
-        if self._room is None:
+            self._suspect_end(self._backend)
+        if self._is_ended:
             return False
         if records:
-            self._waiting.append((records, messages))
-            self._size += len(records)
-            if self._size > MAX_WAITING and not self._is_holding:
-                self.hold(True)
+            self._queue.append((records, messages))
+            self._queued += len(records)
+            if self._queued > MAX_QUEUED and not self._is_holding:
+                self.hold()
         return True
 
-    def tell(self, record: bytes) -> None:
-        """Give the backend a join or leave record, unless it is empty. In doubt none: the next backend is told who is there."""
-        if record and self._doubted is None:
+    def write_membership(self, record: bytes) -> None:
+        """Write a join or leave record, unless it is empty.
+
+        It is discarded while the backend is suspected to have ended: the next one gets join records for those present.
+        """
+        if record and self._suspect is None:
             self.write(Membership(record))
 
-    def admit(self, client: Client) -> None:
-        """Have a new client wait if all do."""
-        if self._is_holding:
-            client.hold(Hold.BACKEND)
+    def hold(self) -> None:
+        """Stop reading from the clients: too much is queued, or the backend's buffer is full."""
+        self._is_holding = True
+        if not self._is_ended:
+            self._senders.hold()
 
-    def hold(self, is_held: bool) -> None:
-        """Read the clients no more, or again."""
-        self._is_holding = is_held
-        if self._room is None:
-            return
-        self._room.hold_clients(is_held)
+    def release(self) -> None:
+        """Read from the clients again."""
+        self._is_holding = False
+        if not self._is_ended:
+            self._senders.release()
 
     def begin(self, backend: Backend) -> None:
-        """Give a new backend what has waited for it, and all that comes."""
-        self._end_doubt()
-        self._backend, self._is_deaf = backend, False
+        """Write what is queued to a new backend, and from now on all input."""
+        self._end_suspicion()
+        self._backend, self._is_refusing = backend, False
         self.written = 0
-        waiting, self._waiting, self._size = self._waiting, [], 0
-        self.hold(False)
-        for records, messages in waiting:  # piece by piece, so that few are lost if it ends while it takes them
-            if not self.write(records, messages) and self._room is not None:
-                self._room.counts.messages_dropped += messages
+        queue, self._queue, self._queued = self._queue, [], 0
+        self.release()
+        for records, messages in queue:  # piece by piece, so that little is lost if the backend ends meanwhile
+            if not self.write(records, messages):
+                self._counts.messages_dropped += messages
 
-    def begin_again(self, joins: Sequence[bytes]) -> None:
-        """The backend has ended: let input wait for the next one, which hears `joins` first, then what the last one left."""
-        backend = self._backend or self._doubted
+    def await_next(self, joins: Sequence[bytes]) -> None:
+        """Queue input for the next backend: `joins` first, then what the ended one left. Its membership records are dropped."""
+        backend = self._backend or self._suspect
         left = backend.reclaim() if backend is not None else []
-        self._end_doubt()
+        self._end_suspicion()
         self._backend = None
-        waiting = [*((piece, 0) for piece in left), *self._waiting]
-        messages = [(piece, count) for piece, count in waiting if type(piece) is not Membership]
-        self._waiting = [*((Membership(join), 0) for join in joins if join), *messages]
-        self._size = sum(len(piece) for piece, _ in self._waiting)
+        queue = [*((piece, 0) for piece in left), *self._queue]
+        messages = [(piece, count) for piece, count in queue if type(piece) is not Membership]
+        self._queue = [*((Membership(join), 0) for join in joins if join), *messages]
+        self._queued = sum(len(piece) for piece, _ in self._queue)
 
     def detach(self) -> None:
-        """The backend is gone."""
-        self._end_doubt()
+        """Forget the backend: it is gone."""
+        self._end_suspicion()
         self._backend = None
 
     def end(self) -> None:
-        """Nobody takes input any more. Messages that still wait for a backend are counted as dropped."""
+        """Refuse input from now on. Messages that are still queued are counted as dropped."""
         self.detach()
-        self._drop_waiting()
-        self._room = None
+        self._drop_queue()
+        self._is_ended = True
+        self._may_restart = _never  # a reference to the room would keep it alive
 
-    def _doubt(self, backend: Backend) -> None:
-        self._backend, self._doubted = None, backend
+    def _suspect_end(self, backend: Backend) -> None:
+        self._backend, self._suspect = None, backend
         self._timer = asyncio.get_running_loop().call_later(GRACE, self._give_up)
 
-    def _end_doubt(self) -> None:
-        self._doubted = None
+    def _end_suspicion(self) -> None:
+        self._suspect = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _give_up(self) -> None:
-        """It lives on and wants no input: what waits was for nobody, and so is all that comes."""
-        self._backend, self._is_deaf = self._doubted, True
-        self._end_doubt()
-        self._drop_waiting()
+        """Drop what is queued: the backend still runs and takes no more input."""
+        self._backend, self._is_refusing = self._suspect, True
+        self._end_suspicion()
+        self._drop_queue()
         if self._backend is not None:
             self._backend.reclaim()
-        self.hold(False)
+        self.release()
 
-    def _drop_waiting(self) -> None:
-        if self._room is not None:
-            self._room.counts.messages_dropped += sum(messages for _, messages in self._waiting)
-        self._waiting.clear()
-        self._size = 0
+    def _drop_queue(self) -> None:
+        self._counts.messages_dropped += sum(messages for _, messages in self._queue)
+        self._queue.clear()
+        self._queued = 0
+
+
+def _never() -> bool:
+    return False

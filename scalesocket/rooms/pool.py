@@ -10,21 +10,22 @@ from scalesocket.backends.backend import Exit
 from scalesocket.config.describe import describe_target
 from scalesocket.config.model import App
 from scalesocket.config.plan import with_live_changes
+from scalesocket.edge.audience import Audience
 from scalesocket.edge.client import Client
 from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, TOO_MANY_ROOMS, Close
-from scalesocket.rooms.faults import contained
+from scalesocket.rooms.containment import contain_exceptions
 from scalesocket.rooms.history import Bounds, History
-from scalesocket.rooms.life import Life, OpenBackend
-from scalesocket.rooms.room import Room, State
-from scalesocket.rooms.turnstile import Turnstile
+from scalesocket.rooms.iteration_limit import IterationLimit
+from scalesocket.rooms.lifecycle import Lifecycle, OpenBackend
+from scalesocket.rooms.room import Room
+from scalesocket.rooms.state import State
 from scalesocket.status import AppStatus, Counts
 from scalesocket.wire.handshake import Request
 
 log = structlog.get_logger("pool")
 
 CHECKS: Final = 4
-"""How often deadlines are looked at in the length of the shortest."""
-
+"""Checks of the deadlines in the length of the shortest."""
 MAX_HISTORIES: Final = 10_000
 """Rooms whose history outlives them where `max_rooms` sets no bound."""
 
@@ -32,15 +33,15 @@ Environment = Callable[[App, str, Request], Mapping[str, str]]
 """The environment of a room's backend, from its first client's request."""
 
 
-class StartLife(Protocol):
+class StartTask(Protocol):
     """Starts the task of a room."""
 
-    def __call__(self, life: Coroutine[object, object, None], /, *, name: str) -> None:
-        """Run `life` as a task of that name, which the gateway waits for in the end."""
+    def __call__(self, task: Coroutine[object, object, None], /, *, name: str) -> None:
+        """Run a task of that name, which the gateway waits for before it ends."""
 
 
 class RoomPool:
-    """The rooms of one app, its limits and its sums."""
+    """The rooms of one app, its limits and its totals (`lifecycle.BackendObserver`)."""
 
     def __init__(
         self,
@@ -48,13 +49,13 @@ class RoomPool:
         *,
         open_backend: OpenBackend,
         environment: Environment,
-        start_life: StartLife,
-        endings: Turnstile,
+        start_task: StartTask,
+        stop_limit: IterationLimit,
         on_client_joined: Callable[[Client], None],
         on_client_left: Callable[[Client], None],
         on_room_ended: Callable[["RoomPool"], None],
     ) -> None:
-        """Keep rooms of `app`, whose backends are stopped as `endings` lets them.
+        """Keep rooms of `app`. `stop_limit` bounds how many backends begin to stop in one event-loop iteration.
 
         The callbacks are called for every client that joins and that leaves, and for every room that ends.
         """
@@ -64,9 +65,12 @@ class RoomPool:
         self.connections = 0
         self.rooms_total = 0
         self.refusals: Counter[str] = Counter()
-        self._last: dict[str, Room] = {}  # by name, the newest room that has not ended: what a successor waits for
-        self._alive: set[Room] = set()
-        self._histories: dict[str, History] = {}  # with `persist`; the least recently used first
+        self._last: dict[str, Room] = {}
+        """By name the newest room that has not ended; its successor waits for it."""
+        self._audiences: dict[Room, Audience] = {}
+        """All rooms that have not ended, each with its clients."""
+        self._histories: dict[str, History] = {}
+        """The histories that `persist` keeps, least recently used first."""
         self._ended_counts = Counts()
         self._starts = 0
         self._failures = 0
@@ -74,8 +78,8 @@ class RoomPool:
         self._exits: Counter[str] = Counter()
         self._open_backend = open_backend
         self._environment = environment
-        self._start_life = start_life
-        self._endings = endings
+        self._start_task = start_task
+        self._stop_limit = stop_limit
         self._on_client_joined = on_client_joined
         self._on_client_left = on_client_left
         self._on_room_ended = on_room_ended
@@ -83,12 +87,12 @@ class RoomPool:
     @property
     def is_empty(self) -> bool:
         """Whether no room is left, stopping ones included."""
-        return not self._alive
+        return not self._audiences
 
     @property
     def all_rooms(self) -> tuple[Room, ...]:
         """All rooms that have not ended, stopping ones included."""
-        return tuple(self._alive)
+        return tuple(self._audiences)
 
     def join(self, client: Client, name: str, request: Request) -> Close | None:
         """Let a client into the room `name`, opening it if need be; return why not if there is no place."""
@@ -100,9 +104,17 @@ class RoomPool:
             if app.max_rooms is not None and name not in self._last and len(self._last) >= app.max_rooms:
                 return self._refused("too_many_rooms", TOO_MANY_ROOMS)
             room = self._open_room(name, request)
-        refusal = room.join(client)
+        refusal = room.admit()
         if refusal is not None:
             return self._refused("backend_behind" if refusal is BACKEND_BEHIND else "room_full", refusal)
+        self.connections += 1
+        self._on_client_joined(client)
+        try:
+            self._audiences[room].add(client, room)
+        except BaseException:
+            self._client_left(client)
+            raise
+        room.welcome(client)
         return None
 
     @property
@@ -121,7 +133,7 @@ class RoomPool:
         old, self.app = self.app, app
         for room in list(self.rooms.values()):
             live = with_live_changes(room.app, app)
-            with contained(room):  # an edit goes on, whatever is wrong with one room
+            with contain_exceptions(room):  # an edit goes on, whatever is wrong with one room
                 if room.state is State.LINGERING and live != app and old != app:
                     room.stop(BACKEND_ENDED)
                 else:
@@ -134,7 +146,7 @@ class RoomPool:
         app = self.app
         counts = Counts()
         counts.add(self._ended_counts)
-        for room in self._alive:
+        for room in self._audiences:
             counts.add(room.counts)
         return AppStatus(
             name=app.name,
@@ -152,42 +164,36 @@ class RoomPool:
             refusals=dict(self.refusals),
         )
 
-    # --- What rooms tell (Keeper)
+    # --- What audiences, rooms and lifecycles report
 
-    def client_joined(self, client: Client) -> None:
-        """Count a client that is in a room from now on."""
-        self.connections += 1
-        self._on_client_joined(client)
-
-    def client_left(self, client: Client) -> None:
-        """Count a client that is no longer in a room."""
+    def _client_left(self, client: Client) -> None:
         self.connections -= 1
         self._on_client_left(client)
 
-    def room_opening(self, room: Room) -> None:
+    def backend_starts(self) -> None:
         """Count the start of a backend."""
         self._starts += 1
 
-    def room_failed(self, room: Room) -> None:
+    def backend_start_failed(self) -> None:
         """Count a start that failed."""
         self._failures += 1
 
-    def room_crashed(self, room: Room) -> None:
+    def backend_crashed(self) -> None:
         """Count a backend that ended by failure."""
         self._crashes += 1
 
-    def room_exited(self, room: Room, end: Exit) -> None:
+    def backend_exited(self, end: Exit) -> None:
         """Count how a backend ended."""
         self._exits[end.label] += 1
 
-    def room_stopping(self, room: Room) -> None:
-        """Take the room out of the map: from now on nobody joins it, and its successor waits for its end."""
+    def _room_unlisted(self, room: Room) -> None:
+        """Take the room out of the map: no client joins it any more, and its successor waits for its end."""
         if self.rooms.get(room.name) is room:
             del self.rooms[room.name]
 
-    def room_ended(self, room: Room) -> None:
-        """Give its place free, and keep its history if that was asked for."""
-        self._alive.discard(room)
+    def _room_ended(self, room: Room) -> None:
+        """Release the room's slot; its history is kept if `persist` is set."""
+        del self._audiences[room]
         self._ended_counts.add(room.counts)
         if self._last.get(room.name) is room:
             del self._last[room.name]
@@ -199,27 +205,37 @@ class RoomPool:
 
     def _open_room(self, name: str, request: Request) -> Room:
         app = self.app
-        predecessor = self._last.get(name)
-        room = Room(name, app, history=self._history(name), keeper=self, predecessor=predecessor)
-        life = Life(
+        predecessor, counts = self._last.get(name), Counts()
+        audience = Audience(app, name, counts, on_left=self._client_left)
+        room = Room(
+            name,
+            app,
+            audience=audience,
+            counts=counts,
+            history=self._history(name),
+            on_unlisted=self._room_unlisted,
+            on_ended=self._room_ended,
+            has_predecessor=predecessor is not None,
+        )
+        lifecycle = Lifecycle(
             room,
             environment=self._environment(app, name, request),
-            keeper=self,
+            observer=self,
             open_backend=self._open_backend,
-            endings=self._endings,
+            stop_limit=self._stop_limit,
             predecessor=predecessor,
         )
         self.rooms[name] = self._last[name] = room
-        self._alive.add(room)
+        self._audiences[room] = audience
         self._bound_histories()
         self.rooms_total += 1
-        self._start_life(self._run(life), name=f"room {app.name}/{name}")
+        self._start_task(self._run(lifecycle), name=f"room {app.name}/{name}")
         return room
 
-    async def _run(self, life: Life) -> None:
-        """Run a room. A mistake of ours in it ends that room, and no other."""
-        with contained(life.room):
-            await life.run()
+    async def _run(self, lifecycle: Lifecycle) -> None:
+        """Run a room. A bug in it ends that room and no other."""
+        with contain_exceptions(lifecycle.room):
+            await lifecycle.run()
 
     def _history(self, name: str) -> History | None:
         """The history of a new room: the one an earlier room of that name left, or an empty one."""

@@ -1,13 +1,12 @@
-"""A room: one name, its clients, its history, and all that goes between them and its backend.
+"""A room: one name, one backend, and the routing, history and state between the backend and an audience of clients.
 
-Everything here is synchronous: clients, backend and timers call in from the event loop's callbacks, and no state is held
-across an `await`. What waits is the task of the room, its `Life`.
+Everything here is synchronous: clients, backend and timers call it from event-loop callbacks, and no state is held across an
+`await`. What waits is the room's task, its `Lifecycle`. The room never holds a client: it knows members by id and reaches
+them through its `RoomAudience`.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 import anyio
@@ -15,9 +14,10 @@ import structlog
 
 from scalesocket.backends.backend import Backend
 from scalesocket.config.model import App
-from scalesocket.edge.client import Client, Hold
+from scalesocket.edge.ports import Member, RoomAudience
 from scalesocket.errors import (
     BACKEND_BEHIND,
+    BACKEND_DEAF,
     BACKEND_ENDED,
     INTERNAL_ERROR,
     ONESHOT_TAKEN,
@@ -26,12 +26,13 @@ from scalesocket.errors import (
     Close,
     CloseCode,
 )
-from scalesocket.rooms.conversation import Conversation
+from scalesocket.rooms.codec import Codec
 from scalesocket.rooms.deadlines import Deadlines
 from scalesocket.rooms.flow import Flow
+from scalesocket.rooms.flush_hint import FlushHint
 from scalesocket.rooms.history import History
 from scalesocket.rooms.intake import Intake
-from scalesocket.rooms.keeper import Keeper
+from scalesocket.rooms.state import KEPT_WITHOUT_CLIENTS, LABELS, LISTED, STOPPED, Move, State, next_state
 from scalesocket.status import Counts, RoomStatus
 from scalesocket.wire.batch import Batch, ClientId
 from scalesocket.wire.frames import Event
@@ -40,62 +41,68 @@ from scalesocket.wire.routing import CloseClients, Drop, Metadata, Notice, Route
 log = structlog.get_logger("room")
 
 
-class State(StrEnum):
-    """Where a room is in its life; it only moves down this list, but for OPEN ⇄ LINGERING and a restart."""
-
-    STARTING = "starting"
-    """The backend is being started or connected; input waits, bounded."""
-    OPEN = "open"
-    LINGERING = "lingering"
-    """No clients; `idle_timeout` runs."""
-    STOPPING = "stopping"
-    """Out of the pool's map: nobody joins any more."""
-    ENDED = "ended"
-
-
 class Room:
-    """One room, from its first client to the end of its backend."""
+    """One room, from its first client to the end of its last backend."""
 
     def __init__(
-        self, name: str, app: App, *, history: History | None, keeper: Keeper, predecessor: "Room | None" = None
+        self,
+        name: str,
+        app: App,
+        *,
+        audience: RoomAudience,
+        counts: Counts,
+        history: History | None,
+        on_unlisted: Callable[["Room"], None],
+        on_ended: Callable[["Room"], None],
+        has_predecessor: bool = False,
     ) -> None:
-        """Describe a room of `app`; its `Life` opens it, when the predecessor has ended."""
+        """Describe a room of `app`; its `Lifecycle` opens it.
+
+        `on_unlisted` is called when it can no longer be joined, `on_ended` when it has ended.
+        """
         self.name = name
         self.app = app
         """The settings in force: those it was opened with, and live changes since."""
-        self.state = State.STARTING
-        self.clients: dict[ClientId, Client] = {}
-        self.history = history
-        self.counts = Counts()
-        self.metadata: bytes | None = None
-        self.last_word: Close | None = None
-        """How `stop` closed the clients; None as long as nobody stopped the room."""
+        self.state = State.WAITING if has_predecessor else State.STARTING
+        self.counts = counts
         self.is_outdated = False
-        """Whether it must not linger, because another would have other settings."""
+        """Whether the app's settings for new rooms have changed, so that the room stops without clients and does not linger."""
         self.scope: anyio.CancelScope | None = None
-        """What `stop` interrupts: the turn of one backend, from before its start to its end."""
-        self._keeper = keeper
-        self._conversation = Conversation(app, name)
-        self._intake = Intake(self)
-        self._flow = Flow(self)
-        self._deadlines = Deadlines(self)
+        """What `stop` cancels: the time of one backend, from before its start to its end."""
+        self._audience = audience
+        self._history = history
+        self._on_unlisted = on_unlisted
+        self._on_ended = on_ended
+        self._codec = Codec(app, name)
+        self._intake = Intake(audience, counts, may_restart=lambda: self.may_restart)
+        self._flow = Flow(audience)
+        audience.connect(self._flow)
+        self._deadlines = Deadlines(app, self.stop)
+        self._flush_hint = FlushHint(app.name, name, is_program=app.command is not None)
         self._backend: Backend | None = None
-        self._is_taken = False  # by the one client of a oneshot room
-        self._was_open = False
-        self._first = 0  # of the clients, in the next fan-out
-        self._is_history_whole = predecessor is None  # else that may still add to it
-        self._retiring: Close | None = None
+        self._metadata: bytes | None = None
+        self._close = INTERNAL_ERROR
+        """How clients are closed, from RETIRING or STOPPING on."""
+        self._is_taken = False
+        """Whether the one client of a oneshot room has joined."""
         self._ended = asyncio.Event()
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
-    # --- Clients come, speak and go
+    @property
+    def clients(self) -> Mapping[ClientId, Member]:
+        """The clients in the room, in the order they joined."""
+        return self._audience.members
 
-    def join(self, client: Client) -> Close | None:
-        """Let a client in, replay the history to it and tell the backend; return why not if there is no place.
+    def _move(self, move: Move) -> None:
+        was_listed = self.state in LISTED
+        self.state = next_state(self.state, move)
+        if was_listed and self.state not in LISTED:
+            self._on_unlisted(self)
 
-        A client that joins while a predecessor still ends is replayed the history after that. If joining fails because of a
-        bug, the exception is raised and the client is not in the room.
-        """
+    # --- Clients (edge.ports.ClientRoom)
+
+    def admit(self) -> Close | None:
+        """Return why no client may join now, or None; then `welcome` follows when the client was added to the audience."""
         app = self.app
         if app.max_clients is not None and len(self.clients) >= app.max_clients:
             return ROOM_FULL
@@ -105,214 +112,121 @@ class Room:
             if self._is_taken:
                 return ONESHOT_TAKEN
             self._is_taken = True
-        client.room = self
-        self.clients[client.id] = client
-        self._keeper.client_joined(client)
-        try:
-            self._welcome(client)
-        except BaseException:
-            if self._remove(client) and not self.clients:
-                self._emptied()
-            raise
-        self.counts.connections_total += 1
         return None
 
-    def _welcome(self, client: Client) -> None:
-        self._deadlines.stop_lingering()
-        if self.state is State.LINGERING:
-            self.state = State.OPEN
-        self._flow.joined()
-        if self._is_history_whole:
-            self._replay(client)
-        self._intake.admit(client)
-        self._intake.tell(self._conversation.join_record(client))
+    def welcome(self, client: Member) -> None:
+        """Send the history to a client that was added to the audience, and a join record to the backend.
 
-    def _replay(self, client: Client) -> None:
-        """Send the history to a client that has not heard anything."""
-        if self.history is None:
-            return
-        for batch in self.history.replay():
-            size = sum(map(len, batch.payloads))
-            client.allowance += size
-            self.counts.messages_out += len(batch.payloads)
-            self.counts.bytes_out += size
-            client.send(batch)
+        While a predecessor still ends, its output may be added to the history, which is sent after that. If this raises, which
+        is a bug, the client is not in the room.
+        """
+        try:
+            self._move(Move.CLIENT_JOINED)
+            self._deadlines.stop_idle()
+            if self._history is not None and self.state is not State.WAITING:
+                self._audience.replay(client.id, self._history.replay())
+            self._intake.write_membership(self._codec.join_record(client))
+        except BaseException:
+            if self._audience.remove(client.id):
+                self._stop_or_linger()
+            raise
+        self.counts.connections_total += 1
 
-    def leave(self, client: Client) -> None:
-        """Forget a client and tell the backend. Calls may repeat."""
-        if not self._remove(client):
+    def leave(self, client: Member) -> None:
+        """Remove a client and send a leave record to the backend. Calls may repeat."""
+        if not self._audience.remove(client.id):
             return
         try:
-            self._intake.tell(self._conversation.leave_record(client))
+            self._intake.write_membership(self._codec.leave_record(client))
         except Exception:
             log.exception("writing a leave record failed", app=self.app.name, room=self.name, client=client.id)
-        if not self.clients:
-            self._emptied()
+        self._stop_or_linger()
 
-    def _remove(self, client: Client) -> bool:
-        """Take a client out of the room; return False if it is not in it. First of all, so that nothing else finds it there."""
-        if self.clients.get(client.id) is not client:
-            return False
-        del self.clients[client.id]
-        self._keeper.client_left(client)
-        self._flow.left(client)
-        return True
+    def expel(self, client: Member, close: Close) -> None:
+        """Close a client and remove it."""
+        self._audience.expel(client.id, close)
 
-    def expel(self, client: Client, close: Close) -> None:
-        """Close one client. If that fails because of a bug, its connection is cut."""
-        try:
-            client.close(close)
-        except Exception:
-            log.exception("closing a client failed", app=self.app.name, room=self.name, client=client.id)
-            with suppress(Exception):
-                client.abort()
-        finally:
-            self.leave(client)
-
-    def _expel_failed(self, client: Client) -> None:
-        """Close a client for which an unexpected exception was raised, which is being handled: the others go on."""
-        log.exception("client failed", app=self.app.name, room=self.name, client=client.id)
-        self.expel(client, INTERNAL_ERROR)
-
-    def hold_clients(self, is_held: bool) -> None:
-        """Read from the clients no more, or again."""
-        for client in tuple(self.clients.values()):
-            try:
-                if is_held:
-                    client.hold(Hold.BACKEND)
-                else:
-                    client.release(Hold.BACKEND)
-            except Exception:
-                self._expel_failed(client)
-
-    def from_client(self, client: Client, messages: Sequence[Event]) -> None:
-        """Pass messages of a client on to the backend, in order, as one write."""
+    def from_client(self, client: Member, messages: Sequence[Event]) -> None:
+        """Pass messages of a client to the backend, in order, as one write."""
         counts = self.counts
         counts.messages_in += len(messages)
         for _, payload in messages:
             counts.bytes_in += len(payload)
-        records, drops = self._conversation.encode(client.id, messages)
+        records, drops = self._codec.encode(client.id, messages)
         if drops:
             for drop in drops:
                 self._drop(drop)
         if records and not self._intake.write(records, len(messages) - len(drops)):
             counts.messages_dropped += len(messages) - len(drops)
 
-    def congested(self, client: Client) -> None:
+    def congested(self, client: Member) -> None:
         """Note that a client's unsent bytes passed the high-water mark."""
-        if client.id in self.clients:
-            self._flow.congested(client)
+        self._audience.congested(client.id)
 
-    def drained(self, client: Client) -> None:
+    def drained(self, client: Member) -> None:
         """Note that a client's unsent bytes fell below the low-water mark."""
-        if client.id in self.clients and client.is_congested:
-            self._flow.drained(client)
+        self._audience.drained(client.id)
 
-    def _emptied(self) -> None:
-        """Without clients, linger or stop."""
-        if self._retiring is not None:
-            self.stop(self._retiring)
-        elif self.state is State.STOPPING or not self._was_open:
-            return  # a first start is awaited: what was said must reach the backend
+    def _stop_or_linger(self) -> None:
+        """Stop or linger if there are no clients and the state allows it."""
+        if self.clients or self.state in KEPT_WITHOUT_CLIENTS:
+            return
+        if self.state is State.RETIRING:
+            self.stop(self._close)
         elif self.app.oneshot or self.is_outdated or not self.app.idle_timeout:
             self.stop(BACKEND_ENDED)
         else:
-            if self.state is State.OPEN:
-                self.state = State.LINGERING
-            self._deadlines.linger()
+            self._move(Move.EMPTIED)
+            self._deadlines.start_idle()
 
-    # --- The backend speaks
+    # --- The backend (backends.backend.Receiver)
 
     def backend_output(self, chunk: bytes) -> None:
-        """Route one read of the backend's output (Receiver)."""
+        """Route one read of the backend's output."""
         try:
-            for routed in self._conversation.route(chunk):
+            for routed in self._codec.route(chunk):
                 if type(routed) is Batch:  # nearly always
                     self._send(routed)
                 else:
                     self._deliver(routed)
         except BackendError as error:
             self._fail(error)
-        except Exception:  # what was not delivered is lost, so the room can't go on
+        except Exception:  # output is lost, so the room cannot go on
             log.exception("routing failed", app=self.app.name, room=self.name)
             self.stop(INTERNAL_ERROR)
 
     def backend_blocked(self) -> None:
-        """Read the clients no more until the backend has taken some of its input (Receiver)."""
-        self._intake.hold(True)
+        """Stop reading from the clients until the backend has taken some of its input."""
+        self._intake.hold()
 
     def backend_unblocked(self) -> None:
-        """Read the clients again (Receiver)."""
-        self._intake.hold(False)
-
-    def read_backend(self, is_wanted: bool) -> None:
-        """Read the backend's output, or let it wait."""
-        if self._backend is not None:
-            if is_wanted:
-                self._backend.resume_reading()
-            else:
-                self._backend.pause_reading()
+        """Read from the clients again."""
+        self._intake.release()
 
     def _deliver(self, routed: Routed) -> None:
         match routed:
             case Batch():
                 self._send(routed)
             case Metadata():
-                self.metadata = routed.value
+                self._metadata = routed.value
             case CloseClients():
-                for client in [self.clients[one] for one in sorted(routed.to) if one in self.clients]:
-                    self.expel(client, Close(routed.code, routed.reason))
+                for member in sorted(routed.to):
+                    self._audience.expel(member, Close(routed.code, routed.reason))
             case Drop():
                 self._drop(routed)
             case Notice():
-                self._tell_once(routed.reason)
+                self._log_once(routed.reason)
             case _:
                 assert_never(routed)
 
     def _send(self, batch: Batch) -> None:
-        """Give a batch to whom it is for: the frames are encoded once, and each client costs one write."""
-        if batch.to is not None:
-            clients = [self.clients[one] for one in batch.to if one in self.clients]
+        if batch.to is None:
+            self._audience.broadcast(batch, batch.exclude)
         else:
-            clients = self._everyone_in_turn()
-        if batch.exclude:
-            clients = [client for client in clients if client.id not in batch.exclude]
-        sent, payloads, counts, flow = len(clients), batch.payloads, self.counts, self._flow
-        messages, size = len(payloads), sum(map(len, payloads))
-        frames = b""
-        receivers = iter(clients)
-        while True:
-            try:
-                # The hottest loop of the server: a call of ours for each client would add 0.08 us to the 0.13 that it takes.
-                for client in receivers:
-                    if client.is_congested and not flow.may_send(client, messages, size):
-                        sent -= 1
-                    elif client.write is not None:
-                        client.write(frames := frames or batch.frames)
-                    else:
-                        client.send(batch)
-                break
-            except Exception:
-                sent -= 1
-                self._expel_failed(client)
-        counts.records_out += messages
-        counts.messages_out += messages * sent
-        counts.bytes_out += size * sent
-        if self.history is not None:
-            self.history.remember(batch)
-
-    def _everyone_in_turn(self) -> list[Client]:
-        """All clients, each time another one first: nobody always hears last.
-
-        To 100 clients with one message in flight that is 1.08 to 1.10 times as much: who answers need not wait for all others.
-        """
-        clients = list(self.clients.values())
-        if len(clients) < 2:
-            return clients
-        self._first += 1
-        if self._first >= len(clients):
-            self._first = 0
-        return clients[self._first :] + clients[: self._first]
+            self._audience.send(batch.to, batch, batch.exclude)
+        self.counts.records_out += len(batch.payloads)
+        if self._history is not None:
+            self._history.remember(batch)
 
     def _fail(self, error: BackendError) -> None:
         """End the room: its backend sent what cannot be routed."""
@@ -320,62 +234,76 @@ class Room:
         self.stop(Close(CloseCode.BACKEND_FAILED, str(error)))
 
     def _drop(self, drop: Drop) -> None:
-        """Count a message, or a wish in one, that was not carried out."""
+        """Count a message, or an instruction in one, that was not carried out."""
         self.counts.messages_dropped += 1
-        self._tell_once(f"not carried out: {drop.reason}")
+        self._log_once(f"not carried out: {drop.reason}")
 
-    def _tell_once(self, what: str) -> None:
-        """Log what is wrong with messages, each thing once a room."""
-        if what not in self._told:
-            self._told.add(what)
-            log.warning(what, app=self.app.name, room=self.name)
+    def _log_once(self, event: str) -> None:
+        """Log a fault of messages once for a room."""
+        if event not in self._logged:
+            self._logged.add(event)
+            log.warning(event, app=self.app.name, room=self.name)
 
-    # --- What its pool and the gateway ask of it
+    # --- The pool and the gateway
 
     def check(self, clock: Callable[[], float]) -> Iterator[None]:
-        """Check the deadlines of the room and its clients by the loop's `clock`, with a break after every few clients.
+        """Check the deadlines of the backend and the clients by the loop's `clock`, with a break after every few clients.
 
-        An ended room has none: a sweep may come to it after a break in which it ended.
+        A room that stops is not checked: its end has deadlines of its own.
         """
-        return iter(()) if self.state is State.ENDED else self._deadlines.check(clock)
+        if self.state in STOPPED:
+            return
+        now, app = clock(), self.app
+        if self._deadlines.is_stalled(
+            now, written=self._intake.written, unsent=self._intake.unsent, is_output_paused=self._flow.is_paused
+        ):
+            log.error("backend does not read, its room ends", app=app.name, room=self.name, stall_timeout=app.stall_timeout)
+            self.stop(BACKEND_DEAF)
+            return
+        if self._backend is not None:
+            has_output = self._backend.output != (0, 0)
+            self._flush_hint.check(now, messages=self._messages_taken, has_output=has_output, unsent=self._intake.unsent)
+        yield from self._audience.check_keepalives(clock)
+
+    @property
+    def _messages_taken(self) -> int:
+        """Messages of clients that were not dropped."""
+        return self.counts.messages_in - self.counts.messages_dropped
 
     def apply(self, app: App) -> None:
-        """Take on live changes: settings that count for running rooms too."""
+        """Take on live changes: settings that apply to running rooms too."""
         self.app = app
-        self._conversation.apply(app)
-        for client in tuple(self.clients.values()):
-            try:
-                client.apply(app)
-            except Exception:
-                self._expel_failed(client)
-        self._deadlines.apply()
+        self._codec.apply(app)
+        self._audience.apply(app)
+        self._deadlines.apply(app)
 
     def status(self) -> RoomStatus:
-        """What can be seen of the room now."""
+        """Return a snapshot of the room."""
         return RoomStatus(
             name=self.name,
-            state=self.state,
+            state=LABELS[self.state],
             pid=self._backend.pid if self._backend is not None else None,
             connections=len(self.clients),
-            metadata=self.metadata,
+            metadata=self._metadata,
             counts=self.counts,
         )
 
     def stop(self, close: Close) -> None:
-        """End the room: nobody joins, its clients are closed with `close`, its backend climbs the stop ladder."""
-        self.last_word = self.last_word or close
-        self.leave_map()
+        """End the room: no client joins, all are closed with `close`, and the backend is stopped. The first call counts."""
+        if self.state not in STOPPED:
+            self._close = close
+        self._move(Move.STOP)
         try:
-            self.close_clients(self.last_word)
+            self._audience.expel_all(self._close)
         finally:
             if self.scope is not None:
                 self.scope.cancel()
 
     def retire(self, close: Close) -> None:
-        """Take no new clients and stop with the last one. Who retires a room closes its clients, over time."""
-        if self.state not in (State.STOPPING, State.ENDED):
-            self._retiring = close
-            self.leave_map()
+        """Take no new clients, and stop with the last one. The caller closes the clients over time."""
+        if self.state in LISTED:
+            self._close = close
+        self._move(Move.RETIRE)
         if not self.clients:
             self.stop(close)
 
@@ -383,7 +311,7 @@ class Room:
         """Wait until the backend is gone and reaped."""
         await self._ended.wait()
 
-    # --- What its life does with it
+    # --- The lifecycle
 
     @property
     def unsent(self) -> int:
@@ -391,94 +319,74 @@ class Room:
         return self._intake.unsent
 
     @property
-    def output(self) -> tuple[int, int] | None:
-        """Bytes of output that were read from the running backend, and that wait to be read; None while there is no backend."""
-        return self._backend.output if self._backend is not None else None
+    def is_output_paused(self) -> bool:
+        """Whether the backend is not read now, because of slow clients."""
+        return self._flow.is_paused
 
     @property
-    def written(self) -> int:
-        """Bytes of input given to the running backend."""
-        return self._intake.written
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self.state in STOPPED
 
     @property
-    def may_begin_again(self) -> bool:
-        """Whether another backend may follow when the running one ends."""
-        return self.app.restart != "never" and self.state not in (State.STOPPING, State.ENDED)
-
-    @property
-    def is_output_waiting(self) -> bool:
-        """Whether the backend is not read now, for the sake of slow clients."""
-        return self._flow.is_waiting
-
-    @property
-    def has_more_output(self) -> bool:
-        """Whether the backend has written something that was not read yet."""
-        return self._backend is not None and self._backend.output[1] > 0
-
-    def attach(self, backend: Backend) -> None:
-        """Give the new backend what has waited for it, and let clients and output flow."""
-        now = asyncio.get_running_loop().time()
-        self._backend = backend
-        self._conversation.begin()
-        self._deadlines.begin(now)
-        self._intake.begin(backend)
-        self._was_open = True
-        if self.state is State.STARTING:
-            self.state = State.OPEN
-        if not self.clients:
-            self._emptied()
-        self._flow.begin()
-        self.read_backend(not self._flow.is_waiting)
+    def may_restart(self) -> bool:
+        """Whether another backend may follow the running one."""
+        return self.app.restart != "never" and self.state in LISTED
 
     def predecessor_ended(self) -> None:
-        """Replay the history to who came meanwhile."""
-        self._is_history_whole = True
-        for client in tuple(self.clients.values()):
-            try:
-                self._replay(client)
-            except Exception:
-                self._expel_failed(client)
+        """Send the history, which is complete now, to the clients that joined meanwhile."""
+        self._move(Move.PREDECESSOR_ENDED)
+        if self._history is not None:
+            self._audience.replay_to_all(self._history.replay())
 
-    def begin_again(self) -> None:
-        """Await another backend. Its input begins with a join record for each client that is present, in id order."""
-        self.state = State.STARTING
-        self._deadlines.await_another()
-        self._intake.begin_again([self._conversation.join_record(client) for _, client in sorted(self.clients.items())])
+    def backend_began(self, backend: Backend) -> None:
+        """Write the queued input to a new backend, and let input and output flow."""
+        self._backend = backend
+        self._codec.begin()
+        self._deadlines.begin(asyncio.get_running_loop().time())
+        self._intake.begin(backend)
+        self._move(Move.BACKEND_BEGAN)
+        self._stop_or_linger()
+        self._flow.begin(backend)
+
+    def backend_restarts(self) -> None:
+        """Queue input for another backend: first a join record for each client that is present, by id."""
+        self._move(Move.BACKEND_RESTARTS)
+        self._flush_hint.backend_restarts(self._messages_taken)
+        self._intake.await_next([self._codec.join_record(client) for _, client in sorted(self.clients.items())])
+
+    def backend_finished(self) -> None:
+        """Take no new clients: the backend ended, and none follows. The rest of its output is still delivered."""
+        self._move(Move.BACKEND_FINISHED)
 
     def flush(self) -> None:
-        """Route what was left without a delimiter when the output ended."""
+        """Route what the ended output left without a delimiter."""
         try:
-            for routed in self._conversation.finish():
+            for routed in self._codec.finish():
                 self._deliver(routed)
         except BackendError as error:
             self._fail(error)
 
     def detach(self) -> None:
-        """Forget the backend, and what it said of the room: it is gone and reaped."""
+        """Forget the backend and the metadata that it set: it is gone and reaped."""
         self._backend = None
-        self.metadata = None
+        self._metadata = None
         self._intake.detach()
-        self._flow.reset()
+        self._flow.detach()
 
-    def leave_map(self) -> None:
-        """Let nobody join any more. Calls may repeat."""
-        if self.state not in (State.STOPPING, State.ENDED):
-            self.state = State.STOPPING
-            self._keeper.room_stopping(self)
-
-    def close_clients(self, close: Close) -> None:
-        """Close every client."""
-        for client in list(self.clients.values()):
-            self.expel(client, close)
+    def expel_all(self, close: Close) -> None:
+        """Close all clients."""
+        self._audience.expel_all(close)
 
     def end(self) -> None:
-        """Be over: the last thing that happens to a room."""
+        """End. Nothing happens to the room after this."""
         try:
             self.stop(INTERNAL_ERROR)
         finally:
             self._deadlines.end()
-            self.state = State.ENDED
+            self._move(Move.END)
             self._intake.end()
-            del self._flow, self._deadlines  # they point back here: without cycles a room is freed at once, not by the collector
+            self._audience.end()
+            del self._deadlines, self._flow  # they refer to the room: without cycles it is freed at once, not by the collector
             self._ended.set()
-            self._keeper.room_ended(self)
+            self._on_ended(self)

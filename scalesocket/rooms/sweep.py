@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from scalesocket.errors import INTERNAL_ERROR
-from scalesocket.rooms.faults import contained
+from scalesocket.rooms.containment import contain_exceptions
 from scalesocket.rooms.pool import RoomPool
 
 SLICE: Final = 0.0005
@@ -69,10 +69,10 @@ def check_rooms(pool: RoomPool, clock: Callable[[], float]) -> Iterator[None]:
     """Check all rooms of a pool, with a break after every few clients. A room whose check fails because of a bug ends."""
     for room in pool.all_rooms:
         is_checked = False
-        with contained(room):
+        with contain_exceptions(room):
             yield from room.check(clock)
             is_checked = True
         if not is_checked:
-            with contained(room):
+            with contain_exceptions(room):
                 room.stop(INTERNAL_ERROR)
         yield

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scalesocket.edge.client import Hold
 from scalesocket.errors import BACKEND_ENDED, INTERNAL_ERROR
-from scalesocket.rooms.conversation import Conversation
+from scalesocket.rooms.codec import Codec
 from scalesocket.rooms.history import History
 from tests.rooms.memory import MemoryClient, Stage, play, request, site_of
 
@@ -37,7 +37,7 @@ def test_a_client_whose_joining_fails_is_turned_away_and_not_counted(monkeypatch
     async def scene(stage: Stage) -> None:
         ann = await stage.joined()
         with monkeypatch.context() as patch:
-            patch.setattr(Conversation, "join_record", fail)
+            patch.setattr(Codec, "join_record", fail)
             bob = MemoryClient(request())
 
             assert stage.join(bob) is INTERNAL_ERROR
@@ -54,7 +54,7 @@ def test_a_client_whose_joining_fails_is_turned_away_and_not_counted(monkeypatch
 def test_a_room_whose_first_client_fails_to_join_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(stage: Stage) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(Conversation, "join_record", fail)
+            patch.setattr(Codec, "join_record", fail)
             assert stage.join(MemoryClient(request())) is INTERNAL_ERROR
 
         await asyncio.sleep(1.0)
@@ -157,7 +157,7 @@ def test_a_client_that_fails_while_it_joins_leaves_no_count_behind() -> None:
 def test_a_router_that_fails_ends_its_room_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(stage: Stage) -> None:
         ann, bob = await stage.joined(room="one"), await stage.joined(room="two")
-        stage.room("one")._conversation.route = fail
+        stage.room("one")._codec.route = fail
 
         stage.backends[0].say(b"lost\n")
         stage.backends[1].say(b"heard\n")
@@ -226,7 +226,7 @@ def test_all_sums_come_out_even_over_random_faults(seed: int, steps: list[str], 
 
     with monkeypatch.context() as patch:
         patch.setattr(FaultyClient, "chance", staticmethod(chance))
-        for owner, name in ((Conversation, "join_record"), (Conversation, "leave_record"), (History, "replay")):
+        for owner, name in ((Codec, "join_record"), (Codec, "leave_record"), (History, "replay")):
             patch.setattr(owner, name, faulty(getattr(owner, name)))
         play(scene, history={"size": 3}, routing="json", restart="on-failure", ping_interval=1.0, ping_timeout=2.0, max_clients=4)
 

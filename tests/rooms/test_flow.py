@@ -6,13 +6,11 @@ import itertools
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pytest
 
-from scalesocket.rooms import silence
-from scalesocket.rooms.flow import Flow
+from scalesocket.rooms import flush_hint
 from tests.conftest import Serve
 from tests.playing import Lane, Player, Playground, program, site_of
 from tests.raw import RawClient, mask_frame
@@ -169,7 +167,7 @@ async def test_what_a_python_program_prints_arrives_without_a_flush(serve: Serve
 async def test_a_program_that_was_given_messages_and_writes_nothing_gets_one_hint(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(silence, "PATIENCE", 0.5)
+    monkeypatch.setattr(flush_hint, "TIME_TO_ANSWER", 0.5)
     often = {"ping_interval": 0.2, "stop_timeout": 0.1}
     site = await serve(
         mute={"command": ["sh", "-c", "cat >/dev/null"], **often},
@@ -431,27 +429,6 @@ async def test_clients_that_vanish_while_much_is_sent_disturb_nobody(serve: Serv
     await asyncio.gather(vanish(), hear_numbers(ann, 20_000, 500))
 
     await site.until(lambda: len(site.room("game", "one").clients) == 1)
-
-
-async def test_a_new_backend_waits_for_clients_that_the_last_one_has_filled_up() -> None:
-    client = cast(Any, SimpleNamespace(is_congested=False, allowance=0, delivered=0))
-    is_read = True
-
-    def read_backend(is_wanted: bool) -> None:
-        nonlocal is_read
-        is_read = is_wanted
-
-    flow = Flow(cast(Any, SimpleNamespace(clients={1: client}, read_backend=read_backend)))
-    flow.congested(client)
-    assert not is_read
-    flow.reset()
-    assert is_read
-
-    flow.begin()
-
-    assert not is_read
-    flow.drained(client)
-    assert is_read
 
 
 # --- Rate

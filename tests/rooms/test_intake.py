@@ -1,15 +1,13 @@
 """Input on its way to a backend that is not there yet, refuses it, or has just ended."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from scalesocket.edge.client import Hold
 from scalesocket.errors import BACKEND_ENDED
 from scalesocket.rooms import intake
-from scalesocket.rooms.intake import MAX_WAITING, Intake, Membership
+from scalesocket.rooms.intake import MAX_QUEUED, Intake, Membership
 from scalesocket.status import Counts
 from tests.conftest import Serve
 from tests.playing import until
@@ -21,16 +19,16 @@ REFUSING = "exec 0<&-; echo closed"
 """Shell words: take no more input, and say so."""
 
 
-class Waiter:
-    """Stands for a client, and counts how often it had to wait."""
+class Senders:
+    """Stands for the clients, and counts how often they had to wait."""
 
     def __init__(self) -> None:
         self.holds = self.releases = 0
 
-    def hold(self, reason: object) -> None:
+    def hold(self) -> None:
         self.holds += 1
 
-    def release(self, reason: object) -> None:
+    def release(self) -> None:
         self.releases += 1
 
 
@@ -58,15 +56,9 @@ class Taker:
 class Stage:
     """An intake with its stand-ins."""
 
-    def __init__(self, clients: int = 1, *, may_begin_again: bool = True) -> None:
-        self.waiters = [Waiter() for _ in range(clients)]
-        self.counts = Counts()
-        room = SimpleNamespace(hold_clients=self.hold_clients, counts=self.counts, may_begin_again=may_begin_again)
-        self.intake = Intake(cast(Any, room))
-
-    def hold_clients(self, is_held: bool) -> None:
-        for waiter in self.waiters:
-            (waiter.hold if is_held else waiter.release)(Hold.BACKEND)
+    def __init__(self, *, may_restart: bool = True) -> None:
+        self.senders, self.counts = Senders(), Counts()
+        self.intake = Intake(self.senders, self.counts, may_restart=lambda: may_restart)
 
     def begin(self) -> Taker:
         taker = Taker()
@@ -76,7 +68,7 @@ class Stage:
 
 async def test_input_waits_for_the_first_backend_in_order() -> None:
     stage = Stage()
-    stage.intake.tell(b"+1\n")
+    stage.intake.write_membership(b"+1\n")
     stage.intake.write(b"one\n", 1)
     stage.intake.write(b"two\n", 1)
 
@@ -84,14 +76,14 @@ async def test_input_waits_for_the_first_backend_in_order() -> None:
 
 
 async def test_clients_are_told_once_to_wait_however_much_still_comes() -> None:
-    stage = Stage(clients=3)
+    stage = Stage()
 
     for _ in range(1000):
-        stage.intake.tell(b"x" * (MAX_WAITING // 100))
+        stage.intake.write_membership(b"x" * (MAX_QUEUED // 100))
 
-    assert {waiter.holds for waiter in stage.waiters} == {1}
+    assert stage.senders.holds == 1
     stage.begin()
-    assert {waiter.releases for waiter in stage.waiters} == {1}
+    assert stage.senders.releases == 1
 
 
 async def test_what_a_dying_backend_refuses_is_for_the_next_one_after_the_joins() -> None:
@@ -101,8 +93,8 @@ async def test_what_a_dying_backend_refuses_is_for_the_next_one_after_the_joins(
     first.is_refusing, first.left = True, [Membership(b"+2\n"), b"left\n"]
 
     assert stage.intake.write(b"two\n", 1)
-    stage.intake.tell(b"-2\n")  # the next one is told who is there
-    stage.intake.begin_again([b"+1\n"])
+    stage.intake.write_membership(b"-2\n")  # the next one is told who is there
+    stage.intake.await_next([b"+1\n"])
     stage.intake.write(b"three\n", 1)
 
     assert first.taken == b"one\n"
@@ -112,13 +104,13 @@ async def test_what_a_dying_backend_refuses_is_for_the_next_one_after_the_joins(
 
 async def test_each_backend_is_told_once_who_is_there_however_many_end_before_they_listen() -> None:
     stage = Stage()
-    stage.intake.tell(b"+1\n")
+    stage.intake.write_membership(b"+1\n")
     stage.intake.write(b"one\n", 1)
 
     for _ in range(3):
-        stage.intake.begin_again([b"+1\n"])
-        stage.intake.tell(b"+2\n")
-        stage.intake.tell(b"-2\n")
+        stage.intake.await_next([b"+1\n"])
+        stage.intake.write_membership(b"+2\n")
+        stage.intake.write_membership(b"-2\n")
         stage.intake.write(b"more\n", 1)
 
     assert stage.begin().taken == b"+1\none\nmore\nmore\n+2\n-2\nmore\n"
@@ -130,16 +122,16 @@ async def test_what_a_backend_refuses_that_lives_on_is_dropped_and_counted(monke
     taker = stage.begin()
     taker.is_refusing = True
 
-    assert stage.intake.write(b"x" * (MAX_WAITING + 1), 7)
-    assert stage.waiters[0].holds == 1
+    assert stage.intake.write(b"x" * (MAX_QUEUED + 1), 7)
+    assert stage.senders.holds == 1
     await until(lambda: stage.counts.messages_dropped == 7)
 
-    assert stage.waiters[0].releases == 2  # by `begin`, and now
+    assert stage.senders.releases == 2  # by `begin`, and now
     assert not stage.intake.write(b"more\n", 1)
 
 
 async def test_nothing_waits_where_no_other_backend_follows() -> None:
-    stage = Stage(may_begin_again=False)
+    stage = Stage(may_restart=False)
     stage.begin().is_refusing = True
 
     assert not stage.intake.write(b"one\n", 1)
@@ -266,7 +258,7 @@ async def test_what_comes_along_with_the_handshake_is_heard_when_the_room_reads_
     """In order, before what comes later: here the room waits for its first backend."""
     site = await serve_express(game={"command": ["cat"], "start_delay": 0.3})
     ann = await site.join("/game/one")
-    await ann.say("x" * (MAX_WAITING + 1))
+    await ann.say("x" * (MAX_QUEUED + 1))
     await site.until(lambda: site.room("game", "one").status().counts.messages_in == 1)
     bob = await site.connect()
     loop = asyncio.get_running_loop()
@@ -276,6 +268,6 @@ async def test_what_comes_along_with_the_handshake_is_heard_when_the_room_reads_
             await site.until(lambda: site.gateway.connections == 2)
             await loop.sock_sendall(bob, mask_frame(b"three"))
 
-        await ann.hear("x" * (MAX_WAITING + 1), "one", "two", "three")
+        await ann.hear("x" * (MAX_QUEUED + 1), "one", "two", "three")
     finally:
         bob.close()

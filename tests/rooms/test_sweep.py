@@ -8,9 +8,10 @@ import pytest
 import structlog.testing
 
 from scalesocket.config.model import App, Site
+from scalesocket.edge.audience import CLIENTS_PER_SLICE
+from scalesocket.edge.keepalive import JITTER
 from scalesocket.errors import BACKEND_ENDED
 from scalesocket.rooms import sweep
-from scalesocket.rooms.deadlines import CLIENTS_AT_ONCE, JITTER
 from tests.rooms.memory import MemoryClient, Stage, play, request
 
 
@@ -73,7 +74,7 @@ def test_a_sweep_over_many_clients_lets_others_have_their_turn(monkeypatch: pyte
             worst = max(worst, clock[0] - before)
 
         assert clock[0] > 0.09  # all were pinged
-        assert worst <= sweep.SLICE + CLIENTS_AT_ONCE * 10e-6 + 1e-9
+        assert worst <= sweep.SLICE + CLIENTS_PER_SLICE * 10e-6 + 1e-9
 
     play(scene, ping_interval=1.0, ping_timeout=100.0)
 
@@ -155,14 +156,14 @@ def test_a_standstill_in_the_middle_of_a_sweep_costs_no_client_its_connection(mo
     class Stopped(MemoryClient):
         @property
         def unsent(self) -> int:  # asked while a ping is unanswered
-            clock[0] += sweep.SLICE / CLIENTS_AT_ONCE  # so that each few clients are a slice
+            clock[0] += sweep.SLICE / CLIENTS_PER_SLICE  # so that each few clients are a slice
             checked.append(self)
             return 0
 
     clock, checked = [0.0], list[Stopped]()
 
     async def scene(stage: Stage) -> None:
-        clients = [Stopped(request()) for _ in range(CLIENTS_AT_ONCE * 4)]
+        clients = [Stopped(request()) for _ in range(CLIENTS_PER_SLICE * 4)]
         for client in clients:
             assert stage.join(client) is None
         loop = asyncio.get_running_loop()

@@ -1,25 +1,25 @@
-"""How one room talks: its app's routing in both directions, and its join and leave messages."""
+"""The codec of one room: the routing of its app in both directions, and the join and leave messages."""
 
 from typing import Final
 
 from scalesocket.config.model import App
-from scalesocket.edge.client import Client
+from scalesocket.edge.ports import Member
 from scalesocket.wire.routing import make_encoder, make_router
 from scalesocket.wire.template import Template, parse_template
 
 NO_RECORD: Final = b""
 
 
-class Conversation:
-    """Translates between the messages of clients and the records of the backend, by the settings the room opened with.
+class Codec:
+    """Encodes messages of clients as records for the backend and decodes its output, by the settings that the room opened with.
 
-    `encode`, `route` and `finish` are those of the app's encoder and, from `begin` on, of the running backend's router.
+    `encode` is the encoder's, `route` and `finish` are, from `begin` on, those of the running backend's router.
     """
 
     __slots__ = ("_app", "_encoder", "_join", "_leave", "_room", "encode", "finish", "route")
 
     def __init__(self, app: App, room: str) -> None:
-        """Talk as `app` says."""
+        """Use the routing of `app`."""
         self._app = app
         self._room = room
         self._encoder = make_encoder(
@@ -36,7 +36,7 @@ class Conversation:
         self.apply(app)
 
     def begin(self) -> None:
-        """A backend begins to speak: what the last one left unfinished is forgotten."""
+        """Decode the output of a new backend; an unfinished record of the last one is forgotten."""
         app = self._app
         router = make_router(
             app.routing.server,
@@ -49,19 +49,19 @@ class Conversation:
         self.finish = router.finish
 
     def apply(self, app: App) -> None:
-        """Take on the join and leave messages, which are live; the rest stays as it was."""
+        """Take on the join and leave messages, which are live; the rest stays as it is."""
         self._join = parse_template(app.join_message, self._app.delimiter) if app.join_message else None
         self._leave = parse_template(app.leave_message, self._app.delimiter) if app.leave_message else None
 
-    def join_record(self, client: Client) -> bytes:
-        """What the backend is told when `client` joins; empty for nothing."""
+    def join_record(self, client: Member) -> bytes:
+        """Return the join record of a client; empty without `join_message`."""
         return self._record(self._join, client)
 
-    def leave_record(self, client: Client) -> bytes:
-        """What the backend is told when `client` leaves; empty for nothing."""
+    def leave_record(self, client: Member) -> bytes:
+        """Return the leave record of a client; empty without `leave_message`."""
         return self._record(self._leave, client)
 
-    def _record(self, template: Template | None, client: Client) -> bytes:
+    def _record(self, template: Template | None, client: Member) -> bytes:
         if template is None:
             return NO_RECORD
         return self._encoder.encode_text(client.id, template.render(client.id, self._room, client.remote, client.query))

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from scalesocket.rooms.turnstile import Turnstile
+from scalesocket.rooms.iteration_limit import IterationLimit
 
 pytestmark = pytest.mark.anyio
 
@@ -24,11 +24,11 @@ class Turns:
 
 @pytest.mark.timeout(10)
 async def test_so_many_go_through_in_a_turn_and_in_the_order_they_came() -> None:
-    turnstile, turns = Turnstile(3), Turns()
+    limit, turns = IterationLimit(3), Turns()
     through: list[tuple[int, int]] = []
 
     async def go(number: int) -> None:
-        await turnstile.wait()
+        await limit.wait()
         through.append((turns.number, number))
 
     await asyncio.gather(*map(go, range(10)))
@@ -41,11 +41,11 @@ async def test_so_many_go_through_in_a_turn_and_in_the_order_they_came() -> None
 
 @pytest.mark.timeout(10)
 async def test_who_comes_alone_does_not_wait() -> None:
-    turnstile, turns = Turnstile(1), Turns()
+    limit, turns = IterationLimit(1), Turns()
 
     for _ in range(3):
         before = turns.number
-        await turnstile.wait()
+        await limit.wait()
         assert turns.number == before
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -53,8 +53,8 @@ async def test_who_comes_alone_does_not_wait() -> None:
 
 @pytest.mark.timeout(10)
 async def test_who_is_cancelled_takes_nobodys_turn() -> None:
-    turnstile = Turnstile(1)
-    tasks = [asyncio.create_task(turnstile.wait()) for _ in range(4)]
+    limit = IterationLimit(1)
+    tasks = [asyncio.create_task(limit.wait()) for _ in range(4)]
     await asyncio.sleep(0)
 
     tasks[1].cancel()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesocket.rooms.patience import LIMIT, SLOT, STALLED, STUCK, WINDOW, Patience
+from scalesocket.edge.patience import LIMIT, SLOT, STALLED, STUCK, WINDOW, Patience
 from tests.rooms.memory import MemoryClient, Stage, play
 
 KiB = 1024

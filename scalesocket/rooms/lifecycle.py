@@ -1,11 +1,11 @@
-"""The life of a room: the one task it has, which its pool starts and which owns the room's backend.
+"""The one task of a room, which its pool starts: it starts, restarts and stops the room's backends.
 
 Everything that waits for a backend is here; what a room does without waiting is in `Room`.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import structlog
@@ -13,130 +13,145 @@ import structlog
 from scalesocket.backends.backend import Backend, Exit, Receiver
 from scalesocket.config.model import App
 from scalesocket.errors import BACKEND_ENDED, BackendError, Close, CloseCode
-from scalesocket.rooms.keeper import Keeper
+from scalesocket.rooms.iteration_limit import IterationLimit
 from scalesocket.rooms.restart import RestartPolicy
-from scalesocket.rooms.room import Room, State
-from scalesocket.rooms.turnstile import Turnstile
+from scalesocket.rooms.room import Room
 
 log = structlog.get_logger("room")
 
-LAST_WORDS: Final = 0.1
-"""Seconds, at least, to read what is left in the pipe of a backend that is gone."""
+SHORTEST_DRAIN: Final = 0.1
+"""Seconds, at least, to read what is left in the pipe of a backend that has ended."""
 
 OpenBackend = Callable[[App, Mapping[str, str], str, Receiver], Awaitable[Backend]]
 """Opens every backend of every room: app, environment, room, receiver. Raises BackendError."""
 
 
-class Life:
-    """One room from start to end: it waits for its predecessor, then serves with one backend after the other.
+class BackendObserver(Protocol):
+    """What a lifecycle reports about the backends of its room."""
 
-    The room does not know its life, so that both are freed at once when this ends; `Room.stop` reaches it by a cancel scope.
+    def backend_starts(self) -> None:
+        """Count the start of a backend."""
+
+    def backend_start_failed(self) -> None:
+        """Count a start that failed."""
+
+    def backend_crashed(self) -> None:
+        """Count a backend that ended by failure, and not because the server stopped it."""
+
+    def backend_exited(self, end: Exit) -> None:
+        """Count how a backend ended."""
+
+
+class Lifecycle:
+    """One room from start to end: it waits for its predecessor, then runs one backend after the other.
+
+    The room does not refer to it, so that both are freed at once at the end; `Room.stop` reaches it by a cancel scope.
     """
 
-    __slots__ = ("_endings", "_environment", "_keeper", "_open_backend", "_predecessor", "_restarts", "room")
+    __slots__ = ("_environment", "_observer", "_open_backend", "_predecessor", "_restarts", "_stop_limit", "room")
 
     def __init__(
         self,
         room: Room,
         *,
         environment: Mapping[str, str],
-        keeper: Keeper,
+        observer: BackendObserver,
         open_backend: OpenBackend,
-        endings: Turnstile,
+        stop_limit: IterationLimit,
         predecessor: Room | None = None,
     ) -> None:
-        """Describe the life of `room`, which begins when its predecessor of the same name has ended.
+        """Run `room`, beginning when its predecessor of the same name has ended.
 
-        Its backends are stopped one by one with those of others that pass the same `endings`.
+        `stop_limit` bounds how many backends begin to stop in one event-loop iteration.
         """
         self.room = room
         self._environment = environment
-        self._keeper = keeper
+        self._observer = observer
         self._open_backend = open_backend
-        self._endings = endings
+        self._stop_limit = stop_limit
         self._predecessor = predecessor
         self._restarts = RestartPolicy()
 
     async def run(self) -> None:
-        """Live from start to end. When it returns the room has ENDED."""
+        """Run the room from start to end. When this returns, the room has ENDED."""
         try:
             if self._predecessor is not None:
                 await self._predecessor.wait_ended()
                 self._predecessor = None
                 self.room.predecessor_ended()
-            await self._live()
+            await self._serve()
         finally:
             self.room.end()
 
-    async def _live(self) -> None:
-        """Serve with one backend after the other, as `restart` says, until `Room.stop` has its word."""
+    async def _serve(self) -> None:
+        """Run one backend after the other, as `restart` says, until the room is stopped."""
         room, delay = self.room, 0.0
-        while room.last_word is None:
+        while not room.is_stopped:
             with anyio.CancelScope() as room.scope:
                 if delay:
                     await anyio.sleep(delay)
-                delay = await self._serve()
+                delay = await self._run_backend()
 
-    async def _serve(self) -> float:
-        """Serve with one backend; return the delay before the next one, or stop the room when there is none."""
+    async def _run_backend(self) -> float:
+        """Run one backend; return the delay before the next one, or stop the room if there is none."""
         room = self.room
-        self._keeper.room_opening(room)
+        self._observer.backend_starts()
         try:
             backend = await self._open_backend(room.app, self._environment, room.name, room)
         except BackendError as error:
-            self._keeper.room_failed(room)
+            self._observer.backend_start_failed()
             close = Close(CloseCode.BACKEND_FAILED, str(error))
             delay = self._restart_delay(close, is_success=False)
         else:
             try:
-                room.attach(backend)
+                room.backend_began(backend)
                 end = await backend.wait_exit()
                 close = BACKEND_ENDED if end.status == 0 else Close(_code(end), str(end))
                 if not end.is_success:
-                    self._keeper.room_crashed(room)
+                    self._observer.backend_crashed()
                     log.warning("backend ended", app=room.app.name, room=room.name, pid=backend.pid, why=close.reason)
                 delay = self._restart_delay(close, is_success=end.is_success)
                 if delay is None:
-                    room.leave_map()
+                    room.backend_finished()
                 else:
-                    room.begin_again()
+                    room.backend_restarts()
                 if await self._drain(backend):
                     room.flush()
                     if delay is None:
-                        room.close_clients(close)
+                        room.expel_all(close)
             finally:
                 with anyio.CancelScope(shield=True):
-                    await self._endings.wait()
+                    await self._stop_limit.wait()
                     end = await backend.stop(signal=room.app.stop_signal, timeout=room.app.stop_timeout)
                 room.flush()
                 room.detach()
-                self._keeper.room_exited(room, end)
+                self._observer.backend_exited(end)
         if delay is None:
             room.stop(close)
             return 0.0
         return delay
 
     async def _drain(self, backend: Backend) -> bool:
-        """Deliver what an ended backend has still said; False if somebody it left still holds its output after that.
+        """Deliver the rest of an ended backend's output; return False if a process that it left behind still holds it open.
 
-        That is awaited for `stop_timeout`. But while the output waits for slow clients, what was unread when the backend
-        ended may be its own last words; `Flow` bounds that.
+        The wait ends after `stop_timeout`. While the output is paused for slow clients, it goes on as long as output that the
+        backend itself has written is unread; the slow clients' policy bounds that.
         """
-        room, patience = self.room, max(self.room.app.stop_timeout, LAST_WORDS)
+        room, timeout = self.room, max(self.room.app.stop_timeout, SHORTEST_DRAIN)
         own = sum(backend.output)
         while True:
-            was_waiting = room.is_output_waiting
-            with anyio.move_on_after(patience) as scope:
+            was_paused = room.is_output_paused
+            with anyio.move_on_after(timeout) as scope:
                 await backend.wait_drained()
             if not scope.cancelled_caught:
                 return True
-            if backend.output[0] >= own or not (was_waiting or room.is_output_waiting):
+            if backend.output[0] >= own or not (was_paused or room.is_output_paused):
                 return False
 
     def _restart_delay(self, close: Close, *, is_success: bool) -> float | None:
-        """Seconds until the next backend, or None for the end: nobody is there to play with it, or it failed too often."""
-        room, mode = self.room, self.room.app.restart
-        if mode == "never" or (mode == "on-failure" and is_success) or not room.clients or room.state is State.STOPPING:
+        """Seconds until the next backend. None for no other: `restart` says so, there are no clients, or it failed too often."""
+        room = self.room
+        if (room.app.restart == "on-failure" and is_success) or not room.clients or not room.may_restart:
             return None
         delay = self._restarts.decide(asyncio.get_running_loop().time())
         if delay is None:
