@@ -82,6 +82,53 @@ def test_no_two_parts_of_the_package_import_each_other() -> None:
     assert {(one, other) for one, other in arrows if one < other and (other, one) in arrows} == set()
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports for type checkers alone count as well."""
+    names = {dotted(module): module for module in MODULES}
+    arrows = {name: {target for target in import_targets(module) if target in names} for name, module in names.items()}
+
+    assert find_circle(arrows) == []
+
+
+def dotted(module: Path) -> str:
+    """`scalesocket.rooms.room`; a package has the name of its folder."""
+    return ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_targets(module: Path) -> Iterator[str]:
+    """What a module imports; of `from package import name` both, as the name may be a module."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            targets = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from targets
+            yield node.module or ""
+
+
+def find_circle(arrows: dict[str, set[str]]) -> list[str]:
+    """A list of names of which each has an arrow to the next, and the last to the first; empty if there is none."""
+    finished: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return path[path.index(name) :]
+        if name in finished:
+            return []
+        for target in sorted(arrows[name]):
+            circle = visit(target, [*path, name])
+            if circle:
+                return circle
+        finished.add(name)
+        return []
+
+    for name in sorted(arrows):
+        circle = visit(name, [])
+        if circle:
+            return circle
+    return []
+
+
 @pytest.mark.parametrize(
     "module",
     [module for module in MODULES if part_of(module) in {"config", "wire"} and named(module) not in READS_THE_MACHINE],
