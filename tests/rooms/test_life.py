@@ -15,7 +15,7 @@ import pytest
 from scalesocket.backends.backend import Exit
 from scalesocket.backends.stdio import StdioBackend
 from scalesocket.errors import BACKEND_ENDED
-from scalesocket.gateway import ENDINGS_A_TURN
+from scalesocket.gateway import STOPS_PER_ITERATION
 from tests.conftest import Serve
 from tests.playing import Player, is_alive, program
 from tests.raw import CLOSE, RawClient, mask_frame
@@ -63,7 +63,7 @@ async def test_the_room_stops_when_its_last_client_leaves(serve: Serve, tmp_path
 
 async def test_rooms_that_end_together_leave_the_loop_time_for_others(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     site = await serve(game={"command": ["cat"]})
-    players = [await site.join(f"/game/{number}") for number in range(3 * ENDINGS_A_TURN)]
+    players = [await site.join(f"/game/{number}") for number in range(3 * STOPS_PER_ITERATION)]
     for player in players:
         await player.say("hello")
         await player.hear("hello")
@@ -89,7 +89,7 @@ async def test_rooms_that_end_together_leave_the_loop_time_for_others(serve: Ser
 
     await site.wait_no_rooms()
     assert stopped.total() == len(players)
-    assert max(stopped.values()) <= ENDINGS_A_TURN
+    assert max(stopped.values()) <= STOPS_PER_ITERATION
 
 
 async def test_a_room_lingers_for_idle_timeout_and_keeps_its_process(serve: Serve, tmp_path: Path) -> None:
