@@ -1,14 +1,14 @@
-"""Routing end to end: who hears what a backend says, and what a backend hears of its clients."""
+"""Routing: which clients receive what a backend sends, and what a backend receives from its clients."""
 
+import asyncio
 import json
 import struct
-import sys
 from typing import Any, Final
 
 import pytest
 
 from tests.conftest import Serve
-from tests.playing import Player
+from tests.rooms.acting import Actor, MemoryPlayer, MemoryServe, in_memory
 
 CAT: Final[dict[str, Any]] = {"command": ["cat"]}
 QUIET: Final[dict[str, Any]] = {"join_message": "", "leave_message": ""}
@@ -20,7 +20,7 @@ def record(**fields: object) -> str:
     return json.dumps(fields, separators=(",", ":"))
 
 
-async def heard_as_json(player: Player) -> Any:
+async def heard_as_json(player: MemoryPlayer) -> Any:
     return json.loads(await player.listen())
 
 
@@ -39,7 +39,8 @@ async def test_to_reaches_one_client_alone(serve: Serve) -> None:
     await eve.hear("for all")
 
 
-async def test_to_may_be_a_list_and_order_is_kept_for_each(serve: Serve) -> None:
+@in_memory
+async def test_to_may_be_a_list_and_order_is_kept_for_each(serve: MemoryServe) -> None:
     site = await serve(game=PUPPET)
     ann, bob, eve = [await site.join("/game/one") for _ in range(3)]
 
@@ -51,7 +52,8 @@ async def test_to_may_be_a_list_and_order_is_kept_for_each(serve: Serve) -> None
     assert [(await heard_as_json(eve))["n"] for _ in range(4)] == [1, 2, 4, 6]
 
 
-async def test_half_a_surrogate_pair_in_a_reason_costs_nothing_but_itself(serve: Serve) -> None:
+@in_memory
+async def test_half_a_surrogate_pair_in_a_reason_costs_nothing_but_itself(serve: MemoryServe) -> None:
     """Python's `json` writes such, and a client may have it in its name: the close and all around it are carried out."""
     site = await serve(game=PUPPET)
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
@@ -65,7 +67,8 @@ async def test_half_a_surrogate_pair_in_a_reason_costs_nothing_but_itself(serve:
 
 
 @pytest.mark.parametrize("to", [0, [0], [99]])
-async def test_to_nobody_reaches_nobody(serve: Serve, to: object) -> None:
+@in_memory
+async def test_to_nobody_reaches_nobody(serve: MemoryServe, to: object) -> None:
     site = await serve(game=PUPPET)
     ann = await site.join("/game/one")
 
@@ -76,7 +79,8 @@ async def test_to_nobody_reaches_nobody(serve: Serve, to: object) -> None:
 
 
 @pytest.mark.parametrize("to", ["1", True, 1.5, -1, {"id": 1}, ["1"], 2**32])
-async def test_a_wrong_to_is_dropped_counted_and_logged_once(serve: Serve, to: object) -> None:
+@in_memory
+async def test_a_wrong_to_is_dropped_counted_and_logged_once(serve: MemoryServe, to: object) -> None:
     site = await serve(game=PUPPET)
     ann = await site.join("/game/one")
 
@@ -89,7 +93,8 @@ async def test_a_wrong_to_is_dropped_counted_and_logged_once(serve: Serve, to: o
     assert len([entry for entry in serve.events if "not carried out" in entry["event"]]) == 1
 
 
-async def test_except_reaches_everyone_else(serve: Serve) -> None:
+@in_memory
+async def test_except_reaches_everyone_else(serve: MemoryServe) -> None:
     site = await serve(game=PUPPET)
     ann, bob, eve = [await site.join("/game/one") for _ in range(3)]
 
@@ -103,7 +108,8 @@ async def test_except_reaches_everyone_else(serve: Serve) -> None:
     assert [json.loads(str(message))["n"] for message in (await eve.hear_until("end"))[:-1]] == [1, 2]
 
 
-async def test_close_ends_those_clients_with_its_code_and_reason_after_what_was_sent_before(serve: Serve) -> None:
+@in_memory
+async def test_close_ends_those_clients_with_its_code_and_reason_after_what_was_sent_before(serve: MemoryServe) -> None:
     site = await serve(game=PUPPET)
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
@@ -116,7 +122,8 @@ async def test_close_ends_those_clients_with_its_code_and_reason_after_what_was_
     await ann.hear(record(n=1), record(n=2))
 
 
-async def test_a_close_with_more_in_it_is_a_message_too(serve: Serve) -> None:
+@in_memory
+async def test_a_close_with_more_in_it_is_a_message_too(serve: MemoryServe) -> None:
     site = await serve(game=PUPPET)
     ann = await site.join("/game/one")
     message = record(_to=1, _close=1000, score=42)
@@ -130,7 +137,8 @@ async def test_a_close_with_more_in_it_is_a_message_too(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "fields", [{"_close": 4001}, {"_to": 1, "_close": 1006}, {"_to": 1, "_close": "4001"}, {"_to": 1, "_close": 3000}]
 )
-async def test_a_close_without_to_or_with_another_code_closes_nobody(serve: Serve, fields: dict[str, object]) -> None:
+@in_memory
+async def test_a_close_without_to_or_with_another_code_closes_nobody(serve: MemoryServe, fields: dict[str, object]) -> None:
     site = await serve(game=PUPPET)
     ann = await site.join("/game/one")
 
@@ -156,7 +164,8 @@ async def test_meta_replaces_the_metadata_and_is_sent_to_nobody(serve: Serve) ->
 
 
 @pytest.mark.parametrize("text", ["plain", "[1, 2]", "5", '{"_to": 2', "null", '"{}"'])
-async def test_what_is_no_json_object_is_for_everyone(serve: Serve, text: str) -> None:
+@in_memory
+async def test_what_is_no_json_object_is_for_everyone(serve: MemoryServe, text: str) -> None:
     site = await serve(game=PUPPET)
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
@@ -169,7 +178,8 @@ async def test_what_is_no_json_object_is_for_everyone(serve: Serve, text: str) -
 # --- json, to the backend
 
 
-async def test_the_sender_is_told_and_cannot_be_forged(serve: Serve) -> None:
+@in_memory
+async def test_the_sender_is_told_and_cannot_be_forged(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "routing": "json", **QUIET})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
@@ -182,7 +192,8 @@ async def test_the_sender_is_told_and_cannot_be_forged(serve: Serve) -> None:
         assert heard.count("from") == 1
 
 
-async def test_what_a_client_says_that_is_no_json_object_is_dropped_and_costs_it_nothing(serve: Serve) -> None:
+@in_memory
+async def test_what_a_client_says_that_is_no_json_object_is_dropped_and_costs_it_nothing(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "routing": "json", **QUIET})
     ann = await site.join("/game/one")
 
@@ -194,7 +205,8 @@ async def test_what_a_client_says_that_is_no_json_object_is_dropped_and_costs_it
     assert site.room("game", "one").counts.messages_dropped == 5
 
 
-async def test_json_on_many_lines_is_one_record(serve: Serve) -> None:
+@in_memory
+async def test_json_on_many_lines_is_one_record(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "routing": "json", **QUIET})
     ann = await site.join("/game/one")
 
@@ -203,7 +215,8 @@ async def test_json_on_many_lines_is_one_record(serve: Serve) -> None:
     assert await heard_as_json(ann) == {"_from": 1, "text": "a\nb", "n": 1}
 
 
-async def test_a_client_cannot_address_close_or_describe_by_way_of_a_backend_that_repeats_it(serve: Serve) -> None:
+@in_memory
+async def test_a_client_cannot_address_close_or_describe_by_way_of_a_backend_that_repeats_it(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "routing": "json", **QUIET})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
@@ -215,7 +228,8 @@ async def test_a_client_cannot_address_close_or_describe_by_way_of_a_backend_tha
     assert site.room("game", "one").status().metadata is None
 
 
-async def test_a_client_can_address_others_where_the_app_lets_it(serve: Serve) -> None:
+@in_memory
+async def test_a_client_can_address_others_where_the_app_lets_it(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "routing": "json", **QUIET, "client_keys": ["_to"]})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
@@ -225,7 +239,8 @@ async def test_a_client_can_address_others_where_the_app_lets_it(serve: Serve) -
     await ann.hear_nothing(within=0.05)
 
 
-async def test_json_apps_are_told_of_every_join_and_leave(serve: Serve) -> None:
+@in_memory
+async def test_json_apps_are_told_of_every_join_and_leave(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "routing": "json"})
     ann = await site.join("/game/one")
     assert await heard_as_json(ann) == {"t": "Join", "_from": 1, "_event": "join"}
@@ -238,7 +253,8 @@ async def test_json_apps_are_told_of_every_join_and_leave(serve: Serve) -> None:
     assert await heard_as_json(ann) == {"t": "Leave", "_from": 2, "_event": "leave"}
 
 
-async def test_a_client_cannot_pretend_to_be_an_event(serve: Serve) -> None:
+@in_memory
+async def test_a_client_cannot_pretend_to_be_an_event(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "routing": "json", **QUIET})
     ann = await site.join("/game/one")
 
@@ -252,7 +268,8 @@ async def test_a_client_cannot_pretend_to_be_an_event(serve: Serve) -> None:
 # --- Templates
 
 
-async def test_templates_are_filled_in_with_a_client_s_particulars(serve: Serve) -> None:
+@in_memory
+async def test_templates_are_filled_in_with_a_client_s_particulars(serve: MemoryServe) -> None:
     template = "#ID in #ROOM by #QUERY_NAME from #QUERY_STRING"
     site = await serve(game={**CAT, "join_message": template})
 
@@ -261,7 +278,8 @@ async def test_templates_are_filled_in_with_a_client_s_particulars(serve: Serve)
     await ann.hear("1 in one by ann%20lee from name=ann%20lee")
 
 
-async def test_a_client_cannot_break_out_of_a_json_template(serve: Serve) -> None:
+@in_memory
+async def test_a_client_cannot_break_out_of_a_json_template(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "join_message": '{"q":"#QUERY_STRING"}'})
 
     ann = await site.join('/game/one?","_to":99,"x":"')
@@ -284,7 +302,8 @@ async def test_the_leave_message_is_the_last_a_backend_hears_of_a_room(serve: Se
 # --- broadcast: text, binary, delimiters
 
 
-async def test_text_is_passed_on_as_it_is_newlines_included(serve: Serve) -> None:
+@in_memory
+async def test_text_is_passed_on_as_it_is_newlines_included(serve: MemoryServe) -> None:
     site = await serve(game=CAT)
     ann = await site.join("/game/one")
 
@@ -303,7 +322,8 @@ async def test_a_binary_app_passes_chunks(serve: Serve) -> None:
     await ann.hear(b"\x00\xff\n\x00")
 
 
-async def test_each_of_several_delimiters_ends_a_record(serve: Serve) -> None:
+@in_memory
+async def test_each_of_several_delimiters_ends_a_record(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["printf", "foobar"], "delimiter": "bc"})
 
     ann = await site.join("/game/one")
@@ -311,7 +331,8 @@ async def test_each_of_several_delimiters_ends_a_record(serve: Serve) -> None:
     await ann.hear("foo", "ar")
 
 
-async def test_nul_may_be_the_delimiter(serve: Serve) -> None:
+@in_memory
+async def test_nul_may_be_the_delimiter(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["printf", "foo\\0b\\nar\\0"], "delimiter": "\0"})
 
     ann = await site.join("/game/one")
@@ -319,7 +340,8 @@ async def test_nul_may_be_the_delimiter(serve: Serve) -> None:
     await ann.hear("foo", "b\nar")
 
 
-async def test_a_carriage_return_goes_with_its_newline(serve: Serve) -> None:
+@in_memory
+async def test_a_carriage_return_goes_with_its_newline(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["printf", "one\\r\\ntwo\\n\\nthree"]})
 
     ann = await site.join("/game/one")
@@ -327,7 +349,8 @@ async def test_a_carriage_return_goes_with_its_newline(serve: Serve) -> None:
     await ann.hear("one", "two", "", "three")
 
 
-async def test_output_that_is_not_utf8_is_mended_and_does_not_stall(serve: Serve) -> None:
+@in_memory
+async def test_output_that_is_not_utf8_is_mended_and_does_not_stall(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["printf", "bad \\377\\ngood\\n"]})
 
     ann = await site.join("/game/one")
@@ -335,7 +358,8 @@ async def test_output_that_is_not_utf8_is_mended_and_does_not_stall(serve: Serve
     await ann.hear("bad \ufffd", "good")
 
 
-async def test_a_record_longer_than_max_record_ends_the_room(serve: Serve) -> None:
+@in_memory
+async def test_a_record_longer_than_max_record_ends_the_room(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "max_record": 1000})
     ann = await site.join("/game/one")
 
@@ -347,8 +371,6 @@ async def test_a_record_longer_than_max_record_ends_the_room(serve: Serve) -> No
 
 
 # --- gwsocket
-
-PYTHON: Final = (sys.executable, "-I", "-S", "-u", "-c")
 
 
 @pytest.mark.parametrize("byte_order", ["little", "big"])
@@ -364,11 +386,15 @@ async def test_gwsocket_keeps_kind_and_bounds_both_ways(serve: Serve, byte_order
     await ann.hear_nothing(within=0.05)
 
 
-async def test_gwsocket_id_0_is_everyone(serve: Serve) -> None:
-    code = "import sys, struct; sys.stdin.buffer.read(12 + 2); o = sys.stdout.buffer; " + (
-        "o.write(struct.pack('<III', 0, 1, 3) + b'all' + struct.pack('<III', 2, 2, 3) + b'bob'); o.flush(); sys.stdin.read()"
-    )
-    site = await serve(game={"command": (*PYTHON, code), "routing": "gwsocket"})
+@in_memory
+async def test_gwsocket_id_0_is_everyone(serve: MemoryServe) -> None:
+    async def script(actor: Actor) -> int:
+        await actor.read()
+        await actor.print(struct.pack("<III", 0, 1, 3) + b"all" + struct.pack("<III", 2, 2, 3) + b"bob")
+        await actor.read()
+        return 0
+
+    site = await serve(programs={"script": script}, game={"command": ["script"], "routing": "gwsocket"})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
     await ann.say("go")
@@ -377,11 +403,15 @@ async def test_gwsocket_id_0_is_everyone(serve: Serve) -> None:
     await bob.hear("all", b"bob")
 
 
-async def test_a_wrong_gwsocket_header_ends_the_room_and_delivers_no_rubbish(serve: Serve) -> None:
-    code = "import sys, struct; o = sys.stdout.buffer; sys.stdin.buffer.read(14); " + (
-        "o.write(struct.pack('<III', 0, 1, 4) + b'fine' + struct.pack('<III', 0, 7, 4) + b'rubbish'); o.flush(); sys.stdin.read()"
-    )
-    site = await serve(game={"command": (*PYTHON, code), "routing": "gwsocket"})
+@in_memory
+async def test_a_wrong_gwsocket_header_ends_the_room_and_delivers_no_rubbish(serve: MemoryServe) -> None:
+    async def script(actor: Actor) -> int:
+        await actor.read()
+        await actor.print(struct.pack("<III", 0, 1, 4) + b"fine" + struct.pack("<III", 0, 7, 4) + b"rubbish")
+        await actor.read()
+        return 0
+
+    site = await serve(programs={"script": script}, game={"command": ["script"], "routing": "gwsocket"})
     ann = await site.join("/game/one")
 
     await ann.say("go")
@@ -393,22 +423,24 @@ async def test_a_wrong_gwsocket_header_ends_the_room_and_delivers_no_rubbish(ser
 
 
 @pytest.mark.parametrize(("byte_order", "header"), [("little", "<III"), ("big", ">III")])
-async def test_gwsocket_headers_say_who_spoke_in_the_app_s_byte_order(serve: Serve, byte_order: str, header: str) -> None:
-    code = "import sys; print(sys.stdin.buffer.read(14).hex(), flush=True); sys.stdin.read()"
+@in_memory
+async def test_gwsocket_headers_say_who_spoke_in_the_app_s_byte_order(serve: MemoryServe, byte_order: str, header: str) -> None:
     routing = {"client": "gwsocket", "server": "broadcast"}
-    site = await serve(game={"command": (*PYTHON, code), "routing": routing, "byte_order": byte_order})
+    site = await serve(game={**CAT, "routing": routing, "byte_order": byte_order})
     await site.join("/game/one")
     bob = await site.join("/game/one")
 
     await bob.say("hi")
 
-    await bob.hear((struct.pack(header, 2, 1, 2) + b"hi").hex())
+    await asyncio.sleep(0.001)
+    assert site.actors[0].taken == struct.pack(header, 2, 1, 2) + b"hi"
 
 
 # --- History
 
 
-async def test_a_newcomer_is_replayed_the_last_messages_oldest_first(serve: Serve) -> None:
+@in_memory
+async def test_a_newcomer_is_replayed_the_last_messages_oldest_first(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "history": {"size": 3}})
     ann = await site.join("/game/one")
     for number in range(5):
@@ -422,7 +454,8 @@ async def test_a_newcomer_is_replayed_the_last_messages_oldest_first(serve: Serv
     await ann.hear("live")
 
 
-async def test_a_newcomer_hears_the_history_before_its_own_join(serve: Serve) -> None:
+@in_memory
+async def test_a_newcomer_hears_the_history_before_its_own_join(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "history": {"size": 10}, "join_message": "+#ID"})
     ann = await site.join("/game/one")
     await ann.hear("+1")
@@ -432,7 +465,8 @@ async def test_a_newcomer_hears_the_history_before_its_own_join(serve: Serve) ->
     await bob.hear("+1", "+2")
 
 
-async def test_history_never_replays_what_was_not_for_everyone(serve: Serve) -> None:
+@in_memory
+async def test_history_never_replays_what_was_not_for_everyone(serve: MemoryServe) -> None:
     site = await serve(game={**PUPPET, "history": {"size": 10}})
     ann = await site.join("/game/one")
     for message in (
@@ -452,7 +486,8 @@ async def test_history_never_replays_what_was_not_for_everyone(serve: Serve) -> 
     await bob.hear(record(_except=1, n=1), record(n=2), "end")
 
 
-async def test_tagged_history_keeps_what_the_backend_tagged(serve: Serve) -> None:
+@in_memory
+async def test_tagged_history_keeps_what_the_backend_tagged(serve: MemoryServe) -> None:
     site = await serve(game={**PUPPET, "history": {"size": 10, "keep": "tagged"}})
     ann = await site.join("/game/one")
     for message in (record(_cache=True, n=1), record(n=2), record(_cache=True, _to=1, n=3), "end"):
@@ -465,7 +500,8 @@ async def test_tagged_history_keeps_what_the_backend_tagged(serve: Serve) -> Non
     await bob.hear(record(_cache=True, n=1), "live")
 
 
-async def test_history_goes_with_the_room(serve: Serve) -> None:
+@in_memory
+async def test_history_goes_with_the_room(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "history": {"size": 10}})
     async with await site.join("/game/one") as ann:
         await ann.say("forgotten")
@@ -477,7 +513,8 @@ async def test_history_goes_with_the_room(serve: Serve) -> None:
     await bob.hear_nothing(within=0.1)
 
 
-async def test_persistent_history_outlives_the_room(serve: Serve) -> None:
+@in_memory
+async def test_persistent_history_outlives_the_room(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "history": {"size": 2, "persist": True}})
     for number in range(3):
         async with await site.join("/game/one") as ann:
@@ -508,7 +545,8 @@ async def test_persistent_history_has_the_last_words_of_a_room_that_was_still_en
     await bob.hear("mine")
 
 
-async def test_persistent_history_is_kept_for_as_many_rooms_as_max_rooms_says(serve: Serve) -> None:
+@in_memory
+async def test_persistent_history_is_kept_for_as_many_rooms_as_max_rooms_says(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "history": {"size": 2, "persist": True}, "max_rooms": 2})
     for room in ("one", "two", "three"):
         async with await site.join(f"/game/{room}") as ann:
@@ -522,7 +560,8 @@ async def test_persistent_history_is_kept_for_as_many_rooms_as_max_rooms_says(se
     await one.hear_nothing(within=0.1)
 
 
-async def test_persistent_history_of_the_room_that_was_used_last_is_the_last_to_go(serve: Serve) -> None:
+@in_memory
+async def test_persistent_history_of_the_room_that_was_used_last_is_the_last_to_go(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "history": {"size": 2, "persist": True}, "max_rooms": 2})
     ann = await site.join("/game/lobby")
     for room in ("one", "two"):
