@@ -1,7 +1,8 @@
 """Sites in memory with programs and players that act: the API of `tests.playing` without sockets and processes.
 
 `@in_memory` gives a test a `serve` like that of `tests.conftest`, on a loop of virtual time: nothing waits, and what happens in
-which order is decided by the test alone. A command is the name of a coroutine in `programs`; `cat` and `printf` are there.
+which order is decided by the test alone. A command names one of `PROGRAMS`, or of the test's own programs, and its arguments.
+A room that had two programs at the same time would fail.
 """
 
 import asyncio
@@ -23,9 +24,10 @@ from scalesocket.rooms.room import Room
 from scalesocket.rooms.sweep import Sweep
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.frames import Opcode
+from scalesocket.wire.handshake import Request, parse_request
 from tests.conftest import capture_all_logs
 from tests.playing import site_of
-from tests.rooms.memory import MemoryClient, request, run_virtual
+from tests.rooms.memory import MemoryClient, run_virtual
 
 DEADLINE: Final = 60.0
 """Virtual seconds that anything a test waits for may take."""
@@ -35,11 +37,16 @@ KILLED: Final = 9
 class Actor:
     """A program in memory (`backends.backend.Backend`): a coroutine that reads its input, prints, and returns its exit status."""
 
-    def __init__(self, act: "Program", receiver: Receiver, env: Mapping[str, str], words: tuple[str, ...], pid: int) -> None:
-        self.env = env
+    def __init__(
+        self, act: "Program", receiver: Receiver, words: tuple[str, ...], *, room: tuple[str, str], pid: int, life: int
+    ) -> None:
         self.words = words
         """Its command, after the name."""
+        self.room = room
+        """App and room."""
         self.pid = pid
+        self.life = life
+        """How many programs this room has had, this one included."""
         self.taken = b""
         """All input that was written to it."""
         self._receiver = receiver
@@ -63,6 +70,14 @@ class Actor:
         chunk, self._input = b"".join(self._input), []
         return chunk
 
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Read line by line, until the end of the input."""
+        rest = b""
+        while chunk := await self.read():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield line
+
     async def print(self, chunk: bytes) -> None:
         """Print, waiting while nobody reads."""
         self._unprinted += len(chunk)
@@ -75,7 +90,11 @@ class Actor:
         """Take no more input."""
         self._is_input_closed = True
 
-    # --- For the room
+    # --- For the test and the room
+
+    @property
+    def is_running(self) -> bool:
+        return not self._task.done()
 
     @property
     def unsent(self) -> int:
@@ -136,14 +155,79 @@ async def cat(actor: Actor) -> int:
 
 
 async def printf(actor: Actor) -> int:
+    """Print an argument with escapes, and end."""
     await actor.print(actor.words[0].encode().decode("unicode_escape").encode("latin-1"))
     return 0
+
+
+async def alone(actor: Actor) -> int:
+    """Print the pid, echo, and go on for some seconds after the end of the input."""
+    await actor.print(b"%d\n" % actor.pid)
+    await cat(actor)
+    await asyncio.sleep(float(actor.words[0]) if actor.words else 0.0)
+    return 0
+
+
+async def lives(actor: Actor) -> int:
+    """Print which program of the room this is, echo, and end with STATUS at the line `die`: `lives DEATHS [STATUS]`.
+
+    If DEATHS is negative, end without being asked in so many lives.
+    """
+    deaths, status = (int(word) for word in (*actor.words, "1", "1")[:2])
+    await actor.print(b"life %d\n" % actor.life)
+    if actor.life <= -deaths:
+        return status
+    async for line in actor.lines():
+        if line == b"die":
+            return status
+        await actor.print(line + b"\n")
+    return 0
+
+
+async def mute(actor: Actor) -> int:
+    """Read all input and print nothing."""
+    while await actor.read():
+        pass
+    return 0
+
+
+async def stubborn(actor: Actor) -> int:
+    """Say so, and never end."""
+    await actor.print(b"stubborn\n")
+    await asyncio.get_running_loop().create_future()
+    return 0
+
+
+async def crash(actor: Actor) -> int:
+    """Print a line, and end with a status."""
+    await actor.print(b"so far so good\n")
+    return int(actor.words[0])
+
+
+async def first_line(actor: Actor) -> int:
+    """Echo one line, and end, as `head -n 1` does."""
+    async for line in actor.lines():
+        await actor.print(line + b"\n")
+        return 0
+    return 0
+
+
+PROGRAMS: Final[Mapping[str, Program]] = {
+    "cat": cat,
+    "printf": printf,
+    "alone": alone,
+    "lives": lives,
+    "mute": mute,
+    "stubborn": stubborn,
+    "crash": crash,
+    "head": first_line,
+}
 
 
 class MemoryPlayer(MemoryClient):
     """A client with the verbs of `tests.playing.Player`. What it says while it is held is read when it is released."""
 
-    def __init__(self, its_request: Any) -> None:
+    def __init__(self, its_request: Request) -> None:
         super().__init__(its_request)
         self._inbox: list[str | bytes] = []
         self._unread: list[tuple[Opcode, bytes]] = []
@@ -228,30 +312,35 @@ class MemoryPlayer(MemoryClient):
 class MemorySite:
     """A site in memory, with the verbs of `tests.playing.Playground`."""
 
+    port = 9000
+
     def __init__(self, gateway: Gateway, actors: list[Actor]) -> None:
         self.gateway = gateway
         self.actors = actors
         """All programs, in the order they were started."""
 
-    async def join(self, path: str, *, peer: tuple[str, int] = ("192.0.2.1", 4321)) -> MemoryPlayer:
-        its_request = request(path, peer)
-        admission = self.gateway.admit(its_request)
+    async def join(self, path: str, **headers: Any) -> MemoryPlayer:
+        """Join a room; headers as in `refused`."""
+        admission = self.gateway.admit(make_request(path, **headers))
         assert not isinstance(admission, Refusal), admission
-        player = MemoryPlayer(its_request)
+        player = MemoryPlayer(admission.request)
         refusal = admission.join(player)
         if refusal is not None:
             player.close(refusal)
         await asyncio.sleep(0)
         return player
 
-    async def refused(self, path: str) -> int:
+    async def refused(self, path: str, **headers: Any) -> int:
         """Try to join; return the HTTP status of the refusal."""
-        answer = self.gateway.admit(request(path))
+        answer = self.gateway.admit(make_request(path, **headers))
         assert isinstance(answer, Refusal)
         return answer.status
 
     def room(self, app: str, name: str) -> Room:
         return self.gateway.pools[app].rooms[name]
+
+    def is_alive(self, pid: int) -> bool:
+        return self.actors[pid - 1].is_running
 
     async def until(self, holds: Callable[[], bool], *, within: float = DEADLINE) -> None:
         async with asyncio.timeout(within):
@@ -260,6 +349,13 @@ class MemorySite:
 
     async def wait_no_rooms(self) -> None:
         await self.until(lambda: all(pool.is_empty for pool in self.gateway.pools.values()))
+
+
+def make_request(path: str, *, origin: str | None = None, additional_headers: Mapping[str, str] | None = None) -> Request:
+    """An upgrade from a browser's page of this origin, or from no browser; the options are those of `websockets.connect`."""
+    headers = {"Host": f"127.0.0.1:{MemorySite.port}", **({"Origin": origin} if origin else {}), **(additional_headers or {})}
+    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return parse_request("\r\n".join(lines).encode(), peer=("127.0.0.1", 4321), local=None, is_secure=False)
 
 
 class MemoryServe:
@@ -273,7 +369,7 @@ class MemoryServe:
     async def __call__(
         self, server: Server | None = None, *, programs: Mapping[str, Program] | None = None, **apps: App | dict[str, Any]
     ) -> MemorySite:
-        table = {"cat": cat, "printf": printf, **(programs or {})}
+        table = {**PROGRAMS, **(programs or {})}
         return await self._stack.enter_async_context(open_memory_site(site_of(apps, server), table))
 
     def logged(self, event: str) -> list[dict[str, Any]]:
@@ -291,7 +387,11 @@ async def open_memory_site(site: Site, programs: Mapping[str, Program]) -> Async
         name, *words = app.command
         if name not in programs:
             raise BackendError(f"cannot start '{name}': no such file or directory")
-        actors.append(Actor(programs[name], receiver, env, tuple(words), pid=len(actors) + 1))
+        place = app.name, room
+        earlier = [actor for actor in actors if actor.room == place]
+        assert not any(actor.is_running for actor in earlier), f"{place} has two programs at the same time"
+        life = len(earlier) + 1
+        actors.append(Actor(programs[name], receiver, tuple(words), room=place, pid=len(actors) + 1, life=life))
         return actors[-1]
 
     async with anyio.create_task_group() as tasks:

@@ -19,6 +19,7 @@ from scalesocket.gateway import STOPS_PER_ITERATION
 from tests.conftest import Serve
 from tests.playing import Player, is_alive, program
 from tests.raw import CLOSE, RawClient, mask_frame
+from tests.rooms.acting import MemoryPlayer, MemoryServe, in_memory
 
 FAST: Final = {"stop_timeout": 0.2}
 """For programs that do not end by themselves."""
@@ -26,7 +27,7 @@ PLAYERS: Final = 50
 CYCLES: Final = 200
 
 
-async def pid_of(player: Player) -> int:
+async def pid_of(player: Player | MemoryPlayer) -> int:
     """What `alone.py` says first."""
     said = await player.listen()
     assert said != "not alone"
@@ -36,7 +37,8 @@ async def pid_of(player: Player) -> int:
 # --- Coming and going
 
 
-async def test_the_backend_starts_with_the_first_client(serve: Serve) -> None:
+@in_memory
+async def test_the_backend_starts_with_the_first_client(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["cat"]})
     assert site.gateway.pools["game"].status().backend_starts == 0
 
@@ -47,18 +49,19 @@ async def test_the_backend_starts_with_the_first_client(serve: Serve) -> None:
     assert site.gateway.pools["game"].status().backend_starts == 1
 
 
-async def test_the_room_stops_when_its_last_client_leaves(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("alone", tmp_path / "lock")})
+@in_memory
+async def test_the_room_stops_when_its_last_client_leaves(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["alone"]})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
     pid = await pid_of(ann)
 
     await ann.leave()
     await bob.say("still here")
-    assert is_alive(pid)
+    assert site.is_alive(pid)
     await bob.leave()
 
     await site.wait_no_rooms()
-    assert not is_alive(pid)
+    assert not site.is_alive(pid)
 
 
 async def test_rooms_that_end_together_leave_the_loop_time_for_others(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,8 +95,9 @@ async def test_rooms_that_end_together_leave_the_loop_time_for_others(serve: Ser
     assert max(stopped.values()) <= STOPS_PER_ITERATION
 
 
-async def test_a_room_lingers_for_idle_timeout_and_keeps_its_process(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("alone", tmp_path / "lock"), "idle_timeout": 30.0})
+@in_memory
+async def test_a_room_lingers_for_idle_timeout_and_keeps_its_process(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["alone"], "idle_timeout": 30.0})
     ann = await site.join("/game/one")
     pid = await pid_of(ann)
     await ann.leave()
@@ -107,19 +111,21 @@ async def test_a_room_lingers_for_idle_timeout_and_keeps_its_process(serve: Serv
     assert site.room("game", "one").status().state == "open"
 
 
-async def test_a_room_that_lingered_for_idle_timeout_stops(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("alone", tmp_path / "lock"), "idle_timeout": 0.1})
+@in_memory
+async def test_a_room_that_lingered_for_idle_timeout_stops(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["alone"], "idle_timeout": 0.1})
     ann = await site.join("/game/one")
     pid = await pid_of(ann)
 
     await ann.leave()
 
     await site.wait_no_rooms()
-    assert not is_alive(pid)
+    assert not site.is_alive(pid)
 
 
-async def test_a_client_that_is_only_gone_for_a_moment_stops_the_clock(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("alone", tmp_path / "lock"), "idle_timeout": 0.3})
+@in_memory
+async def test_a_client_that_is_only_gone_for_a_moment_stops_the_clock(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["alone"], "idle_timeout": 0.3})
     ann = await site.join("/game/one")
     await pid_of(ann)
     await ann.leave()
@@ -146,8 +152,9 @@ async def test_who_joins_while_the_room_stops_waits_for_the_end_of_its_process(s
     assert not is_alive(first)
 
 
-async def test_what_was_said_to_a_room_that_waits_is_not_lost(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("alone", tmp_path / "lock", 0.3)})
+@in_memory
+async def test_what_was_said_to_a_room_that_waits_is_not_lost(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["alone", "0.3"]})
     ann = await site.join("/game/one")
     await pid_of(ann)
     await ann.leave()
@@ -161,8 +168,9 @@ async def test_what_was_said_to_a_room_that_waits_is_not_lost(serve: Serve, tmp_
     await bob.hear(*(f"line {number}" for number in range(100)))
 
 
-async def test_rooms_that_come_and_go_while_one_stops_share_one_successor(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("alone", tmp_path / "lock", 0.5)})
+@in_memory
+async def test_rooms_that_come_and_go_while_one_stops_share_one_successor(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["alone", "0.5"]})
     ann = await site.join("/game/one")
     await pid_of(ann)
     await ann.leave()
@@ -176,18 +184,20 @@ async def test_rooms_that_come_and_go_while_one_stops_share_one_successor(serve:
     assert site.gateway.pools["game"].status().backend_starts == 2
 
 
-async def test_what_the_last_client_said_before_the_process_ran_reaches_it(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("notes", tmp_path / "notes")})
+@in_memory
+async def test_what_the_last_client_said_before_the_process_ran_reaches_it(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["mute"]})
 
     async with await site.join("/game/one") as ann:
         await ann.say("do not forget me")
 
     await site.wait_no_rooms()
-    assert (tmp_path / "notes").read_text() == "do not forget me\n"
+    assert site.actors[0].taken == b"do not forget me\n"
 
 
-async def test_a_room_whose_only_client_left_before_the_process_ran_stops(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("stubborn"), **FAST})
+@in_memory
+async def test_a_room_whose_only_client_left_before_the_process_ran_stops(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["stubborn"], **FAST})
 
     await (await site.join("/game/one")).leave()
 
@@ -245,7 +255,8 @@ async def test_an_ended_room_is_freed_at_once_and_not_by_the_garbage_collector(s
 # --- The end of the backend
 
 
-async def test_a_program_that_ends_with_status_0_closes_its_clients_with_1000(serve: Serve) -> None:
+@in_memory
+async def test_a_program_that_ends_with_status_0_closes_its_clients_with_1000(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["head", "-n", "1"]})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
@@ -362,7 +373,8 @@ async def test_a_command_that_cannot_start_closes_its_clients_with_1011_and_why(
     await bob.hear("the site goes on")
 
 
-async def test_a_mistake_of_ours_in_one_room_ends_that_room_alone(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_memory
+async def test_a_mistake_of_ours_in_one_room_ends_that_room_alone(serve: MemoryServe, monkeypatch: pytest.MonkeyPatch) -> None:
     site = await serve(game={"command": ["cat"]}, other={"command": ["cat"]})
     bob = await site.join("/other/one")
 
@@ -378,7 +390,8 @@ async def test_a_mistake_of_ours_in_one_room_ends_that_room_alone(serve: Serve, 
     await bob.hear("the site goes on")
 
 
-async def test_who_comes_after_the_end_of_a_program_meets_a_new_one(serve: Serve) -> None:
+@in_memory
+async def test_who_comes_after_the_end_of_a_program_meets_a_new_one(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["head", "-n", "1"]})
     ann = await site.join("/game/one")
     await ann.say("first")
@@ -419,7 +432,8 @@ async def test_the_stop_signal_is_the_app_s_own(serve: Serve) -> None:
 # --- Deadlines
 
 
-async def test_a_room_that_reaches_max_lifetime_closes_its_clients_with_1000(serve: Serve) -> None:
+@in_memory
+async def test_a_room_that_reaches_max_lifetime_closes_its_clients_with_1000(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["cat"], "max_lifetime": 0.2})
 
     ann = await site.join("/game/one")
@@ -428,7 +442,8 @@ async def test_a_room_that_reaches_max_lifetime_closes_its_clients_with_1000(ser
     await site.wait_no_rooms()
 
 
-async def test_a_client_that_says_nothing_for_client_idle_timeout_is_closed_with_1008(serve: Serve) -> None:
+@in_memory
+async def test_a_client_that_says_nothing_for_client_idle_timeout_is_closed_with_1008(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["cat"], "client_idle_timeout": 0.8})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
@@ -440,12 +455,13 @@ async def test_a_client_that_says_nothing_for_client_idle_timeout_is_closed_with
     talking = asyncio.create_task(keep_talking())
     try:
         assert await ann.wait_closed() == (1008, "nothing was sent for client_idle_timeout")
-        assert bob.connection.close_code is None
+        assert bob.closed is None
     finally:
         talking.cancel()
 
 
-async def test_a_oneshot_room_takes_one_client_once(serve: Serve) -> None:
+@in_memory
+async def test_a_oneshot_room_takes_one_client_once(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["cat"], "oneshot": True})
     ann = await site.join("/game/one")
     await ann.say("mine")
@@ -458,7 +474,8 @@ async def test_a_oneshot_room_takes_one_client_once(serve: Serve) -> None:
     await ann.hear("still mine")
 
 
-async def test_a_oneshot_room_ends_with_its_client_whatever_idle_timeout_says(serve: Serve) -> None:
+@in_memory
+async def test_a_oneshot_room_ends_with_its_client_whatever_idle_timeout_says(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["cat"], "oneshot": True, "idle_timeout": 60.0})
     ann = await site.join("/game/one")
     await ann.say("mine")
@@ -485,8 +502,9 @@ async def test_a_crashed_backend_is_started_again_and_its_clients_stay(serve: Se
     assert site.gateway.pools["game"].status().counts.connections_total == 1
 
 
-async def test_restart_on_failure_lets_a_program_end_that_is_done(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("lives", tmp_path / "lives", 1, 0), "restart": "on-failure"})
+@in_memory
+async def test_restart_on_failure_lets_a_program_end_that_is_done(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["lives", "1", "0"], "restart": "on-failure"})
     ann = await site.join("/game/one")
 
     await ann.say("die")
@@ -495,8 +513,9 @@ async def test_restart_on_failure_lets_a_program_end_that_is_done(serve: Serve, 
     assert await ann.wait_closed() == (1000, "the program ended")
 
 
-async def test_restart_always_starts_a_program_again_that_is_done(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("lives", tmp_path / "lives", 1, 0), "restart": "always"})
+@in_memory
+async def test_restart_always_starts_a_program_again_that_is_done(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["lives", "1", "0"], "restart": "always"})
     ann = await site.join("/game/one")
 
     await ann.say("die")
@@ -504,8 +523,9 @@ async def test_restart_always_starts_a_program_again_that_is_done(serve: Serve, 
     await ann.hear("life 1", "life 2")
 
 
-async def test_a_new_process_is_told_who_is_there_in_the_order_of_their_ids(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "on-failure", "join_message": "+#ID"})
+@in_memory
+async def test_a_new_process_is_told_who_is_there_in_the_order_of_their_ids(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["lives", "1"], "restart": "on-failure", "join_message": "+#ID"})
     players = [await site.join("/game/one") for _ in range(3)]
     await players[2].hear_until("+3")
     await players[1].leave()
@@ -515,8 +535,9 @@ async def test_a_new_process_is_told_who_is_there_in_the_order_of_their_ids(serv
     await players[2].hear("life 2", "+1", "+3")
 
 
-async def test_input_of_the_time_between_two_processes_comes_after_the_joins(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "on-failure", "join_message": "+#ID"})
+@in_memory
+async def test_input_of_the_time_between_two_processes_comes_after_the_joins(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["lives", "1"], "restart": "on-failure", "join_message": "+#ID"})
     ann = await site.join("/game/one")
     await ann.hear("life 1", "+1")
     await ann.say("die")
@@ -527,10 +548,11 @@ async def test_input_of_the_time_between_two_processes_comes_after_the_joins(ser
     await ann.hear("life 2", "+1", "are you back?")
 
 
-async def test_a_restart_keeps_the_history_and_clears_the_metadata(serve: Serve, tmp_path: Path) -> None:
+@in_memory
+async def test_a_restart_keeps_the_history_and_clears_the_metadata(serve: MemoryServe) -> None:
     site = await serve(
         game={
-            "command": program("lives", tmp_path / "lives", 1),
+            "command": ["lives", "1"],
             "restart": "on-failure",
             "routing": {"client": "broadcast", "server": "json"},
             "history": {"size": 10},
@@ -551,8 +573,9 @@ async def test_a_restart_keeps_the_history_and_clears_the_metadata(serve: Serve,
     await bob.hear("life 1", "one", "life 2")
 
 
-async def test_a_backend_that_crashes_again_and_again_is_given_up(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("lives", tmp_path / "lives", -100), "restart": "on-failure"})
+@in_memory
+async def test_a_backend_that_crashes_again_and_again_is_given_up(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["lives", "-100"], "restart": "on-failure"})
 
     ann = await site.join("/game/one")
 
@@ -576,8 +599,9 @@ async def test_a_backend_is_not_started_again_for_nobody(serve: Serve, tmp_path:
     assert (tmp_path / "lives").read_text() == "1"
 
 
-async def test_a_room_whose_last_client_leaves_between_two_processes_stops(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "always"})
+@in_memory
+async def test_a_room_whose_last_client_leaves_between_two_processes_stops(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["lives", "1"], "restart": "always"})
     ann = await site.join("/game/one")
     await ann.hear("life 1")
     await ann.say("die")

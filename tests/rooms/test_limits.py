@@ -12,18 +12,20 @@ import websockets
 from scalesocket.config.model import App, Server, Site
 from tests.conftest import Serve
 from tests.playing import Playground, program
+from tests.rooms.acting import MemoryServe, MemorySite, in_memory
 
 CAT: dict[str, Any] = {"command": ["cat"]}
 
 
-def refusals(site: Playground, app: str) -> dict[str, int]:
+def refusals(site: Playground | MemorySite, app: str) -> dict[str, int]:
     return dict(site.gateway.pools[app].status().refusals)
 
 
 # --- Full: accepted, then closed with 1013
 
 
-async def test_a_room_takes_max_clients(serve: Serve) -> None:
+@in_memory
+async def test_a_room_takes_max_clients(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "max_clients": 2})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
@@ -35,7 +37,8 @@ async def test_a_room_takes_max_clients(serve: Serve) -> None:
     await bob.hear("we are complete")
 
 
-async def test_a_place_that_was_left_can_be_taken(serve: Serve) -> None:
+@in_memory
+async def test_a_place_that_was_left_can_be_taken(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "max_clients": 2})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
     await bob.leave()
@@ -47,7 +50,8 @@ async def test_a_place_that_was_left_can_be_taken(serve: Serve) -> None:
     await eve.hear("welcome")
 
 
-async def test_who_was_turned_away_causes_no_join_and_no_leave(serve: Serve) -> None:
+@in_memory
+async def test_who_was_turned_away_causes_no_join_and_no_leave(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "max_clients": 1, "join_message": "+#ID", "leave_message": "-#ID"})
     ann = await site.join("/game/one")
     await ann.hear("+1")
@@ -59,7 +63,8 @@ async def test_who_was_turned_away_causes_no_join_and_no_leave(serve: Serve) -> 
     await ann.hear("nobody came")
 
 
-async def test_an_app_has_max_rooms(serve: Serve) -> None:
+@in_memory
+async def test_an_app_has_max_rooms(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "max_rooms": 2})
     await site.join("/game/one")
     await site.join("/game/two")
@@ -73,8 +78,9 @@ async def test_an_app_has_max_rooms(serve: Serve) -> None:
     await bob.hear("rooms that are open take more clients")
 
 
-async def test_a_room_that_stops_still_has_its_place_and_only_its_successor_may_take_it(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("alone", tmp_path / "lock", 0.5), "max_rooms": 1})
+@in_memory
+async def test_a_room_that_stops_still_has_its_place_and_only_its_successor_may_take_it(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["alone", "0.5"], "max_rooms": 1})
     ann = await site.join("/game/one")
     await ann.listen()
     await ann.leave()
@@ -87,7 +93,8 @@ async def test_a_room_that_stops_still_has_its_place_and_only_its_successor_may_
     await bob.listen()
 
 
-async def test_the_place_of_a_room_is_free_when_it_has_ended(serve: Serve) -> None:
+@in_memory
+async def test_the_place_of_a_room_is_free_when_it_has_ended(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "max_rooms": 1})
     await (await site.join("/game/one")).leave()
     await site.wait_no_rooms()
@@ -98,7 +105,8 @@ async def test_the_place_of_a_room_is_free_when_it_has_ended(serve: Serve) -> No
     await bob.hear("mine")
 
 
-async def test_an_app_takes_max_connections(serve: Serve) -> None:
+@in_memory
+async def test_an_app_takes_max_connections(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "max_connections": 2}, other=CAT)
     await site.join("/game/one")
     await site.join("/game/two")
@@ -112,7 +120,8 @@ async def test_an_app_takes_max_connections(serve: Serve) -> None:
     await bob.hear("others have place")
 
 
-async def test_a_server_takes_max_connections(serve: Serve) -> None:
+@in_memory
+async def test_a_server_takes_max_connections(serve: MemoryServe) -> None:
     site = await serve(Server(max_connections=2), game=CAT, other=CAT)
     await site.join("/game/one")
     await site.join("/other/one")
@@ -134,7 +143,8 @@ async def test_a_full_server_still_answers_its_health(serve: Serve) -> None:
 # --- Refused before the upgrade
 
 
-async def test_an_unknown_app_is_404(serve: Serve) -> None:
+@in_memory
+async def test_an_unknown_app_is_404(serve: MemoryServe) -> None:
     site = await serve(game=CAT)
 
     assert await site.refused("/nothing/one") == 404
@@ -143,7 +153,8 @@ async def test_an_unknown_app_is_404(serve: Serve) -> None:
     assert refusals(site, "game") == {"unknown_app": 1}
 
 
-async def test_a_room_outside_the_list_is_404(serve: Serve) -> None:
+@in_memory
+async def test_a_room_outside_the_list_is_404(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "rooms": ("red", "blue")})
 
     assert await site.refused("/game/green") == 404
@@ -152,7 +163,8 @@ async def test_a_room_outside_the_list_is_404(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a%20b", "%2e%2e", ".", "a%2Fb", "%ff", "a%00", "x" * 129, "a!"])
-async def test_a_name_that_room_pattern_does_not_match_is_400(serve: Serve, name: str) -> None:
+@in_memory
+async def test_a_name_that_room_pattern_does_not_match_is_400(serve: MemoryServe, name: str) -> None:
     site = await serve(game=CAT)
 
     assert await site.refused(f"/game/{name}") == 400
@@ -162,7 +174,8 @@ async def test_a_name_that_room_pattern_does_not_match_is_400(serve: Serve, name
 @pytest.mark.parametrize(
     ("path", "name"), [("/game/caf%C3%A9", "café"), ("/game/a.b~c-1", "a.b~c-1"), ("/game/one/", "one"), ("/game/one?x=/", "one")]
 )
-async def test_a_name_is_decoded_before_it_is_matched(serve: Serve, path: str, name: str) -> None:
+@in_memory
+async def test_a_name_is_decoded_before_it_is_matched(serve: MemoryServe, path: str, name: str) -> None:
     site = await serve(game=CAT)
 
     await site.join(path)
@@ -170,7 +183,8 @@ async def test_a_name_is_decoded_before_it_is_matched(serve: Serve, path: str, n
     assert list(site.gateway.pools["game"].rooms) == [name]
 
 
-async def test_an_app_chooses_its_own_room_pattern(serve: Serve) -> None:
+@in_memory
+async def test_an_app_chooses_its_own_room_pattern(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "room_pattern": "[0-9]{4}"})
 
     assert await site.refused("/game/lobby") == 400
@@ -179,13 +193,15 @@ async def test_an_app_chooses_its_own_room_pattern(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("name", ["api", "metrics", "health", "ready", "static", "upload", "admin", "robots.txt", "other"])
-async def test_reserved_names_are_400_at_the_root(serve: Serve, name: str) -> None:
+@in_memory
+async def test_reserved_names_are_400_at_the_root(serve: MemoryServe, name: str) -> None:
     site = await serve(app={**CAT, "mount": "/"}, other=CAT)
 
     assert await site.refused(f"/{name}") == 400
 
 
-async def test_the_app_at_the_root_has_its_rooms_there(serve: Serve) -> None:
+@in_memory
+async def test_the_app_at_the_root_has_its_rooms_there(serve: MemoryServe) -> None:
     site = await serve(app={**CAT, "mount": "/"}, other=CAT)
 
     ann, bob = await site.join("/lobby"), await site.join("/other/api")
@@ -207,14 +223,16 @@ async def test_a_page_of_the_same_origin_may_connect(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1", "null", "https://127.0.0.1:443"])
-async def test_a_page_of_another_origin_is_403(serve: Serve, origin: str) -> None:
+@in_memory
+async def test_a_page_of_another_origin_is_403(serve: MemoryServe, origin: str) -> None:
     site = await serve(game=CAT)
 
     assert await site.refused("/game/one", origin=origin) == 403
     assert refusals(site, "game") == {"origin": 1}
 
 
-async def test_an_origin_that_may_not_connect_is_logged_once(serve: Serve) -> None:
+@in_memory
+async def test_an_origin_that_may_not_connect_is_logged_once(serve: MemoryServe) -> None:
     site = await serve(game=CAT)
 
     for _ in range(3):
@@ -225,13 +243,15 @@ async def test_an_origin_that_may_not_connect_is_logged_once(serve: Serve) -> No
     assert len(serve.logged("refused")) == 3
 
 
-async def test_a_client_without_an_origin_is_no_browser_and_passes(serve: Serve) -> None:
+@in_memory
+async def test_a_client_without_an_origin_is_no_browser_and_passes(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "origins": ("https://play.example",)})
 
     await site.join("/game/one")
 
 
-async def test_listed_origins_are_the_only_ones(serve: Serve) -> None:
+@in_memory
+async def test_listed_origins_are_the_only_ones(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "origins": ("https://play.example",)})
 
     await site.join("/game/one", origin="https://play.example")
@@ -240,7 +260,8 @@ async def test_listed_origins_are_the_only_ones(serve: Serve) -> None:
     assert await site.refused("/game/one", origin=f"http://127.0.0.1:{site.port}") == 403
 
 
-async def test_any_origin_may_connect_where_the_star_is_listed(serve: Serve) -> None:
+@in_memory
+async def test_any_origin_may_connect_where_the_star_is_listed(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "origins": ("*",)})
 
     await site.join("/game/one", origin="http://evil.example")
@@ -281,7 +302,8 @@ async def test_a_rate_of_upgrades_is_the_clients_behind_a_trusted_proxy(serve: S
     assert [await status_of(client) for client in clients] == [101, 429, 101, 101, 429, 429]
 
 
-async def test_a_rate_of_upgrades_comes_and_goes_by_an_edit(serve: Serve) -> None:
+@in_memory
+async def test_a_rate_of_upgrades_comes_and_goes_by_an_edit(serve: MemoryServe) -> None:
     site = await serve(game=CAT)
     limited = Server.model_validate({"bind": "127.0.0.1:0", "connect_rate": {"per_ip": 0.01, "burst": 1}})
     apps = {"game": App(name="game", **CAT)}
@@ -295,7 +317,8 @@ async def test_a_rate_of_upgrades_comes_and_goes_by_an_edit(serve: Serve) -> Non
     await site.join("/game/one")
 
 
-async def test_max_connections_per_ip_counts_ipv6_by_its_64(serve: Serve) -> None:
+@in_memory
+async def test_max_connections_per_ip_counts_ipv6_by_its_64(serve: MemoryServe) -> None:
     site = await serve(Server.model_validate({"max_connections_per_ip": 1, "trusted_proxies": ["127.0.0.0/8"]}), game=CAT)
 
     await site.join("/game/one", additional_headers={"X-Forwarded-For": "2001:db8::1"})
@@ -304,7 +327,8 @@ async def test_max_connections_per_ip_counts_ipv6_by_its_64(serve: Serve) -> Non
     await site.join("/game/one", additional_headers={"X-Forwarded-For": "2001:db8:0:1::2"})
 
 
-async def test_one_address_has_max_connections_per_ip(serve: Serve) -> None:
+@in_memory
+async def test_one_address_has_max_connections_per_ip(serve: MemoryServe) -> None:
     site = await serve(Server(max_connections_per_ip=2), game=CAT)
     ann = await site.join("/game/one")
     await site.join("/game/two")
@@ -317,7 +341,8 @@ async def test_one_address_has_max_connections_per_ip(serve: Serve) -> None:
     await site.join("/game/one")
 
 
-async def test_behind_a_trusted_proxy_the_address_is_the_client_s(serve: Serve) -> None:
+@in_memory
+async def test_behind_a_trusted_proxy_the_address_is_the_client_s(serve: MemoryServe) -> None:
     site = await serve(Server.model_validate({"max_connections_per_ip": 1, "trusted_proxies": ["127.0.0.0/8"]}), game=CAT)
     await site.join("/game/one", additional_headers={"X-Forwarded-For": "192.0.2.1"})
 
@@ -327,7 +352,8 @@ async def test_behind_a_trusted_proxy_the_address_is_the_client_s(serve: Serve) 
     assert await site.refused("/game/one", additional_headers={"Forwarded": 'for="192.0.2.2:1234"'}) == 429
 
 
-async def test_without_a_trusted_proxy_nobody_is_believed_who_they_are(serve: Serve) -> None:
+@in_memory
+async def test_without_a_trusted_proxy_nobody_is_believed_who_they_are(serve: MemoryServe) -> None:
     site = await serve(Server(max_connections_per_ip=1), game=CAT)
     await site.join("/game/one", additional_headers={"X-Forwarded-For": "192.0.2.1"})
 
