@@ -64,7 +64,7 @@ class Writer(asyncio.WriteTransport):
 
     def write(self, data: bytes | bytearray | memoryview) -> bool:  # type: ignore[override]  # asyncio's returns None
         """Send or queue `data`; False if it was discarded, because writing has ended."""
-        piece = data if type(data) is bytes else bytes(data)
+        piece = data if isinstance(data, bytes) else bytes(data)  # a subclass is kept: it comes back from `reclaim`
         if self._may_send and self._turn != self._poller.turn:  # nearly always
             self._turn = self._poller.turn
             try:
