@@ -1,8 +1,7 @@
-# The daily verbs. A Python of 3.11 or newer and make are all that must be there; the rest goes into .venv.
+# The daily commands. They need Python 3.11 or newer and make, and install everything else into .venv.
 
-# The first that is new enough and can make environments; PYTHON=... chooses another. The system's is asked first: that of a
-# distribution is built with profile-guided optimisation, which others (pyenv's, say) are only when asked for, and a handshake
-# takes a quarter less time on it.
+# The first Python that is new enough and can create environments; PYTHON=... chooses another. The system's Python comes first:
+# distributions build it with profile-guided optimisation, which makes a handshake a quarter faster than with pyenv's default build.
 NEW_ENOUGH := sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for modules in sys,ensurepip sys; do \
 	for python in /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.14 python; do \
@@ -12,28 +11,31 @@ VENV := $(CURDIR)/.venv
 INSTALLED := $(VENV)/.installed
 RUN := PATH="$(VENV)/bin:$$PATH"
 
-# Tests on so many processes at once; neighbours stay together as far as that keeps both busy, because some share a server.
+# The number of test processes. With `--dist worksteal` neighbouring tests stay in one process, so that they share its servers.
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test serve bench soak generate format lock clean
+.PHONY: help install check test test-pythons serve bench soak generate format lock dist clean
 
 help:
-	@echo "make install   .venv with the project and its tools"
-	@echo "make check     ruff and mypy"
-	@echo "make test      the tests"
-	@echo "make serve     the example site on http://127.0.0.1:9000/ (BIND=127.0.0.1:8000, MUD_PORT=4001: elsewhere)"
-	@echo "make bench     the benchmark, against whatever peers are found"
-	@echo "make soak      the long loss-free scenario of a site that is edited under load"
-	@echo "make generate  what is made from the code: schema, docs/config.md, shared files of the examples"
-	@echo "make format    rewrite the sources as ruff likes them"
-	@echo "make lock      requirements-dev.lock, from the newest versions"
+	@echo "make install       create .venv with the project and its tools"
+	@echo "make check         lint, check formatting and types (ruff, mypy)"
+	@echo "make test          run the tests (TESTS=tests/wire: only these)"
+	@echo "make serve         serve the example site on http://127.0.0.1:9000/ (BIND=127.0.0.1:8000, MUD_PORT=4001: elsewhere)"
+	@echo "make bench         run the benchmark against every peer that is installed (BENCH=--quick: one short round)"
+	@echo "make soak          run the long scenario: a site is edited under load and loses no message"
+	@echo "make test-pythons  run a short part of the tests on the other supported versions of Python that are installed"
+	@echo "make generate      write the generated files: schema, docs/config.md, files that the examples share"
+	@echo "make format        format the sources and apply ruff's fixes"
+	@echo "make lock          write requirements-dev.lock with the newest versions"
+	@echo "make dist          build sdist and wheel into dist/, and try the wheel in an empty environment"
+	@echo "make clean         remove .venv and everything that was built"
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml requirements-dev.lock
-	@test -n "$(PYTHON)" || { echo "make: no Python of 3.11 or newer found; name one with PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "make: $(PYTHON) cannot make environments; install its venv module (Debian: python3-venv)" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: found no Python 3.11 or newer; name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "make: $(PYTHON) cannot create environments; install its venv module (Debian: python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
@@ -47,8 +49,11 @@ check: install
 test: install
 	$(RUN) python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TESTS)
 
+test-pythons: install
+	$(RUN) python .ci/pythons.py
+
 serve: install
-	@export $(RUN); exec examples/serve.sh  # exec: a signal for make's child is one for the script
+	@export $(RUN); exec examples/serve.sh  # exec: signals for make's child reach the script
 
 bench: install
 	$(RUN) python -m benchmarks $(BENCH)
@@ -67,15 +72,18 @@ format: install
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-# From a fresh environment, so that nothing is in the lock which the project does not ask for.
+# A fresh environment keeps everything out of the lock that the project does not require.
 lock:
 	rm -rf .lock-venv
 	$(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	.lock-venv/bin/python -m pip install --quiet . --group dev
-	{ echo "# Made by \`make lock\`: what \`make install\` puts into .venv."; \
+	{ echo "# Written by \`make lock\`: the versions that \`make install\` puts into .venv."; \
 	  .lock-venv/bin/python -m pip freeze --exclude scalesocket; } > requirements-dev.lock
 	rm -rf .lock-venv
 
+dist: install
+	.ci/wheel $(VENV)/bin/python
+
 clean:
-	rm -rf $(VENV) .lock-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .lock-venv .pythons .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

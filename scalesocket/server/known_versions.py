@@ -16,7 +16,7 @@ log = structlog.get_logger("dependencies")
 
 KNOWN_VERSIONS: Final[Mapping[str, str]] = {
     "hypercorn": ">=0.17,<0.19",
-    "h2": ">=4.3,<4.5",
+    "h2": ">=4.4,<4.5",
     "priority": ">=2.0,<3",
     "quart": ">=0.20,<0.23",
     "wsproto": ">=1.2,<1.4",
