@@ -1,7 +1,7 @@
 /* The load generator: websocket clients, and a trivial server that shows the generator's own limit.
  *
  *     load drive URL [options]      connect, send, count; prints one JSON object
- *     load serve [PORT]             a fan-out server without a backend; prints its port
+ *     load serve [PORT]             a broadcast server without a backend; prints its port
  *
  * One thread, one epoll. A `{}` in URL becomes the number of the room. A run has up to four stages:
  *

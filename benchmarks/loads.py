@@ -63,7 +63,7 @@ WINDOW_SWEEP: Final[Options] = {"seconds": 0.6, "warm": 0.2}
 WINDOW_QUICK: Final[Options] = {"seconds": 0.4, "warm": 0.2}
 
 
-def fan_out(clients: int, in_flight: int, size: int = 100, **more: bool) -> Options:
+def broadcast(clients: int, in_flight: int, size: int = 100, **more: bool) -> Options:
     """One room: one client sends, all receive."""
     return {"clients": clients, "senders": 1, "in-flight": in_flight, "size": size, **more}
 
@@ -78,31 +78,36 @@ OPENING: Final[Options] = {"rooms": 300, "concurrency": 20, "first-echo": True}
 LOADS: Final = (
     Load(
         name="fan-100-16",
-        title="fan-out 100, 16 in flight",
-        options=fan_out(100, 16),
+        title="broadcast to 100, 16 in flight",
+        options=broadcast(100, 16),
         rounds=ROUNDS_JUDGED,
         peers=ALL,
         judged_peers=("ours", "rust", "quart"),
     ),
     Load(
         name="fan-100-16-json",
-        title="fan-out 100, 16 in flight, json",
-        options=fan_out(100, 16, json=True),
+        title="broadcast to 100, 16 in flight, json",
+        options=broadcast(100, 16, json=True),
         setup=JSON,
         rounds=ROUNDS_JUDGED,
     ),
-    Load(name="fan-100-1", title="fan-out 100, 1 in flight", options={**WINDOW_SHORT, **fan_out(100, 1)}, rounds=ROUNDS_SHORT),
+    Load(
+        name="fan-100-1",
+        title="broadcast to 100, 1 in flight",
+        options={**WINDOW_SHORT, **broadcast(100, 1)},
+        rounds=ROUNDS_SHORT,
+    ),
     Load(
         name="fan-100-1-json",
-        title="fan-out 100, 1 in flight, json",
-        options={**WINDOW_SHORT, **fan_out(100, 1, json=True)},
+        title="broadcast to 100, 1 in flight, json",
+        options={**WINDOW_SHORT, **broadcast(100, 1, json=True)},
         setup=JSON,
         rounds=ROUNDS_SHORT,
     ),
     Load(
         name="fan-1000-1",
-        title="fan-out 1,000, 1 in flight",
-        options={**WINDOW_SHORT, **fan_out(1000, 1)},
+        title="broadcast to 1,000, 1 in flight",
+        options={**WINDOW_SHORT, **broadcast(1000, 1)},
         rounds=ROUNDS_SHORT,
     ),
     Load(name="echo-50", title="echo, 50 rooms, 8 in flight", options=echo(50, 8), rounds=ROUNDS_JUDGED, peers=ALL),
@@ -168,15 +173,15 @@ LOADS: Final = (
         rounds=1,
         is_quick=False,
     ),
-    Load(name="fan-100-8", title="fan-out 100, 8 in flight", options=fan_out(100, 8), is_quick=False),
-    Load(name="fan-100-256", title="fan-out 100, 256 in flight", options=fan_out(100, 256)),
-    Load(name="fan-100-1-4k", title="fan-out 100, 1 in flight, 4 kB", options=fan_out(100, 1, 4000)),
-    Load(name="fan-100-16-4k", title="fan-out 100, 16 in flight, 4 kB", options=fan_out(100, 16, 4000), is_quick=False),
-    Load(name="fan-1000-16", title="fan-out 1,000, 16 in flight", options=fan_out(1000, 16)),
+    Load(name="fan-100-8", title="broadcast to 100, 8 in flight", options=broadcast(100, 8), is_quick=False),
+    Load(name="fan-100-256", title="broadcast to 100, 256 in flight", options=broadcast(100, 256)),
+    Load(name="fan-100-1-4k", title="broadcast to 100, 1 in flight, 4 kB", options=broadcast(100, 1, 4000)),
+    Load(name="fan-100-16-4k", title="broadcast to 100, 16 in flight, 4 kB", options=broadcast(100, 16, 4000), is_quick=False),
+    Load(name="fan-1000-16", title="broadcast to 1,000, 16 in flight", options=broadcast(1000, 16)),
     Load(
         name="fan-1000-16-json",
-        title="fan-out 1,000, 16 in flight, json",
-        options=fan_out(1000, 16, json=True),
+        title="broadcast to 1,000, 16 in flight, json",
+        options=broadcast(1000, 16, json=True),
         setup=JSON,
         is_quick=False,
     ),
@@ -197,22 +202,22 @@ LOADS: Final = (
     ),
     Load(
         name="slow",
-        title="fan-out 100, 16 in flight, 4 kB, one client does not read",
-        options={**fan_out(100, 16, 4000), "slow": 1},
+        title="broadcast to 100, 16 in flight, 4 kB, one client does not read",
+        options={**broadcast(100, 16, 4000), "slow": 1},
         quick={"seconds": 1.0},
         kind=Kind.SLOW,
     ),
     Load(
         name="deflate",
-        title="fan-out 100, 16 in flight, compressed",
-        options=fan_out(100, 16, deflate=True),
+        title="broadcast to 100, 16 in flight, compressed",
+        options=broadcast(100, 16, deflate=True),
         setup=COMPRESSED,
         peers=("ours", "quart"),
     ),
     Load(
         name="tls",
-        title="fan-out 100, 16 in flight, TLS",
-        options=fan_out(100, 16),
+        title="broadcast to 100, 16 in flight, TLS",
+        options=broadcast(100, 16),
         setup=TLS,
         peers=(*WITH_TLS, "quart"),
         judged_peers=WITH_TLS,
@@ -265,16 +270,16 @@ class Sweep:
 SWEEPS: Final = (
     Sweep(
         name="by-clients",
-        title="fan-out, 1 in flight",
+        title="broadcast, 1 in flight",
         axis="clients",
-        points={n: fan_out(n, 1) for n in (1, 10, 50, 200, 500, 1000, 2000)},
+        points={n: broadcast(n, 1) for n in (1, 10, 50, 200, 500, 1000, 2000)},
     ),
     Sweep(name="by-rooms", title="echo, 8 in flight", axis="rooms", points={n: echo(n, 8) for n in (1, 10, 50, 200, 500, 1000)}),
     Sweep(
         name="by-size",
-        title="fan-out to 100, 1 in flight",
+        title="broadcast to 100, 1 in flight",
         axis="bytes",
-        points={n: fan_out(100, 1, n) for n in (32, 100, 1000, 4000, 16000, 64000)},
+        points={n: broadcast(100, 1, n) for n in (32, 100, 1000, 4000, 16000, 64000)},
     ),
 )
 
