@@ -1,4 +1,4 @@
-"""Runs each of several steps although others fail."""
+"""Keeps the exception of one cleanup step from the steps that follow."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ log = structlog.get_logger()
 
 @contextmanager
 def logged_faults(step: str, **keys: object) -> Iterator[None]:
-    """Log an exception and continue after the block, so that one failure does not stop the steps that follow.
+    """Log an exception of the block and go on after it.
 
-    For cleanups, and for steps that can't be taken back. `step` names in the log what failed.
+    For cleanups, and for steps that cannot be undone. `step` is what failed, for the log.
     """
     try:
         yield

@@ -92,6 +92,8 @@ class SiteStatus:
     """Why the newest text of the site file was not applied; None when it was. May quote the file: for its owner alone."""
     public_error: str | None
     """The same for everybody: without paths, hints and values."""
+    site_file: str | None = None
+    """The path of the site file; None for a site of the command line."""
     refusals: Mapping[str, int]
     """Turned away before an app was found: `bad_handshake`, `unknown_app`, `head_too_big`, `head_timeout` …"""
 

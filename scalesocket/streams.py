@@ -1,7 +1,7 @@
-"""The standard streams of a server: always open, and written without waiting for their readers.
+"""The standard streams of a server: always open, and written without blocking.
 
 `open_missing_streams` is the first thing every command does. `unblock_output` is for commands that serve: it puts an
-`Output` behind `sys.stdout` and `sys.stderr`, so that whatever this process prints or logs goes through one. An Output starts
+`Output` behind `sys.stdout` and `sys.stderr`, so that all that this process prints or logs goes through it. An Output starts
 one daemon thread, when its reader stalls or when it writes to a file.
 """
 
@@ -21,32 +21,32 @@ from functools import partial
 from typing import Final, TextIO
 
 MAX_UNWRITTEN: Final = 1024 * 1024
-"""Bytes that wait for a reader; lines beyond that are dropped and counted. Lines are taken again when half of it is free."""
+"""Bytes that wait for a reader; more lines are dropped and counted, until half of this is free again."""
 MAX_CHUNK: Final = 64 * 1024
-"""Bytes of one write of the thread, unless a single line is longer."""
+"""Bytes per write of the thread, unless a single line is longer."""
 FLUSH_TIMEOUT: Final = 1.0
-"""Seconds the process waits at its exit for readers of its output."""
+"""Seconds that the process waits at exit for the readers of its output."""
 RETRY: Final = 0.005
-"""Seconds between two writes to a descriptor that took nothing: a terminal may be reported writable and still refuse."""
+"""Seconds between two writes to a descriptor that took nothing: a terminal may be reported writable and still take nothing."""
 NULL_DEVICE: Final = os.makedev(1, 3)
 
 Write = Callable[[bytes], int]
-"""Writes at once what the descriptor takes and returns how much that was. Raises BlockingIOError if it takes nothing."""
+"""Writes without waiting and returns the number of bytes written. Raises BlockingIOError if that is none."""
 DescribeLoss = Callable[[int, str], str]
-"""Makes the line that reports a number of dropped lines and why they were dropped."""
+"""Returns the line that reports dropped lines: their number and the cause."""
 
 STALLED: Final = "while the log's reader stalled"
 
 
 class Output:
-    """A descriptor that is written without waiting. Any thread may write; the order of the writes is kept.
+    """A descriptor that is written without blocking. Any thread may write; the order of the writes is kept.
 
-    What the descriptor takes is written at once, so that the last lines before a crash are seen. The rest is queued for a
-    thread, up to MAX_UNWRITTEN bytes. Writes that fail (no reader, a full disk, a terminal that is gone) are dropped.
+    A write goes to the descriptor at once if possible, so that the last lines before a crash are not lost. The rest is queued
+    for a thread, up to MAX_UNWRITTEN bytes. Lines whose write fails (no reader, full disk, closed terminal) are dropped.
     """
 
     def __init__(self, fd: int, describe_loss: DescribeLoss) -> None:
-        """Write to `fd`, which stays blocking: others may share its open file description."""
+        """Write to `fd`, which stays blocking: other processes may share its open file description."""
         self._fd = fd
         self._describe_loss = describe_loss
         self._write_now, self._poll_fd = _open_nonblocking(fd)
@@ -54,14 +54,14 @@ class Output:
         self._changed = threading.Condition(self._lock)
         self._queue: deque[bytes] = deque()
         self._unwritten = 0
-        """Bytes in the queue, and those the thread is writing."""
+        """Bytes in the queue and those that the thread is writing."""
         self._is_full = False
         self._lost = 0
         self._cause = ""
         self._thread: threading.Thread | None = None
 
     def write(self, data: bytes) -> None:
-        """Write `data`, whole lines as a rule, or queue it; drop it if the queue is full. Never waits, never fails."""
+        """Write or queue `data`, usually whole lines; drop it if the queue is full. Never blocks, never raises."""
         with self._lock:
             if self._is_full or (self._unwritten and self._unwritten + len(data) > MAX_UNWRITTEN):
                 self._is_full = True
@@ -72,7 +72,7 @@ class Output:
                 self._write_or_enqueue(self._write_now, data)
 
     def wait_written(self, deadline: float) -> None:
-        """Wait until everything is written, but not beyond `deadline`, a time of `time.monotonic`."""
+        """Wait until all is written, but not beyond `deadline`, a time of `time.monotonic`."""
         with self._lock:
             while self._unwritten and (time_left := deadline - time.monotonic()) > 0:
                 self._changed.wait(time_left)
@@ -98,12 +98,12 @@ class Output:
         self._changed.notify_all()
 
     def _start_thread(self) -> None:
-        """Start the thread, with all signals blocked: they are for the main thread."""
+        """Start the thread with all signals blocked: the main thread receives them."""
         thread = threading.Thread(target=self._run, name=f"output {self._fd}", daemon=True)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             thread.start()
-        except RuntimeError:  # the interpreter is shutting down, or there may be no more threads
+        except RuntimeError:  # the interpreter is shutting down, or the limit of threads is reached
             return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -114,13 +114,13 @@ class Output:
         self._cause = cause
 
     def _take_report(self) -> bytes:
-        """The line about lost lines; they count as reported."""
+        """Return the line about dropped lines, and reset their count."""
         line = self._describe_loss(self._lost, self._cause)
         self._lost = 0
         return line.encode(errors="replace") + b"\n"
 
     def _run(self) -> None:
-        """Write what is queued, for ever. In a daemon thread: one that is blocked in a write does not keep the process."""
+        """Write the queue, for ever. In a daemon thread: a blocked write must not keep the process from exiting."""
         while True:
             with self._lock:
                 while not self._queue:
@@ -133,19 +133,19 @@ class Output:
                     self._lose(chunk, _describe(error))
                 if self._unwritten <= MAX_UNWRITTEN // 2:
                     self._is_full = False
-                    if self._lost and error is None:  # behind what was queued before the loss
+                    if self._lost and error is None:  # after the lines that were queued before the loss
                         self._enqueue(self._take_report())
                 self._changed.notify_all()
 
     def _next_chunk(self) -> bytes:
-        """Take the first writes off the queue."""
+        """Remove the first writes from the queue and join them."""
         chunk = bytearray(self._queue.popleft())
         while self._queue and len(chunk) + len(self._queue[0]) <= MAX_CHUNK:
             chunk += self._queue.popleft()
         return bytes(chunk)
 
     def _write_all(self, chunk: bytes) -> OSError | None:
-        """Write `chunk` however long that takes; return the error that ended it."""
+        """Write `chunk`, and wait as long as that takes; return the error that ended it."""
         try:
             while chunk:
                 try:
@@ -161,7 +161,7 @@ class Output:
 
 
 class _Raw(io.RawIOBase):
-    """An Output as a file of Python's."""
+    """An Output as a raw Python file."""
 
     def __init__(self, fd: int, output: Output) -> None:
         self._fd = fd
@@ -182,9 +182,9 @@ class _Raw(io.RawIOBase):
 
 
 def open_missing_streams() -> None:
-    """Open standard streams that are closed on the null device.
+    """Open closed standard streams on the null device.
 
-    Otherwise the next file or socket would get the number of one, and what is printed would go there.
+    Otherwise the next file or socket would get the number of a standard stream, and prints would be written to it.
     """
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -195,17 +195,17 @@ def open_missing_streams() -> None:
                 os.dup2(opened, fd)
                 os.close(opened)
             os.set_inheritable(fd, True)
-        if getattr(sys, name) is None:  # as Python leaves it when the descriptor was closed at its start
+        if getattr(sys, name) is None:  # Python sets it to None if the descriptor was closed at its start
             stream = open(fd, "w" if fd else "r", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
 
 
 def unblock_output(describe_loss: DescribeLoss) -> None:
-    """Let nothing that this process prints wait for its reader, from now on; at its exit readers get FLUSH_TIMEOUT.
+    """Make writes to standard output and standard error non-blocking; at exit, wait up to FLUSH_TIMEOUT for their readers.
 
-    If both streams lead to the same place, they share a queue, which keeps their order. Streams that somebody has replaced
-    are left alone.
+    If both lead to the same file, they share a queue, which keeps the order of their lines. Replaced streams (those of a test,
+    for example) are left alone.
     """
     outputs: dict[tuple[int, int, int], Output] = {}
     for name in ("stdout", "stderr"):
@@ -213,8 +213,8 @@ def unblock_output(describe_loss: DescribeLoss) -> None:
         if stream is None or stream is not getattr(sys, f"__{name}__"):
             continue
         fd = stream.fileno()
-        place = os.fstat(fd)
-        key = (place.st_dev, place.st_ino, place.st_rdev)
+        found = os.fstat(fd)
+        key = (found.st_dev, found.st_ino, found.st_rdev)
         if key not in outputs:
             outputs[key] = Output(fd, describe_loss)
         raw = _Raw(fd, outputs[key])
@@ -229,18 +229,18 @@ def _flush(outputs: tuple[Output, ...]) -> None:
 
 
 def _open_nonblocking(fd: int) -> tuple[Write | None, int]:
-    """How to write to what `fd` leads to without waiting, and the descriptor to poll; None where that is not possible.
+    """Return a function that writes to `fd` without blocking, or None if there is no way, and the descriptor to poll.
 
-    O_NONBLOCK belongs to the open file description, which other processes may share: a pipe or a terminal is opened once
-    more. A file on a disk cannot be written without waiting. Nor can what belongs to another user: it cannot be opened.
+    O_NONBLOCK belongs to the open file description, which other processes may share; so a pipe or a terminal is opened a second
+    time. There is no way for a file on a disk, nor for a pipe or terminal of another user, which cannot be opened.
     """
-    place = os.fstat(fd)
-    if stat.S_ISSOCK(place.st_mode):
+    found = os.fstat(fd)
+    if stat.S_ISSOCK(found.st_mode):
         connection = socket.socket(fileno=os.dup(fd))
         return lambda data: connection.send(data, socket.MSG_DONTWAIT), connection.fileno()
-    if place.st_rdev == NULL_DEVICE:
+    if found.st_rdev == NULL_DEVICE:
         return partial(os.write, fd), fd
-    if not stat.S_ISFIFO(place.st_mode) and not os.isatty(fd):
+    if not stat.S_ISFIFO(found.st_mode) and not os.isatty(fd):
         return None, fd
     try:
         own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""What systemd and a service tell each other: sd_notify(3) one way, sd_listen_fds(3) the other. Without systemd, nothing."""
+"""The protocol with systemd: sd_notify(3) reports states to it, sd_listen_fds(3) receives sockets. Without systemd, no effect."""
 
 import os
 import socket
@@ -13,26 +13,26 @@ FIRST_FD: Final = 3
 
 
 class InheritedSocketError(ScalesocketError):
-    """A descriptor named by `fd://N` is not a socket that listens."""
+    """A descriptor named by `fd://N` is not a listening socket."""
 
 
 def notify_ready() -> bool:
-    """Say that the service serves, or that a reload is over. False when nobody asked (no NOTIFY_SOCKET) or nobody listens."""
+    """Report that the service is ready, or that a reload is over. Return False without a NOTIFY_SOCKET, or if sending fails."""
     return notify("READY=1")
 
 
 def notify_reloading() -> bool:
-    """Say that a reload begins; `notify_ready` must follow. The time is what `Type=notify-reload` compares (CLOCK_MONOTONIC)."""
+    """Report that a reload begins; `notify_ready` must follow. `Type=notify-reload` needs the time, of CLOCK_MONOTONIC."""
     return notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
 def notify_stopping() -> bool:
-    """Say that shutdown began."""
+    """Report that the shutdown has begun."""
     return notify("STOPPING=1")
 
 
 def notify_status(text: str) -> bool:
-    """Give `systemctl status` one line to show."""
+    """Set the status line of `systemctl status`."""
     return notify("STATUS=" + text.replace("\n", " "))
 
 
@@ -51,7 +51,7 @@ def notify(message: str, environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def parse_listen_fds(environment: Mapping[str, str], pid: int) -> tuple[int, ...]:
-    """The descriptors systemd passed to the process `pid`; empty when LISTEN_PID names another, or nothing was passed."""
+    """Return the descriptors that systemd passed to process `pid`; empty if LISTEN_PID names another, or none were passed."""
     try:
         if int(environment["LISTEN_PID"]) != pid:
             return ()
@@ -61,7 +61,7 @@ def parse_listen_fds(environment: Mapping[str, str], pid: int) -> tuple[int, ...
 
 
 def take_listen_fds() -> tuple[int, ...]:
-    """The descriptors systemd passed to this process, from now on closed in children, who must not see the variables either."""
+    """Return the descriptors that systemd passed to this process. Children inherit neither them nor their variables."""
     fds = parse_listen_fds(os.environ, os.getpid())
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
@@ -71,9 +71,9 @@ def take_listen_fds() -> tuple[int, ...]:
 
 
 def adopt_listener(fd: int) -> socket.socket:
-    """The listening socket behind `fd://N`, as a duplicate: closing it leaves the descriptor for a later reload.
+    """Return a duplicate of the listening socket `fd://N`; closing it leaves the original for a later reload.
 
-    Raises InheritedSocketError when descriptor N is not open, not a stream socket, or does not listen.
+    Raises InheritedSocketError if descriptor N is not open or not a listening stream socket.
     """
     try:
         duplicate = os.dup(fd)

@@ -1,4 +1,4 @@
-"""What a server says when it is ready: where it listens, and which apps are at which URLs."""
+"""The banner of a server that is ready: its addresses, and the URLs of its apps."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -11,21 +11,21 @@ from scalesocket.config.describe import describe_target
 from scalesocket.config.model import App, Site
 
 ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
-"""What to type into a browser on this machine for a listener on every interface."""
+"""The loopback address to show in URLs for a listener on all addresses."""
 GAPS: Final = "  " * 3
-"""In a line of an app: before its name, its URL and its command."""
+"""The gaps in the line of an app: before its name, its URL and its command."""
 
 
 def announce(addresses: Sequence[str], site: Site) -> None:
-    """Print the banner on standard output; the log is on standard error and has the addresses, too."""
+    """Print the banner to standard output. The log, on standard error, has the addresses as well."""
     click.echo(format_banner(addresses, site, terminal_width()))
 
 
 def format_banner(addresses: Sequence[str], site: Site, width: int | None = None) -> str:
-    """Several lines for a terminal, with colours (`click.echo` takes them out where they do not belong).
+    """Return the lines of the banner, with colours (`click.echo` removes them where there is no terminal).
 
-    `addresses` are those really bound, written as `bind` has them: `127.0.0.1:9000`, `[::1]:9000`, `unix:/run/site.sock`.
-    URLs are shown for the first TCP address. Commands are cut to lines of `width` columns; None: they are shown whole.
+    `addresses` are the bound ones in the syntax of `bind`: `127.0.0.1:9000`, `[::1]:9000`, `unix:/run/site.sock`. URLs are
+    those of the first TCP address. Commands are cut so that lines fit into `width` columns (None: no limit).
     """
     base = _base_url(addresses, is_tls=site.server.tls is not None)
     what = f"scalesocket {__version__}" + (f" serves {site.path}" if site.path is not None else "")
@@ -69,12 +69,12 @@ def _listener(address: str, site: Site) -> str:
     host, _, port = address.rpartition(":")
     if host not in ANY_HOST:
         return url
-    local = f"; --bind {ANY_HOST[host]}:{port} for this machine alone" if site.path is None else ""
-    return f"{url}  (all addresses: others on the network can connect{local})"
+    local = f"; for this machine only: --bind {ANY_HOST[host]}:{port}" if site.path is None else ""
+    return f"{url}  (all addresses: other machines can connect{local})"
 
 
 def _base_url(addresses: Sequence[str], *, is_tls: bool) -> str:
-    """Scheme, host and port of the first address a browser can open; empty when there is none."""
+    """Return the URL of the first TCP address; empty if there is none."""
     for address in addresses:
         host, colon, port = address.rpartition(":")
         if colon and port.isdecimal() and not address.startswith(("unix:", "fd:")):

@@ -17,14 +17,22 @@ SITE_WRONG: Final = 78
 
 @click.command
 @SITES
-@click.option("--no-env", is_flag=True, help="Leave out what depends on this machine: commands, folders, certificates, users.")
-@click.option("--strict", is_flag=True, help="Fail on warnings, too.")
+@click.option("--no-env", is_flag=True, help="Skip what depends on this machine: commands, folders, certificates, users.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 @click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For people or for editors."
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Output format; json is for editors.",
 )
 @click.pass_context
 def check(ctx: click.Context, site_files: Sequence[Path], no_env: bool, strict: bool, form: str) -> None:
-    """Say OK, or all that is wrong with a site file (./site.toml by default), or with several; exit with 78 then."""
+    """Check site files and print every error with its line.
+
+    Checks each SITE (default: ./site.toml), prints OK or the errors and warnings, and exits with 0 or 78.
+    """
     found = {file: find_problems(file, is_machine_meant=not no_env) for file in site_files}
     problems = [problem for each in found.values() for problem in each]
     if form == "json":

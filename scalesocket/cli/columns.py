@@ -1,4 +1,4 @@
-"""Text for a terminal: tables whose columns are aligned, and lines that are not wider than it is."""
+"""Text for a terminal: aligned tables, and lines cut to its width."""
 
 import shutil
 import sys
@@ -8,23 +8,23 @@ from typing import Final
 
 GAP: Final = "  "
 NARROWEST: Final = 8
-"""Columns that are left of a text that is cut, however narrow the terminal is."""
+"""The least number of columns to which a text is cut."""
 
 
 def terminal_width() -> int | None:
-    """The columns of the terminal that standard output is; None if it is none, and nothing is to be cut."""
+    """Return the columns of the terminal at standard output; None if it is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def width_of(text: str) -> int:
-    """The columns a terminal shows `text` in: two for a wide character, none for an accent that joins the one before."""
+    """Return the columns that `text` takes: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1 for char in text)
 
 
 def cut(text: str, width: int | None) -> str:
-    """The text, or its beginning and `…` if it is wider than `width` columns; None: whole."""
+    """Cut `text` to `width` columns, with `…` at the end (None: no limit)."""
     if width is None or width_of(text) <= width:
         return text
     kept, left = [], max(width, NARROWEST) - 1
@@ -37,7 +37,7 @@ def cut(text: str, width: int | None) -> str:
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, elastic: str, width: int | None) -> Iterable[str]:
-    """The lines of a table with aligned columns; the column called `elastic` is cut to make it no wider than `width`."""
+    """Yield the lines of a table; the column called `elastic` is cut so that lines fit into `width` columns (None: no limit)."""
     table = [head, *rows]
     widths = [max(width_of(row[column]) for row in table) for column in range(len(head))]
     number = head.index(elastic)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from scalesocket.cli.asking import CONTROL, JSON, ask_server, echo_changes, to_json
+from scalesocket.cli.remote import CONTROL, JSON, echo_changes, query, to_json
 from scalesocket.cli.site_file import SITE
 from scalesocket.control.messages import Diff
 
@@ -14,8 +14,13 @@ from scalesocket.control.messages import Diff
 @CONTROL
 @JSON
 def diff(site_file: Path, control: Path | None, form: str) -> None:
-    """Show what `reload` would change in the running server: each key, its class, and how many rooms and clients notice."""
-    report = ask_server(site_file, control, Diff()).report
+    """Show what a reload would change in the running server.
+
+    Compares SITE (default: ./site.toml) with the running site. Each line has a key, its old and new value, its class and the
+    number of rooms and clients affected. Classes: live (applies at once), next (to rooms opened from now on), listener (new
+    sockets).
+    """
+    report = query(site_file, control, Diff()).report
     assert report is not None
     if form == "json":
         click.echo(to_json(report))

@@ -1,8 +1,8 @@
-"""The grammar of the original's command line, as data, and the small parser that reads it. Pure.
+"""The grammar of the original's command line as a table, and its parser. Pure.
 
-`[FLAGS] CMD [FLAGS] [-- ARGS...]`. click cannot read it: a bare `--frame` must not take its value from the next word, and
-`--` separates the arguments of CMD. Flags are read until `--`, after CMD too; `-- CMD ARGS` wraps a command that looks
-like a flag or is called like one of our subcommands.
+`[FLAGS] CMD [FLAGS] [-- ARGS...]`. click cannot parse it: a bare `--frame` must not take its value from the next word, and
+`--` separates the arguments of CMD. Flags are read until `--`, after CMD too; `-- CMD ARGS` runs a command that looks
+like a flag or has the name of a scalesocket command.
 """
 
 import difflib
@@ -13,17 +13,17 @@ from typing import Final
 
 import click
 
-from scalesocket.cli.foreign import instead
+from scalesocket.cli.flag_hints import hint_for_flag
 
 
 class Takes(Enum):
-    """Whether a flag has a value, and how it is given."""
+    """How a flag takes its value."""
 
     NOTHING = auto()
     VALUE = auto()
     """`--flag VALUE` or `--flag=VALUE`."""
     EQUALS = auto()
-    """`--flag=VALUE` alone."""
+    """`--flag=VALUE` only."""
     MAYBE = auto()
     """`--flag`, or `--flag=VALUE`; never the next word."""
 
@@ -37,17 +37,17 @@ class Flag:
     meaning: str
     takes: Takes = Takes.NOTHING
     value: str = ""
-    """What the help calls the value."""
+    """The name of the value in the help."""
     aliases: tuple[str, ...] = ()
     repeats: bool = False
     conflicts: frozenset[str] = frozenset()
-    """Flags that cannot stand beside this one."""
+    """Flags that cannot be combined with this one."""
     needs: str | None = None
-    """The flag without which this one means nothing."""
+    """A flag that this one requires."""
 
     @property
     def usage(self) -> str:
-        """As the help shows it: `-b, --binary`, `--frame[=MODE]`."""
+        """The flag as the help shows it: `-b, --binary`, `--frame[=MODE]`."""
         value = {
             Takes.NOTHING: "",
             Takes.VALUE: f" {self.value}",
@@ -59,7 +59,7 @@ class Flag:
 
 
 _MODES: Final = frozenset({"json", "gwsocket"})
-"""Values of `--frame`, which nobody would call a program."""
+"""Values of `--frame`, which are unlikely names of programs."""
 FRAME_FLAGS: Final = frozenset({"--frame", "--clientframe", "--serverframe"})
 
 FLAGS: Final[tuple[Flag, ...]] = (
@@ -68,40 +68,40 @@ FLAGS: Final[tuple[Flag, ...]] = (
         aliases=("--bind",),
         takes=Takes.VALUE,
         value="ADDR",
-        meaning="Listen here; also --bind [default: 0.0.0.0:9000, all addresses]",
+        meaning="Listen on this address; also --bind [default: 0.0.0.0:9000, all addresses]",
     ),
     Flag(name="--api", meaning="Serve the rooms API under /api/"),
     Flag(
         name="--binary",
         aliases=("-b",),
-        meaning="Send output as binary messages, in the pieces it was read in; pass input on with nothing added",
+        meaning="Send output as binary messages, one per read; pass input on unchanged, without newlines",
         conflicts=frozenset({"--delimiters", "--null"}),
     ),
     Flag(
         name="--cache",
         takes=Takes.VALUE,
         value="[TYPE:]SIZE",
-        meaning="Replay a room's last SIZE messages to new clients: all, or (TYPE `tagged`) those with `_cache: true`",
+        meaning="Send a room's last SIZE messages to new clients; TYPE: `all` (default), `tagged` (those with `_cache: true`)",
     ),
-    Flag(name="--cachepersist", meaning="Keep a room's history after its process has ended"),
+    Flag(name="--cachepersist", meaning="Keep the messages of --cache after the room's process has ended"),
     Flag(
         name="--clientframe",
         takes=Takes.EQUALS,
         value="MODE",
-        meaning="Frame what clients send; see --frame",
+        meaning="Frame messages from clients; see --frame",
         conflicts=frozenset({"--frame", "--json"}),
     ),
     Flag(
         name="--delay",
         takes=Takes.VALUE,
         value="SECONDS",
-        meaning="Wait at least so long after the start of the process before attaching to it",
+        meaning="Wait this long after starting the process before connecting to it",
     ),
     Flag(
         name="--delimiters",
         takes=Takes.EQUALS,
         value="CHARS",
-        meaning="End a message of the process at any of these characters [default: newline]",
+        meaning="Split the output into messages at any of these characters [default: newline]",
     ),
     Flag(
         name="--frame",
@@ -110,51 +110,60 @@ FLAGS: Final[tuple[Flag, ...]] = (
         meaning="Frame and route messages in both directions: `json` (also without MODE) or `gwsocket`",
         conflicts=frozenset({"--json"}),
     ),
-    Flag(name="--joinmsg", takes=Takes.VALUE, value="MSG", meaning="Tell the process when a client connects; #ID is its id"),
+    Flag(
+        name="--joinmsg",
+        takes=Takes.VALUE,
+        value="MSG",
+        meaning="Write MSG to the process when a client connects; #ID is the client's id",
+    ),
     Flag(
         name="--json",
         meaning='Short for --frame=json with join and leave messages ({"t":"Join","_from":#ID} and the same with Leave)',
         conflicts=FRAME_FLAGS,
     ),
-    Flag(name="--leavemsg", takes=Takes.VALUE, value="MSG", meaning="Tell the process when a client disconnects"),
-    Flag(name="--log", takes=Takes.VALUE, value="FMT", meaning="Log as `text` or `json` [default: text]"),
+    Flag(name="--leavemsg", takes=Takes.VALUE, value="MSG", meaning="Write MSG to the process when a client disconnects"),
+    Flag(name="--log", takes=Takes.VALUE, value="FMT", meaning="Log format: `text` or `json` [default: text]"),
     Flag(
         name="--maxrooms",
         aliases=("--maxforks",),
         takes=Takes.VALUE,
         value="NUM",
-        meaning="Have at most so many rooms, and so processes [default: no limit; 1 with --oneshot]",
+        meaning="Limit the number of rooms, and so of processes [default: no limit; 1 with --oneshot]",
     ),
     Flag(name="--metrics", meaning="Serve OpenMetrics at /metrics"),
-    Flag(name="--null", meaning="End a message of the process at a NUL character (and at --delimiters, if given)"),
-    Flag(name="--oneshot", meaning="Serve one client once: exit when it disconnects or its process ends"),
+    Flag(name="--null", meaning="Split the output at NUL characters (and at --delimiters, if given)"),
+    Flag(name="--oneshot", meaning="Serve one client, then exit: when it disconnects or its process ends"),
     Flag(
         name="--passenv",
         takes=Takes.VALUE,
         value="LIST",
         repeats=True,
-        meaning="Environment variables for the process, by comma; `--passenv=` for none [default: PATH,DYLD_LIBRARY_PATH]",
+        meaning="Pass these environment variables, separated by commas; `--passenv=`: none [default: PATH,DYLD_LIBRARY_PATH]",
     ),
     Flag(
-        name="--rooms", takes=Takes.VALUE, value="LIST", repeats=True, meaning="The only rooms there are, by comma [default: any]"
+        name="--rooms",
+        takes=Takes.VALUE,
+        value="LIST",
+        repeats=True,
+        meaning="Allow only these rooms, separated by commas [default: any]",
     ),
     Flag(
         name="--serverframe",
         takes=Takes.EQUALS,
         value="MODE",
-        meaning="Frame what the process sends; see --frame",
+        meaning="Frame messages from the process; see --frame",
         conflicts=frozenset({"--frame", "--json"}),
     ),
-    Flag(name="--staticdir", takes=Takes.VALUE, value="DIR", meaning="Serve the files of this folder"),
-    Flag(name="--tcp", meaning="Connect to the process over TCP instead of stdio: it must listen on 127.0.0.1:$PORT"),
+    Flag(name="--staticdir", takes=Takes.VALUE, value="DIR", meaning="Serve the files of this folder over HTTP"),
+    Flag(name="--tcp", meaning="Connect to the process over TCP instead of stdio; it must listen on 127.0.0.1:$PORT"),
     Flag(
         name="--tcpports",
         takes=Takes.VALUE,
         value="START:END",
         needs="--tcp",
-        meaning="Ports for --tcp, END not included [default: 9001:9999]",
+        meaning="Port range for --tcp, END not included [default: 9001:9999]",
     ),
-    Flag(name="-v", repeats=True, meaning="Log the most there is; -vv is the same"),
+    Flag(name="-v", repeats=True, meaning="Log at level debug; -vv is the same"),
     Flag(name="--help", aliases=("-h",), meaning="Show this help"),
     Flag(name="--version", aliases=("-V",), meaning="Show the version"),
 )
@@ -162,38 +171,37 @@ FLAGS: Final[tuple[Flag, ...]] = (
 
 _BY_NAME: Final[Mapping[str, Flag]] = {name: flag for flag in FLAGS for name in (flag.name, *flag.aliases)}
 _NEAR: Final = 0.7
-"""How alike two words must be, from 0 to 1: two letters swapped in a word of four are 0.75."""
-_AT_ONCE: Final = ("--help", "--version")
+"""How similar two words must be, from 0 to 1: two letters swapped in a word of four are 0.75."""
+_EXITING: Final = ("--help", "--version")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandLine:
-    """What was written: the values of each flag in order (None for a flag without one), the command and its arguments."""
+    """A parsed command line: the values of each flag in order (None for a flag without one), the command and its arguments."""
 
     flags: Mapping[str, tuple[str | None, ...]]
     """By `Flag.name`."""
     command: tuple[str, ...]
 
     def has(self, name: str) -> bool:
-        """Whether the flag was given."""
+        """Return whether the flag was given."""
         return name in self.flags
 
     def value(self, name: str) -> str | None:
-        """The value the flag was given last; None without the flag or without a value."""
+        """Return the last value of the flag; None without the flag or without a value."""
         return self.flags[name][-1] if name in self.flags else None
 
     def values(self, name: str) -> tuple[str, ...] | None:
-        """The parts of a list by comma, of all times the flag was given; empty for `--flag=`, None without the flag."""
+        """Return the parts of all values of the flag, split at commas; empty for `--flag=`, None without the flag."""
         if name not in self.flags:
             return None
         return tuple(part for value in self.flags[name] for part in (value or "").split(",") if part)
 
 
 def parse_command_line(words: Sequence[str]) -> CommandLine:
-    """Read the words after `scalesocket`.
+    """Parse the arguments of `scalesocket`. Raises click.UsageError for whatever the original refuses.
 
-    `--help` and `--version` end the reading; the rest need not make sense then. Raises click.UsageError for anything
-    the original refuses.
+    `--help` and `--version` end the parsing; the rest is not checked then.
     """
     flags: dict[str, list[str | None]] = {}
     command: list[str] = []
@@ -213,24 +221,24 @@ def parse_command_line(words: Sequence[str]) -> CommandLine:
             continue
         for flag, value in _read_flag(word, rest, command):
             flags.setdefault(flag.name, []).append(value)
-            if flag.name in _AT_ONCE:
+            if flag.name in _EXITING:
                 return CommandLine(flags={flag.name: (None,)}, command=())
     _check(flags)
     if not command:
-        raise click.UsageError("no command to wrap (scalesocket [FLAGS] CMD [-- ARGS...])")
+        raise click.UsageError("no command given (write scalesocket [FLAGS] CMD [-- ARGS...])")
     return CommandLine(flags={name: tuple(values) for name, values in flags.items()}, command=tuple(command))
 
 
 def _surplus(word: str, command: str, flags: Mapping[str, Sequence[str | None]]) -> click.UsageError:
-    """What to say of a word after the command, which may be the command itself."""
+    """Describe an argument after CMD. What was taken for CMD may be the value of a flag before it."""
     for name, values in flags.items():
         if command in _MODES and values == [None] and _BY_NAME[name].takes is Takes.MAYBE:
-            return click.UsageError(f"{name} takes its value after an equal sign ({name}={command})")
-    return click.UsageError(f"unexpected argument {word!r} (arguments of the command come after --: {command} -- {word})")
+            return click.UsageError(f"{name} takes its value after an equal sign (write {name}={command})")
+    return click.UsageError(f"unexpected argument {word!r} (arguments of CMD come after --: {command} -- {word})")
 
 
 def _read_flag(word: str, rest: list[str], command: Sequence[str]) -> Iterable[tuple[Flag, str | None]]:
-    """Read `--name`, `--name=value` or a cluster of short flags; takes the value from `rest` if the flag wants it there."""
+    """Parse `--name`, `--name=value` or a cluster of short flags; a value in the next word is taken from `rest`."""
     if not word.startswith("--"):
         for letter in word[1:]:
             yield _find(f"-{letter}", word, command, None), None
@@ -241,28 +249,28 @@ def _read_flag(word: str, rest: list[str], command: Sequence[str]) -> Iterable[t
         case Takes.NOTHING, "=":
             raise click.UsageError(f"{name} takes no value")
         case Takes.EQUALS, "":
-            raise click.UsageError(f"{name} needs its value after an equal sign ({flag.usage})")
+            raise click.UsageError(f"{name} needs its value after an equal sign (write {flag.usage})")
         case Takes.VALUE, "":
             if not rest or (rest[0].startswith("-") and rest[0] != "-"):
-                raise click.UsageError(f"{name} needs a value ({name}={flag.value})")
+                raise click.UsageError(f"{name} needs a value (write {name}={flag.value})")
             yield flag, rest.pop(0)
         case _:
             yield flag, attached if equals else None
 
 
 def _find(name: str, word: str, command: Sequence[str], value: str | None) -> Flag:
-    """The flag of this name. `value`: what may have been meant as the value of one that there is not."""
+    """Return the flag of this name. `value` is the next word, for the hint about an unknown flag."""
     if name not in _BY_NAME:
         where = f" in {word!r}" if name != word and not name.startswith("--") else ""
         near = nearest_word(name, (flag.name for flag in FLAGS))
-        hint = instead(name, value) or (f"did you mean {near}?" if near else "scalesocket run --help lists them")
-        its = f"; flags of {command[0]} come after --: {command[0]} -- {word}" if command else ""
+        hint = hint_for_flag(name, value) or (f"did you mean {near}?" if near else "scalesocket run --help lists the flags")
+        its = f"; flags of CMD come after --: {command[0]} -- {word}" if command else ""
         raise click.UsageError(f"unknown flag {name!r}{where} ({hint}{its})")
     return _BY_NAME[name]
 
 
 def nearest_word(word: str, words: Iterable[str]) -> str | None:
-    """The word or long flag that was probably meant; None where nothing is so near that this would not be a guess."""
+    """Return the word or long flag that was probably meant; None if none is similar enough."""
     bare = {known.strip("-"): known for known in words}
     near = difflib.get_close_matches(word.strip("-").replace("-", ""), bare, n=1, cutoff=_NEAR)
     return bare[near[0]] if near else None

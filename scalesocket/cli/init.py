@@ -1,4 +1,4 @@
-"""`scalesocket init [TEMPLATE] [DIR]`, and `init --from-cli` for a command line that has grown too long."""
+"""`scalesocket init [TEMPLATE] [DIR]`, and `init --from-cli` for a command line."""
 
 import shlex
 from collections.abc import Iterator
@@ -10,32 +10,32 @@ from typing import Final
 import click
 
 from scalesocket.cli.convert import site_to_toml
-from scalesocket.cli.original import site_from_args
 from scalesocket.cli.site_file import SITE_FILE
+from scalesocket.cli.site_from_flags import site_from_args
 
 TEMPLATES: Final = {
-    "minimal": "a program that reads lines and prints lines, in Python",
-    "chat": "a chat without a program of its own: `cat`, names, history, a rate",
-    "game": "a game in Python: players move, and the program has the rules and the score",
-    "tcp": "a program that listens on a port: dice, in Python",
+    "minimal": "the smallest site: a Python program that reads and prints lines",
+    "chat": "a chat with names and history; its program is just `cat`",
+    "game": "a multiplayer game; a Python program has the rules and the score",
+    "tcp": "a Python program that listens on a TCP port: dice",
 }
-"""What `init` can write, with what each is."""
+"""The templates, with a description of each."""
 SHARED: Final = "shared"
-"""The folder of what every page has: `room.js` and `style.css`, as the examples have them."""
+"""The folder of the files that all pages use: `room.js` and `style.css`, copies of those of the examples."""
 
 
 @click.command
 @click.argument("template", required=False)
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--from-cli", "line", metavar="LINE", help="Turn this command line, such as 'scalesocket --json cat', into a site file."
+    "--from-cli", "line", metavar="LINE", help="Convert a command line, such as 'scalesocket --json cat', to a site file."
 )
-@click.option("--list", "is_listing", is_flag=True, help="List the templates, as without arguments.")
+@click.option("--list", "is_listing", is_flag=True, help="List the templates; so does init without arguments.")
 def init(template: str | None, folder: Path | None, line: str | None, is_listing: bool) -> None:
-    """Write a commented site file with its program and page into DIR (here, if none is given).
+    """Write a starter site: a site file, a program and a page.
 
-    TEMPLATE is one of minimal, chat, game, tcp; without one, this command lists them. With --from-cli the
-    site file is printed, or written into DIR if one is given. Nothing is ever overwritten.
+    TEMPLATE is minimal, chat, game or tcp; without it, the templates are listed. The files are written into DIR (default: this
+    folder). With --from-cli, the site file is printed, or written into DIR if one is given. Files are never overwritten.
     """
     if line is not None:
         _convert(line, Path(template) if template is not None else None, folder)
@@ -44,7 +44,7 @@ def init(template: str | None, folder: Path | None, line: str | None, is_listing
         _list_templates()
         return
     if template not in TEMPLATES:
-        raise click.UsageError(f"unknown template {template!r} (one of: {', '.join(TEMPLATES)})")
+        raise click.UsageError(f"unknown template {template!r} (choose one of: {', '.join(TEMPLATES)})")
     folder = folder or Path()
     contents = _contents(template, folder)
     write_new(contents)
@@ -54,10 +54,10 @@ def init(template: str | None, folder: Path | None, line: str | None, is_listing
 
 
 def write_new(contents: dict[Path, str]) -> None:
-    """Write files that are not there yet, and the folders they need. If one of them is there, nothing is written."""
+    """Write files and their folders. Raises click.ClickException, and writes nothing, if one of the files exists."""
     taken = [str(path) for path in contents if path.exists() or path.is_symlink()]
     if taken:
-        raise click.ClickException(f"there already: {', '.join(taken)} (nothing was written)")
+        raise click.ClickException(f"nothing written, because these files exist: {', '.join(taken)} (choose another DIR)")
     for path, text in contents.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,11 +71,11 @@ def _list_templates() -> None:
     width = max(map(len, TEMPLATES))
     for name, meaning in TEMPLATES.items():
         click.echo(f"{name:<{width}}  {meaning}")
-    click.echo("\nEach is a site file, its program and its page. To write one: scalesocket init TEMPLATE [DIR]")
+    click.echo("\nTo write one: scalesocket init TEMPLATE [DIR]")
 
 
 def _contents(template: str, folder: Path) -> dict[Path, str]:
-    """The files of a template, with what pages share beside its page."""
+    """Return the files of a template, with copies of the shared ones beside its page."""
     templates = files("scalesocket.cli") / "templates"
     contents = dict(_walk(templates / template, folder))
     for page in [path.parent for path in contents if path.name == "index.html"]:
@@ -85,11 +85,11 @@ def _contents(template: str, folder: Path) -> dict[Path, str]:
 
 def _convert(line: str, folder: Path | None, excess: Path | None) -> None:
     if excess is not None:
-        raise click.UsageError("--from-cli takes no template, only DIR")
+        raise click.UsageError("--from-cli takes one argument at most, DIR")
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise click.UsageError(f"--from-cli: cannot split the line into words: {str(error).lower()}") from error
+        raise click.UsageError(f"--from-cli: cannot parse this line: {str(error).lower()}") from error
     if words and Path(words[0]).name == "scalesocket":
         words = words[2:] if words[1:2] == ["run"] else words[1:]
     site = site_from_args(words)

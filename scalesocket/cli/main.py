@@ -1,7 +1,7 @@
-"""`scalesocket`: the subcommands, and the original's command line for everything else."""
+"""`scalesocket`: the commands, and the original's command line for everything else."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import click
@@ -9,8 +9,8 @@ import click
 from scalesocket import __version__
 from scalesocket.cli.check import SITE_WRONG, check
 from scalesocket.cli.diff import diff
+from scalesocket.cli.flag_hints import ADDRESS_FLAGS, hint_for_flag
 from scalesocket.cli.flags import nearest_word
-from scalesocket.cli.foreign import HAS_PORT, instead
 from scalesocket.cli.init import init
 from scalesocket.cli.reload import reload
 from scalesocket.cli.run import BARE, run
@@ -25,57 +25,84 @@ from scalesocket.streams import open_missing_streams
 
 NAME: Final = "scalesocket"
 WRONG_USAGE: Final = click.UsageError.exit_code
+SYNOPSIS: Final = "COMMAND [ARGS...], or scalesocket [FLAGS] CMD [-- ARGS...]"
 
 HELP: Final = """\
-Turn any program into a multiplayer websocket server, and host many of them on one endpoint.
+Turn any program into a multiplayer websocket server: each room is one process, shared by its clients.
+
+There are two ways to use it.
 
 \b
-  scalesocket serve site.toml           many apps, from a site file
-  scalesocket [FLAGS] CMD [-- ARGS...]  one program; `scalesocket run --help` lists the flags
+Many apps, from a site file:
+  scalesocket init chat                  write a starter site: site.toml, program and page
+  scalesocket serve site.toml            serve it; edits of the file are applied at once
 
-A subcommand counts only as the very first word. `scalesocket run -- serve` wraps a program called serve.
+\b
+One program, without a file:
+  scalesocket [FLAGS] CMD [-- ARGS...]   `scalesocket run --help` lists the flags
+  scalesocket --addr 127.0.0.1:9000 cat  for example
 """
-
-
-WAYS_IN: Final = """\
-Usage: scalesocket COMMAND, or scalesocket [FLAGS] CMD [-- ARGS...]
-
-Nothing to serve yet. There are two ways in:
-
-  scalesocket init                         list starter sites; `init NAME` writes one
-  scalesocket serve site.toml              serve the apps of a site file
-
-  scalesocket --addr 127.0.0.1:9000 cat    wrap one program, without a file
-
-scalesocket --help lists the rest.\
+EPILOG: Final = """\
+`scalesocket COMMAND --help` explains a command. A word is a command only if it comes first: `scalesocket run -- serve` runs a
+program called serve.
 """
+WAYS_IN: Final = f"""\
+Usage: scalesocket {SYNOPSIS}
+
+Nothing to serve. There are two ways to start:
+
+Many apps, from a site file:
+  scalesocket init                       list starter sites; `scalesocket init chat` writes one
+  scalesocket serve site.toml            serve the apps of a site file
+
+One program, without a file:
+  scalesocket --addr 127.0.0.1:9000 cat  serve `cat`: each room is one process
+
+`scalesocket --help` lists all commands.\
+"""
+SECTIONS: Final[Mapping[str, Sequence[click.Command]]] = {
+    "Commands for a site file": (init, check, show, serve, schema),
+    "Commands for its running server": (status, diff, reload),
+    "Command for one program": (run,),
+}
 
 
 class Commands(click.Group):
-    """The subcommands, which turn our errors into words and exit codes."""
+    """The commands. Turns the errors of the package into messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a subcommand."""
+        """Run a command."""
         try:
             return super().invoke(ctx)
         except click.NoSuchOption as error:
-            raise _without_guesses(error) from error
+            raise _unknown_flag(error) from error
         except ScalesocketError as error:
             _fail(ctx, error)
-        except ExceptionGroup as group:  # from below a task group
+        except ExceptionGroup as group:  # from a task group
             ours, others = group.split(ScalesocketError)
             if ours is None or others is not None:
                 raise
             _fail(ctx, _first(ours))
 
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return what follows the name in the usage line."""
+        return [SYNOPSIS]
 
-def _without_guesses(error: click.NoSuchOption) -> click.UsageError:
-    """The same with at most one suggestion: click's own would answer --foo with --loop."""
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what they are for."""
+        for title, members in SECTIONS.items():
+            with formatter.section(title):
+                width = formatter.width - 6 - max(len(name) for name in self.commands)
+                formatter.write_dl([(member.name or "", member.get_short_help_str(width)) for member in members], col_spacing=4)
+
+
+def _unknown_flag(error: click.NoSuchOption) -> click.UsageError:
+    """Suggest one flag at most. Click's own suggestions include --loop for --foo."""
     options = [name for param in (error.ctx.command.params if error.ctx else ()) for name in param.opts if name.startswith("--")]
     near = nearest_word(error.option_name, options)
     hint = f"did you mean {near}?" if near else ""
-    if "--bind" in options and error.option_name in (*HAS_PORT, "--addr"):
-        hint = instead("--port") or hint
+    if "--bind" in options and error.option_name in (*ADDRESS_FLAGS, "--addr"):
+        hint = hint_for_flag("--port") or hint
     return click.UsageError(f"unknown flag {error.option_name!r}" + (f" ({hint})" if hint else ""), error.ctx)
 
 
@@ -91,18 +118,25 @@ def _fail(ctx: click.Context, error: ScalesocketError) -> NoReturn:
     raise click.ClickException(str(error)) from error
 
 
-@click.group(NAME, cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    NAME,
+    cls=Commands,
+    help=HELP,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, "-V", "--version", prog_name=NAME, message="%(prog)s %(version)s")
 def commands() -> None:
-    """Hold the subcommands together."""
+    """Group the commands; `help` above is what users see."""
 
 
-for command in (serve, run, check, show, diff, reload, status, init, schema):
-    commands.add_command(command)
+for section in SECTIONS.values():
+    for command in section:
+        commands.add_command(command)
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Do what the command line says, and exit with 0, 1 (it failed), 2 (wrong usage) or 78 (the site file is wrong)."""
+    """Run a command line and exit: 0 for success, 1 for failure, 2 for wrong usage, 78 for a wrong site file."""
     open_missing_streams()
     words = sys.argv[1:] if words is None else words
     if not words:
@@ -110,8 +144,8 @@ def main(words: Sequence[str] | None = None) -> None:
         sys.exit(WRONG_USAGE)
     if list(words) == ["help"]:
         words = ["--help"]
-    is_ours = words[:1] and (words[0] in commands.commands or words[0] in ("-h", "--help", "-V", "--version"))
-    if is_ours:
+    is_command = words[:1] and (words[0] in commands.commands or words[0] in ("-h", "--help", "-V", "--version"))
+    if is_command:
         commands.main(list(words), prog_name=NAME)
     else:
         commands.main([run.name or "", *words], prog_name=NAME, obj=BARE)

@@ -4,22 +4,26 @@ from pathlib import Path
 
 import click
 
-from scalesocket.cli.asking import CONTROL, JSON, ask_server, echo_changes, to_json
+from scalesocket.cli.remote import CONTROL, JSON, echo_changes, query, to_json
 from scalesocket.cli.site_file import SITE
 from scalesocket.control.messages import Reload
 
 
 @click.command
 @SITE
-@click.option("--dry-run", is_flag=True, help="Prepare everything and apply nothing.")
+@click.option("--dry-run", is_flag=True, help="Prepare everything, apply nothing.")
 @click.option(
-    "--restart", metavar="APP", help="Then restart this app's running rooms; clients are closed with 1012, spread over time."
+    "--restart", metavar="APP", help="Also restart the open rooms of APP; their clients are closed with 1012, spread over time."
 )
 @CONTROL
 @JSON
 def reload(site_file: Path, dry_run: bool, restart: str | None, control: Path | None, form: str) -> None:
-    """Have the running server apply the site file now, and wait until it did or says why not."""
-    report = ask_server(site_file, control, Reload(dry_run=dry_run, restart=restart)).report
+    """Apply a site file to its running server now.
+
+    Waits until SITE (default: ./site.toml) is applied, or says why it is not; the site then runs as before. A server applies
+    edits by itself, too, unless it was started with --no-watch.
+    """
+    report = query(site_file, control, Reload(dry_run=dry_run, restart=restart)).report
     assert report is not None
     if form == "json":
         click.echo(to_json(report))
@@ -28,6 +32,6 @@ def reload(site_file: Path, dry_run: bool, restart: str | None, control: Path | 
     if report.is_applied:
         click.echo(f"applied, generation {report.generation}")
     elif dry_run and report.changes:
-        click.echo("not applied (dry run), would be")
+        click.echo("can be applied; nothing was, because of --dry-run")
     if report.restarted:
-        click.echo(f"{report.restarted} room{'s' if report.restarted > 1 else ''} of {restart} told to restart")
+        click.echo(f"restarting {report.restarted} room{'s' if report.restarted > 1 else ''} of {restart}")

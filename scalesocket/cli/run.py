@@ -13,7 +13,7 @@ import structlog
 from scalesocket import __version__
 from scalesocket.cli.banner import announce
 from scalesocket.cli.flags import FLAGS, nearest_word, parse_command_line
-from scalesocket.cli.original import APP_NAME, flag_of, site_from_line
+from scalesocket.cli.site_from_flags import APP_NAME, flag_of, site_from_line
 from scalesocket.config.machine import check_machine
 from scalesocket.config.model import Site
 from scalesocket.config.problems import ConfigError, Severity
@@ -21,22 +21,22 @@ from scalesocket.logs import describe_loss, log_faults, set_log
 from scalesocket.streams import unblock_output
 
 HELP: Final = """\
-Wrap one program: each room, ws://HOST:PORT/ROOM, is one process of CMD.
+Serve one program: each room, ws://HOST:PORT/ROOM, is one process of CMD.
 
-What its clients send comes to its standard input, what it prints goes to all of them. Flags are read until --, after
-CMD too.
+Messages of a room's clients are lines of its standard input; each line of its output is sent to all of them. Flags may
+also follow CMD; what follows -- is passed to CMD.
 """
 SITE_SUFFIX: Final = ".toml"
 BARE: Final = "bare"
-"""The original's command line, without `run` before it. It serves also what cannot start; its rooms close with 1011 then."""
-EPILOG: Final = "A line that has grown too long becomes a site file with: scalesocket init --from-cli 'scalesocket [FLAGS] CMD'"
+"""The original's command line, without `run`. It serves a program that cannot start, too; its rooms are closed with 1011."""
+EPILOG: Final = "To turn such a line into a site file: scalesocket init --from-cli 'scalesocket [FLAGS] CMD'"
 
 
 class OriginalCommand(click.Command):
-    """A command whose line is read by the original's grammar instead of click's."""
+    """A command with the original's grammar instead of click's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the line; help and version end here."""
+        """Parse the line; --help and --version exit here."""
         try:
             line = parse_command_line(args)
             if line.has("--help"):
@@ -52,7 +52,7 @@ class OriginalCommand(click.Command):
         return []
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """What follows the name in the usage line."""
+        """Return what follows the name in the usage line."""
         return ["[FLAGS] CMD [-- ARGS...]"]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -62,7 +62,7 @@ class OriginalCommand(click.Command):
 
 
 def _subcommand_hint(ctx: click.Context, args: list[str]) -> str:
-    """What to say when the line begins with what may be a misspelt subcommand."""
+    """Suggest a command if the line begins with what may be a misspelt one."""
     group = ctx.parent.command if ctx.parent is not None else None
     if not isinstance(group, click.Group) or not args or args[0].startswith("-"):
         return ""
@@ -73,32 +73,39 @@ def _subcommand_hint(ctx: click.Context, args: list[str]) -> str:
 
 
 def _refuse_site_file(command: str, args: list[str], ctx: click.Context) -> None:
-    """A site file is no program, unless it can be started: who forgets `serve` would get a server of rooms that cannot open."""
+    """Raise click.UsageError if CMD is a site file: without `serve` before it, rooms could not start."""
     if command.endswith(SITE_SUFFIX) and shutil.which(command) is None:
-        words = args if args[0] == command and "--bind" in args else [command]  # the one flag that both have
+        words = args if args[0] == command and "--bind" in args else [command]  # the one flag that both command lines have
         hint = f"did you mean: scalesocket serve {shlex.join(words)}"
         raise click.UsageError(f"{command} is a site file, not a program; {hint}", ctx)
 
 
 def _spell_on_line(argv: Sequence[str]) -> str:
-    """Write a command as the command line has it."""
+    """Write a command the way it is typed after `scalesocket`."""
     program, *rest = argv
     return shlex.join(["scalesocket", program, *(["--", *rest] if rest else [])])
 
 
-@click.command("run", cls=OriginalCommand, add_help_option=False, short_help="Wrap one program.", help=HELP, epilog=EPILOG)
+@click.command(
+    "run",
+    cls=OriginalCommand,
+    add_help_option=False,
+    short_help="Serve one program, without a site file.",
+    help=HELP,
+    epilog=EPILOG,
+)
 @click.pass_obj
 def run(form: str | None, site: Site) -> None:
-    """Serve the site that the line describes. `form`: BARE if the line does not begin with `run`."""
+    """Serve the site that the line describes. `form` is BARE if the line does not begin with `run`."""
     unblock_output(describe_loss)
-    from scalesocket.supervisor import Options  # here, because it takes longer to load than `check` takes to run
+    from scalesocket.supervisor import Options  # imported here, because loading it takes longer than `check` runs
     from scalesocket.supervisor import serve as serve_site
 
-    lacks = check_machine(site, spell=_spell_on_line)
-    if form != BARE and any(problem.severity is Severity.ERROR for problem in lacks):
-        raise ConfigError([replace(problem, key=flag_of(problem.key.rpartition(".")[2])) for problem in lacks])
+    missing = check_machine(site, spell=_spell_on_line)
+    if form != BARE and any(problem.severity is Severity.ERROR for problem in missing):
+        raise ConfigError([replace(problem, key=flag_of(problem.key.rpartition(".")[2])) for problem in missing])
     set_log(site.server.log.format, site.server.log.level)
     log_faults()
-    for problem in lacks:  # said, and no more: as with the original, rooms fail when they are opened
+    for problem in missing:  # only a warning: as with the original, rooms fail when they are opened
         structlog.get_logger().warning(problem.message)
     sys.exit(serve_site(site, announce=announce, options=Options(is_oneshot=site.apps[APP_NAME].oneshot)))

@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import click
 from pydantic import TypeAdapter, ValidationError
@@ -16,11 +16,15 @@ from scalesocket.config.load import load_site_with_origins
 from scalesocket.config.machine import check_machine
 from scalesocket.config.model import Site
 from scalesocket.config.problems import ConfigError, Severity, render_problems
-from scalesocket.control.address import ControlTakenError, control_paths
-from scalesocket.control.client import find_server
+from scalesocket.control.address import AUTO, ControlError, ControlTakenError, control_paths
+from scalesocket.control.client import find_server, send_request
+from scalesocket.control.messages import Status
 from scalesocket.logs import describe_loss, log_faults, set_log
 from scalesocket.reload.overrides import Overrides
 from scalesocket.streams import unblock_output
+
+STATUS_TIMEOUT: Final = 2.0
+"""Seconds to wait for the status of a server that runs already."""
 
 
 def _read_binds(ctx: click.Context, parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...] | None:
@@ -33,11 +37,17 @@ def _read_binds(ctx: click.Context, parameter: click.Parameter, values: Sequence
 
 @click.command
 @SITE
-@click.option("--bind", multiple=True, callback=_read_binds, metavar="ADDRESS", help="Listen here instead (may be given again).")
-@click.option("--no-watch", is_flag=True, help="Apply edits only on SIGHUP and `scalesocket reload`.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="Log so, whatever the file says.")
-@click.option("-v", "--verbose", is_flag=True, help="Log the most, whatever the file says.")
-@click.option("--loop", type=click.Choice(["uvloop", "asyncio"]), default="uvloop", show_default=True, help="The event loop.")
+@click.option(
+    "--bind",
+    multiple=True,
+    callback=_read_binds,
+    metavar="ADDRESS",
+    help="Listen on this address instead of the file's `bind`; may be repeated.",
+)
+@click.option("--no-watch", is_flag=True, help="Apply edits only on SIGHUP or `scalesocket reload`.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Log format, instead of the file's.")
+@click.option("-v", "--verbose", is_flag=True, help="Log at level debug, instead of the file's level.")
+@click.option("--loop", type=click.Choice(["uvloop", "asyncio"]), default="uvloop", show_default=True, help="Event loop.")
 def serve(
     site_file: Path,
     bind: tuple[str, ...] | None,
@@ -46,18 +56,22 @@ def serve(
     verbose: bool,
     loop: Literal["uvloop", "asyncio"],
 ) -> None:
-    """Serve the apps of a site file, and apply edits to it while they run."""
+    """Serve the apps of a site file, and apply edits while it runs.
+
+    SITE is ./site.toml by default. An edit with an error is not applied: the site runs as before, and the log says what is
+    wrong. Ctrl+C drains the server and stops it; a second one stops it at once.
+    """
     unblock_output(describe_loss)
     overrides = Overrides(bind=bind, log_format=log_format, log_level="debug" if verbose else None)
     loaded = load_site_with_origins(site_file, is_machine_meant=True)
     site = overrides.amend(loaded.site)
-    lacks = check_machine(site, loaded.origins)
-    if any(problem.severity is Severity.ERROR for problem in lacks):
-        raise ConfigError([*loaded.warnings, *lacks])
-    if warnings := [*loaded.warnings, *lacks]:
+    missing = check_machine(site, loaded.origins)
+    if any(problem.severity is Severity.ERROR for problem in missing):
+        raise ConfigError([*loaded.warnings, *missing])
+    if warnings := [*loaded.warnings, *missing]:
         click.echo(render_problems(warnings), err=True)
     _refuse_second_server(site, site_file)
-    from scalesocket.supervisor import Options  # here, because it takes longer to load than `check` takes to run
+    from scalesocket.supervisor import Options  # imported here, because loading it takes longer than `check` runs
     from scalesocket.supervisor import serve as serve_site
 
     set_log(site.server.log.format, site.server.log.level)
@@ -67,11 +81,24 @@ def serve(
 
 
 def _refuse_second_server(site: Site, site_file: Path) -> None:
-    """Raise ControlTakenError if another server runs this site file, before anything listens or says so."""
-    pid = find_server(control_paths(site.server.control, site.path))
-    if pid is not None:
+    """Raise ControlTakenError if another server uses the control socket of this site, before anything listens."""
+    paths = control_paths(site.server.control, site.path)
+    pid = find_server(paths)
+    if pid is None:
+        return
+    served = _file_served_at(paths)
+    if site.server.control == AUTO or (served is not None and served.resolve() == site_file.resolve()):
         name = shlex.quote(str(site_file))
-        raise ControlTakenError(
-            f"{site_file} is being served already, by process {pid} "
-            f"(scalesocket status {name} shows it, scalesocket reload {name} applies an edit)"
-        )
+        hint = f"scalesocket status {name} shows it, scalesocket reload {name} applies an edit"
+        raise ControlTakenError(f"{site_file}: process {pid} serves this file already ({hint})")
+    use = "uses this control socket" if served is None else f"serves {served} with this control socket"
+    raise ControlTakenError(f"{paths[0]}: process {pid} {use} (give {site_file} another server.control)")
+
+
+def _file_served_at(paths: Sequence[Path]) -> Path | None:
+    """Ask the server at a control socket for its site file; None if it does not answer."""
+    try:
+        status = send_request(paths, Status(), timeout=STATUS_TIMEOUT).status
+    except ControlError:
+        return None
+    return None if status is None or status.site_file is None else Path(status.site_file)

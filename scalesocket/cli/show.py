@@ -14,12 +14,13 @@ from scalesocket.config.render import render_site
 @click.command
 @click.argument("site_file", metavar="[SITE]", required=False, type=click.Path(path_type=Path))
 @click.argument("app", metavar="[APP]", required=False)
-@click.option("--origin", is_flag=True, help="Name the file and line that each value came from.")
+@click.option("--origin", is_flag=True, help="Print the file and line of each value.")
 @click.pass_context
 def show(ctx: click.Context, site_file: Path | None, app: str | None, origin: bool) -> None:
-    """Print what the file says (./site.toml by default), or what it says of APP alone.
+    """Print the settings of a site file, defaults included.
 
-    Defaults are filled in, variables replaced, secrets masked. A running server may differ: diff.
+    Reads SITE (default: ./site.toml), all of it or APP alone. Variables are replaced, secrets masked. A running server may
+    have other settings: `scalesocket diff` shows them.
     """
     if site_file is not None and app is None and _is_app(site_file):
         site_file, app = None, str(site_file)
@@ -30,11 +31,11 @@ def show(ctx: click.Context, site_file: Path | None, app: str | None, origin: bo
 
 
 def _is_app(word: Path) -> bool:
-    """Whether the only word can but be an app of ./site.toml."""
+    """Return whether a lone argument is the name of an app of ./site.toml, not a file."""
     return len(word.parts) == 1 and not word.suffix and not word.exists() and Path(SITE_FILE).exists()
 
 
 def _unknown(app: str, site: Site) -> str:
     near = nearest_word(app, site.apps)
-    hint = f"did you mean {near}?" if near else f"one of: {', '.join(site.apps)}"
-    return f"there is no app {app!r} in {site.path} ({hint})"
+    hint = f"did you mean {near}?" if near else f"its apps: {', '.join(site.apps)}"
+    return f"{site.path}: no app {app!r} ({hint})"

@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
-from scalesocket.cli.asking import CONTROL, JSON, ask_server, to_json
 from scalesocket.cli.columns import format_table, terminal_width
+from scalesocket.cli.remote import CONTROL, JSON, query, to_json
 from scalesocket.cli.site_file import SITE
 from scalesocket.control.messages import Status
 from scalesocket.logs import printable
@@ -20,24 +20,28 @@ ROOM_HEAD: Final = ("APP", "ROOM", "STATE", "CLIENTS", "PID")
 
 @click.command
 @SITE
-@click.option("--rooms", is_flag=True, help="List every room.")
+@click.option("--rooms", is_flag=True, help="List every room, too.")
 @CONTROL
 @JSON
 def status(site_file: Path, rooms: bool, control: Path | None, form: str) -> None:
-    """Show the apps of the running server, their rooms and clients, and how the last reload went."""
-    found = ask_server(site_file, control, Status()).status
+    """Show the apps, rooms and clients of the running server.
+
+    Also shows why the newest edit of SITE (default: ./site.toml) was not applied, if it was not. STARTS counts started
+    programs, FAILED those that could not be started, CRASHED those that ended by failure.
+    """
+    found = query(site_file, control, Status()).status
     assert found is not None
     click.echo(to_json(found) if form == "json" else "\n".join(format_status(found, with_rooms=rooms, width=terminal_width())))
 
 
 def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = None) -> Iterable[str]:
-    """A few lines and tables of at most `width` columns; None: as wide as need be."""
+    """Yield a few lines, then tables of at most `width` columns (None: no limit)."""
     state = "draining" if site.is_draining else "serving"
     applied = datetime.fromtimestamp(site.applied_at).astimezone().isoformat(sep=" ", timespec="seconds")
     clients = f"{site.connections} client{'' if site.connections == 1 else 's'}"
     yield f"{state}, generation {site.generation} since {applied}, {clients}"
     if site.last_error is not None:
-        yield click.style("the newest text of the site file was not applied:", fg="red")
+        yield click.style("the newest edit was not applied:", fg="red")
         yield from (f"  {line}" for line in site.last_error.splitlines())
     yield ""
     yield from format_table(APP_HEAD, [_app_row(app) for app in site.apps], elastic="TARGET", width=width)

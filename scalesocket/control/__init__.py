@@ -1,1 +1,1 @@
-"""The control socket: how the command line talks to a running server."""
+"""The control socket: the command line's connection to a running server."""

@@ -1,4 +1,4 @@
-"""Where the control socket of a site is: derived from its file's real path, so that both ends agree unasked."""
+"""The path of a site's control socket: derived from the real path of the site file, so that both ends find it."""
 
 import hashlib
 import os
@@ -14,24 +14,24 @@ SHARED: Final = Path("/tmp")
 
 
 class ControlError(ScalesocketError):
-    """The control socket cannot be opened, or the server behind it does not answer as it should."""
+    """The control socket cannot be opened, or its server does not answer, or answers with an error."""
 
 
 class ControlTakenError(ControlError):
-    """Another server answers at the control socket: it runs the same site file."""
+    """Another server uses the control socket."""
 
 
 class SiteRefusedError(ControlError):
-    """The server answers that the site file is wrong."""
+    """The server reports errors in the site file."""
 
 
 def control_paths(control: str, site_file: Path | None) -> tuple[Path, ...]:
-    """Where the socket may be: the command line tries each in order, a server takes those in the first one's folder.
+    """List the paths of the socket: a client tries each in order, a server uses those in the folder of the first.
 
     `control` is the site's `server.control`: a path, `"auto"` or `"off"`. With "auto" the names are hashes of the file's
-    real path and, where the file is a symlink, of the path it was given by: that one stays when the link is swapped.
-    They are in XDG_RUNTIME_DIR or, without one, in a folder of the user's in /tmp (a service and a shell need not have
-    the same environment; that is why both are tried). Empty for "off" and for a site without a file.
+    real path and, if the file is a symlink, also of the link's path, which stays the same when the link is replaced.
+    The folder is in XDG_RUNTIME_DIR, else in /tmp. Both are listed, because the environments of a service and of a shell
+    may differ. Empty for "off" and for a site without a file.
     """
     if control == OFF or (control == AUTO and site_file is None):
         return ()
@@ -44,22 +44,22 @@ def control_paths(control: str, site_file: Path | None) -> tuple[Path, ...]:
 
 
 def is_own_folder(folder: Path) -> bool:
-    """Whether this is one of the folders that "auto" chooses, which are ours to make."""
+    """Return whether "auto" chooses this folder; the server creates such folders."""
     return folder in _folders()
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder only this user can enter, or check that it is one: another user may have made it first in a shared place.
+    """Create a folder that only this user can enter, or check that it is one: in /tmp another user may have created it first.
 
-    Raises ControlError when it is not, or cannot be made.
+    Raises ControlError if it is not private or cannot be created.
     """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise ControlError(f'{folder}: {error.strerror} (set server.control to another place, or to "off")') from error
+        raise ControlError(f'{folder}: {error.strerror} (set server.control to another path, or to "off")') from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise ControlError(f"{folder}: not a folder that belongs to this user alone (set server.control to another place)")
+        raise ControlError(f"{folder}: not a private folder of this user (remove it, or set server.control to another path)")
 
 
 def _folders() -> list[Path]:

@@ -1,4 +1,4 @@
-"""The command line's end of the control socket. Blocking: one request, one answer."""
+"""The client's end of the control socket, for the command line. Blocking: one request and one answer per connection."""
 
 import socket
 import struct
@@ -12,14 +12,17 @@ from scalesocket.control.address import ControlError, SiteRefusedError
 from scalesocket.control.messages import MAX_LINE, Answer, Request
 
 TIMEOUT: Final = 75.0
-"""Seconds to wait for the answer: longer than the server gives itself."""
+"""Seconds to wait for the answer: longer than the server's ANSWER_TIMEOUT."""
+CONNECT_TIMEOUT: Final = 5.0
+PROBE_TIMEOUT: Final = 1.0
+"""Seconds to connect where only the presence of a server matters."""
 
 
-def ask(paths: Sequence[Path], request: Request, timeout: float = TIMEOUT) -> Answer:
-    """Ask the server that listens at one of `paths`.
+def send_request(paths: Sequence[Path], request: Request, timeout: float = TIMEOUT) -> Answer:
+    """Send a request to the server that listens at one of `paths`, and return its answer.
 
-    Raises ControlError when none does, it does not answer within `timeout` seconds, or its answer makes no sense; also
-    when it answers with an error (SiteRefusedError: the file's).
+    Raises ControlError when no server listens there, when it does not answer within `timeout` seconds, when its answer is
+    invalid or an error; SiteRefusedError when the error is in the site file.
     """
     with _connect(paths) as connection:
         connection.settimeout(timeout)
@@ -29,23 +32,23 @@ def ask(paths: Sequence[Path], request: Request, timeout: float = TIMEOUT) -> An
         except TimeoutError as error:
             raise ControlError(f"the server did not answer within {timeout:.0f} s") from error
         except OSError as error:
-            raise ControlError(f"the server went away ({error.strerror or error})") from error
+            raise ControlError(f"the server closed the connection ({error.strerror or error})") from error
     try:
         answer = msgspec.json.decode(line, type=Answer)
     except msgspec.DecodeError as error:
-        raise ControlError(f"the server's answer cannot be read ({error})") from error
+        raise ControlError(f"invalid answer of the server ({error}; is it of another version?)") from error
     if answer.error is not None:
         raise (SiteRefusedError if answer.is_site_wrong else ControlError)(answer.error)
     return answer
 
 
 def find_server(paths: Sequence[Path]) -> int | None:
-    """The process that listens where a server would open its control socket: at one of `paths` in the folder of the first."""
+    """Return the pid of a server that listens where a new one would: at one of `paths` in the folder of the first."""
     for path in paths:
         if path.parent != paths[0].parent:
             break
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1.0)
+            probe.settimeout(PROBE_TIMEOUT)
             try:
                 probe.connect(str(path))
             except OSError:
@@ -55,7 +58,7 @@ def find_server(paths: Sequence[Path]) -> int | None:
 
 
 def pid_behind(connection: socket.socket) -> int:
-    """The process that called `listen` for the socket at the other end."""
+    """Return the pid of the process that called `listen` on the peer's socket."""
     pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return int(pid)
 
@@ -63,7 +66,7 @@ def pid_behind(connection: socket.socket) -> int:
 def _connect(paths: Sequence[Path]) -> socket.socket:
     for path in paths:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(5.0)
+        connection.settimeout(CONNECT_TIMEOUT)
         try:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
@@ -73,9 +76,11 @@ def _connect(paths: Sequence[Path]) -> socket.socket:
             raise ControlError(f"{path}: {error.strerror or error}") from error
         else:
             return connection
-    places = ", ".join(str(path) for path in paths) or "server.control is off"
-    hint = "; if its server runs as another user, ask as that user" if paths else ""
-    raise ControlError(f"no server runs this site (looked at: {places}{hint})")
+    if not paths:
+        raise ControlError("this site has no control socket (server.control is off)")
+    tried = ", ".join(str(path) for path in paths)
+    hint = "start it with scalesocket serve; if it runs as another user, run this command as that user"
+    raise ControlError(f"no server runs this site (no control socket at {tried}; {hint})")
 
 
 def _read_line(connection: socket.socket) -> bytes:
@@ -84,5 +89,9 @@ def _read_line(connection: socket.socket) -> bytes:
         chunk = connection.recv(65536)
         line += chunk
         if not chunk or len(line) > MAX_LINE:
-            raise ControlError("the server's answer is cut short" if not chunk else "the server's answer is too long")
+            raise ControlError(
+                "the server closed the connection before its answer was complete"
+                if not chunk
+                else "the server's answer is too long"
+            )
     return bytes(line)

@@ -1,4 +1,4 @@
-"""What is said over the control socket: one request and one answer a connection, each one line of JSON."""
+"""The messages of the control socket: one request and one answer per connection, each one line of JSON."""
 
 from typing import Final
 
@@ -7,20 +7,20 @@ import msgspec
 from scalesocket.status import SiteStatus
 
 MAX_LINE: Final = 16 * 1024 * 1024
-"""Bytes of the longest answer: a status names every room."""
+"""Bytes of the longest answer: a status lists every room."""
 
 
 class Reload(msgspec.Struct, tag="reload", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Read the site file and apply it; the answer is a ReloadReport."""
 
     dry_run: bool = False
-    """Do everything but apply."""
+    """Prepare everything and apply nothing."""
     restart: str | None = None
-    """An app whose running rooms shall be restarted with what is then in force (clients are closed with 1012)."""
+    """An app whose open rooms are restarted with the applied settings; their clients are closed with 1012."""
 
 
 class Diff(msgspec.Struct, tag="diff", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Compare the site file with what runs; the answer is a ReloadReport."""
+    """Compare the site file with the running site; the answer is a ReloadReport."""
 
 
 class Status(msgspec.Struct, tag="status", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,7 +31,7 @@ Request = Reload | Diff | Status
 
 
 class Touched(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a difference: a key that changed, or a whole app that came or went."""
+    """One line of a difference: a changed key, or an added or removed app."""
 
     path: str
     """`server.bind`, `apps.chat.routing`, or `apps.chat`."""
@@ -40,32 +40,32 @@ class Touched(msgspec.Struct, frozen=True, kw_only=True):
     reload: str
     """The class of the key: `live`, `next` or `listener`."""
     old: str | None = None
-    """As the site file would write it, secrets masked; None for what is not set."""
+    """In the syntax of the site file, with secrets masked; None if it is not set."""
     new: str | None = None
     rooms: int = 0
-    """Rooms that notice: of the app, or of the site for a key of the server."""
+    """Affected rooms: those of the app, or all of them for a key of the server."""
     clients: int = 0
-    """Clients that notice."""
+    """Affected clients."""
 
 
 class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload did, or would do."""
+    """The result of a reload, or of a dry run."""
 
     is_applied: bool
     """Whether the running site changed."""
     generation: int
-    """Of the site that now runs."""
+    """The generation of the running site."""
     changes: tuple[Touched, ...] = ()
     restarted: int = 0
-    """Rooms that were told to restart."""
+    """Rooms whose restart was started."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer to any request: an error, or what was asked for."""
+    """The answer to any request: an error, or the result."""
 
     error: str | None = None
-    """Why it was not done, as the log has it; may have several lines."""
+    """Why the request failed; may have several lines."""
     is_site_wrong: bool = False
-    """Whether the site file is to blame for the error."""
+    """Whether the error is in the site file."""
     report: ReloadReport | None = None
     status: SiteStatus | None = None

@@ -19,7 +19,7 @@ import uvloop
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import App, Server, Site
 from scalesocket.server.service import open_service
-from scalesocket.supervisor import favour_loop, raise_open_files
+from scalesocket.supervisor import raise_open_files, tune_interpreter
 from tests.raw import mask_frame, upgrade
 
 PONG: Final = mask_frame(b"", 10)
@@ -57,7 +57,7 @@ async def measure(clients: int, seconds: float) -> None:
             for room in service.gateway.pools["quiet"].all_rooms:
                 for client in room.clients.values():
                     client.last_received_at = client.last_ping_at = client.last_message_at = now
-            favour_loop()
+            tune_interpreter()
             iterations = await time_iterations(seconds)
             left = service.gateway.connections
             players.kill()

@@ -50,7 +50,7 @@ def test_a_command_is_cut_to_the_width_of_the_terminal() -> None:
 def test_a_listener_on_every_interface_is_shown_as_this_machine() -> None:
     said = banner("0.0.0.0:9000", app=App(name="app", mount="/", command=("cat",)))
 
-    assert "listening on http://0.0.0.0:9000  (all addresses: others on the network can connect)\n" in said
+    assert "listening on http://0.0.0.0:9000  (all addresses: other machines can connect)\n" in said
     assert "  app  ws://127.0.0.1:9000/ROOM  cat" in said
 
 
@@ -59,10 +59,9 @@ def test_a_command_line_that_listens_on_all_addresses_says_how_not_to() -> None:
 
     said = click.unstyle(format_banner(["0.0.0.0:9000", "[::]:9000", "127.0.0.1:9001"], site))
 
-    assert "http://0.0.0.0:9000  (all addresses: others on the network can connect; --bind 127.0.0.1:9000 for this" in said
-    assert (
-        "http://[::]:9000  (all addresses: others on the network can connect; --bind [::1]:9000 for this machine alone)" in said
-    )
+    for address, local in (("0.0.0.0:9000", "127.0.0.1:9000"), ("[::]:9000", "[::1]:9000")):
+        note = f"(all addresses: other machines can connect; for this machine only: --bind {local})"
+        assert f"http://{address}  {note}" in said
     assert "http://127.0.0.1:9001\n" in said
 
 

@@ -83,13 +83,13 @@ def test_help_and_version_are_given_however_wrong_the_rest_is(asked: str) -> Non
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "no command to wrap"),
-        (["--json"], "no command to wrap"),
-        (["--"], "no command to wrap"),
+        ([], "no command given"),
+        (["--json"], "no command given"),
+        (["--"], "no command given"),
         (["cat", "file"], "unexpected argument 'file'"),
-        (["--frame", "json", "cat"], "--frame takes its value after an equal sign (--frame=json)"),
+        (["--frame", "json", "cat"], "--frame takes its value after an equal sign (write --frame=json)"),
         (["--jsno", "cat"], "unknown flag '--jsno'"),
-        (["cat", "-n"], "unknown flag '-n' (scalesocket run --help lists them; flags of cat come after --: cat -- -n)"),
+        (["cat", "-n"], "unknown flag '-n' (scalesocket run --help lists the flags; flags of CMD come after --: cat -- -n)"),
         (["-bx", "cat"], "unknown flag '-x' in '-bx'"),
         (["--json=yes", "cat"], "--json takes no value"),
         (["--delimiters", "bc", "cat"], "--delimiters needs its value after an equal sign"),

@@ -30,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
         (["run", "--port=8000", "cat"], "write --bind 127.0.0.1:8000"),
         (["--port", "./hello.py"], "write --bind 127.0.0.1:PORT"),
         (["--address=::1", "cat"], "write --bind 127.0.0.1:PORT"),
-        (["--devconsole", "cat"], "scalesocket init writes a site with a page to try it in"),
-        (["--sslcert=x.pem", "cat"], "a site file has TLS"),
+        (["--devconsole", "cat"], "scalesocket init writes a site with a page"),
+        (["--sslcert=x.pem", "cat"], "TLS needs a site file"),
         (["serve", "--port", "8000"], "'--port' (write --bind 127.0.0.1:PORT"),
         (["serve", "--addr", "127.0.0.1:8000"], "'--addr' (write --bind 127.0.0.1:PORT"),
     ],
@@ -55,7 +55,7 @@ def test_a_command_without_a_site_says_so_where_there_is_none(command: str, tmp_
     done = scalesocket(command, cwd=tmp_path)
 
     assert done.code == 2
-    assert "no SITE is given, and there is no site.toml in this folder" in done.err
+    assert "no SITE given, and no site.toml in this folder" in done.err
     assert "scalesocket init" in done.err
 
 
@@ -117,12 +117,12 @@ def test_show_prints_one_app(folder: Path) -> None:
     assert 'command = ["tee"]  # site.toml:8:11' in scalesocket("show", "site.toml", "pong", "--origin", cwd=folder).out
 
 
-@pytest.mark.parametrize(("app", "hint"), [("pnog", "(did you mean pong?)"), ("xyz", "(one of: chat, pong)")])
+@pytest.mark.parametrize(("app", "hint"), [("pnog", "(did you mean pong?)"), ("xyz", "(its apps: chat, pong)")])
 def test_show_of_an_app_that_is_not_there_names_those_that_are(app: str, hint: str, folder: Path) -> None:
     done = scalesocket("show", "site.toml", app, cwd=folder)
 
     assert done.code == 2
-    assert f"there is no app {app!r}" in done.err
+    assert f"site.toml: no app {app!r}" in done.err
     assert hint in done.err
 
 

@@ -245,7 +245,7 @@ def test_a_template_passes_its_check_and_is_never_written_over(template: str, tm
     done = scalesocket("init", template, "site", cwd=tmp_path)
 
     assert done.code == 1
-    assert "there already" in done.err
+    assert "these files exist: site/site.toml" in done.err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -367,7 +367,7 @@ def test_ctrl_c_says_how_to_stop_at_once() -> None:
         server.send_signal(signal.SIGINT)
 
         assert server.wait_ended() == 0
-        assert "once more to stop at once" in server.said
+        assert "press Ctrl+C again to stop at once" in server.said
 
 
 def test_a_signal_to_a_oneshot_server_is_one_signal() -> None:
@@ -449,7 +449,7 @@ def test_an_operator_sees_a_difference_and_applies_it(file: Path) -> None:
             file.write_text(SITE + "max_clients = 7\n")
 
             assert scalesocket("diff", str(file)).out == "~ apps.chat.max_clients: none -> 7  [live] 1 room, 1 client\n"
-            assert "not applied (dry run)" in scalesocket("reload", "--dry-run", str(file)).out
+            assert "nothing was, because of --dry-run" in scalesocket("reload", "--dry-run", str(file)).out
             assert "applied, generation 2" in scalesocket("reload", str(file)).out
             report = json.loads(scalesocket("reload", "--format", "json", "--restart", "chat", str(file)).out)
             assert report["restarted"] == 1
@@ -496,13 +496,13 @@ def test_a_misspelt_site_file_is_said_to_be_missing(file: Path) -> None:
     done = scalesocket("status", "siet.toml", cwd=file.parent)
 
     assert done.code == 1
-    assert "there is no file 'siet.toml'" in done.err
+    assert "siet.toml: no such file" in done.err
 
 
 def test_what_a_site_file_cannot_say_of_delimiters_is_in_a_comment() -> None:
     written = scalesocket("init", "--from-cli", "scalesocket --null cat").out
 
-    assert "ends it in a newline" in written
+    assert "the command line ends them with a newline" in written
 
 
 def test_help_is_help() -> None:
@@ -524,11 +524,25 @@ def test_a_second_server_of_the_same_file_is_refused_before_it_listens(file: Pat
     for refused in (done, taken):
         assert refused.code == 1
         assert refused.out == ""
-        message = f"Error: {file} is being served already, by process {server.process.pid} "
+        message = f"Error: {file}: process {server.process.pid} serves this file already "
         assert refused.err.startswith(message)
         assert f"scalesocket status {file}" in refused.err
         assert f"scalesocket reload {file}" in refused.err
         assert len(refused.err.splitlines()) == 1
+
+
+def test_a_second_site_with_the_same_control_socket_is_refused_with_the_name_of_the_first(file: Path) -> None:
+    control = f'control = "{file.parent / "control.sock"}"\n'
+    file.write_text(SITE.replace("[apps", control + "[apps", 1))
+    other = file.with_name("other.toml")
+    other.write_text(file.read_text())
+
+    with serving("serve", str(file)) as server:
+        refused = scalesocket_process("serve", str(other))
+
+    assert refused.code == 1
+    socket_and_server = f"{file.parent / 'control.sock'}: process {server.process.pid} serves {file} with this control socket"
+    assert refused.err == f"Error: {socket_and_server} (give {other} another server.control)\n"
 
 
 def test_a_site_is_served_again_after_its_server_was_killed(file: Path) -> None:

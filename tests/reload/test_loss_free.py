@@ -14,7 +14,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from scalesocket.control.address import control_paths
-from scalesocket.control.client import ask
+from scalesocket.control.client import send_request
 from scalesocket.control.messages import Status
 from scalesocket.status import SiteStatus
 from tests.cli.serving import Serving, serving
@@ -134,7 +134,7 @@ def all_heard(talkers: list[Talker]) -> bool:
 
 
 def fetch_status(file: Path) -> SiteStatus:
-    status = ask(control_paths("auto", file), Status()).status
+    status = send_request(control_paths("auto", file), Status()).status
     assert status is not None
     return status
 

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from scalesocket.cli.flags import FLAGS
-from scalesocket.cli.original import site_from_args
+from scalesocket.cli.site_from_flags import site_from_args
 from scalesocket.config.model import App, History, PortRange, Routes, Routing
 
 JSON = Routes(client=Routing.JSON, server=Routing.JSON)

@@ -1,4 +1,4 @@
-"""The original's command line as a site of one app: `scalesocket [FLAGS] CMD [-- ARGS...]`. Pure."""
+"""The site of one app that `scalesocket [FLAGS] CMD [-- ARGS...]` describes, with the original's defaults. Pure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ from scalesocket.config.model import App, History, Log, PortRange, Routes, Routi
 from scalesocket.config.validation_errors import describe_errors
 
 APP_NAME: Final = "app"
-"""What the one app is called, in `APP` and in metrics."""
+"""The name of the one app, in `APP` and in metrics."""
 DEFAULT_ADDRESS: Final = "0.0.0.0:9000"
 DEFAULT_PORTS: Final = "9001:9999"
 DEFAULT_PASS_ENV: Final = ("PATH", "DYLD_LIBRARY_PATH")
 JOIN_MESSAGE: Final = '{"t":"Join","_from":#ID}'
-"""What `--json` writes when a client joins, as the original does: without the `_event` of a site file's default."""
+"""The join message of `--json`, as the original's: without the `_event` of a site file's default."""
 LEAVE_MESSAGE: Final = '{"t":"Leave","_from":#ID}'
 CLIENT_KEYS: Final = ("_to", "_meta", "_cache")
-"""The control keys that the original has, and leaves in clients' messages."""
+"""The control keys that the original leaves in clients' messages."""
 MODES: Final[Mapping[str | None, Routing]] = {None: Routing.JSON, "json": Routing.JSON, "gwsocket": Routing.GWSOCKET}
 
 _FLAG_OF: Final[Mapping[str, str]] = {
@@ -35,21 +35,20 @@ _FLAG_OF: Final[Mapping[str, str]] = {
 
 
 def flag_of(key: str) -> str:
-    """The flag behind a key of the model, for errors."""
+    """Return the flag that sets a key of the model, for error messages."""
     return _FLAG_OF.get(key, key)
 
 
 def site_from_args(argv: Sequence[str]) -> Site:
-    """Build the site that the words after `scalesocket` describe, with the original's defaults.
+    """Build the site from the arguments of `scalesocket`. Raises click.UsageError.
 
-    Relative paths start from the working directory. The command is not looked for: a room whose command cannot start
-    is closed with 1011. Raises click.UsageError.
+    Relative paths start from the working directory. Whether the command exists is not checked.
     """
     return site_from_line(parse_command_line(argv))
 
 
 def site_from_line(line: CommandLine) -> Site:
-    """Build the site that a parsed command line describes; raises click.UsageError."""
+    """Build the site from a parsed command line. Raises click.UsageError."""
     try:
         return Site(server=_server(line), apps={APP_NAME: _app(line)})
     except ValidationError as error:
@@ -85,7 +84,7 @@ def _app(line: CommandLine) -> App:
         client_keys=CLIENT_KEYS if routing.client is Routing.JSON else (),
         binary=line.has("--binary"),
         delimiter=_delimiter(line),
-        input_end=None if line.has("--binary") else "\n",  # whatever ends what the program writes
+        input_end=None if line.has("--binary") else "\n",  # independent of the delimiter of the program's output
         join_message=line.value("--joinmsg") if line.has("--joinmsg") else JOIN_MESSAGE if is_json else None,
         leave_message=line.value("--leavemsg") if line.has("--leavemsg") else LEAVE_MESSAGE if is_json else None,
         history=_history(line),
@@ -104,7 +103,7 @@ def _log_format(line: CommandLine) -> Literal["text", "json"]:
         case "json":
             return "json"
         case other:
-            raise click.UsageError(f"--log: unknown format {other!r} (one of: text, json)")
+            raise click.UsageError(f"--log: unknown format {other!r} (write text or json)")
 
 
 def _routes(line: CommandLine) -> Routes:
@@ -122,17 +121,17 @@ def _mode(line: CommandLine, flag: str) -> Routing | None:
         return None
     mode = line.value(flag)
     if mode not in MODES:
-        raise click.UsageError(f"{flag}: unknown mode {mode!r} (one of: json, gwsocket)")
+        raise click.UsageError(f"{flag}: unknown mode {mode!r} (write json or gwsocket)")
     return MODES[mode]
 
 
 def _delimiter(line: CommandLine) -> str | None:
-    """The set of characters that end a record; a newline also after the payloads of gwsocket, as the original has it."""
+    """Return the characters that end a record. With gwsocket, too, a newline follows each payload, as with the original."""
     if line.has("--binary"):
         return None
     characters = line.value("--delimiters")
     if line.has("--null"):
-        return (characters or "") + "\0"  # as the original: alone, it takes the newline's place
+        return (characters or "") + "\0"  # as with the original, --null alone replaces the newline
     return "\n" if characters is None else characters
 
 
@@ -148,7 +147,7 @@ def _history(line: CommandLine) -> History | None:
         case "tagged":
             keep = "tagged"
         case other:
-            raise click.UsageError(f"--cache: unknown type {other!r} (one of: all, tagged)")
+            raise click.UsageError(f"--cache: unknown type {other!r} (write all:SIZE or tagged:SIZE)")
     return History(size=_number("--cache", size), keep=keep, persist=line.has("--cachepersist"))
 
 
@@ -159,7 +158,7 @@ def _ports(line: CommandLine) -> PortRange | None:
     start, _, end = text.partition(":")
     first, last = _number("--tcpports", start), _number("--tcpports", end) - 1
     if not 1 <= first <= last <= 65535:
-        raise click.UsageError(f"--tcpports: no port in {text!r} (START:END, END is not included, both within 1-65536)")
+        raise click.UsageError(f"--tcpports: no port in {text!r} (write START:END, END not included, both from 1 to 65536)")
     return PortRange(first, last)
 
 
@@ -168,7 +167,7 @@ def _seconds(line: CommandLine, flag: str) -> float:
     try:
         return 0.0 if value is None else float(value)
     except ValueError as error:
-        raise click.UsageError(f"{flag}: {value!r} is not a number of seconds") from error
+        raise click.UsageError(f"{flag}: {value!r} is not a number of seconds (write 2 or 0.5)") from error
 
 
 def _whole_number(line: CommandLine, flag: str) -> int | None:
@@ -178,5 +177,5 @@ def _whole_number(line: CommandLine, flag: str) -> int | None:
 
 def _number(flag: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
-        raise click.UsageError(f"{flag}: {text!r} is not a whole number")
+        raise click.UsageError(f"{flag}: {text!r} is not a whole number (write digits only)")
     return int(text)

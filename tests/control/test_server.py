@@ -17,9 +17,10 @@ from anyio import to_thread
 from scalesocket.config.model import Server, Site
 from scalesocket.config.plan import make_plan
 from scalesocket.control.address import ControlError, control_paths
-from scalesocket.control.client import ask
+from scalesocket.control.binding import LOCK_TIMEOUT, bind_control
+from scalesocket.control.client import send_request
 from scalesocket.control.messages import Answer, Diff, Reload, ReloadReport, Request, Status
-from scalesocket.control.server import LOCK_TIMEOUT, bind_control, open_control
+from scalesocket.control.server import open_control
 from tests.playing import until
 
 pytestmark = pytest.mark.anyio
@@ -51,7 +52,7 @@ async def test_a_question_is_answered(tmp_path: Path) -> None:
     paths = [tmp_path / "control.sock"]
 
     async with open_control(paths, respond):
-        answer = await to_thread.run_sync(ask, paths, Reload(dry_run=True))
+        answer = await to_thread.run_sync(send_request, paths, Reload(dry_run=True))
 
     assert answer.report == ReloadReport(is_applied=False, generation=7)
 
@@ -69,7 +70,7 @@ async def test_a_place_it_will_move_to_takes_no_connection_before_it_does(tmp_pa
             await to_thread.run_sync(bind_control, [tmp_path / "new"])
         move.commit()
 
-        answer = await to_thread.run_sync(ask, [tmp_path / "new"], Reload(dry_run=True))
+        answer = await to_thread.run_sync(send_request, [tmp_path / "new"], Reload(dry_run=True))
 
     assert answer.report == ReloadReport(is_applied=False, generation=7)
 
@@ -100,9 +101,9 @@ async def test_an_error_is_raised_where_it_was_asked(tmp_path: Path) -> None:
 
     async with open_control(paths, respond):
         with pytest.raises(ControlError, match="Status"):
-            await to_thread.run_sync(ask, paths, Status())
-        with pytest.raises(ControlError, match="a fault of the server"):
-            await to_thread.run_sync(ask, paths, Reload(restart="broken"))
+            await to_thread.run_sync(send_request, paths, Status())
+        with pytest.raises(ControlError, match="internal error of the server"):
+            await to_thread.run_sync(send_request, paths, Reload(restart="broken"))
 
 
 @pytest.mark.parametrize(
@@ -142,17 +143,17 @@ async def test_the_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> None:
         dead.bind(str(path))
 
     async with open_control([path], respond):
-        await to_thread.run_sync(ask, [path], Reload(dry_run=True))
+        await to_thread.run_sync(send_request, [path], Reload(dry_run=True))
 
 
 async def test_the_socket_of_a_living_server_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
 
     async with open_control([path], respond):
-        with pytest.raises(ControlError, match=f"another server runs this site, process {os.getpid()} "):
+        with pytest.raises(ControlError, match=f"in use by another server, process {os.getpid()} "):
             async with open_control([path], respond):
                 pass
-        await to_thread.run_sync(ask, [path], Reload(dry_run=True))
+        await to_thread.run_sync(send_request, [path], Reload(dry_run=True))
 
 
 async def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
@@ -204,14 +205,14 @@ async def test_a_path_the_system_refuses_is_an_error(tmp_path: Path) -> None:
 
 async def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="no server runs this site"):
-        ask([tmp_path / "control.sock"], Status())
+        send_request([tmp_path / "control.sock"], Status())
 
 
 async def test_a_folder_that_others_may_enter_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "scalesocket").mkdir(mode=0o755)
 
-    with pytest.raises(ControlError, match="this user alone"):
+    with pytest.raises(ControlError, match="not a private folder of this user"):
         async with open_control(control_paths("auto", tmp_path / "site.toml"), respond):
             pass
     async with open_control(control_paths("auto", tmp_path / "site.toml"), respond, is_needed=False):
@@ -226,14 +227,14 @@ async def test_the_socket_moves_with_an_edit(tmp_path: Path) -> None:
 
     async with open_control([tmp_path / "a"], respond) as control:
         move = await control.prepare(new, make_plan(old, new))
-        await to_thread.run_sync(ask, [tmp_path / "a"], Reload(dry_run=True))
+        await to_thread.run_sync(send_request, [tmp_path / "a"], Reload(dry_run=True))
         move.commit()
-        await to_thread.run_sync(ask, [tmp_path / "b"], Reload(dry_run=True))
+        await to_thread.run_sync(send_request, [tmp_path / "b"], Reload(dry_run=True))
         await until(lambda: names_in(tmp_path) == ["b"])
 
         (await control.prepare(old, make_plan(new, old))).take_back()
         (await control.prepare(new, make_plan(new, new))).commit()
-        await to_thread.run_sync(ask, [tmp_path / "b"], Reload(dry_run=True))
+        await to_thread.run_sync(send_request, [tmp_path / "b"], Reload(dry_run=True))
         await until(lambda: names_in(tmp_path) == ["b"])
 
         off = Site(apps={}, server=Server(control="off"))
@@ -268,7 +269,7 @@ async def test_a_lock_that_is_waited_for_holds_up_nobody_else(tmp_path: Path) ->
             before = time.monotonic()
             move.commit()
             assert time.monotonic() - before < LOCK_TIMEOUT / 2
-            await to_thread.run_sync(ask, [elsewhere / "b"], Reload(dry_run=True))
+            await to_thread.run_sync(send_request, [elsewhere / "b"], Reload(dry_run=True))
         await until(lambda: names_in(tmp_path) == ["elsewhere"])
         tasks.cancel_scope.cancel()
     assert names_in(elsewhere) == []
@@ -286,7 +287,7 @@ async def test_both_ends_find_the_place_from_the_file(tmp_path: Path, monkeypatc
     assert paths[0].parent == tmp_path / "scalesocket"
     assert paths[-1].parent == Path(f"/tmp/scalesocket-{os.getuid()}")
     async with open_control(paths, respond):
-        await to_thread.run_sync(ask, paths, Reload(dry_run=True))
+        await to_thread.run_sync(send_request, paths, Reload(dry_run=True))
 
 
 async def test_a_server_is_found_after_its_symlink_was_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,8 +302,8 @@ async def test_a_server_is_found_after_its_symlink_was_swapped(tmp_path: Path, m
         link.unlink()
         link.symlink_to("2.toml")
 
-        await to_thread.run_sync(ask, control_paths("auto", link), Reload(dry_run=True))
-        await to_thread.run_sync(ask, control_paths("auto", tmp_path / "1.toml"), Reload(dry_run=True))
+        await to_thread.run_sync(send_request, control_paths("auto", link), Reload(dry_run=True))
+        await to_thread.run_sync(send_request, control_paths("auto", tmp_path / "1.toml"), Reload(dry_run=True))
 
     assert names_in(tmp_path / "scalesocket") == []
 

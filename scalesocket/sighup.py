@@ -1,7 +1,7 @@
-"""SIGHUP and its two meanings: the terminal hung up, or somebody asks for a reload.
+"""SIGHUP and its two meanings: the terminal hung up, or a reload is requested.
 
 The kernel sends it when a terminal is closed or its session ends. A shell passes it on to its jobs. `kill -HUP` and service
-managers send it to ask for a reload. Python's signal handlers do not know the sender, so a daemon thread takes the signal.
+managers send it to request a reload. Python's signal handlers do not know the sender, so a daemon thread takes the signal.
 """
 
 import os
@@ -14,11 +14,11 @@ from typing import Final
 
 SI_KERNEL: Final = 0x80  # asm-generic/siginfo.h
 SHELL_EXIT_TIMEOUT: Final = 1.0
-"""Seconds in which a shell that sends SIGHUP may exit: some send it to their jobs before they give the terminal up."""
+"""Seconds within which a shell that sent SIGHUP may exit: some send it to their jobs before they give up the terminal."""
 
 
-class Hangups:
-    """Takes SIGHUP for the process. Make it before there are threads: they must not get the signal."""
+class HangupWatcher:
+    """Receives SIGHUP for the process. Create it before any thread, because threads must not receive the signal."""
 
     def __init__(self) -> None:
         """Block SIGHUP, unless it is ignored, as under nohup: then it stays ignored."""
@@ -29,9 +29,9 @@ class Hangups:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
     def watch(self, report: Callable[[bool], None]) -> None:
-        """Call `report` in a thread for every SIGHUP, earlier ones included: True if the terminal hung up."""
+        """Call `report` in a thread for each SIGHUP, also for those already received: True if the terminal hung up."""
         if not self._is_ignored:
-            threading.Thread(target=self._run, args=(report,), name="hangups", daemon=True).start()
+            threading.Thread(target=self._run, args=(report,), name="sighup", daemon=True).start()
 
     def _run(self, report: Callable[[bool], None]) -> None:
         while True:
@@ -46,7 +46,7 @@ class Hangups:
 
 
 def has_terminal() -> bool:
-    """Whether the process has a controlling terminal. One that hung up is none, nor is that of a session that ended."""
+    """Return whether the process has a controlling terminal that is still connected."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError:
@@ -55,7 +55,7 @@ def has_terminal() -> bool:
 
 
 def find_ancestors() -> Iterator[int]:
-    """The pids of the parent, its parent and so on, as far as they are in our session: shells that pass SIGHUP on."""
+    """Yield the pids of the parent, its parent and so on within this session: the shells that may pass SIGHUP on."""
     session, pid = os.getsid(0), os.getppid()
     try:
         while pid > 0 and os.getsid(pid) == session:

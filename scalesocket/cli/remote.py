@@ -1,4 +1,4 @@
-"""What the subcommands that ask a running server have in common."""
+"""What the commands for a running server share: how to reach it, and how to print its answers."""
 
 import json
 from collections.abc import Sequence
@@ -11,32 +11,37 @@ import msgspec
 from scalesocket.config.load import load_site
 from scalesocket.config.problems import ConfigError
 from scalesocket.control.address import AUTO, ControlError, control_paths
-from scalesocket.control.client import ask
+from scalesocket.control.client import send_request
 from scalesocket.control.messages import Answer, ReloadReport, Request, Touched
 from scalesocket.status import SiteStatus
 
-CONTROL: Final = click.option("--control", metavar="PATH", type=click.Path(path_type=Path), help="The server's control socket.")
+CONTROL: Final = click.option(
+    "--control",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="The server's control socket; by default it is found from the site file.",
+)
 JSON: Final = click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="For people or for programs."
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
 )
 MARKS: Final = {"added": "+", "removed": "-", "changed": "~", "renewed": "~"}
 COLOURS: Final = {"added": "green", "removed": "red", "changed": "yellow", "renewed": "yellow"}
 
 
-def ask_server(site_file: Path, control: Path | None, request: Request) -> Answer:
-    """Ask the server that runs a site file, at `control` or wherever its control socket may be; raises ControlError."""
+def query(site_file: Path, control: Path | None, request: Request) -> Answer:
+    """Send a request to the server of a site file, at `control` or at its usual control socket. Raises ControlError."""
     try:
-        return ask([control] if control is not None else find_places(site_file), request)
+        return send_request([control] if control is not None else find_sockets(site_file), request)
     except ControlError:
         if control is None and not site_file.exists():
-            raise ControlError(f"there is no file {str(site_file)!r}, and no server that runs it") from None
+            raise ControlError(f"{site_file}: no such file, and no server runs it") from None
         raise
 
 
-def find_places(site_file: Path) -> Sequence[Path]:
-    """Where the control socket may be: as the file says now, or as it is without a word about it.
+def find_sockets(site_file: Path) -> Sequence[Path]:
+    """List the paths where the control socket may be: the one that the file configures, then the default ones.
 
-    The file may be broken, or may just have been edited to say another place than the server is at.
+    The file may be broken, or may have been edited since the server opened its socket.
     """
     file = site_file.absolute()
     try:
@@ -47,16 +52,16 @@ def find_places(site_file: Path) -> Sequence[Path]:
 
 
 def echo_changes(changes: Sequence[Touched]) -> None:
-    """Print one line for each change: what, its class, and who notices."""
+    """Print one line per change: the key, its class, and how many rooms and clients it affects."""
     if not changes:
         click.echo("nothing changed")
     for change in changes:
         head = click.style(f"{MARKS[change.kind]} {change.path}", fg=COLOURS[change.kind])
-        click.echo(f"{head}{_values(change)}  [{change.reload}] {_reach(change)}")
+        click.echo(f"{head}{_values(change)}  [{change.reload}] {_affected(change)}")
 
 
 def to_json(value: ReloadReport | SiteStatus) -> str:
-    """The value as indented JSON; a room's metadata, which is JSON, as what it is."""
+    """Return a value as indented JSON; a room's metadata, which is JSON text, becomes part of it."""
     record = msgspec.to_builtins(value, builtin_types=(bytes,))
     for app in record.get("apps", ()):
         for room in app["rooms"]:
@@ -74,6 +79,6 @@ def _values(change: Touched) -> str:
             return ""
 
 
-def _reach(change: Touched) -> str:
+def _affected(change: Touched) -> str:
     counts = ((change.rooms, "room"), (change.clients, "client"))
-    return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)

@@ -148,7 +148,7 @@ def test_a_job_of_a_shell_ends_with_its_terminal(terminal: Terminal, sign: str) 
 
         terminal.hang_up()
 
-        terminal.wait_logged("the terminal hung up")
+        terminal.wait_logged("terminal hung up")
         terminal.wait_logged("stopped")
 
 
@@ -177,7 +177,7 @@ def test_a_shell_that_sends_hangups_before_it_exits_ends_its_jobs(terminal: Term
 
         terminal.type("kill -HUP $!; exit")  # as zsh does at its exit, and bash with huponexit
 
-        terminal.wait_logged("the terminal hung up")
+        terminal.wait_logged("terminal hung up")
         terminal.wait_logged("stopped")
 
 
