@@ -1,1 +1,1 @@
-"""Clients at the edge of the server: what a websocket is to its room, and a room to its websockets."""
+"""Clients and their audience: everything that a room does not need to know about its websockets."""

@@ -55,12 +55,11 @@ class Audience:
         )
 
     def add(self, client: Client, room: ClientRoom) -> None:
-        """Put a client into the room. It is held if the others are; if that raises, it is not added."""
+        """Put a client into the room, which then welcomes it. It is held if the others are; if that raises, it is not added."""
         client.room = room
         if self._is_held:
             client.hold(Hold.BACKEND)
         self.members[client.id] = client
-        self._source.congestion_changed()
 
     def remove(self, member: ClientId) -> bool:
         """Forget a client; return False if it is not here."""

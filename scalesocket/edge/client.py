@@ -1,4 +1,4 @@
-"""A client: one websocket as its room sees it, whichever lane it came by."""
+"""A client: one websocket, the same for both lanes."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -14,12 +14,12 @@ from scalesocket.wire.handshake import Request, format_address
 
 
 class Hold(IntFlag):
-    """Why nothing is read from a client for now. Reading goes on when no reason is left."""
+    """The reasons for which a client is not read. Reading resumes when none is left."""
 
     BACKEND = 1
-    """The backend is behind, or not there yet."""
+    """The backend is behind, or has not started."""
     RATE = 2
-    """The client sent more than its `rate`."""
+    """The client exceeded its `rate`."""
     YIELD = 4
     """The client sent a lot at once; other clients are served before the rest is read, in a later event-loop iteration."""
     DISCONNECTED = 8
@@ -29,9 +29,9 @@ class Hold(IntFlag):
 class Client(ABC):
     """One websocket in a room. The lanes implement it; everything here is synchronous and none of it blocks.
 
-    A lane tells the room what happens: `room.from_client(client, messages)`; `room.leave(client)` when the websocket is
-    gone or its closing handshake begins (calls may repeat); `room.congested(client)` and `room.drained(client)` when
-    its unsent bytes pass the high-water mark and fall below the low one.
+    A lane reports to the room: `room.from_client(client, messages)`; `room.leave(client)` when the connection is lost or its
+    closing handshake begins (calls may repeat); `room.congested(client)` and `room.drained(client)` when its unsent bytes pass
+    the high-water mark and fall below the low-water mark.
     """
 
     __slots__ = (
@@ -57,27 +57,27 @@ class Client(ABC):
     query: str
     """The raw query string of the upgrade request."""
     is_congested: bool
-    """True from `room.congested` to `room.drained`; then `unsent` decides whether the client is too slow."""
+    """True from `room.congested` to `room.drained`. Only then is `unsent` compared with `send_buffer`."""
     allowance: int
-    """Unsent bytes forgiven on top of `send_buffer`: a long history was replayed and is still on its way."""
+    """Unsent bytes allowed on top of `send_buffer`, because a long history was replayed and is still being sent."""
     last_received_at: float
     """When any byte last came from the peer, in the loop's time."""
     last_message_at: float
-    """When the last message came (control frames do not count), for `client_idle_timeout`."""
+    """When the last message came, for `client_idle_timeout`; control frames do not count."""
     last_ping_at: float
     """When the last ping was sent, in the loop's time."""
     pong_excused_at: float
-    """When a late pong was last no fault of the peer: what it sends was not read, or what it was sent had not left."""
+    """When a late pong was last excused: the peer was not read, or the ping had not left the server."""
     held: Hold
-    """Why reading is paused; 0 while it is not."""
+    """Why the client is not read; 0 while it is."""
     throttle: "Throttle | None"
-    """Holds the client when it says more than its `rate`; None without one. The lane tells it what was said."""
+    """Holds the client when it exceeds its `rate`; None without one. The lane reports messages to it."""
     write: Callable[[bytes], object] | None
-    """Takes `Batch.frames` as they are: a fan-out's short way past `send`. None where there is no such way: compressed, on
-    the general lane, or closing."""
+    """Writes `Batch.frames` directly, so that a broadcast need not call `send`. None if the frames need more than a write:
+    with compression, on the general lane, or while closing."""
 
     def __init__(self, request: Request, now: float) -> None:
-        """Describe the peer that sent `request`; `id` and `room` come with `Admission.join`."""
+        """Describe the peer that sent `request`; `Admission.join` sets `id` and `room`."""
         self.peer = request.peer
         self.query = request.query
         self.is_congested = False
@@ -99,14 +99,14 @@ class Client(ABC):
         self.held |= reason
 
     def release(self, reason: Hold) -> None:
-        """Take `reason` away, and read again if it was the last. Calls may repeat."""
+        """Remove `reason`, and read again if no other is left. Calls may repeat."""
         if self.held:
             self.held &= ~reason
             if not self.held:
                 self.resume_reading()
 
     def limit_rate(self, rate: Rate | None, now: float) -> None:
-        """Measure what the client says by `rate`, if that is another one than before: then it waits for the old one no more."""
+        """Limit the client to `rate`. If that has changed, a wait for the old rate ends."""
         throttle = self.throttle
         if rate != (throttle.rate if throttle is not None else None):
             if throttle is not None:
@@ -123,7 +123,7 @@ class Client(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """Cut the connection without a closing handshake: the peer is gone, or must not cost more time."""
+        """Reset the connection without a closing handshake."""
 
     @abstractmethod
     def ping(self) -> None:
@@ -135,11 +135,11 @@ class Client(ABC):
 
     @abstractmethod
     def pause_reading(self) -> None:
-        """Read no more from the peer; `hold` calls it."""
+        """Stop reading from the peer; called by `hold`."""
 
     @abstractmethod
     def resume_reading(self) -> None:
-        """Read from the peer again; `release` calls it."""
+        """Read from the peer again; called by `release`."""
 
     @property
     @abstractmethod
@@ -149,16 +149,16 @@ class Client(ABC):
     @property
     @abstractmethod
     def backlog(self) -> int:
-        """Bytes queued for the peer that were not sent yet, those in the kernel included as far as they are known."""
+        """Bytes queued for the peer, including those in the kernel as far as they are known."""
 
     @property
     @abstractmethod
     def delivered(self) -> int:
-        """A number that grows while bytes go on towards the peer; for comparing with an earlier one."""
+        """A number that grows while the peer takes bytes; for comparison with an earlier value."""
 
 
 class Throttle:
-    """Holds one client for as long as its `rate` asks for."""
+    """Holds one client while it exceeds its `rate`."""
 
     __slots__ = ("_client", "_meter", "_timer")
 
@@ -170,22 +170,22 @@ class Throttle:
 
     @property
     def rate(self) -> Rate:
-        """What the client may say."""
+        """The rate in force."""
         return self._meter.rate
 
     def spend(self, messages: int, size: int, now: float) -> None:
-        """Count so many messages with so many bytes; hold the client if they were too many."""
+        """Count messages and their `size` in bytes; hold the client if they exceed the rate."""
         wait = self._meter.spend(messages, size, now)
         if wait:
             self._client.hold(Hold.RATE)
             self._timer = asyncio.get_running_loop().call_later(wait, self._client.release, Hold.RATE)
 
     def end(self) -> None:
-        """Hold the client no more."""
+        """Stop holding the client: another rate applies."""
         self.cancel()
         self._client.release(Hold.RATE)
 
     def cancel(self) -> None:
-        """Let nothing run any more: the client is gone."""
+        """Cancel the timer: the connection is gone."""
         if self._timer is not None:
             self._timer.cancel()

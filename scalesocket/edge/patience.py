@@ -7,12 +7,12 @@ LIMIT: Final = 1.0
 WINDOW: Final = 10.0
 """Seconds."""
 STALLED: Final = 0.24
-"""Seconds of delay after which a client that takes no byte has no patience left: 250 ms for the others, with the time to notice
-it and to read the backend again."""
+"""Seconds of delay after which a client that takes no byte has no patience left. With the time to notice that and to read the
+backend again, the others are delayed by 250 ms."""
 STUCK: Final = 1.0
-"""Seconds without taking a byte after which a client is too slow although it delays nobody else."""
+"""Seconds without taking a byte after which a client is too slow even if it delays no other client."""
 SLOT: Final = 0.1
-"""Seconds whose delays are added up, so that a client's account stays small."""
+"""Delays are summed per slot of so many seconds, which keeps an account small."""
 
 
 class Patience:
@@ -26,22 +26,22 @@ class Patience:
     def __init__(self) -> None:
         """Begin with nothing spent."""
         self._slots: dict[int, float] = {}
-        """Seconds spent in each `SLOT`, numbered from the beginning of time."""
-        self._stalled = 0.0  # without progress, while others were delayed ...
-        self._stuck = 0.0  # ... and in all
+        """Seconds spent in each `SLOT`, numbered from time 0."""
+        self._stalled = 0.0  # seconds without progress while others were delayed
+        self._stuck = 0.0  # seconds without progress
         self._backlog = 0
 
     def begin(self, backlog: int) -> None:
-        """Begin to wait for a client with so many bytes queued for it, before the write that made the room wait.
+        """Begin to wait for a client that has `backlog` bytes queued, before the write that made the room wait.
 
-        So a client that takes less than that write counts as taking nothing: the kernel alone may send as much 200 ms late, when
-        it probes the full receive window of a client that never reads (RFC 9293 3.8.6.1).
+        A client that takes less than that write counts as taking nothing: when the kernel probes the full receive window of a
+        client that never reads, it may still send that much (RFC 9293 3.8.6.1).
         """
         self._backlog = backlog
         self._stalled = self._stuck = 0.0
 
     def spend(self, seconds: float, now: float, backlog: int, *, is_delaying: bool) -> None:
-        """Count a time that ends now, in which the room waited for the client. It is charged if that delayed other clients."""
+        """Count `seconds` until `now` in which the room waited for the client. They are charged if that delayed other clients."""
         if backlog < self._backlog:
             self.begin(backlog)
         self._stuck += seconds
@@ -52,7 +52,7 @@ class Patience:
         self._slots[slot] = self._slots.get(slot, 0.0) + seconds
 
     def take_over(self, other: Self) -> None:
-        """Count what another client has spent as spent by this one. Delays at the same time count once."""
+        """Add what another account has spent to this one. Delays at the same time count once."""
         for slot, seconds in other._slots.items():
             self._slots[slot] = max(seconds, self._slots.get(slot, 0.0))
 

@@ -1,4 +1,4 @@
-"""How fast a client may speak: a token bucket for messages and one for bytes, that slow down and never refuse."""
+"""Rate limits of a client: a token bucket for messages and one for bytes. They slow a client down and refuse nothing."""
 
 from scalesocket.config.model import Rate
 
@@ -16,7 +16,7 @@ class RateMeter:
         self._bytes = float(rate.bytes or 0)
 
     def spend(self, messages: int, size: int, now: float) -> float:
-        """Count what was said; return for how many seconds nothing more should be read, 0.0 for none."""
+        """Count messages and bytes; return for how many seconds nothing more should be read, 0.0 for none."""
         rate, passed = self.rate, now - self._at
         self._at = now
         wait = 0.0

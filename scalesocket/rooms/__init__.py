@@ -1,1 +1,1 @@
-"""Rooms: one name, one backend, its clients, its history, its life."""
+"""Rooms: each has a name, a backend, an audience of clients, a history and a lifecycle."""

@@ -1,4 +1,4 @@
-"""The history of a room: the last messages to everyone, for whoever comes later."""
+"""The history of a room: the last broadcast messages, which are replayed to new clients."""
 
 from collections import deque
 from itertools import groupby
@@ -20,10 +20,10 @@ class Bounds(TypedDict):
 
 
 class History:
-    """The last messages that were for everyone, oldest first.
+    """The last broadcast messages, oldest first.
 
-    Bounded by number and by bytes of payload: when it is full the oldest go. A message that is larger than the whole
-    history may be is left out of it. Replayed, the kept bytes are held a second time as frames, until the next message.
+    Bounded by number and by bytes of payload; when it is full, the oldest messages are dropped. A message larger than
+    `max_bytes` is not kept. A replay keeps the bytes a second time, as frames, until the next message.
     """
 
     __slots__ = ("_bytes", "_keep", "_max_bytes", "_messages", "_replay", "_size")
@@ -31,7 +31,7 @@ class History:
     def __init__(self, *, size: int, keep: Keep, max_bytes: int) -> None:
         """Keep up to `size` messages and `max_bytes` bytes of them.
 
-        `keep`: `all` but what the backend gave a `_cache: false`, or only what it `tagged` with `_cache: true`.
+        `keep`: `all` for all messages without `_cache: false`, `tagged` for those with `_cache: true`.
         """
         self._size = size
         self._keep: Keep = keep
@@ -41,13 +41,13 @@ class History:
         self._replay: list[Batch] | None = None
 
     def apply(self, *, size: int, keep: Keep, max_bytes: int) -> None:
-        """Take on other bounds; what is kept by now and fits is kept on."""
+        """Take on other bounds; messages that still fit are kept."""
         self._size, self._keep, self._max_bytes = size, keep, max_bytes
         self._trim()
         self._replay = None
 
     def remember(self, batch: Batch) -> None:
-        """Keep a batch's messages if they were for everyone (whoever it excepted); never those addressed to some."""
+        """Keep the messages of a broadcast, even if it excluded clients; never those sent to named clients."""
         if batch.to is not None or batch.cache is False or (self._keep == "tagged" and not batch.cache):
             return
         messages = self._messages
@@ -64,7 +64,7 @@ class History:
             self._bytes -= len(messages.popleft()[1])
 
     def replay(self) -> list[Batch]:
-        """Return what a newcomer is sent. Between two messages it is the same list, so that its frames are encoded once."""
+        """Return the batches for a new client. Until the next message the list is the same, so its frames are encoded once."""
         if self._replay is None:
             self._replay = [
                 Batch([payload for _, payload in messages], opcode)

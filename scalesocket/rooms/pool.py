@@ -1,4 +1,4 @@
-"""The rooms of one app. Owns the map of open rooms and starts one task per room."""
+"""The rooms of one app. Owns the map of open rooms, makes their audiences, and starts one task per room."""
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
@@ -61,7 +61,7 @@ class RoomPool:
         """
         self.app = app
         self.rooms: dict[str, Room] = {}
-        """The rooms that can be joined."""
+        """The rooms that can be joined, by name."""
         self.connections = 0
         self.rooms_total = 0
         self.refusals: Counter[str] = Counter()
@@ -95,7 +95,7 @@ class RoomPool:
         return tuple(self._audiences)
 
     def join(self, client: Client, name: str, request: Request) -> Close | None:
-        """Let a client into the room `name`, opening it if need be; return why not if there is no place."""
+        """Put a client into the room `name`, opening it if needed; return how to close the client if it is refused."""
         app = self.app
         if app.max_connections is not None and self.connections >= app.max_connections:
             return self._refused("app_full", APP_FULL)
@@ -107,33 +107,29 @@ class RoomPool:
         refusal = room.admit()
         if refusal is not None:
             return self._refused("backend_behind" if refusal is BACKEND_BEHIND else "room_full", refusal)
+        self._audiences[room].add(client, room)
         self.connections += 1
         self._on_client_joined(client)
-        try:
-            self._audiences[room].add(client, room)
-        except BaseException:
-            self._client_left(client)
-            raise
         room.welcome(client)
         return None
 
     @property
     def check_interval(self) -> float:
-        """Seconds between two checks that find every deadline soon enough."""
+        """Seconds between two checks, so that every deadline is noticed soon enough."""
         app = self.app
         deadlines = (app.ping_interval, app.ping_timeout, app.stall_timeout, app.client_idle_timeout or app.ping_interval)
         return min(1.0, max(0.01, min(deadlines) / CHECKS))
 
     def apply(self, app: App) -> None:
-        """Take on an edit: live changes for running rooms too, the rest for rooms opened from now on.
+        """Take on an edit: live changes for running rooms too, the others for rooms opened from now on.
 
-        A lingering room of an app that changed for new rooms is stopped, so that the next client meets the new settings; one
-        that still starts and has no clients any more will not linger.
+        If settings for new rooms have changed, lingering rooms are stopped, so that the next client gets the new settings; rooms
+        that are starting without clients will not linger.
         """
         old, self.app = self.app, app
         for room in list(self.rooms.values()):
             live = with_live_changes(room.app, app)
-            with contain_exceptions(room):  # an edit goes on, whatever is wrong with one room
+            with contain_exceptions(room):  # one failing room must not stop an edit
                 if room.state is State.LINGERING and live != app and old != app:
                     room.stop(BACKEND_ENDED)
                 else:
@@ -142,7 +138,7 @@ class RoomPool:
         self._bound_histories()
 
     def status(self) -> AppStatus:
-        """What can be seen of the app now."""
+        """Return a snapshot of the app."""
         app = self.app
         counts = Counts()
         counts.add(self._ended_counts)
@@ -238,7 +234,7 @@ class RoomPool:
             await lifecycle.run()
 
     def _history(self, name: str) -> History | None:
-        """The history of a new room: the one an earlier room of that name left, or an empty one."""
+        """Return the history of a new room: the one that an earlier room of that name left, or an empty one."""
         wanted = self.app.history
         if wanted is None:
             return None
@@ -249,7 +245,7 @@ class RoomPool:
         if history is None:
             history = History(**bounds)
         else:
-            history.apply(**bounds)  # the same one, to which a predecessor may still add
+            history.apply(**bounds)  # the same object: a predecessor may still add to it
         self._histories[name] = history
         return history
 
@@ -257,7 +253,7 @@ class RoomPool:
         if self.app.history is None or not self.app.history.persist:
             self._histories.clear()
         surplus = len(self._histories) - (self.app.max_rooms or MAX_HISTORIES)
-        if surplus > 0:  # a room that has not ended is in use, however long ago it was opened
+        if surplus > 0:  # the history of a room that has not ended is in use
             unused = [name for name in self._histories if name not in self._last]
             for name in unused[:surplus]:
                 del self._histories[name]

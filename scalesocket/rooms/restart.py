@@ -1,4 +1,4 @@
-"""When a room's backend is started again after it ended, and when no more."""
+"""When a backend that has ended is restarted, and when the room gives up."""
 
 from collections import deque
 from random import Random
@@ -10,24 +10,24 @@ WINDOW: Final = 60.0
 """Seconds."""
 FIRST_DELAY: Final = 0.1
 """Seconds before the first restart in a window; each further one waits twice as long."""
-_RNG: Final = Random()  # one for all rooms: to seed another costs 10 us
+_RNG: Final = Random()  # one for all rooms: seeding another costs 10 us
 
 
 class RestartPolicy:
-    """Jittered exponential backoff for one room; it keeps no clock and waits for nothing."""
+    """Exponential backoff with jitter for one room. It reads no clock and does not wait."""
 
     __slots__ = ("_restarts", "_rng")
 
     def __init__(self, rng: Random | None = None) -> None:
-        """Take chance from `rng`, or from the generator of all rooms."""
+        """Take random numbers from `rng`, or from the generator of all rooms."""
         self._rng = rng or _RNG
-        self._restarts: deque[float] = deque(maxlen=MAX_RESTARTS)  # when they were decided, in the window
+        self._restarts: deque[float] = deque(maxlen=MAX_RESTARTS)  # their times, within the window
 
     def decide(self, now: float) -> float | None:
-        """Return the seconds to wait before the next start, or None to give up: it was started 5 times in 60 s.
+        """Return the seconds to wait before the next start, or None to give up after 5 restarts in 60 s.
 
-        `now`: in seconds, of a clock that never goes back. The delay is 0.1 s, doubled for each restart within the last
-        minute, less up to half of it by chance, so that rooms which failed together do not come back together.
+        `now`: seconds of a monotonic clock. The delay is 0.1 s, doubled for each restart in the last minute, less a random part
+        of up to half, so that rooms that failed together do not restart together.
         """
         while self._restarts and now - self._restarts[0] >= WINDOW:
             self._restarts.popleft()

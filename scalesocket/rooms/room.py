@@ -123,6 +123,7 @@ class Room:
         try:
             self._move(Move.CLIENT_JOINED)
             self._deadlines.stop_idle()
+            self._flow.congestion_changed()
             if self._history is not None and self.state is not State.WAITING:
                 self._audience.replay(client.id, self._history.replay())
             self._intake.write_membership(self._codec.join_record(client))

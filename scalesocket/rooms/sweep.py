@@ -1,8 +1,7 @@
 """Checks the deadlines of all rooms and clients, a slice at a time.
 
-Deadlines that move with every message (pings, pongs, idle clients, backends that do not read) are not timers. They are found by
-a sweep: each app is swept several times in the length of its shortest deadline. A sweep runs in slices, between which the
-event loop serves others.
+Deadlines that move with every message (pings, pongs, idle clients, backends that do not read) are not timers. A sweep checks each
+app several times in the length of its shortest deadline. It runs in slices, between which the event loop runs other callbacks.
 """
 
 import asyncio
@@ -18,16 +17,16 @@ SLICE: Final = 0.0005
 PAUSE: Final = 0.001
 """Seconds between two slices of a sweep."""
 LONGEST_SLEEP: Final = 1.0
-"""Seconds until an edit of the deadlines, or a new app, is noticed."""
+"""Seconds after which an edit of the deadlines or a new app is noticed."""
 FROZEN: Final = 1.0
-"""Seconds a sweep may come late before it waits for another round."""
+"""Seconds by which a sweep may be late; after more, what peers have sent meanwhile is read first."""
 
 
 class Sweep:
     """Sweeps the pools of a gateway, each at its own interval."""
 
     def __init__(self, find_pools: Callable[[], Iterable[RoomPool]]) -> None:
-        """Sweep all pools that `find_pools` returns, asked again before each sweep."""
+        """Sweep the pools that `find_pools` returns; it is called before each sweep."""
         self._find_pools = find_pools
         self._due: dict[RoomPool, float] = {}
 
@@ -38,8 +37,8 @@ class Sweep:
         while True:
             wake_at = self._plan(loop.time())
             await asyncio.sleep(wake_at - loop.time())
-            # After a standstill of the whole process, what peers sent meanwhile is read first; then they are checked, however
-            # late it is.
+            # After the whole process stood still, pongs of that time are unread: let the loop read them, then check, however late
+            # it is.
             was_frozen = loop.time() > wake_at + FROZEN and not was_frozen
             if was_frozen:
                 continue
@@ -61,7 +60,7 @@ class Sweep:
                 wake_at = loop.time() + PAUSE
                 await asyncio.sleep(PAUSE)
                 if loop.time() > wake_at + FROZEN:
-                    return  # the next sweep goes on, when what peers sent meanwhile was read
+                    return  # the next sweep continues, after what peers sent meanwhile was read
                 slice_end = loop.time() + SLICE
 
 

@@ -233,6 +233,7 @@ class MemoryPlayer(MemoryClient):
         self._unread: list[tuple[Opcode, bytes]] = []
         self._news = asyncio.Event()
         self._is_out = False
+        self.closed_at = float("inf")
 
     def send(self, batch: Batch) -> None:
         if self.closed is None:
@@ -241,6 +242,8 @@ class MemoryPlayer(MemoryClient):
             self._news.set()
 
     def close(self, close: Close) -> None:
+        if self.closed is None:
+            self.closed_at = now()
         super().close(close)
         self._news.set()
 
@@ -251,7 +254,7 @@ class MemoryPlayer(MemoryClient):
     def _pass_on(self) -> None:
         while self._unread and not self.held and self.closed is None and not self._is_out:
             event = self._unread.pop(0)
-            self.last_received_at = self.last_message_at = asyncio.get_running_loop().time()
+            self.last_received_at = self.last_message_at = now()
             self.room.from_client(self, [event])
 
     async def say(self, message: str | bytes) -> None:
@@ -403,6 +406,11 @@ async def open_memory_site(site: Site, programs: Mapping[str, Program]) -> Async
             gateway.cut()
             await gateway.wait_ended()
             tasks.cancel_scope.cancel()
+
+
+def now() -> float:
+    """The virtual time."""
+    return asyncio.get_running_loop().time()
 
 
 def in_memory(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:

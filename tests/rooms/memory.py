@@ -60,8 +60,8 @@ def request(path: str = "/game/one", peer: tuple[str, int] | None = ("192.0.2.1"
 class MemoryClient(Client):
     """A client whose peer takes what the test says: everything at once, unless `reads` is set to a number of bytes."""
 
-    def __init__(self, its_request: Request, *, reads: float = float("inf")) -> None:
-        super().__init__(its_request, asyncio.get_running_loop().time())
+    def __init__(self, its_request: Request, *, reads: float = float("inf"), now: float | None = None) -> None:
+        super().__init__(its_request, asyncio.get_running_loop().time() if now is None else now)
         self.heard: list[bytes] = []
         self.closed: Close | None = None
         self.was_aborted = False

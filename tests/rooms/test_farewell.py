@@ -1,6 +1,5 @@
 """How rooms and their clients take leave when the server, or their app, goes: told why, over time, and never by accident."""
 
-import asyncio
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,8 @@ from scalesocket.gateway import Gateway
 from scalesocket.rooms import sweep
 from tests.conftest import Serve
 from tests.playing import is_alive, program, site_of
-from tests.raw import CLOSE, RawClient, close_payload, mask_frame
+from tests.raw import RawClient
+from tests.rooms.acting import MemoryServe, in_memory, now
 
 CAT: Final[dict[str, Any]] = {"command": ["cat"]}
 SHUTDOWN: Final = (1001, "the server is shutting down")
@@ -25,46 +25,43 @@ REMOVED: Final = (1001, "the app was removed")
 # --- The server goes
 
 
-async def test_two_clients_go_at_once(serve: Serve) -> None:
+@in_memory
+async def test_two_clients_go_at_once(serve: MemoryServe) -> None:
     site = await serve(Server(drain_timeout=30.0), game=CAT)
     ann, bob = await site.join("/game/one"), await site.join("/game/two")
-    began = time.monotonic()
+    began = now()
 
-    await site.service.drain()
+    await site.gateway.drain()
 
     assert await ann.wait_closed() == SHUTDOWN
     assert await bob.wait_closed() == SHUTDOWN
-    assert time.monotonic() - began < 5.0
+    assert ann.closed_at - began < 0.1
     assert site.gateway.connections == 0
 
 
-async def test_many_clients_go_one_after_the_other(serve_express: Serve) -> None:
-    site = await serve_express(game=CAT)
-    clients = [await site.join_raw(f"/game/{number % 7}") for number in range(400)]
-    gone: list[float] = []
+@in_memory
+async def test_many_clients_go_one_after_the_other(serve: MemoryServe) -> None:
+    site = await serve(game=CAT)
+    clients = [await site.join(f"/game/{number % 7}") for number in range(400)]
 
-    async def wait_closed(client: Any) -> None:
-        assert await client.read_close() == SHUTDOWN
-        gone.append(time.monotonic())
-        client.send(mask_frame(close_payload(1001), CLOSE))
+    await site.gateway.drain()
 
-    await asyncio.gather(site.service.drain(), *map(wait_closed, clients))
-
-    assert max(gone) - min(gone) >= 0.3  # a thousand a second
+    assert {await client.wait_closed() for client in clients} == {SHUTDOWN}
+    gone = [client.closed_at for client in clients]
+    assert 0.3 <= max(gone) - min(gone) <= 0.5  # a thousand a second
     assert site.gateway.pools["game"].is_empty
 
 
-async def test_no_more_time_is_taken_than_drain_timeout(serve_express: Serve) -> None:
-    site = await serve_express(Server(drain_timeout=0.1), game=CAT)
-    clients = [await site.join_raw("/game/one") for _ in range(400)]
+@in_memory
+async def test_no_more_time_is_taken_than_drain_timeout(serve: MemoryServe) -> None:
+    site = await serve(Server(drain_timeout=0.1), game=CAT)
+    clients = [await site.join("/game/one") for _ in range(400)]
+    began = now()
 
-    draining = asyncio.create_task(site.service.gateway.drain())
-    began = time.monotonic()
-    closes = [await client.read_close() for client in clients]
+    await site.gateway.drain()
 
-    assert set(closes) == {SHUTDOWN}
-    assert time.monotonic() - began < 2.0
-    await draining
+    assert {await client.wait_closed() for client in clients} == {SHUTDOWN}
+    assert max(client.closed_at for client in clients) - began <= 0.1
 
 
 async def test_drain_timeout_counts_the_time_that_closing_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,26 +132,28 @@ async def test_a_room_without_clients_ends_too(serve: Serve, tmp_path: Path) -> 
     assert not is_alive(pid)
 
 
-async def test_clients_of_a_room_that_is_still_starting_hear_why_it_will_not(serve: Serve) -> None:
-    site = await serve(game={"command": program("tcp", "never"), "port": "auto", "stop_timeout": 0.1})
+@in_memory
+async def test_clients_of_a_room_that_is_still_starting_hear_why_it_will_not(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["cat"], "start_delay": 30.0})
     ann = await site.join("/game/one")
 
-    await site.service.drain()
+    await site.gateway.drain()
 
     assert await ann.wait_closed() == SHUTDOWN
 
 
-async def test_clients_of_a_room_between_two_processes_hear_why_there_is_no_next_one(serve: Serve, tmp_path: Path) -> None:
-    site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "always"})
+@in_memory
+async def test_clients_of_a_room_between_two_processes_hear_why_there_is_no_next_one(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["lives", "1"], "restart": "always"})
     ann = await site.join("/game/one")
     await ann.hear("life 1")
     await ann.say("die")
     await site.until(lambda: site.room("game", "one").status().state == "starting")
 
-    await site.service.drain()
+    await site.gateway.drain()
 
     assert await ann.wait_closed() == SHUTDOWN
-    assert (tmp_path / "lives").read_text() == "1"
+    assert len(site.actors) == 1
 
 
 async def test_what_a_backend_says_while_it_is_stopped_is_no_crash(serve: Serve) -> None:
@@ -193,7 +192,8 @@ async def test_a_client_that_does_not_read_does_not_hold_up_the_end(serve: Serve
 # --- An app goes
 
 
-async def test_a_removed_app_closes_its_clients_and_no_others(serve: Serve) -> None:
+@in_memory
+async def test_a_removed_app_closes_its_clients_and_no_others(serve: MemoryServe) -> None:
     site = await serve(game=CAT, other=CAT)
     ann, bob = await site.join("/game/one"), await site.join("/other/one")
 
@@ -205,8 +205,9 @@ async def test_a_removed_app_closes_its_clients_and_no_others(serve: Serve) -> N
     await bob.hear("still here")
 
 
-async def test_an_app_that_comes_back_waits_for_the_end_of_its_old_rooms(serve: Serve, tmp_path: Path) -> None:
-    settings = {"game": {"command": program("alone", tmp_path / "lock", 0.4)}, "other": CAT}
+@in_memory
+async def test_an_app_that_comes_back_waits_for_the_end_of_its_old_rooms(serve: MemoryServe) -> None:
+    settings = {"game": {"command": ["alone", "0.4"]}, "other": CAT}
     site = await serve(**settings)
     ann = await site.join("/game/one")
     first = int(await ann.listen())
@@ -218,10 +219,11 @@ async def test_an_app_that_comes_back_waits_for_the_end_of_its_old_rooms(serve: 
     second = await bob.listen()
 
     assert second != "not alone"
-    assert not is_alive(first)
+    assert not site.is_alive(first)
 
 
-async def test_an_app_removed_and_added_again_and_again_leaks_nothing(serve: Serve) -> None:
+@in_memory
+async def test_an_app_removed_and_added_again_and_again_leaks_nothing(serve: MemoryServe) -> None:
     site = await serve(game=CAT, other=CAT)
 
     for _ in range(10):
@@ -234,10 +236,9 @@ async def test_an_app_removed_and_added_again_and_again_leaks_nothing(serve: Ser
     assert site.gateway.connections == 0
 
 
-async def test_rooms_that_are_restarted_close_with_1012_and_the_next_client_meets_a_new_process(
-    serve: Serve, tmp_path: Path
-) -> None:
-    site = await serve(game={"command": program("alone", tmp_path / "lock", 0.2)})
+@in_memory
+async def test_rooms_that_are_restarted_close_with_1012_and_the_next_client_meets_a_new_process(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["alone", "0.2"]})
     ann = await site.join("/game/one")
     first = int(await ann.listen())
 
@@ -260,7 +261,8 @@ def make_mistake(*_: object) -> NoReturn:
     raise Mistake
 
 
-async def test_a_room_whose_deadlines_cannot_be_looked_at_ends_alone(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_memory
+async def test_a_room_whose_deadlines_cannot_be_looked_at_ends_alone(serve: MemoryServe, monkeypatch: pytest.MonkeyPatch) -> None:
     site = await serve(game={**CAT, "client_idle_timeout": 1.0})
     ann, bob = await site.join("/game/one"), await site.join("/game/two")
 
@@ -273,7 +275,8 @@ async def test_a_room_whose_deadlines_cannot_be_looked_at_ends_alone(serve: Serv
     assert (await bob.wait_closed())[0] == 1008  # the sweep goes on
 
 
-async def test_deadlines_hold_though_the_process_is_always_late(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_memory
+async def test_deadlines_hold_though_the_process_is_always_late(serve: MemoryServe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "FROZEN", -10.0)
     site = await serve(game={**CAT, "client_idle_timeout": 0.3})
     ann = await site.join("/game/one")
@@ -281,8 +284,9 @@ async def test_deadlines_hold_though_the_process_is_always_late(serve: Serve, mo
     assert (await ann.wait_closed())[0] == 1008
 
 
+@in_memory
 async def test_a_client_that_cannot_be_closed_keeps_no_other_room_from_its_restart(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    serve: MemoryServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = await serve(game=CAT, other=CAT)
     ann, bob, eve = await site.join("/game/one"), await site.join("/game/two"), await site.join("/other/one")

@@ -12,11 +12,9 @@ from scalesocket.status import Counts
 from tests.conftest import Serve
 from tests.playing import until
 from tests.raw import mask_frame, upgrade
+from tests.rooms.acting import PROGRAMS, Actor, MemoryServe, in_memory
 
 pytestmark = pytest.mark.anyio
-
-REFUSING = "exec 0<&-; echo closed"
-"""Shell words: take no more input, and say so."""
 
 
 class Senders:
@@ -147,9 +145,18 @@ async def test_what_waits_when_the_room_ends_is_counted_as_dropped() -> None:
     assert not stage.intake.write(b"three\n", 1)
 
 
-async def test_messages_to_a_backend_that_closes_its_input_and_then_ends_reach_the_next(serve: Serve) -> None:
-    script = f"[ -e second ] && exec cat; touch second; read first; {REFUSING}; sleep 0.2; exit 3"
-    site = await serve(game={"command": ["sh", "-c", script], "restart": "on-failure", "cwd": serve.folder})
+@in_memory
+async def test_messages_to_a_backend_that_closes_its_input_and_then_ends_reach_the_next(serve: MemoryServe) -> None:
+    async def refuse_then_echo(actor: Actor) -> int:
+        if actor.life == 2:
+            return await PROGRAMS["cat"](actor)
+        await actor.read()
+        actor.close_input()
+        await actor.print(b"closed\n")
+        await asyncio.sleep(0.2)
+        return 3
+
+    site = await serve(programs={"script": refuse_then_echo}, game={"command": ["script"], "restart": "on-failure"})
     ann = await site.join("/game/one")
     await ann.say("first")
     await ann.hear("closed")
@@ -179,20 +186,28 @@ async def test_a_backend_that_ends_before_it_took_anything_leaves_all_to_the_nex
     await ann.hear("and no second join")
 
 
-async def test_a_backend_that_closes_its_input_and_talks_on_keeps_its_room(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "GRACE", 0.1)
-    script = f"read first; {REFUSING}; while :; do sleep 0.1; echo tick; done"
-    site = await serve(game={"command": ["sh", "-c", script], "restart": "always", "stop_timeout": 0.2})
+@in_memory
+async def test_a_backend_that_closes_its_input_and_talks_on_keeps_its_room(serve: MemoryServe) -> None:
+    async def refuse_and_go_on(actor: Actor) -> int:
+        await actor.read()
+        actor.close_input()
+        await actor.print(b"closed\n")
+        while True:
+            await asyncio.sleep(0.1)
+            await actor.print(b"tick\n")
+
+    site = await serve(
+        programs={"script": refuse_and_go_on}, game={"command": ["script"], "restart": "always", "stop_timeout": 0.2}
+    )
     ann = await site.join("/game/one")
     await ann.say("first")
     await ann.hear("closed")
 
-    counts = site.room("game", "one").status().counts
-    async with asyncio.timeout(10):
-        while not counts.messages_dropped:  # the first goes to the pipe, which only then says that it is closed
-            await ann.say("for nobody")
-            await asyncio.sleep(0.02)
+    await ann.say("for nobody")
+    assert site.room("game", "one").counts.messages_dropped == 0
+    await asyncio.sleep(intake.GRACE)
 
+    assert site.room("game", "one").counts.messages_dropped == 1
     assert "tick" in await ann.hear_until("tick")
 
 

@@ -1,7 +1,7 @@
 """Clients of a room share one backend."""
 
 from tests.conftest import Serve
-from tests.playing import program
+from tests.rooms.acting import MemoryServe, in_memory
 
 
 async def test_clients_of_a_room_hear_each_other(serve: Serve) -> None:
@@ -15,7 +15,8 @@ async def test_clients_of_a_room_hear_each_other(serve: Serve) -> None:
     await bob.hear("hello")
 
 
-async def test_rooms_do_not_hear_each_other(serve: Serve) -> None:
+@in_memory
+async def test_rooms_do_not_hear_each_other(serve: MemoryServe) -> None:
     site = await serve(chat={"command": ["cat"]})
     ann = await site.join("/chat/lobby")
     eve = await site.join("/chat/cellar")
@@ -26,8 +27,9 @@ async def test_rooms_do_not_hear_each_other(serve: Serve) -> None:
     await eve.hear_nothing()
 
 
-async def test_a_room_has_one_process_however_many_clients_it_has(serve: Serve) -> None:
-    site = await serve(chat={"command": program("echo")})
+@in_memory
+async def test_a_room_has_one_process_however_many_clients_it_has(serve: MemoryServe) -> None:
+    site = await serve(chat={"command": ["cat"]})
     players = [await site.join("/chat/lobby") for _ in range(5)]
 
     await players[0].say("here")
