@@ -1,6 +1,6 @@
 """Make docs/picture.png, the picture in README: two browsers in one arena, and the log while the site file is edited.
 
-python docs/picture.py      wants Debian's chromium, and what `make install` puts into .venv
+python docs/picture.py      needs Debian's chromium, and the packages of `make install`
 """
 
 import base64
@@ -46,7 +46,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         shutil.copytree(ROOT / "examples", folder, dirs_exist_ok=True)
         self.file = folder / "site.toml"
-        self.said: list[str] = []
+        self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "scalesocket", "serve", "--bind", ADDRESS, "site.toml"],
             cwd=folder,
@@ -58,29 +58,29 @@ class Server:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        self.said.extend(iter(self.process.stdout.readline, ""))
+        self.lines.extend(iter(self.process.stdout.readline, ""))
 
-    def wait_said(self, words: str) -> None:
-        """Wait until the server has printed these words."""
-        wait(lambda: words in "".join(self.said), f"{words!r} in\n{''.join(self.said)}")
+    def wait_printed(self, text: str) -> None:
+        """Wait until the server has printed a text."""
+        wait(lambda: text in "".join(self.lines), f"{text!r} in\n{''.join(self.lines)}")
 
     def edit(self, before: str, after: str) -> None:
-        """Change the site file that is served."""
+        """Edit the site file."""
         text = self.file.read_text()
         assert before in text
         self.file.write_text(text.replace(before, after))
 
 
-def wait(holds: Callable[[], bool], what: str) -> None:
-    """Wait until something holds."""
+def wait(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition is true."""
     deadline = time.monotonic() + DEADLINE
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline, f"waited for {what}"
         time.sleep(0.05)
 
 
 def join(browser: Browser, name: str) -> Page:
-    """Open the arena as a player; one of them has a dark system."""
+    """Open the arena as a player; Bob's browser uses the dark theme."""
     page = browser.new_page(viewport=WINDOW, color_scheme="dark" if name == "Bob" else "light")
     page.goto(f"http://{ADDRESS}/arena/?name={name}")
     page.wait_for_selector('.status[data-state="open"]')
@@ -88,20 +88,20 @@ def join(browser: Browser, name: str) -> Page:
 
 
 def play(pages: list[Page]) -> None:
-    """Go back and forth through the arena until both players have a few stars."""
+    """Move through the arena until both players have a few stars."""
     stars = "[...document.querySelectorAll('#players .stars')].map((each) => Number(each.textContent.slice(2)))"
     deadline = time.monotonic() + DEADLINE
-    turn = 0
+    step = 0
     while min(pages[0].evaluate(stars)) < 3 and time.monotonic() < deadline:
         for page, keys in zip(pages, (("d", "s", "a", "w"), ("w", "a", "s", "d")), strict=True):
-            page.keyboard.up(keys[(turn - 2) % 4])
-            page.keyboard.down(keys[turn % 4])
-        pages[0].wait_for_timeout(300 + 130 * (turn % 5))
-        turn += 1
+            page.keyboard.up(keys[(step - 2) % 4])
+            page.keyboard.down(keys[step % 4])
+        pages[0].wait_for_timeout(300 + 130 * (step % 5))
+        step += 1
 
 
-def window_of(page: Page) -> str:
-    """Show a page as a browser's window."""
+def render_window(page: Page) -> str:
+    """Return the HTML of a browser window that shows a page."""
     shot = base64.b64encode(page.screenshot()).decode()
     address = html.escape(page.url)
     bar = f"<figcaption><i></i><i></i><i></i><span>{address}</span></figcaption>"
@@ -109,21 +109,21 @@ def window_of(page: Page) -> str:
 
 
 def main() -> None:
-    """Play, edit, and take the picture."""
+    """Play, edit the site file, and take the picture."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         server = Server(Path(folder))
         try:
-            server.wait_said("/health")
+            server.wait_printed("/health")
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             pages = [join(browser, name) for name in ("Ann", "Bob")]
             play(pages)
             server.edit("max_clients = 16", "max_clients = 8")
-            server.wait_said("generation=2")
+            server.wait_printed("generation=2")
             server.edit('idle_timeout = "1m"', "idle_timeout = 60")
-            server.wait_said("not reloaded")
-            windows = "".join(map(window_of, pages))
-            # The file's folder is a temporary one.
-            log = re.sub(re.escape(folder) + "/", "", "".join(server.said))
+            server.wait_printed("not reloaded")
+            windows = "".join(map(render_window, pages))
+            # Remove the name of the temporary folder.
+            log = re.sub(re.escape(folder) + "/", "", "".join(server.lines))
             events = [line for line in log.splitlines() if re.match(r"\d{4}-", line)]
             terminal = "\n".join([f"$ scalesocket serve --bind {ADDRESS} site.toml", *events])
             picture = browser.new_page(viewport={"width": 1280, "height": 400})
