@@ -30,7 +30,7 @@ CEILINGS: Final = ("fan-100-1", "fan-100-16", "fan-1000-1", "echo-50", "handshak
 HEADLINES: Final = (Metric.THROUGHPUT, Metric.RATE, Metric.MEMORY)
 
 
-def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round of each load, in a minute; writes no report")
     parser.add_argument("--only", nargs="+", metavar="LOAD", default=["*"], help="loads by name, with * and ?; writes no report")
@@ -38,7 +38,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds of each load (default: 5 to 15 with a target, else 3)")
     parser.add_argument("--out", type=Path, help=f"where to write the report (default of a full run: {DOCS.relative_to(ROOT)})")
     parser.add_argument("--list", action="store_true", help="list all loads and servers")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
 def is_chosen(name: str, patterns: Sequence[str]) -> bool:
@@ -72,7 +72,7 @@ def print_result(result: Result) -> None:
         report_progress(f"    {name:10} {'  '.join(figures)}")
 
 
-def measure(words: Sequence[str], arguments: argparse.Namespace) -> Run:
+def measure(argv: Sequence[str], arguments: argparse.Namespace) -> Run:
     """Run all chosen loads; report progress on stderr."""
     started = time.monotonic()
     machine = describe_machine()
@@ -100,7 +100,7 @@ def measure(words: Sequence[str], arguments: argparse.Namespace) -> Run:
                 results[load.name] = run_load(dataclasses.replace(load, rounds=rounds), peers, servers, is_quick=arguments.quick)
             print_result(results[load.name])
     return Run(
-        command=" ".join(["python -m benchmarks", *words]),
+        command=" ".join(["python -m benchmarks", *argv]),
         seconds=time.monotonic() - started,
         machine=machine,
         versions=versions,
@@ -109,18 +109,18 @@ def measure(words: Sequence[str], arguments: argparse.Namespace) -> Run:
     )
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Return 0 if all loads ran and this server lost no messages. The exit status does not depend on speed."""
-    if words[:1] == ["drive"]:
-        return subprocess.run([build_generator(), *words], check=False).returncode
-    arguments = parse_arguments(words)
+    if argv[:1] == ["drive"]:
+        return subprocess.run([build_generator(), *argv], check=False).returncode
+    arguments = parse_arguments(argv)
     if arguments.list:
         print_list()
         return 0
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for servers that do not raise it themselves
     build_generator()
-    run = measure(words, arguments)
+    run = measure(argv, arguments)
     print(make_target_table(run))
     is_whole = arguments.only == ["*"] and arguments.peers == ["*"] and not arguments.quick
     if folder := arguments.out or (DOCS if is_whole else None):

@@ -715,7 +715,7 @@ static void happened(struct client *client, uint32_t events) {
 }
 
 /* One iteration of the event loop: wait until `until` at most, and process all events. */
-static void turn(int64_t until) {
+static void run_iteration(int64_t until) {
     static struct epoll_event events[EVENTS];
     int64_t left = until - now();
     struct timespec timeout = {.tv_sec = 0, .tv_nsec = left < 0 ? 0 : left > 20000000 ? 20000000 : left};
@@ -731,7 +731,7 @@ static void arrive(void) {
     int64_t deadline = now() + PATIENCE;
     while (arrived < total_clients) {
         while (next_dial < total_clients && arriving < run.concurrency) dial(&clients[next_dial++]);
-        turn(now() + 20000000);
+        run_iteration(now() + 20000000);
         if (refused || closed_early) die("%d refused, %d closed (HTTP status %d, close code %d)", refused, closed_early, last_status, last_code);
         if (moment > deadline) die("only %d of %d clients arrived in %lld s", arrived, total_clients, PATIENCE / SECOND);
     }
@@ -741,7 +741,7 @@ static void arrive(void) {
 static void settle(int64_t quiet) {
     int64_t deadline = now() + PATIENCE;
     last_progress = now();
-    while (now() - last_progress < quiet && now() < deadline) turn(last_progress + quiet);
+    while (now() - last_progress < quiet && now() < deadline) run_iteration(last_progress + quiet);
 }
 
 /* ---- messages ---- */
@@ -771,13 +771,13 @@ static int64_t send_what_is_due(int64_t started, int64_t *done) {
     return started + *done * period;
 }
 
-static void talk(int64_t until, int64_t started, int64_t *paced) {
+static void exchange(int64_t until, int64_t started, int64_t *paced) {
     last_progress = moment = now();
     while (moment < until) {
         int64_t next = until;
         if (run.senders && run.rate > 0) next = send_what_is_due(started, paced);
         else if (run.senders) send_what_fits();
-        turn(next < until ? next : until);
+        run_iteration(next < until ? next : until);
         if (closed_early == total_clients) die("every client was closed (code %d)", last_code);
         if (run.senders && moment - last_progress > STALL) {
             for (int at = 0; at < run.rooms * run.senders; at++) senders[at].acked = senders[at].next;
@@ -789,7 +789,7 @@ static void talk(int64_t until, int64_t started, int64_t *paced) {
 
 static void drain(void) {
     last_progress = moment = now();
-    while (distinct < expected && moment - last_progress < STALL) turn(last_progress + STALL);
+    while (distinct < expected && moment - last_progress < STALL) run_iteration(last_progress + STALL);
 }
 
 /* ---- the report ---- */
@@ -873,13 +873,13 @@ static void drive(void) {
     printf("}");
     if (run.senders || run.is_listening) {
         int64_t paced = 0, began = now();
-        talk(began + (int64_t)(run.warm * SECOND), began, &paced);
+        exchange(began + (int64_t)(run.warm * SECOND), began, &paced);
         if (run.is_listening) count_from_first();
         struct usage opened = read_usage(run.pid, run.levels);
         int64_t opened_at = now(), own = now_ns(CLOCK_PROCESS_CPUTIME_ID);
         uint64_t sent_before = sent;
         is_counting = true;
-        talk(opened_at + (int64_t)(run.seconds * SECOND), began, &paced);
+        exchange(opened_at + (int64_t)(run.seconds * SECOND), began, &paced);
         int64_t closed_at = now();
         struct usage closed = read_usage(run.pid, run.levels);
         own = now_ns(CLOCK_PROCESS_CPUTIME_ID) - own;
@@ -918,7 +918,7 @@ static void drive(void) {
     }
     int64_t until = now() + STALL;
     for (int open = 1; open && now() < until;) {
-        turn(now() + 20000000);
+        run_iteration(now() + 20000000);
         open = 0;
         for (int at = 0; at < total_clients; at++) open += clients[at].state == OPEN;
     }

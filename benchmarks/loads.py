@@ -288,10 +288,10 @@ def make_arguments(load: Load, *, is_quick: bool) -> list[str]:
     """Return the generator's command line for a load."""
     window = WINDOW_QUICK if is_quick else WINDOW
     options = {**window, **load.options, **(load.quick if is_quick else {})}
-    words: list[str] = []
+    argv: list[str] = []
     for name, value in options.items():
         if value is True:
-            words.append(f"--{name}")
+            argv.append(f"--{name}")
         elif value is not False:
-            words += [f"--{name}", f"{value:g}"]
-    return words
+            argv += [f"--{name}", f"{value:g}"]
+    return argv

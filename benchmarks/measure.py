@@ -110,8 +110,8 @@ def run_watched(load: Load, server: Server, is_quick: bool) -> Sample:
     """Run the generator once; before its clients leave, ask the server for its worst stall since they connected."""
     report = server.place.folder / "stalls"
     ask_stalls(server, report)  # discard stalls of the start
-    words = [str(build_generator()), "drive", server.url, *make_arguments(load, is_quick=is_quick), "--wait"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as generator:
+    argv = [str(build_generator()), "drive", server.url, *make_arguments(load, is_quick=is_quick), "--wait"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as generator:
         assert generator.stdout is not None
         text = generator.stdout.readline()
         stall = ask_stalls(server, report) if text else 0.0

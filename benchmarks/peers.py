@@ -140,8 +140,8 @@ def rust_behind(proxy: str) -> Callable[[Setup, Place], list[str] | None]:
         command = rust(dataclasses.replace(setup, is_tls=False), dataclasses.replace(place, port=inner))
         if command is None or not setup.is_tls:
             return None
-        words = [proxy, str(place.port), str(place.certificate), str(place.key), str(inner)]
-        return [sys.executable, str(PROGRAMS / "behind_tls.py"), *words, *command]
+        argv = [proxy, str(place.port), str(place.certificate), str(place.key), str(inner)]
+        return [sys.executable, str(PROGRAMS / "behind_tls.py"), *argv, *command]
 
     return make_command
 

@@ -64,14 +64,14 @@ class Hero:
     def __str__(self):
         return f"the hero of {self.name}" if self.name else "a stranger"
 
-    def tell(self, text):
+    def send(self, text):
         if self.writer.transport.get_write_buffer_size() < MAX_UNSENT:
             self.writer.write(text[:1].upper().encode() + text[1:].encode() + b"\n")
 
-    def tell_others(self, text):
+    def send_others(self, text):
         for hero in self.world.heroes:
             if hero is not self and hero.place == self.place:
-                hero.tell(text)
+                hero.send(text)
 
     def obey(self, line):
         word, _, rest = line.strip().partition(" ")
@@ -82,34 +82,34 @@ class Hero:
         elif command:
             command(self, rest.strip())
         elif word:
-            self.tell(f"You do not know how to {word}. Try: {HELP}")
+            self.send(f"You do not know how to {word}. Try: {HELP}")
 
     def take_name(self, name):
         # Each client that joins the room sends this: the first one names the hero, later ones look around.
         if self.name is None and name:
             self.name = name[:40]
-            self.tell(f"Welcome, hero of {self.name}. You can: {HELP}")
-            self.tell_others(f"{self} steps out of the mist.")
+            self.send(f"Welcome, hero of {self.name}. You can: {HELP}")
+            self.send_others(f"{self} steps out of the mist.")
         self.look("")
 
     def look(self, _):
         place = self.world.places[self.place]
-        self.tell(f"== {place.title} == {place.text}")
+        self.send(f"== {place.title} == {place.text}")
         if place.things:
-            self.tell("You see: " + ", ".join(place.things))
+            self.send("You see: " + ", ".join(place.things))
         others = [str(hero) for hero in self.world.heroes if hero is not self and hero.place == self.place]
         if others:
-            self.tell("Here too: " + ", ".join(others))
-        self.tell("Ways: " + ", ".join(place.ways))
+            self.send("Here too: " + ", ".join(others))
+        self.send("Ways: " + ", ".join(place.ways))
 
     def go(self, way):
         target = self.world.places[self.place].ways.get(way)
         if target is None:
-            self.tell(f"There is no way {way}.")
+            self.send(f"There is no way {way}.")
             return
-        self.tell_others(f"{self} goes {way}.")
+        self.send_others(f"{self} goes {way}.")
         self.place = target
-        self.tell_others(f"{self} arrives.")
+        self.send_others(f"{self} arrives.")
         self.look("")
 
     def take(self, thing):
@@ -121,25 +121,25 @@ class Hero:
     def carry(self, thing, source, target, verb):
         thing = thing.lower().removeprefix("the ")
         if thing not in source:
-            self.tell(f"There is no {thing or 'such thing'} to {verb}.")
+            self.send(f"There is no {thing or 'such thing'} to {verb}.")
             return
         source.remove(thing)
         target.append(thing)
-        self.tell(f"You {verb} the {thing}.")
-        self.tell_others(f"{self} {verb}s the {thing}.")
+        self.send(f"You {verb} the {thing}.")
+        self.send_others(f"{self} {verb}s the {thing}.")
 
     def inventory(self, _):
-        self.tell("You carry: " + (", ".join(self.things) or "nothing"))
+        self.send("You carry: " + (", ".join(self.things) or "nothing"))
 
     def say(self, words):
-        self.tell(f'You say: "{words}"')
-        self.tell_others(f'{self} says: "{words}"')
+        self.send(f'You say: "{words}"')
+        self.send_others(f'{self} says: "{words}"')
 
     def who(self, _):
-        self.tell("Heroes: " + ", ".join(sorted(hero.name or str(hero) for hero in self.world.heroes)))
+        self.send("Heroes: " + ", ".join(sorted(hero.name or str(hero) for hero in self.world.heroes)))
 
     def help(self, _):
-        self.tell(f"You can: {HELP}")
+        self.send(f"You can: {HELP}")
 
 
 COMMANDS = {
@@ -174,7 +174,7 @@ class World:
         finally:
             self.heroes.remove(hero)
             self.places[hero.place].things += hero.things
-            hero.tell_others(f"{hero} fades into the mist.")
+            hero.send_others(f"{hero} fades into the mist.")
             writer.close()
 
 
