@@ -22,7 +22,7 @@ from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
 from scalesocket.reload.open import open_reloader
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
-from scalesocket.reload.prepared import Prepared
+from scalesocket.reload.preparation import Preparation
 from scalesocket.reload.reloader import Reloader
 from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.service import Service, open_service
@@ -134,7 +134,7 @@ async def _drain(service: Service, stop: Stop) -> None:
     stop.done.set()
 
 
-async def _prepare_listeners(service: Service, site: Site, _: Plan) -> Prepared:
+async def _prepare_listeners(service: Service, site: Site, _: Plan) -> Preparation:
     return await service.listeners.prepare(site.server)
 
 

@@ -12,7 +12,7 @@ from scalesocket.config.load import load_site
 from scalesocket.config.problems import ConfigError
 from scalesocket.control.address import AUTO, ControlError, control_paths
 from scalesocket.control.client import send_request
-from scalesocket.control.messages import Answer, ReloadReport, Request, Touched
+from scalesocket.control.messages import AffectedKey, Answer, ReloadReport, Request
 from scalesocket.status import SiteStatus
 
 CONTROL: Final = click.option(
@@ -51,7 +51,7 @@ def find_sockets(site_file: Path) -> Sequence[Path]:
     return tuple(dict.fromkeys([*control_paths(configured, file), *control_paths(AUTO, file)]))
 
 
-def echo_changes(changes: Sequence[Touched]) -> None:
+def echo_changes(changes: Sequence[AffectedKey]) -> None:
     """Print one line per change: the key, its class, and how many rooms and clients it affects."""
     if not changes:
         click.echo("nothing changed")
@@ -69,7 +69,7 @@ def to_json(value: ReloadReport | SiteStatus) -> str:
     return msgspec.json.format(msgspec.json.encode(record)).decode()
 
 
-def _values(change: Touched) -> str:
+def _values(change: AffectedKey) -> str:
     match change.kind:
         case "added":
             return f": {change.new}"
@@ -79,6 +79,6 @@ def _values(change: Touched) -> str:
             return ""
 
 
-def _affected(change: Touched) -> str:
+def _affected(change: AffectedKey) -> str:
     counts = ((change.rooms, "room"), (change.clients, "client"))
     return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)

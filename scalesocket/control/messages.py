@@ -30,7 +30,7 @@ class Status(msgspec.Struct, tag="status", tag_field="command", frozen=True, kw_
 Request = Reload | Diff | Status
 
 
-class Touched(msgspec.Struct, frozen=True, kw_only=True):
+class AffectedKey(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a difference: a changed key, or an added or removed app."""
 
     path: str
@@ -55,7 +55,7 @@ class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the running site changed."""
     generation: int
     """The generation of the running site."""
-    changes: tuple[Touched, ...] = ()
+    changes: tuple[AffectedKey, ...] = ()
     restarted: int = 0
     """Rooms whose restart was started."""
 

@@ -97,7 +97,7 @@ class Move:
         """Move there."""
         self.server.use(self.binding)
 
-    def take_back(self) -> None:
+    def roll_back(self) -> None:
         """Stay at the old path."""
         if self.binding is not None and self.binding is not self.server._binding:
             self.server.release(self.binding)

@@ -10,10 +10,10 @@ from scalesocket.control.address import AUTO, control_paths
 from scalesocket.control.messages import Answer, Request
 from scalesocket.control.server import open_control
 from scalesocket.gateway import Gateway
+from scalesocket.reload.control_requests import respond
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
-from scalesocket.reload.prepared import Prepare
+from scalesocket.reload.preparation import Prepare
 from scalesocket.reload.reloader import Reloader
-from scalesocket.reload.responder import respond
 
 
 @asynccontextmanager

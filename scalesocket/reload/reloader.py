@@ -19,15 +19,15 @@ from scalesocket.config.load import Loaded
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan, make_plan
 from scalesocket.config.problems import ConfigError
-from scalesocket.control.messages import ReloadReport, Touched
+from scalesocket.control.messages import AffectedKey, ReloadReport
 from scalesocket.errors import SHUTTING_DOWN, ScalesocketError
 from scalesocket.gateway import Gateway
 from scalesocket.logs import set_log
+from scalesocket.reload.affected import find_affected
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
-from scalesocket.reload.prepared import Prepare, Prepared, commit_all, prepare_all, take_back_all
-from scalesocket.reload.public import make_public
-from scalesocket.reload.reading import SiteReader, digest_certificates, find_lacks
-from scalesocket.reload.touched import find_touched
+from scalesocket.reload.preparation import Preparation, Prepare, commit_all, prepare_all, roll_back_all
+from scalesocket.reload.public_error import redact_error
+from scalesocket.reload.site_reader import SiteReader, digest_certificates, find_missing
 from scalesocket.systemd import notify_ready, notify_reloading
 
 log = structlog.get_logger("reload")
@@ -38,7 +38,7 @@ RETRY: Final = 5.0
 """Seconds until the file is watched again after a fault of ours."""
 MAX_LOGGED: Final = 20
 """Problems of one broken edit that get a line of their own in the log."""
-RENEWED: Final = Touched(path="server.tls", kind="renewed", reload="live")
+RENEWED: Final = AffectedKey(path="server.tls", kind="renewed", reload="live")
 """Another certificate or key in the same files."""
 
 
@@ -139,10 +139,10 @@ class Reloader:
             report = self._report(site, plan, is_renewed=is_renewed)
             prepared = await self._make_ready(loaded, plan) if report.changes else []
             if is_dry:
-                take_back_all(prepared)
+                roll_back_all(prepared)
                 return report
             if self._gateway.is_draining:  # since it was read
-                take_back_all(prepared)
+                roll_back_all(prepared)
                 raise ReloadError(SHUTTING_DOWN.reason)
             if report.changes:
                 self._apply(site, plan, prepared)
@@ -160,11 +160,11 @@ class Reloader:
             report, is_applied=bool(report.changes), generation=self._state.generation, restarted=restarted
         )
 
-    async def _make_ready(self, loaded: Loaded, plan: Plan) -> list[Prepared]:
+    async def _make_ready(self, loaded: Loaded, plan: Plan) -> list[Preparation]:
         """Find out all that could keep the site from being applied, and open what it needs."""
         try:
             with anyio.fail_after(PREPARE_TIMEOUT):
-                if lacks := await find_lacks(loaded):
+                if lacks := await find_missing(loaded):
                     raise ConfigError(lacks)
                 return await prepare_all(self._prepare, loaded.site, plan)
         except TimeoutError as error:
@@ -176,12 +176,12 @@ class Reloader:
         except ScalesocketError as error:
             raise ReloadError(str(error)) from error
 
-    def _apply(self, site: Site, plan: Plan, prepared: Sequence[Prepared]) -> None:
+    def _apply(self, site: Site, plan: Plan, prepared: Sequence[Preparation]) -> None:
         """The one step that changes the running site. It waits for nothing, so nobody sees half of it."""
         try:
             self._gateway.apply(site)
         except BaseException:
-            take_back_all(prepared)
+            roll_back_all(prepared)
             raise
         commit_all(prepared)
         if "log" in _keys(plan):
@@ -198,7 +198,7 @@ class Reloader:
             log.info("nothing to reload", trigger=trigger, generation=self._state.generation)
 
     def _refused(self, trigger: str, error: ConfigError | ReloadError) -> None:
-        self._state.note_error(str(error), make_public(error))
+        self._state.note_error(str(error), redact_error(error))
         lines = str(error).splitlines()
         for line in lines[:MAX_LOGGED]:
             log.error(line)
@@ -206,7 +206,7 @@ class Reloader:
         log.error("not reloaded, the site runs as before", trigger=trigger, generation=self._state.generation, **more)
 
     def _report(self, site: Site, plan: Plan, *, is_renewed: bool) -> ReloadReport:
-        changes = find_touched(plan, self._gateway.site, site, self._gateway.status())
+        changes = find_affected(plan, self._gateway.site, site, self._gateway.status())
         return ReloadReport(
             is_applied=False,
             generation=self._state.generation,

@@ -102,7 +102,7 @@ class Listeners:
             for entry, addresses in zip(entries, wanted, strict=True):
                 change.open(entry, meant[entry], addresses, kept)
         except BaseException:
-            change.take_back()
+            change.roll_back()
             raise
         return change
 
@@ -181,7 +181,7 @@ class Change:
         """Apply the change."""
         self.owner.commit(self)
 
-    def take_back(self) -> None:
+    def roll_back(self) -> None:
         """Close the sockets that were opened for it."""
         close_all(self.added)
 

@@ -232,7 +232,7 @@ async def test_the_socket_moves_with_an_edit(tmp_path: Path) -> None:
         await to_thread.run_sync(send_request, [tmp_path / "b"], Reload(dry_run=True))
         await until(lambda: names_in(tmp_path) == ["b"])
 
-        (await control.prepare(old, make_plan(new, old))).take_back()
+        (await control.prepare(old, make_plan(new, old))).roll_back()
         (await control.prepare(new, make_plan(new, new))).commit()
         await to_thread.run_sync(send_request, [tmp_path / "b"], Reload(dry_run=True))
         await until(lambda: names_in(tmp_path) == ["b"])

@@ -11,7 +11,7 @@ from scalesocket.config.plan import Plan
 from scalesocket.gateway import Gateway
 from scalesocket.reload.open import open_reloader
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
-from scalesocket.reload.prepared import Prepare, Prepared
+from scalesocket.reload.preparation import Preparation, Prepare
 from scalesocket.reload.reloader import Reloader
 from tests.playing import Playground, open_playground, until
 
@@ -77,7 +77,7 @@ async def open_edited(
         write(file, text)
     async with open_playground(load_site(file)) as playground:
 
-        async def prepare_listeners(site: Site, _: Plan) -> Prepared:
+        async def prepare_listeners(site: Site, _: Plan) -> Preparation:
             return await playground.service.listeners.prepare(site.server)
 
         async with open_reloader(

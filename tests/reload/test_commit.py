@@ -13,7 +13,7 @@ import pytest
 from scalesocket.config.model import Server, Site, Tls
 from scalesocket.config.plan import Plan
 from scalesocket.errors import ScalesocketError
-from scalesocket.reload.prepared import Prepared
+from scalesocket.reload.preparation import Preparation
 from scalesocket.reload.reloader import ReloadError
 from scalesocket.server import listen as listen_module
 from scalesocket.server.addresses import ListenError
@@ -61,7 +61,7 @@ class Slow:
         self.is_reached = asyncio.Event()
         self.may_end = asyncio.Event()
 
-    async def prepare(self, site: Site, plan: Plan) -> Prepared:
+    async def prepare(self, site: Site, plan: Plan) -> Preparation:
         self.is_reached.set()
         async with asyncio.timeout(DEADLINE):
             await self.may_end.wait()
@@ -72,7 +72,7 @@ class Slow:
     def commit(self) -> None:
         pass
 
-    def take_back(self) -> None:
+    def roll_back(self) -> None:
         pass
 
 
@@ -259,13 +259,13 @@ async def test_a_listener_that_cannot_be_closed_keeps_no_other_open(
             raise OSError("injected")
 
     monkeypatch.setattr(Listener, "close", close)
-    {"close": listeners.close, "take back": change.take_back, "commit": change.commit}[step]()
+    {"close": listeners.close, "take back": change.roll_back, "commit": change.commit}[step]()
 
     assert len(at_stake) == 3
     assert [listener.sock.fileno() for listener in at_stake] == [-1] * 3
     assert len(serve_express.logged("closing a listener failed")) == 1
     if step == "close":
-        change.take_back()
+        change.roll_back()
 
 
 async def test_an_address_that_cannot_be_listened_at_after_all_keeps_no_other_from_it(

@@ -14,10 +14,10 @@ from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan
 from scalesocket.config.problems import ConfigError
 from scalesocket.errors import ScalesocketError
-from scalesocket.reload import reading as reading_module
 from scalesocket.reload import reloader as reloader_module
+from scalesocket.reload import site_reader as site_reader_module
 from scalesocket.reload.overrides import Overrides
-from scalesocket.reload.prepared import Prepared
+from scalesocket.reload.preparation import Preparation
 from scalesocket.reload.reloader import NoSuchAppError, ReloadError
 from scalesocket.rooms.room import Room
 from tests.conftest import capture_all_logs
@@ -302,10 +302,10 @@ async def raise_fault_later(*_: object, **__: object) -> None:
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch, Edited], None]] = {
-    "read": lambda patch, edited: patch.setattr("scalesocket.reload.reading.load_site_with_origins", raise_fault),
+    "read": lambda patch, edited: patch.setattr("scalesocket.reload.site_reader.load_site_with_origins", raise_fault),
     "plan": lambda patch, edited: patch.setattr(reloader_module, "make_plan", raise_fault),
-    "report": lambda patch, edited: patch.setattr(reloader_module, "find_touched", raise_fault),
-    "check": lambda patch, edited: patch.setattr("scalesocket.reload.reading.check_machine", raise_fault),
+    "report": lambda patch, edited: patch.setattr(reloader_module, "find_affected", raise_fault),
+    "check": lambda patch, edited: patch.setattr("scalesocket.reload.site_reader.check_machine", raise_fault),
     "certificates": lambda patch, edited: patch.setattr(reloader_module, "digest_certificates", raise_fault),
     "prepare": lambda patch, edited: patch.setattr(edited.playground.service.listeners.__class__, "prepare", raise_fault_later),
     "apply": lambda patch, edited: patch.setattr(edited.gateway.__class__, "apply", raise_fault),
@@ -368,14 +368,14 @@ async def test_what_was_prepared_is_taken_back_when_something_later_fails(file: 
         def commit(self) -> None:
             calls.append("commit")
 
-        def take_back(self) -> None:
+        def roll_back(self) -> None:
             calls.append("take back")
 
-    async def prepare(site: Site, plan: Plan) -> Prepared:
+    async def prepare(site: Site, plan: Plan) -> Preparation:
         calls.append("prepare")
         return Watched()
 
-    async def fail(site: Site, plan: Plan) -> Prepared:
+    async def fail(site: Site, plan: Plan) -> Preparation:
         raise ScalesocketError("no place")
 
     async with open_edited(file, SERVER + CHAT, prepare=[prepare, fail], is_watching=False) as edited:
@@ -387,7 +387,7 @@ async def test_what_was_prepared_is_taken_back_when_something_later_fails(file: 
 
 
 async def test_an_edit_that_is_not_ready_when_the_server_begins_to_end_is_not_applied(file: Path) -> None:
-    async def prepare(site: Site, plan: Plan) -> Prepared:
+    async def prepare(site: Site, plan: Plan) -> Preparation:
         edited.gateway.is_draining = True
         return Untouched()
 
@@ -395,7 +395,7 @@ async def test_an_edit_that_is_not_ready_when_the_server_begins_to_end_is_not_ap
         def commit(self) -> None:
             raise AssertionError
 
-        def take_back(self) -> None:
+        def roll_back(self) -> None:
             pass
 
     async with open_edited(file, SERVER + CHAT, prepare=[prepare], is_watching=False) as edited:
@@ -418,7 +418,7 @@ async def test_a_fault_of_ours_in_reading_is_met_once_an_edit(file: Path, monkey
     async with open_edited(file, SERVER + CHAT) as edited:
         await until(lambda: edited.generation == 1)
         with monkeypatch.context() as patch:
-            patch.setattr(reading_module, "load_site_with_origins", fail)
+            patch.setattr(site_reader_module, "load_site_with_origins", fail)
             edited.write(SERVER + CHAT + OTHER)
             await edited.wait_refused()
             await anyio.sleep(1.0)

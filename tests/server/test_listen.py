@@ -167,7 +167,7 @@ async def test_an_overlapping_edit_that_is_taken_back_changes_nothing(serve_expr
     port = site.port
 
     for host in ("0.0.0.0", "127.1"):
-        (await site.service.listeners.prepare(Server(bind=(f"{host}:{port}",)))).take_back()
+        (await site.service.listeners.prepare(Server(bind=(f"{host}:{port}",)))).roll_back()
 
     assert site.service.listeners.addresses == [f"127.0.0.1:{port}"]
     await site.join("/game/one")

@@ -7,7 +7,7 @@ import pytest
 from scalesocket.config.load import load_site
 from scalesocket.config.problems import ConfigError
 from scalesocket.errors import ScalesocketError
-from scalesocket.reload.public import make_public
+from scalesocket.reload.public_error import redact_error
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,16 @@ def test_neither_values_nor_paths_nor_hints_are_told(tmp_path: Path, line: str, 
     with pytest.raises(ConfigError) as refused:
         load_site(path, {})
 
-    assert make_public(refused.value) == public
+    assert redact_error(refused.value) == public
 
 
 def test_other_errors_lose_their_values_too() -> None:
-    assert make_public(ScalesocketError("server.bind: can't listen at unix socket")) == "server.bind: can't listen at unix socket"
-    assert make_public(ScalesocketError("'/a/secret' is no file")) == "… is no file"
     assert (
-        make_public(ScalesocketError("server.bind: can't listen at unix:/a/x.sock: in use"))
+        redact_error(ScalesocketError("server.bind: can't listen at unix socket")) == "server.bind: can't listen at unix socket"
+    )
+    assert redact_error(ScalesocketError("'/a/secret' is no file")) == "… is no file"
+    assert (
+        redact_error(ScalesocketError("server.bind: can't listen at unix:/a/x.sock: in use"))
         == "server.bind: can't listen at … in use"
     )
-    assert make_public(ScalesocketError("it is '/a/secret' (and that)")) == "it is"
+    assert redact_error(ScalesocketError("it is '/a/secret' (and that)")) == "it is"

@@ -1,6 +1,6 @@
 """What an edit has prepared is put in use, or let go, as a whole."""
 
-from scalesocket.reload.prepared import commit_all, take_back_all
+from scalesocket.reload.preparation import commit_all, roll_back_all
 
 
 class Failing:
@@ -11,7 +11,7 @@ class Failing:
         self.done.append("commit")
         raise OSError("injected")
 
-    def take_back(self) -> None:
+    def roll_back(self) -> None:
         self.done.append("take back")
         raise OSError("injected")
 
@@ -20,6 +20,6 @@ def test_one_that_fails_keeps_no_other_from_its_commit_or_its_way_back() -> None
     done: list[str] = []
 
     commit_all([Failing(done), Failing(done)])
-    take_back_all([Failing(done), Failing(done)])
+    roll_back_all([Failing(done), Failing(done)])
 
     assert done == ["commit"] * 2 + ["take back"] * 2

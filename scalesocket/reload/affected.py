@@ -7,7 +7,7 @@ from scalesocket.config.keys import Reload
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Change, Plan
 from scalesocket.config.render import table_record, to_toml
-from scalesocket.control.messages import Touched
+from scalesocket.control.messages import AffectedKey
 from scalesocket.status import AppStatus, SiteStatus
 
 LINGERING: Final = "lingering"
@@ -16,7 +16,7 @@ Reach = tuple[int, int]
 """Rooms and clients."""
 
 
-def find_touched(plan: Plan, old: Site, new: Site, status: SiteStatus) -> tuple[Touched, ...]:
+def find_affected(plan: Plan, old: Site, new: Site, status: SiteStatus) -> tuple[AffectedKey, ...]:
     """List the changes from `old`, which runs and is in the state of `status`, to `new`: the server's first, then the apps'.
 
     A live key touches the rooms there are; a *next* key none but those without clients, which are stopped so that they
@@ -27,11 +27,11 @@ def find_touched(plan: Plan, old: Site, new: Site, status: SiteStatus) -> tuple[
     found = [_changed("server", change, before, after, _reach(change, status.apps)) for change in plan.server]
     for app in plan.removed:
         rooms, clients = _all_of([apps[app.name]])
-        found.append(Touched(path=f"apps.{app.name}", kind="removed", reload=Reload.LIVE, rooms=rooms, clients=clients))
+        found.append(AffectedKey(path=f"apps.{app.name}", kind="removed", reload=Reload.LIVE, rooms=rooms, clients=clients))
     for app in plan.added:
         record = table_record(app)
         target = next(f"{key} = {to_toml(record[key])}" for key in TARGETS if key in record)
-        found.append(Touched(path=f"apps.{app.name}", kind="added", reload=Reload.NEXT, new=target))
+        found.append(AffectedKey(path=f"apps.{app.name}", kind="added", reload=Reload.NEXT, new=target))
     for pair in plan.changed:
         before, after = table_record(pair.old), table_record(pair.new)
         found += [
@@ -40,9 +40,9 @@ def find_touched(plan: Plan, old: Site, new: Site, status: SiteStatus) -> tuple[
     return tuple(found)
 
 
-def _changed(table: str, change: Change, before: Mapping[str, Any], after: Mapping[str, Any], reach: Reach) -> Touched:
+def _changed(table: str, change: Change, before: Mapping[str, Any], after: Mapping[str, Any], reach: Reach) -> AffectedKey:
     old, new = (to_toml(record[change.key]) if change.key in record else None for record in (before, after))
-    return Touched(
+    return AffectedKey(
         path=f"{table}.{change.key}", kind="changed", reload=change.reload, old=old, new=new, rooms=reach[0], clients=reach[1]
     )
 

@@ -13,7 +13,7 @@ _HINT_OR_VALUE: Final = re.compile(r"""\(|(?<![A-Za-z])["']|(?<=unknown value)|(
 _PATH: Final = re.compile(r"\S*/\S*")
 
 
-def make_public(error: ScalesocketError) -> str:
+def redact_error(error: ScalesocketError) -> str:
     """The first thing that is wrong: the file's name, line, column and key, and the message up to a hint or a quoted value.
 
     Those may hold what somebody wrote without quotes, a password for one. The log and the control socket have all of it.

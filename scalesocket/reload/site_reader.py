@@ -79,7 +79,7 @@ class SiteReader:
         return WatchedFiles(files=result.files | certificates, folders=result.folders)
 
 
-async def find_lacks(loaded: Loaded) -> tuple[Problem, ...]:
+async def find_missing(loaded: Loaded) -> tuple[Problem, ...]:
     """What this machine lacks for a site; warnings go to the log. In a thread: folders may be on a network."""
     check = partial(check_machine, loaded.site, loaded.origins)
     problems = await to_thread.run_sync(check, abandon_on_cancel=True)
