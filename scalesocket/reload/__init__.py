@@ -1,1 +1,1 @@
-"""Hot reload: watch the site file, read it, plan, prepare what can fail, apply in one step; a fault leaves the old site whole."""
+"""Hot reload: watch the site file, read it, plan, prepare what can fail, apply in one step. A failure changes nothing."""

@@ -1,4 +1,4 @@
-"""What a plan means to those who are connected: each changed key with the rooms and clients it touches. Pure."""
+"""The changes of a plan, each with the number of rooms and clients that it affects. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -12,21 +12,21 @@ from scalesocket.status import AppStatus, SiteStatus
 
 LINGERING: Final = "lingering"
 TARGETS: Final = ("command", "tcp", "unix")
-Reach = tuple[int, int]
+Counts = tuple[int, int]
 """Rooms and clients."""
 
 
 def find_affected(plan: Plan, old: Site, new: Site, status: SiteStatus) -> tuple[AffectedKey, ...]:
-    """List the changes from `old`, which runs and is in the state of `status`, to `new`: the server's first, then the apps'.
+    """List the changes from `old`, whose state is `status`, to `new`: those of the server first, then those of the apps.
 
-    A live key touches the rooms there are; a *next* key none but those without clients, which are stopped so that they
-    open anew; a listener key nobody.
+    A live key affects all existing rooms. A *next* key affects only rooms without clients, which are stopped. A listener
+    key affects no rooms.
     """
     apps = {app.name: app for app in status.apps}
     before, after = table_record(old.server), table_record(new.server)
-    found = [_changed("server", change, before, after, _reach(change, status.apps)) for change in plan.server]
+    found = [_changed("server", change, before, after, _count_affected(change, status.apps)) for change in plan.server]
     for app in plan.removed:
-        rooms, clients = _all_of([apps[app.name]])
+        rooms, clients = _count_all([apps[app.name]])
         found.append(AffectedKey(path=f"apps.{app.name}", kind="removed", reload=Reload.LIVE, rooms=rooms, clients=clients))
     for app in plan.added:
         record = table_record(app)
@@ -35,28 +35,29 @@ def find_affected(plan: Plan, old: Site, new: Site, status: SiteStatus) -> tuple
     for pair in plan.changed:
         before, after = table_record(pair.old), table_record(pair.new)
         found += [
-            _changed(f"apps.{pair.name}", change, before, after, _reach(change, [apps[pair.name]])) for change in pair.changes
+            _changed(f"apps.{pair.name}", change, before, after, _count_affected(change, [apps[pair.name]]))
+            for change in pair.changes
         ]
     return tuple(found)
 
 
-def _changed(table: str, change: Change, before: Mapping[str, Any], after: Mapping[str, Any], reach: Reach) -> AffectedKey:
+def _changed(table: str, change: Change, before: Mapping[str, Any], after: Mapping[str, Any], counts: Counts) -> AffectedKey:
     old, new = (to_toml(record[change.key]) if change.key in record else None for record in (before, after))
     return AffectedKey(
-        path=f"{table}.{change.key}", kind="changed", reload=change.reload, old=old, new=new, rooms=reach[0], clients=reach[1]
+        path=f"{table}.{change.key}", kind="changed", reload=change.reload, old=old, new=new, rooms=counts[0], clients=counts[1]
     )
 
 
-def _reach(change: Change, apps: Iterable[AppStatus]) -> Reach:
+def _count_affected(change: Change, apps: Iterable[AppStatus]) -> Counts:
     match change.reload:
         case Reload.LIVE:
-            return _all_of(apps)
+            return _count_all(apps)
         case Reload.NEXT:
             return sum(room.state == LINGERING for app in apps for room in app.rooms), 0
         case Reload.LISTENER:
             return 0, 0
 
 
-def _all_of(apps: Iterable[AppStatus]) -> Reach:
+def _count_all(apps: Iterable[AppStatus]) -> Counts:
     counted = [(len(app.rooms), app.connections) for app in apps]
     return sum(rooms for rooms, _ in counted), sum(clients for _, clients in counted)

@@ -1,4 +1,4 @@
-"""What a running server answers over its control socket."""
+"""The answers to requests over the control socket."""
 
 from typing import assert_never
 
@@ -8,8 +8,8 @@ from scalesocket.gateway import Gateway
 from scalesocket.reload.reloader import Reloader
 
 
-async def respond(request: Request, gateway: Gateway, reloader: Reloader) -> Answer:
-    """Do what was asked for. Raises ReloadError."""
+async def answer_request(request: Request, gateway: Gateway, reloader: Reloader) -> Answer:
+    """Carry out a request and return the answer. Raises ReloadError."""
     try:
         match request:
             case Reload(dry_run=dry_run, restart=restart):

@@ -1,4 +1,4 @@
-"""Hot reload as the supervisor starts it: the reloader, what watches for it, and the control socket that speaks for it."""
+"""Opens hot reload for the supervisor: the reloader with its watch of the site file, and the control socket."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,7 +10,7 @@ from scalesocket.control.address import AUTO, control_paths
 from scalesocket.control.messages import Answer, Request
 from scalesocket.control.server import open_control
 from scalesocket.gateway import Gateway
-from scalesocket.reload.control_requests import respond
+from scalesocket.reload.control_requests import answer_request
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
 from scalesocket.reload.preparation import Prepare
 from scalesocket.reload.reloader import Reloader
@@ -20,10 +20,10 @@ from scalesocket.reload.reloader import Reloader
 async def open_reloader(
     gateway: Gateway, *, prepare: Sequence[Prepare] = (), overrides: Overrides = NO_OVERRIDES, is_watching: bool = True
 ) -> AsyncIterator[Reloader | None]:
-    """Keep the running site in step with its file until the block ends; None for a site that came from no file.
+    """Apply edits of the site file to the running site until the block ends; yield None for a site without a file.
 
-    `prepare` open what an edited site needs: its listeners, its certificate. The control socket prepares itself.
-    Raises ControlError when another server runs this file.
+    `prepare`: functions that open what an edited site needs, its listeners and its certificate. The control socket is
+    prepared here. Raises ControlError when another server runs this file.
     """
     site = gateway.site
     if site.path is None:
@@ -31,7 +31,7 @@ async def open_reloader(
         return
 
     async def answer(request: Request) -> Answer:
-        return await respond(request, gateway, reloader)
+        return await answer_request(request, gateway, reloader)
 
     paths, is_chosen = control_paths(site.server.control, site.path), site.server.control != AUTO
     async with open_control(paths, answer, is_needed=is_chosen) as control:

@@ -1,4 +1,4 @@
-"""What the command line of `serve` says over the site file: it stays said when the file is read again."""
+"""Values from the command line of `serve`, which override the site file, also when it is reloaded."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -8,14 +8,14 @@ from scalesocket.config.model import Site
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrides:
-    """Values that take the place of the file's; None leaves the file its say."""
+    """Values that override those of the file; None for none."""
 
     bind: tuple[str, ...] | None = None
     log_format: Literal["text", "json"] | None = None
     log_level: Literal["debug", "info", "warning", "error"] | None = None
 
     def amend(self, site: Site) -> Site:
-        """The site with these values in force."""
+        """Return the site with these values."""
         log = site.server.log
         log = log.model_copy(update={"format": self.log_format or log.format, "level": self.log_level or log.level})
         server = site.server.model_copy(update={"log": log, "bind": self.bind or site.server.bind})

@@ -1,4 +1,4 @@
-"""What has to be opened or loaded before an edit can be applied, and is put in use, or let go, as a whole."""
+"""Two-phase commit of an edit: everything that can fail is prepared first, then all is committed, or all is rolled back."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -9,24 +9,24 @@ from scalesocket.config.plan import Plan
 
 
 class Preparation(Protocol):
-    """Listeners, a TLS context, a control socket: ready beside the old ones, which still serve.
+    """Something opened for an edit while its predecessor still serves: listeners, a TLS context, a control socket.
 
-    Before the commit it does nothing that a client could notice: no connection is accepted, no certificate is shown.
+    Before the commit clients do not notice it: it accepts no connection and shows no certificate.
     """
 
     def commit(self) -> None:
-        """Put it in use, and the old out of it. Nothing in here can fail or wait."""
+        """Replace the predecessor. Must not fail or wait."""
 
     def roll_back(self) -> None:
-        """Let it go; the old ones never noticed. Nothing in here can fail or wait."""
+        """Close it; the predecessor stays in use. Must not fail or wait."""
 
 
 Prepare = Callable[[Site, Plan], Awaitable[Preparation]]
-"""Opens what an edited site needs. Raises ScalesocketError or OSError, and then has let go of what it had opened."""
+"""Opens what an edited site needs. Raises ScalesocketError or OSError, after closing what it had opened."""
 
 
 async def prepare_all(prepares: Sequence[Prepare], site: Site, plan: Plan) -> list[Preparation]:
-    """Prepare one after the other; if one fails, those before it are taken back and its error is raised."""
+    """Prepare one after the other. If one fails, roll back those before it and raise its error."""
     done: list[Preparation] = []
     try:
         for prepare in prepares:
@@ -38,14 +38,14 @@ async def prepare_all(prepares: Sequence[Prepare], site: Site, plan: Plan) -> li
 
 
 def commit_all(prepared: Sequence[Preparation]) -> None:
-    """Put all of it in use, in order. One that fails because of a bug does not stop the others."""
+    """Commit all, in order. One that fails because of a bug does not stop the others."""
     for one in prepared:
-        with logged_faults("putting an edit in use", what=type(one).__name__):
+        with logged_faults("committing an edit", what=type(one).__name__):
             one.commit()
 
 
 def roll_back_all(prepared: Sequence[Preparation]) -> None:
-    """Take all of it back, in reverse order. One that fails because of a bug does not stop the others."""
+    """Roll back all, in reverse order. One that fails because of a bug does not stop the others."""
     for one in reversed(prepared):
-        with logged_faults("taking back an edit", what=type(one).__name__):
+        with logged_faults("rolling back an edit", what=type(one).__name__):
             one.roll_back()

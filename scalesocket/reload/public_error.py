@@ -1,4 +1,4 @@
-"""What `/ready` and the API may tell everybody of an edit that was refused."""
+"""The error of a refused edit without secrets, for `/ready` and the API, which everyone may read."""
 
 import re
 from dataclasses import replace
@@ -14,9 +14,10 @@ _PATH: Final = re.compile(r"\S*/\S*")
 
 
 def redact_error(error: ScalesocketError) -> str:
-    """The first thing that is wrong: the file's name, line, column and key, and the message up to a hint or a quoted value.
+    """Return the first problem: the file's name, line, column and key, and the message up to a hint or a quoted value.
 
-    Those may hold what somebody wrote without quotes, a password for one. The log and the control socket have all of it.
+    Hints and values may hold a secret, such as a password that was written without quotes. The log and the control socket
+    get the whole error.
     """
     if not isinstance(error, ConfigError):
         return _without_values(str(error))
@@ -28,7 +29,7 @@ def redact_error(error: ScalesocketError) -> str:
 
 
 def _without_values(message: str) -> str:
-    """What is said, up to the first hint or value, but for one that it begins with, and without paths."""
+    """Return a message up to its first hint or value. A value that it begins with and paths become `…`."""
     leading = _LEADING_VALUE.match(message)
     rest = message[leading.end() :] if leading is not None else message
     return ("…" if leading is not None else "") + _PATH.sub("…", _HINT_OR_VALUE.split(rest, maxsplit=1)[0].rstrip())

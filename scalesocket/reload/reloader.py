@@ -1,7 +1,7 @@
-"""The reloader: from an edit of the site file to a running site that differs, or to a log that says why not.
+"""Applies edits of the site file to the running site, or logs why not.
 
-Owns the order of the steps: read and parse, plan, prepare what can fail, apply in one synchronous step. Whatever fails
-before that step leaves the site as it runs. `run` is its one task, started by the supervisor; one reload at a time.
+Owns the order of the steps: read and parse, plan, prepare what can fail, apply in one synchronous step. A failure before the
+last step changes nothing. `run` is its one task, started by the supervisor; reloads run one at a time.
 """
 
 import time
@@ -33,45 +33,45 @@ from scalesocket.systemd import notify_ready, notify_reloading
 log = structlog.get_logger("reload")
 
 PREPARE_TIMEOUT: Final = 30.0
-"""Seconds for everything that can fail: an edit must not hang between two sites."""
+"""Seconds for all preparations together."""
 RETRY: Final = 5.0
-"""Seconds until the file is watched again after a fault of ours."""
+"""Seconds until the file is watched again after an unexpected exception."""
 MAX_LOGGED: Final = 20
-"""Problems of one broken edit that get a line of their own in the log."""
+"""Problems of one edit that are logged, each in a line of its own."""
 RENEWED: Final = AffectedKey(path="server.tls", kind="renewed", reload="live")
-"""Another certificate or key in the same files."""
+"""The change of a certificate or key whose file name stays the same."""
 
 
 class ReloadError(ScalesocketError):
-    """An edit was understood and could not be applied; the site runs as before."""
+    """A valid edit could not be applied; the site runs as before."""
 
 
 class NoSuchAppError(ScalesocketError):
-    """The app whose rooms shall be restarted is not in the site; nothing was done."""
+    """The site has no app of the name whose rooms are to be restarted; nothing was done."""
 
 
 class Reloader:
-    """Keeps the running site in step with its file."""
+    """Applies the site file to the running site: at each edit, and on request."""
 
     def __init__(
         self, gateway: Gateway, path: Path, *, prepare: Sequence[Prepare] = (), overrides: Overrides = NO_OVERRIDES
     ) -> None:
         """Reload `gateway` from `path`.
 
-        `prepare` open or load what an edit needs, called in this order (with an empty plan when certificates alone
-        changed). `overrides`: what the command line says over the file.
+        `prepare`: functions that open or load what an edit needs, called in this order, with an empty plan when only
+        certificates changed. `overrides`: the values from the command line.
         """
         self._gateway = gateway
         self._state = gateway.reload_state
         self._reader = SiteReader(path, overrides)
         self._prepare = tuple(prepare)
-        self._certificates = digest_certificates(gateway.site)  # of those in use; read here, before they can change
+        self._certificates = digest_certificates(gateway.site)  # of the ones in use, before their files can change
         self._lock = anyio.Lock()
         self._trigger = ""
         self._requested = anyio.Event()
 
     async def run(self, *, is_watching: bool = True) -> None:
-        """Apply every request and, with `is_watching`, every edit, for ever; also one made since the site was read."""
+        """Apply every request and, with `is_watching`, every edit, also one made before this call. Never returns."""
         async with anyio.create_task_group() as tasks:
             if is_watching:
                 tasks.start_soon(self._watch, name="watch the site file")
@@ -81,16 +81,15 @@ class Reloader:
                 await self._try(self._trigger)
 
     def request(self, trigger: str) -> None:
-        """Ask for a reload; `trigger` (such as `SIGHUP`) is for the log. Requests before it begins count as one."""
+        """Request a reload. Requests before it begins count as one. `trigger`, such as `SIGHUP`, is logged."""
         self._trigger = trigger
         self._requested.set()
 
     async def reload(self, trigger: str, *, dry_run: bool = False, restart: str | None = None) -> ReloadReport:
-        """Apply the site file, then restart the rooms of the app `restart`; with `dry_run` all but these last steps.
+        """Apply the site file, then restart the rooms of the app `restart`. With `dry_run`, do all but these two steps.
 
-        Raises ConfigError when the file is wrong and ReloadError when it cannot be applied. Both leave the site as it
-        runs; but for a dry run they are in the log and in the state that `/ready` shows. Raises NoSuchAppError for
-        `restart`.
+        Raises ConfigError when the file has errors, ReloadError when it cannot be applied, and NoSuchAppError for
+        `restart`. The site then runs as before. Unless it is a dry run, the first two are logged, and `/ready` shows them.
         """
         async with self._lock:
             if dry_run:
@@ -100,14 +99,14 @@ class Reloader:
             try:
                 return await self._reload(trigger, is_dry=False, restart=restart)
             except (ConfigError, ReloadError) as error:
-                self._refused(trigger, error)
+                self._log_refused(trigger, error)
                 raise
             finally:
                 if trigger != "start":
                     notify_ready()
 
     async def diff(self) -> ReloadReport:
-        """Compare the file with what runs; what only preparing would find out stays open. Raises ConfigError."""
+        """Compare the file with the running site, without preparing anything. Raises ConfigError."""
         async with self._lock:
             loaded = await self._reader.read()
             return self._report(loaded.site, make_plan(self._gateway.site, loaded.site), is_renewed=False)
@@ -117,13 +116,13 @@ class Reloader:
         while True:
             try:
                 await self._reader.wait_changed()
-            except Exception:  # ours; the site must not end for it
+            except Exception:  # a bug, which must not end the site
                 log.exception("watching the site file failed", again_in=RETRY)
                 await anyio.sleep(RETRY)
             await self._try("edit")
 
     async def _try(self, trigger: str) -> None:
-        with suppress(ConfigError, ReloadError):  # they are in the log
+        with suppress(ConfigError, ReloadError):  # already logged
             await self.reload(trigger)
 
     async def _reload(self, trigger: str, *, is_dry: bool, restart: str | None) -> ReloadReport:
@@ -137,31 +136,31 @@ class Reloader:
             certificates = await to_thread.run_sync(digest_certificates, site, abandon_on_cancel=True)
             is_renewed = certificates != self._certificates and "tls" not in _keys(plan)
             report = self._report(site, plan, is_renewed=is_renewed)
-            prepared = await self._make_ready(loaded, plan) if report.changes else []
+            prepared = await self._prepare_all(loaded, plan) if report.changes else []
             if is_dry:
                 roll_back_all(prepared)
                 return report
-            if self._gateway.is_draining:  # since it was read
+            if self._gateway.is_draining:  # it began while the file was read
                 roll_back_all(prepared)
                 raise ReloadError(SHUTTING_DOWN.reason)
             if report.changes:
                 self._apply(site, plan, prepared)
-                log.info("reloaded", trigger=trigger, generation=self._state.generation, changes=_words(plan, is_renewed))
+                log.info("reloaded", trigger=trigger, generation=self._state.generation, changes=_describe(plan, is_renewed))
         except ScalesocketError:
             raise
         except Exception as error:
-            log.exception("a fault of the server kept an edit from being applied", trigger=trigger)
-            raise ReloadError(f"a fault of the server ({type(error).__name__}: {error})") from error
+            log.exception("not reloaded, the server failed", trigger=trigger)
+            raise ReloadError(f"the server failed ({type(error).__name__}: {error})") from error
         self._certificates = certificates
         if not report.changes:
-            self._unchanged(trigger)
+            self._log_unchanged(trigger)
         restarted = 0 if restart is None else self._gateway.restart_app(restart)
         return msgspec.structs.replace(
             report, is_applied=bool(report.changes), generation=self._state.generation, restarted=restarted
         )
 
-    async def _make_ready(self, loaded: Loaded, plan: Plan) -> list[Preparation]:
-        """Find out all that could keep the site from being applied, and open what it needs."""
+    async def _prepare_all(self, loaded: Loaded, plan: Plan) -> list[Preparation]:
+        """Check everything that the site needs, and open it. Raises ReloadError or ConfigError."""
         try:
             with anyio.fail_after(PREPARE_TIMEOUT):
                 if lacks := await find_missing(loaded):
@@ -177,7 +176,7 @@ class Reloader:
             raise ReloadError(str(error)) from error
 
     def _apply(self, site: Site, plan: Plan, prepared: Sequence[Preparation]) -> None:
-        """The one step that changes the running site. It waits for nothing, so nobody sees half of it."""
+        """Change the running site in one step: without waiting, so that no client sees half of it."""
         try:
             self._gateway.apply(site)
         except BaseException:
@@ -190,14 +189,14 @@ class Reloader:
         self._state.applied_at = time.time()
         self._state.note_error(None, None)
 
-    def _unchanged(self, trigger: str) -> None:
+    def _log_unchanged(self, trigger: str) -> None:
         if self._state.last_error is not None:
             self._state.note_error(None, None)
             log.info("the site file is again what runs", trigger=trigger, generation=self._state.generation)
         elif trigger not in ("start", "edit"):
             log.info("nothing to reload", trigger=trigger, generation=self._state.generation)
 
-    def _refused(self, trigger: str, error: ConfigError | ReloadError) -> None:
+    def _log_refused(self, trigger: str, error: ConfigError | ReloadError) -> None:
         self._state.note_error(str(error), redact_error(error))
         lines = str(error).splitlines()
         for line in lines[:MAX_LOGGED]:
@@ -215,10 +214,10 @@ class Reloader:
 
 
 def _keys(plan: Plan) -> set[str]:
-    """The keys of the server's table that differ."""
+    """The changed keys of the server's table."""
     return {change.key for change in plan.server}
 
 
-def _words(plan: Plan, is_renewed: bool) -> str:
-    """The plan for one line of the log."""
+def _describe(plan: Plan, is_renewed: bool) -> str:
+    """Describe the plan in one line for the log."""
     return "; ".join([*([] if plan.is_empty else [str(plan)]), *(["certificates renewed"] if is_renewed else [])])

@@ -1,4 +1,4 @@
-"""Reading the site file when nobody is writing it."""
+"""Reads the site file once it is completely written, and checks it against this machine."""
 
 import hashlib
 from dataclasses import replace
@@ -19,24 +19,24 @@ log = structlog.get_logger()
 
 
 class SiteReader:
-    """Reads one site file as often as asked, and knows which files it was made from."""
+    """Reads a site file, and keeps track of the files it consists of."""
 
     def __init__(self, path: Path, overrides: Overrides) -> None:
-        """Read `path`, always with `overrides` in force."""
+        """Read `path`, and apply `overrides` to it."""
         self._path = path
         self._overrides = overrides
         self._watched = WatchedFiles(files=frozenset({path}))
         self._read: Fingerprint = {}
-        self._detached: set[Path] = set()  # those that were warned of
+        self._detached: set[Path] = set()  # files that a warning was logged for
 
     async def read(self) -> Loaded:
-        """Read the file once it has been left alone for a moment, and again if it changed meanwhile.
+        """Read the file once it is settled, and again if it changed meanwhile.
 
-        Parsing runs in a thread: a large file must not keep the loop from its clients. Raises ConfigError.
+        Parsing runs in a thread, so that a large file does not block the event loop. Raises ConfigError.
         """
         while True:
             before = await wait_settled(self._watched)
-            self._read = before  # also when a mistake of ours ends this: it is not to be read again and again
+            self._read = before  # before anything can fail: a bug in reading must not make it read the same file again and again
             result = await to_thread.run_sync(self._load, abandon_on_cancel=True)
             watched = self._files_of(result)
             is_stable = watched == self._watched and watched.fingerprint() == before
@@ -49,14 +49,14 @@ class SiteReader:
             return result
 
     async def wait_changed(self) -> None:
-        """Wait until the files are not what was last read, and have then been left alone for a moment."""
+        """Wait until the files differ from what was last read, and are settled."""
         await wait_changed(self._watched, self._read)
 
     def _warn_of_detached(self) -> None:
         detached = set(self._watched.find_detached())
         if detached - self._detached:
             log.warning(
-                "edits of these files cannot be seen: each is mounted by itself and was replaced outside of the mount",
+                "edits of these files cannot be seen: each is a mount of its own, and was replaced outside of the mount",
                 files=sorted(str(path) for path in detached),
                 hint="mount the folder that holds them, not the files, and start the container again",
             )
@@ -70,17 +70,17 @@ class SiteReader:
         return replace(loaded, site=self._overrides.amend(loaded.site))
 
     def _files_of(self, result: Loaded | ConfigError) -> WatchedFiles:
-        """What to watch from now on. A file that cannot be understood adds those it blames to those known before."""
+        """The files to watch from now on. After an error: those known before and those that it names."""
         if isinstance(result, ConfigError):
-            blamed = {problem.place.file.absolute() for problem in result.problems if problem.place.file is not None}
-            return WatchedFiles(files=self._watched.files | blamed, folders=self._watched.folders)
+            named = {problem.place.file.absolute() for problem in result.problems if problem.place.file is not None}
+            return WatchedFiles(files=self._watched.files | named, folders=self._watched.folders)
         tls = result.site.server.tls
         certificates = frozenset() if tls is None else frozenset({tls.certificate, tls.key})
         return WatchedFiles(files=result.files | certificates, folders=result.folders)
 
 
 async def find_missing(loaded: Loaded) -> tuple[Problem, ...]:
-    """What this machine lacks for a site; warnings go to the log. In a thread: folders may be on a network."""
+    """Find what the site needs and this machine lacks; log warnings. Runs in a thread: folders may be on a network."""
     check = partial(check_machine, loaded.site, loaded.origins)
     problems = await to_thread.run_sync(check, abandon_on_cancel=True)
     for problem in (*loaded.warnings, *problems):
@@ -90,7 +90,7 @@ async def find_missing(loaded: Loaded) -> tuple[Problem, ...]:
 
 
 def digest_certificates(site: Site) -> str:
-    """A hash of what the files of `tls` hold; empty without tls, and when one of them cannot be read."""
+    """Hash the contents of the certificate files; empty without tls, and when one of them cannot be read."""
     tls = site.server.tls
     if tls is None:
         return ""

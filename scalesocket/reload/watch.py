@@ -1,9 +1,9 @@
-"""Noticing that a file changed, however it was changed. Owns no task: whoever calls `wait_changed` waits.
+"""Detects changes of files, however they are made. Owns no task: `wait_changed` waits in its caller's.
 
-What counts is the fingerprint of the files (a stat of each, through symlinks). The system's notifications only say when to
-look; a look every POLL seconds finds what they miss: a folder that was swapped as a whole, a network file system, a
-machine out of inotify watches. So in-place writes, renames over the file, Kubernetes' swap of a symlinked folder, and a
-file that is deleted and comes back are one and the same thing here.
+A change is a difference of fingerprints (a stat of each file, through symlinks). The system's notifications only trigger
+the comparison. A comparison every POLL seconds finds what they miss: a folder replaced as a whole, a network file system, a
+machine without free inotify watches. So writes in place, renames over the file, Kubernetes' swap of a symlinked folder, and
+a file that is deleted and created again need no code of their own.
 """
 
 import contextlib
@@ -21,61 +21,61 @@ from watchfiles import awatch
 log = structlog.get_logger()
 
 SETTLE: Final = 0.2
-"""Seconds without a change before a file that is being written counts as written."""
+"""Seconds without a change after which a file counts as completely written."""
 UNREST: Final = 50
-"""Times SETTLE after which files that are still being changed are worth a warning."""
+"""Multiples of SETTLE after which a warning is logged for files that keep changing."""
 POLL: Final = 0.5
-"""Seconds between two looks without any notification."""
+"""Seconds between two comparisons without any notification."""
 STEP_MS: Final = 50
-"""Milliseconds over which the notifier gathers events; also how soon its thread ends when told to."""
+"""Milliseconds for which the notifier collects events; also the longest that its thread takes to stop."""
 
 Mark = tuple[int, int, int, int, int]
 """Device, inode, size in bytes, time of modification and of change (`cp -p` sets the first back, nothing the second) in ns."""
 Fingerprint = Mapping[Path, Mark | None]
-"""What each file is; None for one that is not there."""
+"""The mark of each file; None for one that does not exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedFiles:
-    """What a running site was made from."""
+    """The files that a running site was read from."""
 
     files: frozenset[Path]
     """The site file, included files, certificates and keys."""
     folders: frozenset[Path] = frozenset()
-    """Where included files are looked for (may hold `*`): a file that appears there is a change, too."""
+    """Where included files are searched (may hold `*`): a new file there is a change, too."""
 
     def fingerprint(self) -> Fingerprint:
-        """Look at every file."""
+        """Mark every file."""
         return {path: _mark(path) for path in sorted(self.files | self._candidates())}
 
     def find_detached(self) -> list[Path]:
-        """The files that no folder has any more, although their paths lead to them.
+        """Find the files that were removed from every folder, although their paths still lead to them.
 
-        So is a file that was mounted into a container by itself when the host replaces it, as editors do and `mv`: the mount
-        keeps the old one, and no later edit ever shows.
+        This happens to a file that is mounted by itself into a container, when the host replaces it, as editors and `mv` do:
+        the mount keeps the old file, so later edits never show.
         """
         return [path for path in sorted(self.files) if _is_detached(path)]
 
-    def homes(self) -> list[Path]:
-        """The existing folders in which a change would show: those of the files and of each link on the way to them."""
-        homes = [hop.parent for path in self.files for hop in _hops(path)]
-        return [folder for folder in dict.fromkeys([*homes, *self.folders]) if folder.is_dir()]
+    def watched_folders(self) -> list[Path]:
+        """The existing folders to watch: those of the files and of each symlink on the way to them."""
+        folders = [hop.parent for path in self.files for hop in _hops(path)]
+        return [folder for folder in dict.fromkeys([*folders, *self.folders]) if folder.is_dir()]
 
     def _candidates(self) -> set[Path]:
-        """The files an include may pick up: those called like the files there are (logs and the like may be there, too)."""
+        """The files that an include may match: those with the suffixes of the known files, as a folder may hold logs, too."""
         suffixes = {path.suffix for path in self.files} | {".toml"}
         found = (Path(name) for folder in self.folders for name in glob.glob(f"{folder}/*"))  # noqa: PTH207 - folders may hold *
         return {path for path in found if path.suffix in suffixes}
 
 
 async def wait_changed(watched: WatchedFiles, since: Fingerprint) -> Fingerprint:
-    """Wait until the files differ from `since` and have then been left alone for SETTLE seconds; return what they are."""
+    """Wait until the files differ from `since` and have not changed for SETTLE seconds; return their fingerprint."""
     await _wait_different(watched, since)
     return await wait_settled(watched)
 
 
 async def wait_settled(watched: WatchedFiles) -> Fingerprint:
-    """Wait until the files have been left alone for SETTLE seconds; return what they are."""
+    """Wait until the files have not changed for SETTLE seconds; return their fingerprint."""
     before = watched.fingerprint()
     for waited in itertools.count(1):
         await anyio.sleep(SETTLE)
@@ -83,7 +83,9 @@ async def wait_settled(watched: WatchedFiles) -> Fingerprint:
         if now == before:
             break
         if waited == UNREST:
-            log.warning("not reloading yet: these keep changing", files=sorted(str(path) for path in _differing(before, now)))
+            log.warning(
+                "not reloading yet, these files keep changing", files=sorted(str(path) for path in _differing(before, now))
+            )
         before = now
     return now
 
@@ -97,27 +99,27 @@ async def _wait_different(watched: WatchedFiles, since: Fingerprint) -> None:
         return
     found = False
 
-    def look() -> bool:
+    def is_changed() -> bool:
         nonlocal found
         found = found or watched.fingerprint() != since
         return found
 
-    await _wait_notified(watched, look)
-    while not look():  # noqa: ASYNC110 - files set no event
+    await _wait_notified(watched, is_changed)
+    while not is_changed():  # noqa: ASYNC110 - files set no event
         await anyio.sleep(POLL)
 
 
-async def _wait_notified(watched: WatchedFiles, look: Callable[[], bool]) -> None:
-    """Return when `look` says so: it is asked at each notification, and every POLL seconds.
+async def _wait_notified(watched: WatchedFiles, is_changed: Callable[[], bool]) -> None:
+    """Wait until `is_changed` returns True; it is called at each notification, and every POLL seconds.
 
-    Returns early when the system notifies no more: a folder went away just now, or there is no inotify watch to spare.
+    Returns early when the system cannot notify: a folder was just removed, or no inotify watch is free.
     """
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_set_when_cancelled, stop, name="end of the file notifier")
         try:
             changes = awatch(
-                *watched.homes(),
+                *watched.watched_folders(),
                 watch_filter=None,
                 debounce=4 * STEP_MS,
                 step=STEP_MS,
@@ -129,15 +131,15 @@ async def _wait_notified(watched: WatchedFiles, look: Callable[[], bool]) -> Non
             )
             async with contextlib.aclosing(changes):
                 async for _ in changes:
-                    if look():
+                    if is_changed():
                         break
         except (OSError, RuntimeError, ExceptionGroup) as error:  # RuntimeError: the notifier's own; groups: from its thread
-            log.debug("file notifications are off, looking instead", error=str(error), every=POLL)
+            log.debug("file notifications failed, polling instead", error=str(error), every=POLL)
         tasks.cancel_scope.cancel()
 
 
 async def _set_when_cancelled(event: anyio.Event) -> None:
-    """The notifier's thread cannot be cancelled and sees only its event: without this a shutdown would wait for its timeout."""
+    """Stop the notifier's thread, which cannot be cancelled: a shutdown would wait for its timeout."""
     try:
         await anyio.sleep_forever()
     finally:
@@ -160,7 +162,7 @@ def _is_detached(path: Path) -> bool:
 
 
 def _hops(path: Path) -> Iterable[Path]:
-    """The path, and what it leads to link by link (at most 40, as the kernel has it)."""
+    """The path, and the target of each symlink on the way (at most 40, the kernel's limit)."""
     for _ in range(40):
         yield path
         if not path.is_symlink():

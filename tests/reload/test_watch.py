@@ -134,6 +134,7 @@ async def test_a_new_file_that_matches_an_include_is_noticed(tmp_path: Path, fil
     assert apps / "pong.toml" in after
 
 
+@pytest.mark.usefixtures("real_intervals")
 async def test_a_file_written_in_pieces_is_awaited_to_its_end(file: Path) -> None:
     watched = WatchedFiles(files=frozenset({file}))
     before = watched.fingerprint()
@@ -159,7 +160,7 @@ async def test_a_file_beside_is_nobodys_business(tmp_path: Path, file: Path) -> 
     before = watched.fingerprint()
     (tmp_path / "notes.txt").write_text("not a site")
 
-    with anyio.move_on_after(1.0) as waited:
+    with anyio.move_on_after(0.3) as waited:
         await wait_changed(watched, before)
 
     assert waited.cancelled_caught
