@@ -1,45 +1,31 @@
-"""The running site: names to pools, and who may come in.
+"""The running site: the rooms of each app, and edits of the site file.
 
 Owns the tasks of all rooms, and the sweep that looks at their deadlines.
 """
 
 import asyncio
-import itertools
 import math
 import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
 from scalesocket import __version__
-from scalesocket.admission import (
-    TOO_FAST,
-    TOO_MANY_FROM_ADDRESS,
-    WRONG_HOST,
-    WRONG_ORIGIN,
-    Refusal,
-    allows_origin,
-    check_host,
-    find_room,
-    seen_through_proxies,
-)
-from scalesocket.arrivals import Arrivals
+from scalesocket.admission.control import AdmissionControl
 from scalesocket.backends.backend import Backend, Receiver
 from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
-from scalesocket.edge.client import Client
-from scalesocket.errors import ADDRESS_FULL, APP_REMOVED, INTERNAL_ERROR, ROOM_RESTARTED, SERVER_FULL, SHUTTING_DOWN, Close
+from scalesocket.errors import APP_REMOVED, ROOM_RESTARTED, SHUTTING_DOWN, Close
 from scalesocket.io.poller import Poller
 from scalesocket.rooms.containment import contain_exceptions
 from scalesocket.rooms.iteration_limit import IterationLimit
@@ -48,52 +34,19 @@ from scalesocket.rooms.pool import RoomPool
 from scalesocket.rooms.room import Room
 from scalesocket.rooms.sweep import Sweep
 from scalesocket.status import ReloadState, SiteStatus
-from scalesocket.wire.authority import parse_authority
-from scalesocket.wire.batch import ClientId
 from scalesocket.wire.cgi import base_environment, environment
-from scalesocket.wire.handshake import HandshakeError, Request, choose_subprotocol, offered_subprotocols
+from scalesocket.wire.handshake import Request
 
 log = structlog.get_logger("gateway")
 
 SOFTWARE: Final = f"scalesocket/{__version__}"
-RETRY_AFTER: Final = 5
-"""Seconds a client is asked to wait before it tries again while the server drains."""
 CLOSES: Final = 1000
 """Websockets closed a second when an app or the server goes; more only where `drain_timeout` demands it."""
 SLICE: Final = 0.02
 """Seconds between two slices of spread closes."""
 
-MAX_TOLD: Final = 100
-"""Refused origins that are logged; refused hosts as well, and apps that agreed on no subprotocol."""
-SUBPROTOCOL_HINT: Final = "most clients that ask for one fail without an answer: list its name in subprotocols, in a site file"
-MAX_NAME: Final = 200
-"""Characters of one in the log."""
 STOPS_PER_ITERATION: Final = 16
 """Backends that begin to stop in one event-loop iteration, at 0.1 ms each; many rooms may end at the same time."""
-FORGET_INTERVAL: Final = 1.0
-"""Seconds after which addresses that no longer matter for `connect_rate` are forgotten."""
-
-DRAINING: Final = Refusal(status=503, reason="draining", message="the server is shutting down", retry_after=RETRY_AFTER)
-
-
-class Admission(NamedTuple):
-    """An upgrade that may go through. Once it has, `join` finds the client its room."""
-
-    app: App
-    room: str
-    request: Request
-    """As the client sent it: seen through trusted proxies."""
-    gateway: "Gateway"
-    subprotocol: str | None = None
-    """What the answer names in `Sec-WebSocket-Protocol`, if anything."""
-
-    def join(self, client: Client) -> Close | None:
-        """Give the client its id and its room, and replay the room's history to it.
-
-        Returns how to close the websocket where there is no place: a browser can't read the status of a failed
-        handshake, so it is accepted first.
-        """
-        return self.gateway.join(self, client)
 
 
 class Gateway:
@@ -103,100 +56,41 @@ class Gateway:
         """Serve `site`; every backend is opened by `open_backend`, every room's task is started in `tasks`."""
         self.site = site
         self.reload_state = ReloadState(applied_at=time.time())
-        self.is_draining = False
-        self.connections = 0
-        """Admitted websockets that are in a room."""
-        self.refusals: Counter[str] = Counter()
-        """Turned away before an app was found, by reason; the lanes count here too."""
         self.room_ended = anyio.Event()
         """Set when the first room has ended."""
         self._open_backend = open_backend
         self._tasks = tasks
         self._lives: set[asyncio.Task[None]] = set()
         self._stop_limit = IterationLimit(STOPS_PER_ITERATION)
-        self._told_origins: set[tuple[str, str]] = set()
-        self._told_hosts: set[str] = set()
-        self._told_subprotocols: set[str] = set()
-        self._ids = itertools.count(1)
-        self._arrivals = Arrivals()
         self._leaving: dict[str, RoomPool] = {}  # removed apps whose rooms have not all ended
-        self._pools = {name: self._make_pool(app) for name, app in site.apps.items()}
+        self._pools: dict[str, RoomPool] = {}
+        self.admission = AdmissionControl(site, self._pools)
+        self._pools.update((name, self._make_pool(app)) for name, app in site.apps.items())
 
     @property
     def pools(self) -> Mapping[str, RoomPool]:
         """The apps by name."""
         return self._pools
 
-    def admit(self, request: Request) -> Admission | Refusal:
-        """Decide on an upgrade before it is answered."""
-        if self.is_draining:
-            return self._refuse(None, DRAINING)
-        server, as_sent = self.site.server, request
-        if server.trusted_proxies:
-            request = seen_through_proxies(request, server.trusted_proxies)
-        if server.connect_rate is not None:
-            wait = self._arrivals.take(request.peer, server.connect_rate, time.monotonic())
-            if wait:
-                return self._refuse(None, replace(TOO_FAST, retry_after=math.ceil(wait)))
-        refusal = check_host(server, as_sent, is_upgrade=True)
-        if refusal is not None:
-            return self._refuse_host(refusal, as_sent)
-        app, room = find_room(self.site, request.path)
-        if isinstance(room, Refusal):
-            return self._refuse(app, room)
-        assert app is not None
-        if not allows_origin(app, request):
-            self._tell_origin(app, request)
-            return self._refuse(app, WRONG_ORIGIN)
-        if server.max_connections_per_ip is not None and self._arrivals.is_full(request.peer, server.max_connections_per_ip):
-            return self._refuse(app, TOO_MANY_FROM_ADDRESS)
-        offer = request.headers.get("sec-websocket-protocol")
-        if offer is None:
-            return Admission(app, room, request, self)
-        try:
-            subprotocol = choose_subprotocol(offered_subprotocols(offer), app.subprotocols)
-        except HandshakeError as error:
-            return self._refuse(app, Refusal(status=error.status, reason="bad_handshake", message=error.message))
-        if subprotocol is None:
-            self._tell_subprotocol(app)
-        return Admission(app, room, request, self, subprotocol)
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server is shutting down."""
+        return self.admission.is_closed
 
-    def check_page(self, request: Request) -> Refusal | None:
-        """Decide on a request that is no upgrade: whether it, as its client sent it, is for a host of this server."""
-        refusal = check_host(self.site.server, request, is_upgrade=False)
-        return None if refusal is None else self._refuse_host(refusal, request)
+    @property
+    def connections(self) -> int:
+        """Websockets that are in a room."""
+        return self.admission.connections
 
-    def count(self, refusal: Refusal) -> Refusal:
-        """Count a request that is turned away before an app was found for it."""
-        return self._refuse(None, refusal)
-
-    def join(self, admission: Admission, client: Client) -> Close | None:
-        """Find an admitted client its room; see `Admission.join`."""
-        limit = self.site.server.max_connections
-        if limit is not None and self.connections >= limit:
-            self.refusals["server_full"] += 1
-            return SERVER_FULL
-        pool = self._pools.get(admission.app.name)
-        # An edit between admission and here, on the lane that can wait in between, may have removed the app or its target.
-        if pool is None or not pool.app.has_rooms or self.is_draining:
-            return SHUTTING_DOWN if self.is_draining else APP_REMOVED
-        limit = self.site.server.max_connections_per_ip
-        # Likewise: many may have been admitted before the first of them joins.
-        if limit is not None and self._arrivals.is_full(client.peer, limit):
-            pool.refusals[TOO_MANY_FROM_ADDRESS.reason] += 1
-            return ADDRESS_FULL
-        client.id = ClientId(next(self._ids))
-        try:
-            return pool.join(client, admission.room, admission.request)
-        except Exception:
-            log.exception("joining failed", app=admission.app.name, room=admission.room, client=client.id)
-            pool.refusals["internal_error"] += 1
-            return INTERNAL_ERROR
+    @property
+    def refusals(self) -> Counter[str]:
+        """Requests that were refused before an app was found, by reason."""
+        return self.admission.refusals
 
     def apply(self, site: Site) -> Plan:
         """Replace the running site, at once and whole; return what that changed. Nothing in here can fail or wait."""
         plan = make_plan(self.site, site)
-        self.site = site
+        self.site = self.admission.site = site
         for app in plan.removed:
             pool = self._leaving[app.name] = self._pools.pop(app.name)
             self._close_spread(pool.all_rooms, APP_REMOVED)
@@ -218,7 +112,7 @@ class Gateway:
 
     async def drain(self) -> None:
         """Refuse newcomers, close all clients with 1001, spread over `drain_timeout`, and wait for the backends' ends."""
-        self.is_draining = True
+        self.admission.is_closed = True
         rooms = self._all_rooms()
         for room in rooms:
             with contain_exceptions(room):
@@ -229,7 +123,7 @@ class Gateway:
 
     def cut(self) -> None:
         """Close everybody now, as a second signal demands; the backends still get their ladder."""
-        self.is_draining = True
+        self.admission.is_closed = True
         for room in self._all_rooms():
             with contain_exceptions(room):
                 room.stop(SHUTTING_DOWN)
@@ -247,12 +141,6 @@ class Gateway:
             site_file=None if self.site.path is None else str(self.site.path),
             refusals=dict(self.refusals),
         )
-
-    async def forget_arrivals(self) -> None:
-        """Forget addresses that no longer matter for `connect_rate`, until cancelled. Started by `open_gateway`, once."""
-        while True:
-            await anyio.sleep(FORGET_INTERVAL)
-            self._arrivals.sweep(self.site.server.connect_rate, time.monotonic())
 
     async def wait_ended(self) -> None:
         """Wait until every room has ended, also when cancelled; `cut` was called. Their stop ladders have deadlines."""
@@ -279,8 +167,8 @@ class Gateway:
             environment=Environments(),
             start_task=self._start_task,
             stop_limit=self._stop_limit,
-            on_client_joined=self._client_joined,
-            on_client_left=self._client_left,
+            on_client_joined=self.admission.client_joined,
+            on_client_left=self.admission.client_left,
             on_room_ended=self._room_ended,
         )
 
@@ -290,14 +178,6 @@ class Gateway:
         self._lives.add(task)
         task.add_done_callback(self._lives.discard)
 
-    def _client_joined(self, client: Client) -> None:
-        self.connections += 1
-        self._arrivals.join(client.peer)
-
-    def _client_left(self, client: Client) -> None:
-        self.connections -= 1
-        self._arrivals.leave(client.peer)
-
     def _room_ended(self, pool: RoomPool) -> None:
         self.room_ended.set()
         self._forget_if_empty(pool)
@@ -305,39 +185,6 @@ class Gateway:
     def _forget_if_empty(self, pool: RoomPool) -> None:
         if pool.is_empty and self._leaving.get(pool.app.name) is pool:
             del self._leaving[pool.app.name]
-
-    def _refuse(self, app: App | None, refusal: Refusal) -> Refusal:
-        pool = None if app is None else self._pools.get(app.name)
-        (self.refusals if pool is None else pool.refusals)[refusal.reason] += 1
-        log.debug("refused", app=None if app is None else app.name, reason=refusal.reason, status=refusal.status)
-        return refusal
-
-    def _refuse_host(self, refusal: Refusal, request: Request) -> Refusal:
-        if refusal is WRONG_HOST and self.site.server.hosts is None:
-            self._tell_host(request)
-        return self.count(refusal)
-
-    def _tell_origin(self, app: App, request: Request) -> None:
-        """Log an origin once: browsers hide from a page why it may not connect."""
-        told = (app.name, request.headers.get("origin", "")[:MAX_NAME])
-        if told not in self._told_origins and len(self._told_origins) < MAX_TOLD:
-            self._told_origins.add(told)
-            log.warning("origin refused", app=told[0], origin=told[1], hint="list it in origins if its pages may connect")
-
-    def _tell_host(self, request: Request) -> None:
-        """Log once that a browser reached the loopback by this host, and how to admit it."""
-        authority = parse_authority(request.headers.get("host", ""))
-        name = "" if authority is None else authority.host
-        if name not in self._told_hosts and len(self._told_hosts) < MAX_TOLD:
-            self._told_hosts.add(name)
-            hint = f'if it is yours, write hosts = ["localhost", "{name or "play.example"}"] in [server]'
-            log.warning("host refused", host=name, hint=hint)
-
-    def _tell_subprotocol(self, app: App) -> None:
-        """Log once for an app why its clients may fail. What they offered may be a secret, and is not logged."""
-        if app.name not in self._told_subprotocols and len(self._told_subprotocols) < MAX_TOLD:
-            self._told_subprotocols.add(app.name)
-            log.warning("no subprotocol agreed on", app=app.name, hint=SUBPROTOCOL_HINT)
 
     def _close_spread(self, rooms: Sequence[Room], close: Close) -> None:
         """Nobody joins these rooms from now on; their clients are closed over time."""
@@ -382,7 +229,7 @@ async def open_gateway(site: Site, *, spawner: SpawnerClient, poller: Poller) ->
     async with anyio.create_task_group() as tasks:
         gateway = Gateway(site, open_backend=open_room_backend, tasks=tasks)
         tasks.start_soon(Sweep(gateway.find_all_pools).run, name="sweep")
-        tasks.start_soon(gateway.forget_arrivals, name="forget arrivals")
+        tasks.start_soon(gateway.admission.sweep, name="sweep addresses")
         try:
             yield gateway
         finally:

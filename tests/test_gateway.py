@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
+from scalesocket.admission.control import Admission
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import Server, Site
 from scalesocket.errors import ADDRESS_FULL, APP_REMOVED
-from scalesocket.gateway import Admission
 from scalesocket.server.general import GeneralClient
 from scalesocket.server.service import Service, open_service
 from scalesocket.wire.handshake import parse_request
@@ -44,7 +44,7 @@ async def test_the_limit_of_an_address_holds_for_those_that_were_admitted_togeth
         request = parse_request(
             upgrade("/game/one").removesuffix(b"\r\n\r\n"), peer=("192.0.2.1", 4), local=None, is_secure=False
         )
-        admissions = [service.gateway.admit(request) for _ in range(4)]
+        admissions = [service.gateway.admission.admit(request) for _ in range(4)]
 
         joined = [admission.join(guest(admission)) for admission in admissions if isinstance(admission, Admission)]
 
@@ -56,7 +56,7 @@ async def test_the_limit_of_an_address_holds_for_those_that_were_admitted_togeth
 async def test_who_was_admitted_before_an_edit_took_the_target_away_is_turned_away(tmp_path: Path) -> None:
     async with serving(site_of({"game": {"command": ["cat"], "static": tmp_path}})) as service:
         request = parse_request(upgrade("/game/one").removesuffix(b"\r\n\r\n"), peer=None, local=None, is_secure=False)
-        admission = service.gateway.admit(request)
+        admission = service.gateway.admission.admit(request)
         assert isinstance(admission, Admission)
 
         service.gateway.apply(site_of({"game": {"static": tmp_path}}))
@@ -111,14 +111,14 @@ async def test_a_site_that_is_cancelled_again_and_again_waits_for_its_backends()
 
 
 async def test_addresses_are_forgotten_once_their_rate_allows_a_whole_burst(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scalesocket.gateway.FORGET_INTERVAL", 0.01)
+    monkeypatch.setattr("scalesocket.admission.control.SWEEP_INTERVAL", 0.01)
     server = Server.model_validate({"connect_rate": {"per_ip": 20, "burst": 2}})
     async with serving(site_of({"game": {"command": ["cat"]}}, server)) as service:
         for number in range(10):
             request = parse_request(
                 upgrade("/game/one").removesuffix(b"\r\n\r\n"), peer=(f"192.0.2.{number}", 4), local=None, is_secure=False
             )
-            service.gateway.admit(request)
-        assert service.gateway._arrivals._buckets
+            service.gateway.admission.admit(request)
+        assert service.gateway.admission._addresses._buckets
 
-        await until(lambda: not service.gateway._arrivals._buckets)
+        await until(lambda: not service.gateway.admission._addresses._buckets)

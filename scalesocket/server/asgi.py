@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
-from scalesocket.admission import Refusal
+from scalesocket.admission.refusals import Refusal
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
@@ -129,16 +129,16 @@ class GeneralLane:
     def _check_request(self, request: Request) -> Refusal | None:
         """Decide whether a plain request may be answered; None if it may."""
         if not request.path.startswith("/") and request.path != "*":  # RFC 9112 3.2
-            return self.gateway.count(NO_PATH)
-        return self.gateway.check_page(request)
+            return self.gateway.admission.count(NO_PATH)
+        return self.gateway.admission.check_page(request)
 
     async def _serve_websocket(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         wrong = NO_PATH if not request.path.startswith("/") else HAS_BODY if has_body(request) else None
         if wrong is not None:
-            await refuse_upgrade(self.gateway.count(wrong), scope, send)
+            await refuse_upgrade(self.gateway.admission.count(wrong), scope, send)
             return
-        admission = self.gateway.admit(request)
+        admission = self.gateway.admission.admit(request)
         if isinstance(admission, Refusal):
             await refuse_upgrade(admission, scope, send)
             return

@@ -5,12 +5,12 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from scalesocket.admission.control import Admission
 from scalesocket.config.model import App
 from scalesocket.config.units import KiB
 from scalesocket.edge.client import Client, Hold
 from scalesocket.edge.limits import find_high_water
 from scalesocket.errors import PEER_FAULTS, TOO_SLOW, Close
-from scalesocket.gateway import Admission
 from scalesocket.server.closing import CloseDeadline, end_output
 from scalesocket.server.kernel import count_acknowledged, count_unsent
 from scalesocket.wire.batch import Batch

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import anyio
 
+from scalesocket.admission.control import Admission
 from scalesocket.config.model import App
 from scalesocket.edge.client import Client, Hold
 from scalesocket.edge.limits import CLOSE_TIMEOUT, find_high_water
 from scalesocket.errors import BINARY_IS_NO_TEXT, PEER_FAULTS, SHUTTING_DOWN, Close, message_too_big
-from scalesocket.gateway import Admission
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.frames import Opcode
 

@@ -9,9 +9,10 @@ import re
 from http import HTTPStatus
 from typing import Final, cast
 
-from scalesocket.admission import Refusal, is_trusted
+from scalesocket.admission.control import Admission
+from scalesocket.admission.proxies import is_trusted
+from scalesocket.admission.refusals import Refusal
 from scalesocket.config.units import KiB
-from scalesocket.gateway import Admission
 from scalesocket.server.closing import LingeringClose
 from scalesocket.server.connections import Connections
 from scalesocket.server.express import ExpressClient
@@ -151,7 +152,7 @@ class NewConnection(asyncio.Protocol):
             return
         if self._is_proxied:
             request = request._replace(is_proxied=True)
-        admission = self._connections.gateway.admit(request)
+        admission = self._connections.gateway.admission.admit(request)
         if isinstance(admission, Refusal):
             retry = f"Retry-After: {admission.retry_after}\r\n" if admission.retry_after is not None else ""
             self._respond(admission.status, admission.message, extra=retry)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from scalesocket.arrivals import MAX_BLOCKS, Arrivals
+from scalesocket.admission.address_limits import MAX_BLOCKS, AddressLimits
 from scalesocket.config.model import ConnectRate, Server
 from tests.attacks.tries import Try, ask, run
 from tests.playing import Lane, open_playground, site_of
@@ -61,10 +61,10 @@ async def flood(
 
 def remember_all() -> Try:
     """Come from more addresses than are remembered."""
-    arrivals, rate = Arrivals(), ConnectRate.model_validate(RATE)
+    limits, rate = AddressLimits(), ConnectRate.model_validate(RATE)
     for number in range(MAX_BLOCKS * 2):
-        arrivals.take((f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}::1", 1), rate, time.monotonic())
-    return Try(f"{MAX_BLOCKS * 2} networks", f"{MAX_BLOCKS} remembered", f"{len(arrivals._buckets)} remembered")
+        limits.take_token((f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}::1", 1), rate, time.monotonic())
+    return Try(f"{MAX_BLOCKS * 2} networks", f"{MAX_BLOCKS} remembered", f"{len(limits._buckets)} remembered")
 
 
 if __name__ == "__main__":

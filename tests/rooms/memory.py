@@ -11,11 +11,12 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
+from scalesocket.admission.control import Admission
 from scalesocket.backends.backend import Exit, Receiver
 from scalesocket.config.model import App, Site
 from scalesocket.edge.client import Client
 from scalesocket.errors import Close
-from scalesocket.gateway import Admission, Gateway
+from scalesocket.gateway import Gateway
 from scalesocket.rooms.room import Room
 from scalesocket.rooms.sweep import Sweep
 from scalesocket.wire.batch import Batch
@@ -187,7 +188,7 @@ class Stage:
         """In the order they were opened."""
 
     def join(self, client: MemoryClient, app: str = "game", room: str = "one") -> Close | None:
-        admission = Admission(self.gateway.site.apps[app], room, request(f"/{app}/{room}", client.peer), self.gateway)
+        admission = Admission(self.gateway.site.apps[app], room, request(f"/{app}/{room}", client.peer), self.gateway.admission)
         return admission.join(client)
 
     async def joined(self, *, reads: float = float("inf"), room: str = "one") -> MemoryClient:

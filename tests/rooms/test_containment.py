@@ -29,8 +29,8 @@ def check_sums(stage: Stage) -> None:
     members = sum(len(room.clients) for pool in gateway.find_all_pools() for room in pool.all_rooms)
     assert gateway.connections == members
     assert sum(pool.connections for pool in gateway.find_all_pools()) == members
-    assert sum(gateway._arrivals._open.values()) == members
-    assert min(gateway._arrivals._open.values(), default=1) > 0
+    assert sum(gateway.admission._addresses._open.values()) == members
+    assert min(gateway.admission._addresses._open.values(), default=1) > 0
 
 
 def test_a_client_whose_joining_fails_is_turned_away_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

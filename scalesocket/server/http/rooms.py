@@ -8,7 +8,7 @@ from msgspec import Raw
 from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
-from scalesocket.admission import root_app
+from scalesocket.admission.paths import root_app
 from scalesocket.server.http.responses import answer_json
 from scalesocket.status import PoolView, RoomStatus, SiteView
 

@@ -12,7 +12,7 @@ from quart import Blueprint, Response, request
 from quart.wrappers.response import DataBody, ResponseBody
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
-from scalesocket.admission import find_app
+from scalesocket.admission.paths import find_app
 from scalesocket.config.units import KiB
 from scalesocket.server.http.files import FolderWithoutSlash, NotAcceptable, OpenFile, open_file
 from scalesocket.server.http.landing import LandingPages

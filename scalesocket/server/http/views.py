@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from quart import request
 
-from scalesocket.admission import seen_through_proxies
+from scalesocket.admission.proxies import resolve_client
 from scalesocket.config.model import App
 from scalesocket.status import SiteView
 from scalesocket.wire.authority import parse_authority
@@ -100,5 +100,5 @@ def find_base(running: SiteView) -> str:
     """
     asked = cast(Mapping[str, Request], request.scope)[REQUEST]
     host = asked.headers.get("host", "")
-    is_secure = seen_through_proxies(asked, running.site.server.trusted_proxies).is_secure
+    is_secure = resolve_client(asked, running.site.server.trusted_proxies).is_secure
     return f"{'s' if is_secure else ''}://{host if parse_authority(host) else 'HOST'}"

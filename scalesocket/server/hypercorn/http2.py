@@ -16,7 +16,7 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol
 from priority.priority import DeadlockError, DuplicateStreamError, MissingStreamError
 
-from scalesocket.admission import is_trusted
+from scalesocket.admission.proxies import is_trusted
 from scalesocket.config.model import Server
 from scalesocket.config.units import MiB
 from scalesocket.gateway import Gateway

@@ -1,0 +1,32 @@
+"""Trusted proxies, and what they report about their clients."""
+
+from ipaddress import IPv4Network, IPv6Network
+
+from scalesocket.wire.address import parse_address
+from scalesocket.wire.forwarded import seen_by_proxies
+from scalesocket.wire.handshake import Request
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+"""`trusted_proxies` of the site file."""
+
+
+def resolve_client(request: Request, trusted: Networks) -> Request:
+    """Return the request with the address and the scheme of the client, as reported by trusted proxies."""
+    if not is_from_trusted(trusted, request):
+        return request
+    peer, proto = seen_by_proxies(request.headers, lambda address: is_trusted(address, trusted))
+    return request._replace(
+        peer=peer or request.peer,
+        is_secure=request.is_secure if proto is None else proto in ("https", "wss"),
+    )
+
+
+def is_from_trusted(trusted: Networks, request: Request) -> bool:
+    """Return whether the peer of the request's connection is a trusted proxy. On a unix socket it is, if there are any."""
+    return bool(trusted) and (request.peer is None or is_trusted(request.peer[0], trusted))
+
+
+def is_trusted(address: str, trusted: Networks) -> bool:
+    """Return whether an address is in one of the networks."""
+    parsed = parse_address(address)
+    return parsed is not None and any(parsed in network for network in trusted)

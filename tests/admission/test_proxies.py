@@ -1,0 +1,50 @@
+"""Trusted proxies and the clients they report."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from scalesocket.admission.proxies import is_trusted, resolve_client
+from tests.admission.requests import request_for
+
+TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("10.1.2.3", True), ("fd00::1", True), ("fd00::1%eth0", True), ("192.0.2.1", False), ("rubbish", False), ("", False)],
+)
+def test_addresses_in_the_networks_are_trusted(address: str, expected: bool) -> None:
+    assert is_trusted(address, TRUSTED) is expected
+
+
+def test_an_ipv4_address_mapped_to_ipv6_is_trusted_as_ipv4() -> None:
+    assert is_trusted("::ffff:10.1.2.3", TRUSTED)
+
+
+def test_a_trusted_proxy_reports_its_client() -> None:
+    request = request_for(peer=("10.0.0.1", 5), x_forwarded_for="192.0.2.7", x_forwarded_proto="https")
+
+    resolved = resolve_client(request, TRUSTED)
+
+    assert resolved.peer == ("192.0.2.7", 0)
+    assert resolved.is_secure
+
+
+def test_reports_of_other_peers_are_ignored() -> None:
+    request = request_for(peer=("192.0.2.1", 5), x_forwarded_for="192.0.2.7", x_forwarded_proto="https")
+
+    assert resolve_client(request, TRUSTED) is request
+
+
+def test_a_proxy_on_a_unix_socket_is_trusted_if_any_proxy_is() -> None:
+    request = request_for(peer=None, x_forwarded_for="192.0.2.7")
+
+    assert resolve_client(request, TRUSTED).peer == ("192.0.2.7", 0)
+    assert resolve_client(request, ()).peer is None
+
+
+def test_a_proxy_without_a_report_counts_as_the_client() -> None:
+    request = request_for(peer=("10.0.0.1", 5), secure=True)
+
+    assert resolve_client(request, TRUSTED) == request
