@@ -1,4 +1,4 @@
-"""The load generator counts what a server does wrong: it is held against servers that do each thing wrong on purpose."""
+"""The load generator counts a server's errors: it runs against servers that make each error on purpose."""
 
 import shutil
 import threading
@@ -18,7 +18,7 @@ WINDOW = ["--seconds", "0.2", "--warm", "0.05"]
 ECHO = [*WINDOW, "--senders", "1", "--in-flight", "8"]
 
 Answer = Callable[[int, str], list[str]]
-"""What a faulty server sends for its nth message."""
+"""Returns what a faulty server sends for its nth message."""
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def drive(url: str, options: list[str]) -> Traffic:
     return traffic
 
 
-def test_nothing_is_lost_on_a_server_that_does_all_right() -> None:
+def test_a_correct_server_loses_nothing() -> None:
     with open_mirror() as (_, url):
         traffic = drive(url, ["--clients", "20", *ECHO])
 
@@ -57,7 +57,7 @@ def test_nothing_is_lost_on_a_server_that_does_all_right() -> None:
     assert (traffic.lost, traffic.reordered, traffic.duplicated, traffic.corrupt) == (0, 0, 0, 0)
 
 
-def test_rooms_do_not_hear_one_another() -> None:
+def test_rooms_do_not_receive_each_others_messages() -> None:
     with open_mirror() as (_, url):
         traffic = drive(url, ["--rooms", "5", "--clients", "2", *ECHO])
 
@@ -66,7 +66,7 @@ def test_rooms_do_not_hear_one_another() -> None:
     assert traffic.received == pytest.approx(2 * traffic.sent, rel=0.05)
 
 
-def test_what_is_left_out_is_lost() -> None:
+def test_a_skipped_message_is_lost() -> None:
     left_out: list[int] = []
 
     def answer(number: int, message: str) -> list[str]:
@@ -82,7 +82,7 @@ def test_what_is_left_out_is_lost() -> None:
     assert traffic.reordered == traffic.duplicated == 0
 
 
-def test_what_comes_twice_is_a_duplicate() -> None:
+def test_a_repeated_message_is_a_duplicate() -> None:
     with faulty_server(lambda number, message: [message] * (2 if number % 10 == 3 else 1)) as url:
         traffic = drive(url, ECHO)
 
@@ -90,7 +90,7 @@ def test_what_comes_twice_is_a_duplicate() -> None:
     assert traffic.lost == traffic.reordered == 0
 
 
-def test_what_comes_late_is_reordered() -> None:
+def test_a_late_message_is_reordered() -> None:
     held: list[str] = []
 
     def answer(number: int, message: str) -> list[str]:
@@ -114,7 +114,7 @@ def test_a_changed_byte_is_corrupt() -> None:
     assert traffic.corrupt == 1
 
 
-def test_json_is_recognised_in_whatever_order_its_keys_come() -> None:
+def test_json_is_recognised_with_its_keys_in_any_order() -> None:
     with faulty_server(lambda number, message: ['{"_from":1,' + message[1:]]) as url:
         traffic = drive(url, [*ECHO, "--json"])
 

@@ -1,4 +1,4 @@
-"""Which servers can take a load over TLS, and whether the machine can."""
+"""Which servers, and which machines, support loads over TLS."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ def place(tmp_path: Path) -> Place:
     return Place(port=4443, folder=tmp_path)
 
 
-def test_every_server_of_a_load_over_tls_can_take_it(place: Place) -> None:
+def test_every_server_of_a_load_over_tls_supports_tls(place: Place) -> None:
     loads = [load for load in LOADS if load.setup.is_tls]
 
     commands = {peer: COMMANDS[peer](load.setup, place) for load in loads for peer in load.peers}
@@ -29,7 +29,7 @@ def test_every_server_of_a_load_over_tls_can_take_it(place: Place) -> None:
 
 
 @pytest.mark.parametrize("proxy", PROXIES)
-def test_the_original_is_behind_a_proxy_for_tls_alone(place: Place, proxy: str) -> None:
+def test_the_original_is_behind_a_proxy_only_with_tls(place: Place, proxy: str) -> None:
     make_command = COMMANDS[f"rust-{proxy}"]
 
     command = make_command(TLS, place)
@@ -42,7 +42,7 @@ def test_the_original_is_behind_a_proxy_for_tls_alone(place: Place, proxy: str) 
     assert command[command.index("scalesocket-rust") :] == ["scalesocket-rust", "--addr", f"127.0.0.1:{inner}", "cat", "--"]
 
 
-def test_a_machine_without_a_library_for_tls_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_library_for_tls_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "TLS_LIBRARIES", ("libnone.so.1",))
 
     assert find_no_tls() in {"none of libnone.so.1 found", "no openssl command to make a certificate with"}

@@ -1,4 +1,4 @@
-"""The steps that the page on performance has a table of."""
+"""The steps of a message, which docs/performance.md has a table of."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from benchmarks import steps
 
 
 @pytest.mark.parametrize("count", steps.READS)
-def test_every_step_of_a_messages_way_can_be_taken(count: int) -> None:
+def test_every_step_runs(count: int) -> None:
     for name, step in steps.steps(count):
         assert name
         step()

@@ -1,4 +1,4 @@
-"""What is made of figures: verdicts, tables, plots."""
+"""Verdicts, tables and plots."""
 
 import json
 from xml.etree import ElementTree
@@ -14,7 +14,7 @@ from benchmarks.targets import TARGETS, Target, Verdict, find_losses, judge
 
 
 def result(load: Load, **figures: list[float]) -> Result:
-    """A load's result with one figure (that of its first target) by server, one value a round."""
+    """Make the result of a load with one figure, that of its first target: for each server one value per round."""
     metric = next(target.metric for target in TARGETS if target.load == load.name)
     return Result(
         load=load, series={peer: Series(samples=[{metric: value} for value in values]) for peer, values in figures.items()}
@@ -48,7 +48,7 @@ def test_a_ratio_is_judged_by_must_and_aim(ours: float, verdict: Verdict) -> Non
     assert judgement.value == ours / 100
 
 
-def test_less_is_better_where_less_is_better() -> None:
+def test_less_memory_is_better() -> None:
     target = Target(load="idle-9000", metric=Metric.MEMORY, must=4.0, aim=2.0, against=None)
 
     verdicts = [judge(target, {"idle-9000": result(named("idle-9000"), ours=[value])}).verdict for value in (1.5, 3.0, 5.0)]
@@ -64,7 +64,7 @@ def test_the_median_is_judged() -> None:
     assert judgement.value == 2.1
 
 
-def test_without_the_original_a_row_is_not_judged_and_says_so() -> None:
+def test_without_the_original_a_row_is_marked_as_not_judged() -> None:
     results = {"fan-100-16": result(named("fan-100-16"), ours=[100.0])}
 
     table = make_target_table(make_run(results))

@@ -1,4 +1,4 @@
-"""What tests of pages in a browser share."""
+"""Shared by tests of pages in a browser."""
 
 import shutil
 import sys
@@ -21,9 +21,9 @@ FLAGS: Final = (
 )
 SERVE: Final = (sys.executable, "-m", "scalesocket", "serve", "--bind", "127.0.0.1:0")
 PATIENCE: Final = 10_000
-"""Milliseconds a page may take to show what it is told."""
+"""Milliseconds for a page to show what it receives."""
 JOINED: Final = '.status[data-state="open"]'
 PHONE: Final[dict[str, Any]] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 Open = Callable[..., Page]
-"""Open a URL as a new visitor, with options of the browser's context."""
+"""Opens a URL in a new browser context, with options of the context."""

@@ -11,7 +11,7 @@ from tests.examples.browsing import CHROMIUM, FLAGS, PATIENCE, Open
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the examples: a site file is served by one server at a time, and tests run side by side."""
+    """A copy of the examples, because tests run in parallel and only one server can serve a site file."""
     return shutil.copytree(Path(__file__).parents[2] / "examples", tmp_path_factory.mktemp("site") / "examples")
 
 
@@ -25,7 +25,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Open]:
-    """Open a URL as a new visitor; at the end no page may have written an error into its console."""
+    """Open a URL in a new browser context; at the end no page may have an error in its console."""
     complaints: list[str] = []
     contexts = []
 
@@ -36,7 +36,9 @@ def visit(browser: Browser) -> Iterator[Open]:
         page.set_default_timeout(PATIENCE)
 
         def hear(message: ConsoleMessage) -> None:
-            if message.type in ("error", "warning") and "willReadFrequently" not in message.text:  # a test that looks at a canvas
+            if (
+                message.type in ("error", "warning") and "willReadFrequently" not in message.text
+            ):  # caused by tests that read a canvas
                 complaints.append(f"{url}: {message.type}: {message.text}")
 
         page.on("console", hear)

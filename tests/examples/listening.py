@@ -1,4 +1,4 @@
-"""Servers in processes of their own, for tests that look at them from outside alone."""
+"""Servers in processes of their own, for tests that see them only from outside."""
 
 import os
 import re
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Final
 
 START: Final = 20.0
-"""Seconds a server may take to say where it listens, or to end."""
+"""Seconds for a server to print its address, or to end."""
 
 
 @contextmanager
 def run_until_listening(*command: str, cwd: Path | None = None, **environ: str) -> Iterator[str]:
-    """Run a server, and give the `host:port` it says it listens on."""
+    """Run a server, and yield the `host:port` that it prints."""
     server = subprocess.Popen(
         command,
         cwd=cwd,

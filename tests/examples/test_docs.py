@@ -51,14 +51,14 @@ COMMANDS: Final = sorted(
 
 
 @pytest.mark.parametrize("text", SITES)
-def test_every_site_file_in_the_docs_is_right(text: str, tmp_path: Path) -> None:
+def test_every_site_file_in_the_docs_is_valid(text: str, tmp_path: Path) -> None:
     site = parse_site(text, tmp_path / "site.toml", {})
 
     assert site.apps
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_in_the_docs_is_one(words: tuple[str, ...]) -> None:
+def test_every_command_in_the_docs_exists(words: tuple[str, ...]) -> None:
     shown = subprocess.run([*SCALESOCKET, words[0], "--help"], capture_output=True, text=True, check=False)
 
     assert shown.returncode == 0, shown.stderr
@@ -66,7 +66,7 @@ def test_every_command_in_the_docs_is_one(words: tuple[str, ...]) -> None:
         assert flag in shown.stdout
 
 
-def test_the_install_of_the_readme_leaves_the_systems_python_alone() -> None:
+def test_the_readme_installs_into_an_environment() -> None:
     # Debian 12 refuses `pip install` outside of an environment (PEP 668).
     install = next(block for block in find_blocks(README, "console") if "pip install" in block)
 
@@ -85,7 +85,7 @@ def test_the_readme_has_a_picture_with_a_text_alternative() -> None:
     assert (ROOT / path).stat().st_size < 150_000
 
 
-def test_two_clients_of_the_sixty_seconds_receive_what_one_of_them_types(tmp_path: Path) -> None:
+def test_both_clients_of_the_sixty_seconds_receive_a_typed_message(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(find_sixty_seconds())
     client, typed = next(block for block in find_blocks(README, "console") if "-m websockets" in block).splitlines()
     with ExitStack() as stack:
@@ -105,7 +105,7 @@ def test_two_clients_of_the_sixty_seconds_receive_what_one_of_them_types(tmp_pat
         assert ann.stdin is not None
         assert ann.stdout is not None
         assert bob.stdout is not None
-        assert any('"_from":2,"_event":"join"' in line for line in ann.stdout)  # both are there
+        assert any('"_from":2,"_event":"join"' in line for line in ann.stdout)  # both have joined
 
         ann.stdin.write(typed.removeprefix("> ") + "\n")
         ann.stdin.flush()
@@ -124,7 +124,7 @@ def test_the_sixty_seconds_of_the_readme_check_ok(tmp_path: Path) -> None:
     assert "OK" in checked.stdout
 
 
-def test_the_readme_shows_the_example_script_as_it_is() -> None:
+def test_the_readme_shows_the_example_script() -> None:
     assert (ROOT / "example.sh").read_text() in find_blocks(README, "bash")
     assert os.access(ROOT / "example.sh", os.X_OK)
 
@@ -137,7 +137,7 @@ def test_the_quick_start_of_the_readme_works_as_written() -> None:
         if block.startswith(("$ scalesocket ./example.sh", "$ curl --include"))
     )
     with ExitStack() as stack:
-        # The one thing not as written is the port: 9000 may be somebody else's on this machine.
+        # Only the port differs from the page, because 9000 may be in use.
         address = stack.enter_context(run_until_listening(*SCALESOCKET, "--addr", "127.0.0.1:0", *serve[1:], cwd=ROOT))
 
         heard = subprocess.run(

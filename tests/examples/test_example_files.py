@@ -1,4 +1,4 @@
-"""The example site files load, and the parts that pages share are the same in all of them."""
+"""The example site files load, and all pages have the same shared files."""
 
 import filecmp
 import subprocess
@@ -36,7 +36,7 @@ def test_every_example_passes_the_check(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_every_program_and_folder_of_an_example_is_there(file: Path) -> None:
+def test_every_program_and_folder_of_an_example_exists(file: Path) -> None:
     for app in load_site(file).apps.values():
         scripts = [app.cwd / word for word in app.command or () if word.endswith((".py", ".sh"))]
         folders = [app.static] if app.static is not None else []
@@ -54,14 +54,14 @@ def test_the_options_example_names_every_key() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
-def test_every_page_folder_has_the_shared_files_as_they_are(page: Path) -> None:
+def test_every_page_folder_has_the_shared_files(page: Path) -> None:
     for shared in SHARED:
         copy = page / shared.name
         if copy.exists():
             assert filecmp.cmp(shared, copy, shallow=False), f"{copy} differs from {shared}: make generate"
 
 
-def test_the_templates_of_init_have_the_shared_files_as_they_are() -> None:
+def test_the_templates_of_init_have_the_shared_files() -> None:
     same, different, missing = filecmp.cmpfiles(
         EXAMPLES / "shared", TEMPLATES / "shared", [file.name for file in SHARED], shallow=False
     )
@@ -70,7 +70,7 @@ def test_the_templates_of_init_have_the_shared_files_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
-def test_no_page_loads_anything_from_elsewhere(page: Path) -> None:
+def test_no_page_loads_files_from_other_sites(page: Path) -> None:
     text = (page / "index.html").read_text()
 
     assert 'src="http' not in text

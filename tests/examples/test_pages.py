@@ -1,4 +1,4 @@
-"""The example site in a real browser: pages that play together, with nothing to complain about in their consoles."""
+"""The example site in a real browser: pages that play together, without errors in their consoles."""
 
 import json
 import re
@@ -21,7 +21,7 @@ pytestmark = NEEDS_CHROMIUM
 
 @pytest.fixture(scope="module")
 def site(examples: Path) -> Iterator[str]:
-    """The URL of the example site, with the TCP server it needs."""
+    """The URL of the example site, which runs with its TCP server."""
     with (
         run_until_listening(sys.executable, str(examples / "mud/mud.py"), "127.0.0.1:0") as mud,
         run_until_listening(*SERVE, str(examples / "site.toml"), MUD_PORT=mud.rpartition(":")[2]) as address,
@@ -29,7 +29,7 @@ def site(examples: Path) -> Iterator[str]:
         yield f"http://{address}"
 
 
-def test_the_start_page_links_every_app_and_counts_who_is_there(site: str, visit: Open) -> None:
+def test_the_start_page_links_every_app_and_counts_its_clients(site: str, visit: Open) -> None:
     guest = visit(f"{site}/chat/?room=counted")
     expect(guest.locator(JOINED)).to_be_visible()
 
@@ -40,7 +40,7 @@ def test_the_start_page_links_every_app_and_counts_who_is_there(site: str, visit
         assert start.request.get(f"{site}/{name}/").ok
 
 
-def test_two_pages_of_chat_hear_each_other(site: str, visit: Open) -> None:
+def test_two_pages_of_chat_receive_each_others_messages(site: str, visit: Open) -> None:
     ann = visit(f"{site}/chat/?room=two&name=Ann")
     expect(ann.locator("#people")).to_contain_text("Ann (you)")
     bob = visit(f"{site}/chat/?room=two&name=Bob%20B.")
@@ -56,7 +56,7 @@ def test_two_pages_of_chat_hear_each_other(site: str, visit: Open) -> None:
     expect(ann.locator(".mine .text")).to_have_text("hello <b>Bob</b>")
 
 
-def test_a_newcomer_to_the_chat_reads_what_was_said(site: str, visit: Open) -> None:
+def test_a_new_client_of_the_chat_receives_the_history(site: str, visit: Open) -> None:
     ann = visit(f"{site}/chat/?room=history&name=Ann")
     expect(ann.locator("#people")).to_contain_text("Ann (you)")
     ann.fill("#text", "is anybody here?")
@@ -70,7 +70,7 @@ def test_a_newcomer_to_the_chat_reads_what_was_said(site: str, visit: Open) -> N
     expect(bob.locator(".event")).to_have_text("you joined history")
 
 
-def test_who_leaves_the_chat_is_missed(site: str, visit: Open) -> None:
+def test_a_client_that_leaves_the_chat_is_removed_from_the_list(site: str, visit: Open) -> None:
     ann = visit(f"{site}/chat/?room=leaving&name=Ann")
     bob = visit(f"{site}/chat/?room=leaving&name=Bob")
     expect(ann.locator("#people li")).to_have_count(2)
@@ -100,7 +100,7 @@ def test_two_players_of_the_arena_see_each_other_move(site: str, visit: Open) ->
             )
 
 
-def test_a_player_who_leaves_the_arena_is_gone_from_it(site: str, visit: Open) -> None:
+def test_a_player_that_leaves_the_arena_is_removed(site: str, visit: Open) -> None:
     ann = visit(f"{site}/arena/?room=leaving&name=Ann")
     bob = visit(f"{site}/arena/?room=leaving&name=Bob")
     expect(ann.locator("#players li")).to_have_count(2)
@@ -148,7 +148,7 @@ def test_a_note_on_the_whiteboard_is_written_and_moved_for_everyone(site: str, v
     expect(carl.locator(".note textarea")).to_have_value("buy milk")
 
 
-def test_two_authors_who_type_at_once_end_with_the_same_text(site: str, visit: Open) -> None:
+def test_two_authors_that_type_at_once_end_with_the_same_text(site: str, visit: Open) -> None:
     ann = visit(f"{site}/editor/?room=text&name=Ann")
     bob = visit(f"{site}/editor/?room=text&name=Bob")
     for page, place in ((ann, "0"), (bob, "field.value.length")):
@@ -169,7 +169,7 @@ def test_two_authors_who_type_at_once_end_with_the_same_text(site: str, visit: O
 
 def test_the_terminal_shows_what_its_shell_prints(examples: Path, visit: Open) -> None:
     file = examples / "terminal.toml"
-    # Its origins name the port of the example, and the test has another.
+    # Its origins name the port of the example; the test uses another port.
     file.write_text(re.sub(r"^origins = .*$", "", file.read_text(), flags=re.MULTILINE))
     with run_until_listening(*SERVE, str(file)) as address:
         page = visit(f"http://{address}/terminal/")
@@ -179,10 +179,10 @@ def test_the_terminal_shows_what_its_shell_prints(examples: Path, visit: Open) -
         page.keyboard.type("echo $((6 * 7))yes\n")
 
         expect(page.locator(".xterm-accessibility-tree")).to_contain_text("42yes")
-        page.close()  # before its server ends: a page that cannot connect again says so in its console
+        page.close()  # before its server ends, because a failed reconnect is an error in the console
 
 
-def test_the_terminal_fits_a_phone_and_whoever_comes_later_sees_the_same(examples: Path, visit: Open) -> None:
+def test_the_terminal_fits_a_phone_and_a_later_client_sees_the_same(examples: Path, visit: Open) -> None:
     file = examples / "terminal.toml"
     file.write_text(re.sub(r"^origins = .*$", "", file.read_text(), flags=re.MULTILINE))
     with run_until_listening(*SERVE, str(file)) as address:
@@ -253,7 +253,7 @@ def test_the_arena_fills_a_phone_and_is_steered_by_a_finger(site: str, visit: Op
     assert canvas is not None
     assert canvas["width"] == 390
     assert canvas["height"] > 844 * 0.65
-    # It is the arena that is drawn in the corners, not the ground around it.
+    # The corners show the arena, not the background around it.
     corners = "[[3, 3], [canvas.width - 4, canvas.height - 4]]"
     drawn = f"canvas => {corners}.map(([x, y]) => canvas.getContext('2d').getImageData(x, y, 1, 1).data[3])"
     assert page.locator("canvas").evaluate(drawn) == [255, 255]
@@ -296,7 +296,7 @@ def test_a_finger_draws_on_the_whiteboard_for_everyone(site: str, visit: Open) -
 
 @contextmanager
 def finger(page: Page, x: float, y: float) -> Iterator[Callable[[float, float], object]]:
-    """Put a finger down, give what moves it to an offset from there, and lift it."""
+    """Put a finger down, yield a function that moves it by an offset, and lift it."""
     session = page.context.new_cdp_session(page)
 
     def touch(kind: str, *points: dict[str, float]) -> None:
@@ -307,7 +307,7 @@ def finger(page: Page, x: float, y: float) -> Iterator[Callable[[float, float], 
     touch("touchEnd")
 
 
-def test_what_other_clients_of_the_chat_send_breaks_no_page(site: str, visit: Open) -> None:
+def test_invalid_messages_of_other_clients_break_no_page_of_the_chat(site: str, visit: Open) -> None:
     page = visit(f"{site}/chat/?room=rubbish&name=Ann")
     expect(page.locator("#people")).to_contain_text("Ann (you)")
     values: list[object] = [None, 1, [], {}, "x", 1e308, True]
@@ -325,7 +325,7 @@ def test_what_other_clients_of_the_chat_send_breaks_no_page(site: str, visit: Op
     expect(newcomer.locator("#people")).to_contain_text("Ann")
 
 
-def test_on_a_narrow_phone_nothing_to_read_or_to_write_in_is_cut_off(site: str, visit: Open) -> None:
+def test_on_a_narrow_phone_no_text_or_field_is_cut_off(site: str, visit: Open) -> None:
     chat = visit(f"{site}/chat/?name={'n' * 24}", width=360)  # as long as names may be
     mud = visit(f"{site}/mud/", width=360)
     arena = visit(f"{site}/arena/", width=360)
@@ -355,7 +355,7 @@ def width_of(page: Page, selector: str) -> float:
     return box["width"]
 
 
-# -- rooms that cannot be joined. A browser writes each refusal into the console, so these pages are not watched for that.
+# -- rooms that cannot be joined. Browsers write each refusal into the console, so these tests do not check it.
 
 
 @pytest.fixture
@@ -367,7 +367,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.mark.parametrize("name", ["not a name", "..", "x" * 129])
-def test_a_page_with_a_name_that_no_room_can_have_says_so_and_stops(site: str, page: Page, name: str) -> None:
+def test_a_page_with_an_invalid_room_name_shows_the_reason_and_stops(site: str, page: Page, name: str) -> None:
     tries = tries_of(page)
     page.clock.install()
 
@@ -379,7 +379,7 @@ def test_a_page_with_a_name_that_no_room_can_have_says_so_and_stops(site: str, p
     assert len(tries) == 1
 
 
-def test_a_page_that_is_refused_again_and_again_leaves_the_server_in_peace(examples: Path, page: Page) -> None:
+def test_a_page_that_is_refused_repeatedly_stops(examples: Path, page: Page) -> None:
     listed = examples / "listed.toml"
     listed.write_text('[apps.chat]\ncommand = "cat"\nrouting = "json"\nrooms = ["lobby"]\nstatic = "chat/page"\n')
     tries = tries_of(page)
@@ -391,7 +391,7 @@ def test_a_page_that_is_refused_again_and_again_leaves_the_server_in_peace(examp
     assert len(tries) == 3
 
 
-def test_a_page_that_is_sent_away_stays_away(examples: Path, page: Page) -> None:
+def test_a_page_that_its_program_closes_does_not_reconnect(examples: Path, page: Page) -> None:
     strict = examples / "strict.toml"
     strict.write_text('[apps.chat]\ncommand = "cat"\nrouting = "json"\nclient_keys = ["_to", "_close"]\nstatic = "chat/page"\n')
     tries = tries_of(page)
@@ -409,7 +409,7 @@ def test_a_page_that_is_sent_away_stays_away(examples: Path, page: Page) -> None
     assert len(tries) == 1
 
 
-def test_a_page_whose_message_was_too_long_stays_away(site: str, page: Page) -> None:
+def test_a_page_whose_message_was_too_long_does_not_reconnect(site: str, page: Page) -> None:
     tries = tries_of(page)
     page.clock.install()
     page.goto(f"{site}/chat/?room=verbose")
@@ -424,7 +424,7 @@ def test_a_page_whose_message_was_too_long_stays_away(site: str, page: Page) -> 
     assert len(tries) == 1
 
 
-def test_a_page_comes_back_to_a_room_that_was_restarted(site: str, page: Page, examples: Path) -> None:
+def test_a_page_reconnects_to_a_room_that_was_restarted(site: str, page: Page, examples: Path) -> None:
     tries = tries_of(page)
     page.goto(f"{site}/chat/?room=restarted")
     expect(page.locator(JOINED)).to_be_visible()
@@ -438,7 +438,7 @@ def test_a_page_comes_back_to_a_room_that_was_restarted(site: str, page: Page, e
 
 
 def tries_of(page: Page) -> list[str]:
-    """The websockets that a page opens, as it opens them."""
+    """A list to which the websockets of a page are added when it opens them."""
     tries: list[str] = []
     page.on("websocket", lambda socket: tries.append(socket.url))
     return tries

@@ -1,4 +1,4 @@
-"""A page that a real browser loads by TLS, and the protocol that its websocket comes by."""
+"""A page that a real browser loads over TLS, and the protocol of its websocket."""
 
 import shutil
 import subprocess
@@ -35,7 +35,7 @@ socket.onopen = () => { socket.send(" and an echo"); };
 
 
 @pytest.mark.parametrize(("is_offered", "protocol"), [("false", "HTTP/1.1"), ("true", "HTTP/2")])
-def test_a_page_comes_by_http2_and_its_websocket_by_http1_unless_asked_for(
+def test_a_page_uses_http2_and_its_websocket_http1_by_default(
     visit: Open, tmp_path: Path, is_offered: str, protocol: str
 ) -> None:
     wanted = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"

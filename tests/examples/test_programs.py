@@ -13,7 +13,7 @@ EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 
 
 def answers(program: str, *messages: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a program prints for these messages, until its input ends."""
+    """Return what a program prints for these messages, until its input ends."""
     spoken = "".join(json.dumps(message) + "\n" for message in messages)
     ran = subprocess.run(
         [sys.executable, EXAMPLES / program], input=spoken, capture_output=True, text=True, timeout=20, check=True
@@ -25,7 +25,7 @@ def join(client: int, name: str) -> dict[str, Any]:
     return {"t": "Join", "_from": client, "_event": "join", "name": name}
 
 
-def test_the_editor_takes_an_edit_of_the_newest_text_and_leaves_an_older_one_aside() -> None:
+def test_the_editor_applies_an_edit_of_the_current_text_and_ignores_an_older_one() -> None:
     first = {"t": "Edit", "_from": 1, "version": 0, "at": 0, "cut": 1, "put": "##"}
     late = {"t": "Edit", "_from": 2, "version": 0, "at": 0, "cut": 0, "put": "lost"}
     again = {"t": "Edit", "_from": 2, "version": 1, "at": 0, "cut": 0, "put": "> "}
@@ -39,7 +39,7 @@ def test_the_editor_takes_an_edit_of_the_newest_text_and_leaves_an_older_one_asi
 
 
 @pytest.mark.parametrize("program", ["editor/editor.py", "whiteboard/whiteboard.py"])
-def test_a_client_that_says_it_left_is_still_there(program: str) -> None:
+def test_a_forged_leave_message_is_ignored(program: str) -> None:
     forged = [{"t": "Leave", "_from": 1}, {"t": "Join", "_from": 1, "name": "Eve"}]
 
     said = answers(program, join(1, "Ann"), *forged, join(2, "Bob"))
@@ -51,7 +51,7 @@ def test_a_client_that_says_it_left_is_still_there(program: str) -> None:
     ]
 
 
-def test_the_editor_sends_the_text_to_a_page_whose_edit_cannot_be() -> None:
+def test_the_editor_sends_the_text_to_a_page_with_an_invalid_edit() -> None:
     wrong = {"t": "Edit", "_from": 1, "version": 0, "at": 999_999, "cut": 0, "put": "x"}
 
     said = answers("editor/editor.py", join(1, "Ann"), wrong)
@@ -59,7 +59,7 @@ def test_the_editor_sends_the_text_to_a_page_whose_edit_cannot_be() -> None:
     assert (said[-1]["t"], said[-1]["_to"], said[-1]["version"]) == ("Text", 1, 0)
 
 
-def test_the_whiteboard_tells_a_change_to_all_but_its_author() -> None:
+def test_the_whiteboard_sends_a_change_to_everyone_except_its_author() -> None:
     add = {"t": "Add", "_from": 1, "x": 0.5, "y": 2}
     change = {"t": "Change", "_from": 1, "id": 1, "text": "milk"}
 
@@ -72,7 +72,7 @@ def test_the_whiteboard_tells_a_change_to_all_but_its_author() -> None:
     assert people["people"] == {"1": "Ann", "2": "Bob B."}
 
 
-def test_the_arena_moves_a_player_where_it_steers() -> None:
+def test_the_arena_moves_a_player_in_the_direction_it_steers() -> None:
     game = subprocess.Popen(
         [sys.executable, EXAMPLES / "arena/arena.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -89,11 +89,11 @@ def test_the_arena_moves_a_player_where_it_steers() -> None:
 
     assert (welcome["_to"], names["names"]) == (7, {"7": "Ann"})
     start, *places = (state["players"][0][1] for state in states)
-    assert max(places) >= min(start + 100, 1600 - 26)  # to the right, until it meets the wall
+    assert max(places) >= min(start + 100, 1600 - 26)  # to the right, as far as the wall
     assert game.returncode == 0
 
 
-def test_the_dice_tell_a_roll_to_everyone_and_a_mistake_to_who_made_it() -> None:
+def test_the_dice_broadcast_a_roll_and_send_an_error_to_its_author() -> None:
     header = struct.Struct("<3I")
     spoken = b"".join(header.pack(5, 1, len(words)) + words for words in (b"3d6", b"hello\nthere"))
 

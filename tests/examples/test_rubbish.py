@@ -1,4 +1,4 @@
-"""Clients may send anything: the programs of the examples and of the templates ignore it, and go on serving the others."""
+"""Invalid messages of clients: the programs of the examples and of the templates ignore them, and go on serving."""
 
 import json
 import math
@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).parents[2]
 EXAMPLES: Final = ROOT / "examples"
 TEMPLATES: Final = ROOT / "scalesocket/cli/templates"
 DEADLINE: Final = 20.0
-"""Seconds that a program may take to answer, or to end."""
+"""Seconds for a program to answer, or to end."""
 
 VALUES: Final[tuple[Any, ...]] = (
     None, True, False, [], {}, [[]], [1, 2], [None] * 3, {"a": {"b": 1}}, "", "x", "left\n", "\x00\x1b[2J", "\ud800", "x" * 5000,
@@ -50,17 +50,17 @@ LINES: Final = (
 
 @dataclass(frozen=True)
 class Program:
-    """A program that reads JSON, and what its clients may send."""
+    """A program that reads JSON, and the messages of its clients."""
 
     path: Path
     messages: tuple[dict[str, Any], ...]
-    """One good message of each kind; rubbish has a wrong value in one of its keys."""
+    """One valid message of each kind; rubbish has a wrong value in one of its keys."""
     welcome: str
-    """The kind of message that only a client who has joined is sent."""
+    """The kind of message that only clients that have joined receive."""
     proof: dict[str, Any] = field(default_factory=dict)
-    """What a normal client sends at the end …"""
+    """A valid message, sent at the end …"""
     answer: str = ""
-    """… and the kind of what it is answered."""
+    """… and the kind of its answer."""
 
     def rubbish(self) -> Iterator[bytes]:
         for message in self.messages:
@@ -114,7 +114,7 @@ def refuse(constant: str) -> NoReturn:
 
 @contextmanager
 def running(*command: str | Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A program with pipes, killed after the deadline: what reads from it meets the end of its output then."""
+    """Run a program with pipes, and kill it after the deadline, so that no read waits forever."""
     with subprocess.Popen(
         [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **environ}
     ) as program:
@@ -128,7 +128,7 @@ def running(*command: str | Path, **environ: str) -> Iterator[subprocess.Popen[b
 
 
 def write_aside(program: subprocess.Popen[bytes], *chunks: bytes) -> None:
-    """Write to a program while somebody reads from it."""
+    """Write to a program in a thread, while the test reads from it."""
 
     def write() -> None:
         assert program.stdin is not None
@@ -137,13 +137,13 @@ def write_aside(program: subprocess.Popen[bytes], *chunks: bytes) -> None:
                 program.stdin.write(chunk)
             program.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended, which whoever reads from it sees
+            pass  # it has ended, which the reader sees
 
     threading.Thread(target=write).start()
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_survives_all_that_clients_may_send_and_serves_the_next_one(name: str) -> None:
+def test_a_program_ignores_rubbish_and_serves_the_next_client(name: str) -> None:
     program = PROGRAMS[name]
     joins = [json.dumps({"t": "Join", "_event": "join", "_from": client, "name": "Ann"}).encode() for client in (1, 9)]
     proof = json.dumps({**program.proof, "_from": 9}).encode()
@@ -166,7 +166,7 @@ def test_a_program_survives_all_that_clients_may_send_and_serves_the_next_one(na
     assert "\\ud800" not in json.dumps(said[-1])
 
 
-def test_the_line_program_of_a_template_answers_whatever_it_reads() -> None:
+def test_the_line_program_of_a_template_answers_rubbish() -> None:
     rubbish = [b"\xff\xfe", b"\x00\x1b[2J", b"x" * 500_000, *LINES]
 
     with running(TEMPLATES / "minimal/hello.py", ROOM="lobby") as program:
@@ -190,7 +190,7 @@ RUBBISH_LINES: Final = (
 )
 
 
-def test_the_tcp_program_of_a_template_answers_whatever_it_reads() -> None:
+def test_the_tcp_program_of_a_template_answers_rubbish() -> None:
     with closing(create_server(("127.0.0.1", 0))) as place:
         port = place.getsockname()[1]
     with running(TEMPLATES / "tcp/dice.py", PORT=str(port)) as program:
@@ -209,7 +209,7 @@ def test_the_tcp_program_of_a_template_answers_whatever_it_reads() -> None:
         assert answered[-1] == b"0d6: 0 = 0\n"
 
 
-def test_the_text_adventure_survives_whatever_it_reads_and_passes_on_no_control_characters() -> None:
+def test_the_text_adventure_ignores_rubbish_and_removes_control_characters() -> None:
     with (
         run_until_listening(sys.executable, str(EXAMPLES / "mud/mud.py"), "127.0.0.1:0") as address,
         ExitStack() as stack,
@@ -234,7 +234,7 @@ def test_the_text_adventure_survives_whatever_it_reads_and_passes_on_no_control_
     assert b"\x1b" not in b"".join(heard)
 
 
-def test_the_dice_over_gwsocket_survive_whatever_they_read() -> None:
+def test_the_dice_over_gwsocket_ignore_rubbish() -> None:
     header = "<3I"
     frames = b"".join(struct.pack(header, 5, kind, len(line)) + line for line in RUBBISH_LINES for kind in (1, 2))
 
@@ -245,7 +245,7 @@ def test_the_dice_over_gwsocket_survive_whatever_they_read() -> None:
     assert said.endswith(b"player 7 rolls 0d6: 0 = 0")
 
 
-def test_the_terminal_takes_a_size_and_ignores_what_is_none() -> None:
+def test_the_terminal_applies_a_size_and_ignores_rubbish() -> None:
     header = struct.Struct("<3I")
     sizes = [json.dumps({"resize": value}).encode() for value in (*VALUES, [0, 0], [80, 1e9], [80, 10**9], ["a", 2], [-1, -1])]
     texts = [*LINES, *sizes, b'{"resize":[100,30]}']
@@ -256,7 +256,7 @@ def test_the_terminal_takes_a_size_and_ignores_what_is_none() -> None:
         assert program.stdin is not None
         assert program.stdout is not None
         program.stdin.write(frames + header.pack(5, 2, len(keys)) + keys)
-        program.stdin.flush()  # and left open: the end of input is the end of the terminal
+        program.stdin.flush()  # not closed: the end of input ends the terminal
         said = program.stdout.read()
 
         assert program.wait(DEADLINE) == 0
@@ -264,7 +264,7 @@ def test_the_terminal_takes_a_size_and_ignores_what_is_none() -> None:
     assert b"30 100" in said
 
 
-# -- as the server runs them
+# -- run by the server
 
 
 @pytest.fixture(scope="module")

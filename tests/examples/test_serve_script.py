@@ -1,4 +1,4 @@
-"""`examples/serve.sh`, which `make serve` runs: the site and its TCP server come and go together."""
+"""`examples/serve.sh`, which `make serve` runs: the site and its TCP server start and end together."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 20.0
-"""Seconds the servers may take to start or to end."""
+"""Seconds for the servers to start or to end."""
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def path(tmp_path: Path) -> str:
 
 @dataclass
 class Script:
-    """serve.sh, and what it and its servers print."""
+    """serve.sh, with the output of it and its servers."""
 
     process: subprocess.Popen[str]
     said: list[str] = field(default_factory=list)
     site: str = ""
-    """`host:port` of the site, once it listens."""
+    """Wait until the site listens, and return its `host:port`."""
     mud_port: int = 0
 
     def wait_until_listening(self) -> None:
@@ -53,7 +53,7 @@ class Script:
                     self.site = match[1]
 
     def wait_until_ended(self) -> tuple[int, str]:
-        """The exit status, and all that was printed."""
+        """Wait for the end, and return the exit status and the output."""
         assert self.process.stdout is not None
         self.said += self.process.stdout.readlines()
         return self.process.wait(PATIENCE), "".join(self.said)
@@ -62,7 +62,7 @@ class Script:
 @contextmanager
 def run_script(path: str, *command: str | Path, **environ: str) -> Iterator[Script]:
     script = subprocess.Popen(
-        # A shell can't trap what was ignored when it started, as SIGINT is in what a script runs in the background.
+        # A shell cannot trap signals that were ignored when it started, such as SIGINT in a background job of a script.
         ["env", "--default-signal=INT", *command],
         env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **environ},
         stdout=subprocess.PIPE,
@@ -98,7 +98,7 @@ def busy_port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("port", ["some", "70000"])
-def test_what_is_no_port_stops_the_script_too(examples: Path, path: str, port: str) -> None:
+def test_an_invalid_port_stops_the_script(examples: Path, path: str, port: str) -> None:
     with run_script(path, examples / "serve.sh", MUD_PORT=port) as script:
         code, said = script.wait_until_ended()
 
@@ -152,7 +152,7 @@ def test_a_busy_port_of_the_site_stops_the_script_and_says_what_to_do(
 
 
 def test_make_serve_with_an_address_works_beside_another_one(path: str, tmp_path: Path) -> None:
-    # INSTALLED= and VENV=: this environment instead of one that `make install` would make.
+    # INSTALLED= and VENV= make it use this environment instead of a new one.
     make = ("make", "--no-print-directory", "-C", ROOT, "serve", "INSTALLED=", f"VENV={tmp_path}", "BIND=127.0.0.1:0")
     with run_script(path, *make) as first:
         first.wait_until_listening()

@@ -20,7 +20,7 @@ APPS: Final = {"minimal": "hello", "chat": "chat", "game": "game", "tcp": "dice"
 
 @dataclass
 class Template:
-    """A template that is served."""
+    """A served template."""
 
     app: str
     url: str
@@ -42,7 +42,7 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 def lightness_of(page: Page, selector: str, what: str) -> float:
-    """From 0 to 255, of a computed colour."""
+    """Return the brightness of a computed colour, from 0 to 255."""
     colour = page.locator(selector).first.evaluate(f"element => getComputedStyle(element).{what}.match(/[0-9.]+/g).map(Number)")
     return sum(colour[:3]) / 3
 
@@ -58,7 +58,7 @@ def test_a_template_page_fits_a_phone_in_light_and_dark(template: Template, sche
     assert sizes == [390, 844]
 
 
-def test_a_template_page_moves_to_the_room_its_address_names(template: Template, visit: Open) -> None:
+def test_a_template_page_follows_the_room_of_its_address(template: Template, visit: Open) -> None:
     page = visit(template.url)
     expect(page.locator(JOINED)).to_be_visible()
     expect(page.locator("#room")).to_have_value("lobby")
@@ -74,7 +74,7 @@ def test_a_template_page_moves_to_the_room_its_address_names(template: Template,
 
 
 def wait_until_in(page: Page, template: Template, name: str) -> None:
-    """Wait until the one page there is has moved to a room."""
+    """Wait until the only page has moved to a room."""
     page.wait_for_function(
         """async ([rooms, name]) => (await (await fetch(rooms)).json()).filter((room) => room.connections)
             .map((room) => room.name).join() === name""",
@@ -83,7 +83,7 @@ def wait_until_in(page: Page, template: Template, name: str) -> None:
     )
 
 
-def test_a_template_page_comes_back_when_its_room_was_restarted(template: Template, visit: Open) -> None:
+def test_a_template_page_reconnects_when_its_room_was_restarted(template: Template, visit: Open) -> None:
     page = visit(f"{template.url}#restarted")
     expect(page.locator(JOINED)).to_be_visible()
 
@@ -94,8 +94,8 @@ def test_a_template_page_comes_back_when_its_room_was_restarted(template: Templa
     expect(page.locator(JOINED)).to_be_visible(timeout=PATIENCE)
 
 
-def test_a_template_page_with_a_name_that_no_room_can_have_says_so_and_stops(template: Template, browser: Browser) -> None:
-    page = browser.new_page()  # not watched: a browser writes each refusal into the console
+def test_a_template_page_with_an_invalid_room_name_shows_the_reason_and_stops(template: Template, browser: Browser) -> None:
+    page = browser.new_page()  # without a check of the console, into which browsers write each refusal
     page.clock.install()
     page.goto(template.url)
     expect(page.locator(JOINED)).to_be_visible(timeout=PATIENCE)
@@ -121,7 +121,7 @@ def test_the_game_is_steered_by_touch(template: Template, visit: Open) -> None:
     box = page.locator("canvas").bounding_box()
     assert box is not None
 
-    for corner in (0.01, 0.99):  # one of them is not where the player is
+    for corner in (0.01, 0.99):  # the player is at most in one of them
         page.touchscreen.tap(box["x"] + box["width"] * corner, box["y"] + box["height"] * corner)
 
     expect(page.locator("#players li")).to_have_count(1)
