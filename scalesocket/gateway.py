@@ -106,7 +106,7 @@ class Gateway:
     def restart_app(self, name: str) -> int:
         """Close the rooms of an app with 1012, spread over time, so that they open anew; return how many."""
         rooms = tuple(self._pools[name].rooms.values())
-        log.info("restarting", app=name, rooms=len(rooms), clients=sum(len(room.clients) for room in rooms))
+        log.info("rooms restarting", app=name, rooms=len(rooms), clients=sum(len(room.clients) for room in rooms))
         self._close_spread(rooms, ROOM_RESTARTED)
         return len(rooms)
 

@@ -170,5 +170,5 @@ class AdmissionControl:
     def _refuse(self, app: App | None, refusal: Refusal) -> Refusal:
         pool = None if app is None else self._pools.get(app.name)
         (self.refusals if pool is None else pool.refusals)[refusal.reason] += 1
-        log.debug("refused", app=None if app is None else app.name, reason=refusal.reason, status=refusal.status)
+        log.debug("upgrade refused", app=None if app is None else app.name, reason=refusal.reason, status=refusal.status)
         return refusal

@@ -46,7 +46,7 @@ class RefusalHints:
     def no_subprotocol(self, app: App) -> None:
         """Log that a client of an app offered subprotocols and none was chosen. The offer may be a secret and is not logged."""
         if _is_new(app.name, self._apps):
-            log.warning("no subprotocol agreed on", app=app.name, hint=SUBPROTOCOL_HINT)
+            log.warning("no common subprotocol", app=app.name, hint=SUBPROTOCOL_HINT)
 
 
 def _is_new(cause: Hashable, logged: set[Hashable]) -> bool:

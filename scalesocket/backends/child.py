@@ -112,7 +112,7 @@ class Child:
             with anyio.fail_after(RELEASE_TIMEOUT):
                 await self.wait_gone()
         except TimeoutError:
-            log.error("killed processes are still there", group=self.pid)
+            log.error("killed processes still running", group=self.pid)
             self.note_exit(-signal.SIGKILL)
 
     def discard(self) -> None:

@@ -77,5 +77,5 @@ class LineLog:
         self._timer = None
         self._count = 0
         if self._left_out:
-            log.warning("lines left out of the log", stream=self._event, **self._keys, count=self._left_out)
+            log.warning("log lines dropped", stream=self._event, **self._keys, count=self._left_out)
             self._left_out = 0

@@ -50,7 +50,7 @@ async def open_backend(
         return await _open_port(app, request, room, receiver, spawner, ports)
     except BackendError as error:
         what = {"command": quote_command(app.command)} if app.command is not None else {"target": _target(app)}
-        log.error("cannot open backend", app=app.name, room=room, **what, error=str(error))
+        log.error("backend not opened", app=app.name, room=room, **what, error=str(error))
         verb = "start" if app.command is not None else "connect to"
         raise BackendError(_reason(verb, app.command[0] if app.command is not None else _target(app), str(error))) from error
 
@@ -85,7 +85,7 @@ async def _open_port(
             await backend.abandon()
             if not has_failed or app.port.first == app.port.last != 0 or attempt == MAX_STARTS:
                 raise
-            log.info("starting again on another port", app=app.name, room=room, port=port, error=str(error))
+            log.info("backend restarted on another port", app=app.name, room=room, port=port, error=str(error))
         except BaseException:
             await backend.abandon()
             raise

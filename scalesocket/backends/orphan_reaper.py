@@ -63,6 +63,6 @@ def reap_orphans(is_known: Callable[[int], bool]) -> bool:
                 if child.niceness >= lowest:
                     has_running |= state not in "ZX" or os.waitpid(pid, os.WNOHANG)[0] == 0
     except OSError as error:
-        log.warning("cannot look for ended orphans of backends", error=str(error), again_in=INTERVAL)
+        log.warning("search for ended orphans failed", error=str(error), retry_in=INTERVAL)
         return True
     return has_running

@@ -54,7 +54,7 @@ class Process:
                     self._child.signal_group(signal)
                     is_over_in_time = await is_over(self._wait_over(wait_drained), timeout)
                     if not is_over_in_time and not self._child.ended.done() and timeout:
-                        log.warning("backend did not stop, it is killed", **self._names, pid=self.pid, after=timeout)
+                        log.warning("backend killed", **self._names, pid=self.pid, after=timeout, hint="it did not stop in time")
             self._child.release()
             await self._child.wait_released()
         finally:

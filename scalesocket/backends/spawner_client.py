@@ -152,7 +152,7 @@ class SpawnerClient:
         try:
             process.wait(RELEASE_TIMEOUT)
         except subprocess.TimeoutExpired:
-            log.error("the spawner does not end, it is killed", pid=process.pid, after=RELEASE_TIMEOUT)
+            log.error("spawner killed", pid=process.pid, after=RELEASE_TIMEOUT)
             process.kill()
             process.wait()
         process.guardian_pipe.end_guardian()
@@ -206,9 +206,7 @@ class SpawnerClient:
             pass
         self._send()  # the answers may let others be sent
         if self._starts.fail_late(self._loop.time()):
-            log.error(
-                "the spawner does not answer", pid=self.pid, after=SPAWN_TIMEOUT, hint="it is killed and replaced; rooms go on"
-            )
+            log.error("spawner not answering", pid=self.pid, after=SPAWN_TIMEOUT, hint="it is killed and replaced; rooms go on")
             if self._process is not None:
                 self._process.kill()
                 self._loop.call_later(RELEASE_TIMEOUT, self._give_up, self._process.pid)
@@ -217,7 +215,7 @@ class SpawnerClient:
     def _give_up(self, pid: int) -> None:
         """Fail all starts: a killed spawner that has not ended cannot be replaced."""
         if self.pid == pid and not self._is_closed:
-            log.error("the killed spawner does not end", pid=pid, hint="no programs can be started: restart the server")
+            log.error("killed spawner still running", pid=pid, hint="no programs can be started: restart the server")
             self._starts.fail_all("the spawner does not end")
 
     def _read_reports(self) -> None:
@@ -274,7 +272,7 @@ class SpawnerClient:
         self._process.guardian_pipe.guardian = pid
         if not pid:
             log.warning(
-                "no guardian", spawner=self.pid, hint="backends may outlive gateway and spawner if both are killed at once"
+                "guardian missing", spawner=self.pid, hint="backends may outlive gateway and spawner if both are killed at once"
             )
 
     def _forget(self, child: Child) -> None:
@@ -295,7 +293,7 @@ class SpawnerClient:
         self._recovery.keep_guardian(process)
         self._requests.clear()
         log.error(
-            "the spawner died",
+            "spawner died",
             pid=process.pid,
             status=status,
             children=len(self._children),
@@ -318,7 +316,7 @@ class SpawnerClient:
         try:
             self._process = SpawnerProcess(self._soft_limit)
         except OSError as error:
-            log.error("cannot start the spawner", error=str(error), again_in=RETRY_PAUSE)
+            log.error("spawner not started", error=str(error), retry_in=RETRY_PAUSE)
             self._starts.fail_all("the spawner is not running")
             self._loop.call_later(RETRY_PAUSE, self._launch)
             return

@@ -91,7 +91,7 @@ class SpawnerRecovery:
         try:
             return find_unreported_children(spawner, self._is_known, since)
         except OSError as error:
-            log.error("cannot look for unreported children of the dead spawner", pid=spawner, error=str(error))
+            log.error("search for children of the dead spawner failed", pid=spawner, error=str(error))
             return []
 
     def _is_known(self, pid: int) -> bool:

@@ -62,4 +62,4 @@ class SpawnerStderr:
             self._timer = None
         text, self._text = self._text, b""
         if text:
-            log.error("the spawner failed", pid=self._pid, exception=text.decode(errors="replace").rstrip())
+            log.error("spawner failed", pid=self._pid, exception=text.decode(errors="replace").rstrip())

@@ -117,7 +117,7 @@ class Reloader:
             try:
                 await self._reader.wait_changed()
             except Exception:  # a bug, which must not end the site
-                log.exception("watching the site file failed", again_in=RETRY)
+                log.exception("watching the site file failed", retry_in=RETRY)
                 await anyio.sleep(RETRY)
             await self._try("edit")
 
@@ -149,7 +149,7 @@ class Reloader:
         except ScalesocketError:
             raise
         except Exception as error:
-            log.exception("not reloaded, the server failed", trigger=trigger)
+            log.exception("reload failed", trigger=trigger)
             raise ReloadError(f"the server failed ({type(error).__name__}: {error})") from error
         self._certificates = certificates
         if not report.changes:
@@ -192,7 +192,7 @@ class Reloader:
     def _log_unchanged(self, trigger: str) -> None:
         if self._state.last_error is not None:
             self._state.note_error(None, None)
-            log.info("the site file is again what runs", trigger=trigger, generation=self._state.generation)
+            log.info("site file matches the running site again", trigger=trigger, generation=self._state.generation)
         elif trigger not in ("start", "edit"):
             log.info("nothing to reload", trigger=trigger, generation=self._state.generation)
 

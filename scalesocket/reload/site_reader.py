@@ -56,9 +56,9 @@ class SiteReader:
         detached = set(self._watched.find_detached())
         if detached - self._detached:
             log.warning(
-                "edits of these files cannot be seen: each is a mount of its own, and was replaced outside of the mount",
+                "mounted files not watched",
                 files=sorted(str(path) for path in detached),
-                hint="mount the folder that holds them, not the files, and start the container again",
+                hint="each was replaced outside of its mount: mount their folder instead, and start the container again",
             )
         self._detached = detached
 

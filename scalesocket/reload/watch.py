@@ -84,7 +84,9 @@ async def wait_settled(watched: WatchedFiles) -> Fingerprint:
             break
         if waited == UNREST:
             log.warning(
-                "not reloading yet, these files keep changing", files=sorted(str(path) for path in _differing(before, now))
+                "reload delayed",
+                files=sorted(str(path) for path in _differing(before, now)),
+                hint="these files keep changing",
             )
         before = now
     return now
@@ -134,7 +136,7 @@ async def _wait_notified(watched: WatchedFiles, is_changed: Callable[[], bool]) 
                     if is_changed():
                         break
         except (OSError, RuntimeError, ExceptionGroup) as error:  # RuntimeError: the notifier's own; groups: from its thread
-            log.debug("file notifications failed, polling instead", error=str(error), every=POLL)
+            log.debug("file notifications unavailable", error=str(error), polling_every=POLL)
         tasks.cancel_scope.cancel()
 
 

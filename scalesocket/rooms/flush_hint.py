@@ -45,7 +45,7 @@ class FlushHint:
         elif self._since is not None and now - self._since >= TIME_TO_ANSWER and not unsent:
             self._is_done = True
             log.info(
-                "the program was given messages and wrote nothing",
+                "backend wrote nothing",
                 app=self._app,
                 room=self._room,
                 messages=messages,

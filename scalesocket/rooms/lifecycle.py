@@ -109,7 +109,7 @@ class Lifecycle:
                 close = BACKEND_ENDED if end.status == 0 else Close(_code(end), str(end))
                 if not end.is_success:
                     self._observer.backend_crashed()
-                    log.warning("backend ended", app=room.app.name, room=room.name, pid=backend.pid, why=close.reason)
+                    log.warning("backend ended", app=room.app.name, room=room.name, pid=backend.pid, reason=close.reason)
                 delay = self._restart_delay(close, is_success=end.is_success)
                 if delay is None:
                     room.backend_finished()
@@ -155,9 +155,11 @@ class Lifecycle:
             return None
         delay = self._restarts.decide(asyncio.get_running_loop().time())
         if delay is None:
-            log.error("backend is given up", app=room.app.name, room=room.name, why=close.reason)
+            log.error("backend given up", app=room.app.name, room=room.name, reason=close.reason)
         else:
-            log.warning("backend starts again", app=room.app.name, room=room.name, why=close.reason, seconds=round(delay, 3))
+            log.warning(
+                "backend restart scheduled", app=room.app.name, room=room.name, reason=close.reason, seconds=round(delay, 3)
+            )
         return delay
 
 

@@ -231,7 +231,7 @@ class Room:
 
     def _fail(self, error: BackendError) -> None:
         """End the room: its backend sent what cannot be routed."""
-        log.error("backend broke its contract", app=self.app.name, room=self.name, error=str(error))
+        log.error("backend output invalid", app=self.app.name, room=self.name, error=str(error))
         self.stop(Close(CloseCode.BACKEND_FAILED, str(error)))
 
     def _drop(self, drop: Drop) -> None:
@@ -258,7 +258,8 @@ class Room:
         if self._deadlines.is_stalled(
             now, written=self._intake.written, unsent=self._intake.unsent, is_output_paused=self._flow.is_paused
         ):
-            log.error("backend does not read, its room ends", app=app.name, room=self.name, stall_timeout=app.stall_timeout)
+            hint = "it does not read its input; its room is closed"
+            log.error("backend stalled", app=app.name, room=self.name, stall_timeout=app.stall_timeout, hint=hint)
             self.stop(BACKEND_DEAF)
             return
         if self._backend is not None:

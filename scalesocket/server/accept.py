@@ -61,7 +61,7 @@ class Acceptor(ABC):
             except ConnectionAbortedError:  # reset by the peer before it was accepted
                 continue
             except OSError as error:  # out of file descriptors, which is temporary
-                log.warning("can't accept connections", error=str(error))
+                log.warning("connections not accepted", error=str(error))
                 connections.poller.remove_reader(self._sock.fileno())
                 self._pause = connections.loop.call_later(ACCEPT_PAUSE, self._resume)
                 return

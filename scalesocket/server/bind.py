@@ -68,7 +68,9 @@ def _bind_each(addresses: Sequence[Address], closing: Sequence[socket.socket], o
             sock = _bind(wanted, closing)
         except OSError as error:
             if error.errno in NOT_LOCAL and (opened or left) and not wanted.is_wildcard:
-                log.warning("not listening at one address of a host name: this machine does not have it", address=str(wanted))
+                log.warning(
+                    "address skipped", address=str(wanted), hint="this machine does not have this address of the host name"
+                )
                 continue
             raise AddressError(error, wanted) from error
         found = address_of_socket(sock, fd=address.fd)

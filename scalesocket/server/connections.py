@@ -44,7 +44,7 @@ class Connections:
             and len(self.transports) + len(self.tls_handshakes) + self.hypercorn.open_connections >= limit * HARD_CAP
         )
         if is_full and not self._is_full:
-            log.warning("too many connections, new ones are cut", limit=limit)
+            log.warning("too many connections", limit=limit, hint="new ones are cut until others have ended")
         self._is_full = is_full
         return not is_full
 

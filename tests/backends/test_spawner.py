@@ -541,7 +541,7 @@ async def test_a_spawner_that_hangs_is_replaced(
         await open_room("cat")
 
     await until(lambda: spawner.pid not in {old, None})
-    assert [event["event"] for event in logged if event["log_level"] == "error"][:1] == ["the spawner does not answer"]
+    assert [event["event"] for event in logged if event["log_level"] == "error"][:1] == ["spawner not answering"]
     room.backend.write(b"still here\n")
     await room.hear(b"still here\n")
     await room.stop()
@@ -834,8 +834,8 @@ async def test_a_fault_of_the_spawner_is_one_event_of_the_log(
     with pytest.raises(SpawnerError, match="TypeError"):
         await spawner.spawn(SpawnRequest(argv=cast("tuple[str, ...]", (1,)), env={}, cwd="/"))
 
-    await until(lambda: any(event["event"] == "the spawner failed" for event in logged))
-    [error] = [event for event in logged if event["event"] == "the spawner failed"]
+    await until(lambda: any(event["event"] == "spawner failed" for event in logged))
+    [error] = [event for event in logged if event["event"] == "spawner failed"]
     assert str(error["exception"]).startswith("Traceback")
     assert "TypeError" in str(error["exception"])
     spawner.close()

@@ -134,7 +134,7 @@ async def test_a_command_that_does_not_exist_is_named(open_room: Opener, logged:
         await open_room("no-such-program", "--flag")
 
     (event,) = logged
-    assert event["event"] == "cannot open backend"
+    assert event["event"] == "backend not opened"
     assert (event["app"], event["room"], event["command"]) == ("app", "lobby", "no-such-program --flag")
 
 
@@ -316,7 +316,7 @@ async def test_a_stubborn_process_is_killed_after_the_timeout(open_room: Opener,
     assert outcome.signal == signal.SIGKILL
     assert 0.7 < time.monotonic() - started < 2
     assert bytes(room.heard) == b"stubborn\nno more input\nSIGTERM\n"
-    assert [told["after"] for told in logged if told["event"] == "backend did not stop, it is killed"] == [0.3]
+    assert [told["after"] for told in logged if told["event"] == "backend killed"] == [0.3]
 
 
 async def test_a_deaf_process_is_stopped_in_time_whatever_input_waits(open_room: Opener) -> None:
@@ -438,7 +438,7 @@ async def test_a_flood_on_standard_error_is_cut_and_counted(open_room: Opener, l
     await room.end()
 
     written = sum(event["event"] == "stderr" for event in logged)
-    counts = [event["count"] for event in logged if event["event"] == "lines left out of the log"]
+    counts = [event["count"] for event in logged if event["event"] == "log lines dropped"]
     assert written < 2000
     assert written + sum(int(str(count)) for count in counts) == 100_001
 

@@ -178,7 +178,7 @@ async def test_a_target_that_refuses_is_named(open_room: Opener, logged: list[di
     with pytest.raises(BackendError, match=rf"^cannot connect to '127.0.0.1:{port}': connection refused$"):
         await open_room(tcp=target(str(port)))
 
-    assert logged[0]["event"] == "cannot open backend"
+    assert logged[0]["event"] == "backend not opened"
     assert logged[0]["target"] == f"127.0.0.1:{port}"
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.serving import serving
 from tests.reload.editing import CHAT, OTHER, SERVER
 
-WARNING = "edits of these files cannot be seen"
+WARNING = "mounted files not watched"
 MOUNT = 'mount --bind "$0" "$1" && shift && exec "$@"'
 
 

@@ -243,7 +243,7 @@ async def test_rooms_that_are_restarted_close_with_1012_and_the_next_client_meet
     first = int(await ann.listen())
 
     assert site.gateway.restart_app("game") == 1
-    assert [(told["app"], told["rooms"], told["clients"]) for told in serve.logged("restarting")] == [("game", 1, 1)]
+    assert [(told["app"], told["rooms"], told["clients"]) for told in serve.logged("rooms restarting")] == [("game", 1, 1)]
 
     assert await ann.wait_closed() == (1012, "the room was restarted")
     bob = await site.join("/game/one")

@@ -581,7 +581,7 @@ async def test_a_backend_that_crashes_again_and_again_is_given_up(serve: MemoryS
 
     await ann.hear(*(f"life {number}" for number in range(1, 7)))  # the first start and five restarts
     assert await ann.wait_closed() == (1011, "the program ended with exit status 1")
-    assert serve.logged("backend is given up")
+    assert serve.logged("backend given up")
 
 
 async def test_a_backend_is_not_started_again_for_nobody(serve: Serve, tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ async def test_an_origin_that_may_not_connect_is_logged_once(serve: MemoryServe)
 
     [told] = serve.logged("origin refused")
     assert (told["app"], told["origin"]) == ("game", "http://evil.example")
-    assert len(serve.logged("refused")) == 3
+    assert len(serve.logged("upgrade refused")) == 3
 
 
 @in_memory

@@ -27,7 +27,7 @@ async def test_the_first_name_that_is_offered_and_listed_is_answered(serve: Serv
 
     assert ann.connection.subprotocol == "v2.chat"
     await ann.hear("hello")
-    assert not serve.logged("no subprotocol agreed on")
+    assert not serve.logged("no common subprotocol")
 
 
 async def test_any_name_is_answered_where_all_are_listed(serve: Serve) -> None:
@@ -47,7 +47,7 @@ async def test_a_name_that_is_not_listed_is_neither_answered_nor_logged_and_a_hi
         await ann.hear("hello")
         assert "Sec-WebSocket-Protocol" not in ann.connection.response.headers  # type: ignore[union-attr]
 
-    assert [entry["app"] for entry in serve.logged("no subprotocol agreed on")] == ["chat", "game"]
+    assert [entry["app"] for entry in serve.logged("no common subprotocol")] == ["chat", "game"]
     assert TOKEN not in str(serve.events)
 
 
