@@ -24,6 +24,7 @@ READS_THE_MACHINE: Final = {
     "config/certificates.py",
     "config/command_hints.py",
     "config/machine.py",
+    "config/programs.py",
     "config/load.py",
     "config/secrets.py",
 }

@@ -33,7 +33,7 @@ def check(ctx: click.Context, site_files: Sequence[Path], no_env: bool, strict: 
 
     Checks each SITE (default: ./site.toml), prints OK or the errors and warnings, and exits with 0 or 78.
     """
-    found = {file: find_problems(file, is_machine_meant=not no_env) for file in site_files}
+    found = {file: find_problems(file, with_machine=not no_env) for file in site_files}
     problems = [problem for each in found.values() for problem in each]
     if form == "json":
         click.echo(json.dumps([problem.to_record() for problem in problems], indent=2))

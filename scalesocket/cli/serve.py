@@ -63,7 +63,7 @@ def serve(
     """
     unblock_output(describe_loss)
     overrides = Overrides(bind=bind, log_format=log_format, log_level="debug" if verbose else None)
-    loaded = load_site_with_origins(site_file, is_machine_meant=True)
+    loaded = load_site_with_origins(site_file, with_machine=True)
     site = overrides.amend(loaded.site)
     missing = check_machine(site, loaded.origins)
     if any(problem.severity is Severity.ERROR for problem in missing):

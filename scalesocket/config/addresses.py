@@ -54,6 +54,8 @@ def parse_endpoint(text: str, *, is_listener: bool = True) -> Endpoint:
     scheme, has_scheme, rest = text.partition("://")
     if has_scheme:
         raise ValueError(f'{text!r} is not an address (write "{rest or "host:port"}", without "{scheme}://")')
+    if not text.isdecimal() and ":" not in text:
+        raise ValueError(f'{text!r} has no port (write for example "{text}:9000")')
     host, colon, port = text.rpartition(":")
     if not (colon or port.isdecimal()) or not port.isascii() or not port.isdecimal():
         raise ValueError(f'{text!r} is not an address (write "host:port" or "[v6]:port")')

@@ -300,5 +300,5 @@ class App(Table):
         if info.context is None:  # in a file, the parser reports all conflicts, each at its key
             present = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
             for conflict in find_conflicts(self.name, present):
-                raise ValueError(f"{conflict.key}: {conflict.message}" if conflict.key else conflict.message)
+                raise ValueError(": ".join((*map(str, conflict.path), conflict.message)))
         return self

@@ -1,4 +1,4 @@
-"""A certificate and its key: loaded, or the file that is to blame named, in other words than OpenSSL's."""
+"""Loading of a certificate and its key, with errors that name the wrong file, which those of OpenSSL do not."""
 
 import ssl
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ FILES: Final[tuple[Literal["certificate"], Literal["key"]]] = ("certificate", "k
 
 
 class CertificateError(Exception):
-    """A pair that cannot be used: which of the two files is to blame, and what is wrong with it."""
+    """A pair that cannot be used: which of the two files is wrong, and why."""
 
     def __init__(self, blamed: Literal["certificate", "key"], reason: str) -> None:
         self.blamed = blamed
@@ -21,7 +21,7 @@ class CertificateError(Exception):
 
 
 def find_unreadable(tls: Tls) -> Iterator[CertificateError]:
-    """Find which of the two files cannot be read: each of them is a fault of its own."""
+    """Find which of the two files cannot be read."""
     for name in FILES:
         try:
             _read(name, getattr(tls, name))
@@ -35,7 +35,7 @@ def load_pair(context: ssl.SSLContext, tls: Tls) -> None:
     key = _read("key", tls.key)
     try:
         context.load_cert_chain(tls.certificate, tls.key, password="")
-    except (OSError, ValueError) as error:  # ValueError: of an empty passphrase
+    except (OSError, ValueError) as error:  # ValueError: a key with a passphrase
         raise _blame(certificate, key, error) from error
 
 
@@ -47,25 +47,25 @@ def _read(name: Literal["certificate", "key"], file: Path) -> str:
 
 
 def _blame(certificate: str, key: str, error: Exception) -> CertificateError:
-    """Find what OpenSSL stumbled over; it names neither the file nor the fault."""
+    """Find the wrong file and the reason, which the error of OpenSSL does not name."""
     if "-----BEGIN CERTIFICATE-----" not in certificate:
         if "PRIVATE KEY-----" in certificate:
-            return CertificateError("certificate", "holds a key and no certificate (are the two files swapped?)")
-        return CertificateError("certificate", 'holds no certificate (its text begins with "-----BEGIN CERTIFICATE-----")')
+            return CertificateError("certificate", "contains a key, not a certificate (are the two files swapped?)")
+        return CertificateError("certificate", 'contains no certificate (it would begin with "-----BEGIN CERTIFICATE-----")')
     if not _is_whole(certificate):
-        return CertificateError("certificate", "holds a certificate that is damaged (copy the file again)")
+        return CertificateError("certificate", "contains a damaged certificate (copy the file again)")
     if "PRIVATE KEY-----" not in key:
         if "-----BEGIN CERTIFICATE-----" in key:
-            return CertificateError("key", "holds a certificate and no key (are the two files swapped?)")
-        return CertificateError("key", 'holds no private key (its text begins with "-----BEGIN PRIVATE KEY-----")')
+            return CertificateError("key", "contains a certificate, not a key (are the two files swapped?)")
+        return CertificateError("key", 'contains no private key (it would begin with "-----BEGIN PRIVATE KEY-----")')
     if "ENCRYPTED" in key:
-        return CertificateError("key", "is locked with a passphrase (openssl pkey -in OLD -out NEW takes it off)")
+        return CertificateError("key", "has a passphrase (remove it: openssl pkey -in OLD -out NEW)")
     reason = getattr(error, "reason", None) or str(error)
     if "MISMATCH" in reason:
-        return CertificateError("key", "does not belong to the certificate (name the key it was made with)")
+        return CertificateError("key", "does not belong to the certificate (use the key that the certificate was made for)")
     if "TOO_SMALL" in reason or "TOO_WEAK" in reason:
-        return CertificateError("certificate", "is too weak for this machine's rules (make one with a longer key)")
-    return CertificateError("key", "holds a key that is damaged (copy the file again)")
+        return CertificateError("certificate", "is too weak for this machine's OpenSSL settings (use a longer key)")
+    return CertificateError("key", "contains a damaged key (copy the file again)")
 
 
 def _is_whole(certificate: str) -> bool:

@@ -1,4 +1,4 @@
-"""What was probably meant by a command whose program cannot be found or started, for a hint."""
+"""Hints about a command whose program cannot be found or started: what was probably meant."""
 
 import os
 import shlex
@@ -16,27 +16,27 @@ INTERPRETERS: Final = {
     ".lua": "lua",
     ".sh": "sh",
 }
-"""What runs a file of this suffix."""
+"""The interpreter of a file, by its suffix."""
 
 Spell = Callable[[Sequence[str]], str]
-"""Writes a command as the user would, in the site file or on a command line."""
+"""Writes a command in the form of the site file or of a command line."""
 
 
 def command_hint(argv: Sequence[str], cwd: Path, spell: Spell) -> str:
-    """`write ["./hello.py"] or ["python3", "hello.py"]`: the commands that `argv` was probably meant to be; "" without a guess.
+    """Suggest commands, as in `write ["./hello.py"] or ["python3", "hello.py"]`; empty without a suggestion.
 
-    `argv` names a program that is not there, or that is not executable.
+    `argv` is a command whose program does not exist or is not executable.
     """
     program, *rest = argv
     file = cwd / program
     if file.is_file():
         return _file_hint(program, rest, file, spell)
     words = _split(program)
-    return f"one word is one program; write {spell([*words, *rest])}" if len(words) > 1 else ""
+    return f"the program and its arguments are separate words; write {spell([*words, *rest])}" if len(words) > 1 else ""
 
 
 def _file_hint(program: str, rest: Sequence[str], file: Path, spell: Spell) -> str:
-    """What to write for a file that is there: alone it is looked for on PATH, and it may not be executable."""
+    """Suggest commands for a file in `cwd`: without `./` it is looked for on PATH, and it may not be executable."""
     interpreter = INTERPRETERS.get(file.suffix)
     by_interpreter = spell([interpreter, program, *rest]) if interpreter is not None else None
     if "/" in program:

@@ -1,11 +1,12 @@
 """Keys of one app that exclude each other."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+from scalesocket.config.problems import Finding
+
 TARGETS: Final = ("command", "tcp", "unix")
-"""What a room can run or connect to: an app has one of these, or is pages alone."""
+"""The keys that say what a room runs or connects to. An app with rooms has exactly one of them."""
 
 DISPLACES: Final[Mapping[str, tuple[str, ...]]] = {
     "command": ("tcp", "unix"),
@@ -14,34 +15,23 @@ DISPLACES: Final[Mapping[str, tuple[str, ...]]] = {
     "binary": ("delimiter",),
     "delimiter": ("binary",),
 }
-"""The keys that are not inherited from `[defaults]` by an app that sets this one itself."""
+"""For each key of an app, the keys that it then does not inherit from `[defaults]`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """What is wrong, and the key to blame; an empty key blames the app as a whole."""
-
-    key: str
-    message: str
-    is_about_key: bool = False
-    """The key should not be there at all, whatever its value."""
-
-
-def find_conflicts(name: str, app: Mapping[str, object]) -> list[Conflict]:
-    """All conflicts among the keys an app sets, parsed or as they stand in the file; None counts as not set."""
+def find_conflicts(name: str, app: Mapping[str, object]) -> Iterator[Finding]:
+    """Find all conflicts among the keys of an app, parsed or as they are in the file. A key that is None is not set."""
     present = {key for key, value in app.items() if value is not None}
     targets = [key for key in app if key in TARGETS and key in present]
-    found = []
     if not targets and "static" not in present:
-        message = f"has no target (set one of: {', '.join(TARGETS)}; or static alone, for an app that is pages without rooms)"
-        found.append(Conflict("", message, is_about_key=True))
+        message = f"has no target (set one of: {', '.join(TARGETS)}; or only static, for an app without rooms)"
+        yield Finding((), message, is_about_key=True)
     for key in targets[1:]:
-        found.append(Conflict(key, f"a second target beside {targets[0]} (keep one of them)", is_about_key=True))
+        yield Finding((key,), f"is a second target besides {targets[0]} (keep one of the two)", is_about_key=True)
     if "port" in present and targets and "command" not in present:
-        message = f"goes with command, not with {targets[0]} (the port of a target is part of its address)"
-        found.append(Conflict("port", message, is_about_key=True))
+        message = f"is for command, not for {targets[0]}, whose address includes the port (delete it)"
+        yield Finding(("port",), message, is_about_key=True)
     if app.get("binary") is True and "delimiter" in present:
-        found.append(Conflict("delimiter", "does not go with binary = true, which takes output as it comes", is_about_key=True))
+        message = "cannot be combined with binary = true, which does not split output (keep one of the two)"
+        yield Finding(("delimiter",), message, is_about_key=True)
     if isinstance(app.get("mount"), str) and app["mount"] not in ("/", f"/{name}"):
-        found.append(Conflict("mount", f'unknown value {str(app["mount"])!r} (write "/", or leave it out for "/{name}")'))
-    return found
+        yield Finding(("mount",), f'unknown value {str(app["mount"])!r} (write "/", or delete it for "/{name}")')

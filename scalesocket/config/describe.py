@@ -1,4 +1,4 @@
-"""What an app runs or connects to, as text for people: in the log, the banner and `status`."""
+"""Targets as text for people: what an app runs or connects to, in the log, the banner and `status`."""
 
 import shlex
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from scalesocket.config.model import App
 
 
 def describe_target(app: App) -> str:
-    """What the rooms of an app run or connect to, on one line: `python3 pong.py`, `tcp 127.0.0.1:4000`, `unix /run/mud.sock`.
+    """Describe the target of an app on one line: `python3 pong.py`, `tcp 127.0.0.1:4000`, `unix /run/mud.sock`.
 
-    For an app without rooms: `pages`.
+    An app without rooms is `pages`.
     """
     if not app.has_rooms:
         return "pages"
@@ -19,7 +19,7 @@ def describe_target(app: App) -> str:
 
 
 def quote_command(words: Sequence[str]) -> str:
-    """A command as one would type it in a shell, on one line: line ends and other control characters as `$'\\n'`."""
+    """Write a command for a shell, on one line, with control characters in the form `$'\\n'`."""
     return " ".join(map(_quote, words))
 
 

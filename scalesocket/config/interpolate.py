@@ -1,4 +1,4 @@
-"""`${NAME}` inside the strings of a site file."""
+"""Interpolation of `${NAME}` in the strings of a site file."""
 
 import re
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ _REST: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)((?:(?!\$\{)[^}])
 def interpolate(text: str, environ: Mapping[str, str]) -> str:
     """Replace `${NAME}`, `${NAME:-default}` and `${NAME:?message}` by variables; `$${` gives a literal `${`.
 
-    The forms with a colon count an empty variable as unset, as a shell does. `$$` and `$NAME` are left alone, and
-    what a variable holds is not looked into again. Raises ValueError with a hint for a variable that is not set and
-    has no default, and for what is not one of these forms.
+    As in a shell, the forms with a colon treat an empty variable as not set. `$$` and `$NAME` stay as they are, and values of
+    variables are not interpolated again. Raises ValueError with a hint for a variable that is not set and has no default, and
+    for other forms.
     """
     parts = []
     at = 0
@@ -26,7 +26,7 @@ def interpolate(text: str, environ: Mapping[str, str]) -> str:
         rest = _REST.match(text, start.end())
         if rest is None:
             written = text[start.start() :].partition("}")
-            raise ValueError(f'cannot read "{written[0]}{written[1]}" (write "${{NAME}}", or "$${{" for a literal "${{")')
+            raise ValueError(f'"{written[0]}{written[1]}" is not a variable (write "${{NAME}}", or "$${{" for a literal "${{")')
         parts.append(_value(rest[1], rest[2], rest[3], environ))
         at = rest.end()
     return "".join((*parts, text[at:]))

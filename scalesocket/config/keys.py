@@ -1,4 +1,4 @@
-"""What a key of the site file declares beside its type: its meaning, what an edit to it does, and whether it is secret."""
+"""The declaration of a key of the site file, besides its type: meaning, class of its edits, whether it is secret."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Reload(StrEnum):
-    """What an edit to a key does to a running site."""
+    """The class of a key: what an edit to it does to a running site."""
 
     LIVE = "live"
-    """At once, for running rooms too."""
+    """Applies at once, to running rooms too."""
     NEXT = "next"
-    """For rooms opened from now on; running rooms keep what they have."""
+    """Applies to rooms that are opened afterwards; running rooms keep their settings."""
     LISTENER = "listener"
-    """New sockets are opened before the old ones close; open connections stay."""
+    """Opens new sockets before the old ones are closed; open connections stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +28,11 @@ class Key:
     meaning: str
     reload: Reload
     default: str | None = None
-    """The default in words, where the value itself does not say it."""
+    """The default in words, if the value itself does not say it."""
     is_secret: bool = False
     """Masked wherever configuration is shown; see `secrets.py`."""
     is_in_file: bool = True
-    """False for what the site file cannot say: the app's name, which is its table's, and flags of the bare command line."""
+    """False for fields that are not keys of the site file: the app's name, and flags of the command line without a file."""
 
 
 class Table(BaseModel):
@@ -47,7 +47,7 @@ def live_key(meaning: str, *, default: str | None = None, secret: bool = False) 
 
 
 def next_key(meaning: str, *, default: str | None = None, in_file: bool = True) -> Key:
-    """Declare a key whose edits apply to the rooms opened from now on (class *next*)."""
+    """Declare a key whose edits apply to rooms that are opened afterwards."""
     return Key(meaning=meaning, reload=Reload.NEXT, default=default, is_in_file=in_file)
 
 
@@ -58,19 +58,19 @@ def listener_key(meaning: str, *, default: str | None = None) -> Key:
 
 @cache
 def keys_of(model: type[BaseModel]) -> Mapping[str, Key]:
-    """The declarations of a model's fields by name, in the order of the documentation."""
+    """Return the declarations of a model's fields by name, in the order of the documentation."""
     found = {name: key for name, field in model.model_fields.items() for key in field.metadata if isinstance(key, Key)}
     return MappingProxyType(found)
 
 
 def file_keys_of(model: type[BaseModel]) -> tuple[str, ...]:
-    """The names of a model's fields that the site file may set."""
+    """Return the names of a model's fields that are keys of the site file."""
     return tuple(name for name, key in keys_of(model).items() if key.is_in_file)
 
 
 @cache
 def table_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The model of the table that is the value of a key; None for other keys and for unknown ones."""
+    """Return the model of the table that is the value of a key; None for other and unknown keys."""
     field = model.model_fields.get(name)
     if field is None:
         return None

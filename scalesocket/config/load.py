@@ -1,4 +1,4 @@
-"""Reading a site file, the files it includes and those of its secrets from disk."""
+"""Loading: reads a site file, its included files and its secret files from disk, and parses them."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,52 +17,52 @@ from scalesocket.config.validation_errors import nearest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A site as read from disk."""
+    """A site that was read from disk."""
 
     site: Site
     origins: Origins
     warnings: Sequence[Problem]
     files: frozenset[Path]
-    """Absolute paths of all that was read: an edit to one of these may change the site."""
+    """Absolute paths of all files that were read, to be watched."""
     folders: frozenset[Path]
-    """Absolute paths of the folders where `include` looks: a new file in one of these may change the site."""
+    """Absolute paths of the folders in which `include` looks for files, to be watched."""
 
 
 def load_site(path: Path, environ: Mapping[str, str] | None = None) -> Site:
-    """Read a site file and what it includes. `environ`: the variables for `${NAME}`, by default those of this process.
+    """Load a site file and its included files. `environ` has the variables for `${NAME}`, by default those of this process.
 
-    Raises ConfigError with all problems, also when a file cannot be read.
+    Raises ConfigError with all problems, files that cannot be read among them.
     """
     return load_site_with_origins(path, environ).site
 
 
-def load_site_with_origins(path: Path, environ: Mapping[str, str] | None = None, *, is_machine_meant: bool = False) -> Loaded:
-    """Read a site file as `load_site` does, and tell where each value came from and which files take part.
+def load_site_with_origins(path: Path, environ: Mapping[str, str] | None = None, *, with_machine: bool = False) -> Loaded:
+    """Load a site file as `load_site` does, with the places of its values, the warnings, and the files to watch.
 
-    `is_machine_meant`: if it is wrong, add to its problems what this machine lacks for the rest of it.
+    `with_machine`: if there are errors, add what this machine lacks for the valid rest of the site.
     """
     environ = os.environ if environ is None else environ
     loaded, usable, problems = _read(path, environ)
-    if is_machine_meant and any(problem.severity is Severity.ERROR for problem in problems):
+    if with_machine and any(problem.severity is Severity.ERROR for problem in problems):
         problems = _with_lacks(path, usable, loaded.origins, problems, environ)
     raise_errors(problems)
     return loaded
 
 
-def find_problems(path: Path, environ: Mapping[str, str] | None = None, *, is_machine_meant: bool = True) -> Sequence[Problem]:
-    """All that is wrong with a site file, warnings among it; also what this machine lacks for what is valid, if asked."""
+def find_problems(path: Path, environ: Mapping[str, str] | None = None, *, with_machine: bool = True) -> Sequence[Problem]:
+    """Find all errors and warnings of a site file; `with_machine`, also what this machine lacks for its valid part."""
     environ = os.environ if environ is None else environ
     try:
         loaded, usable, problems = _read(path, environ)
     except ConfigError as error:
         return error.problems
-    return _with_lacks(path, usable, loaded.origins, problems, environ) if is_machine_meant else problems
+    return _with_lacks(path, usable, loaded.origins, problems, environ) if with_machine else problems
 
 
 def _with_lacks(
     path: Path, usable: Site, origins: Origins, problems: Sequence[Problem], environ: Mapping[str, str]
 ) -> Sequence[Problem]:
-    """The problems of a file and what this machine lacks, in the order of the files; of a key that is wrong only that."""
+    """Add what this machine lacks to the problems of a site, in the order of the files; not for keys that have errors."""
     wrong = {problem.key for problem in problems if problem.severity is Severity.ERROR}
     lacks = [problem for problem in check_machine(usable, origins, environ) if problem.key not in wrong]
     files = [path, *(problem.place.file for problem in (*problems, *lacks) if problem.place.file is not None)]
@@ -70,9 +70,9 @@ def _with_lacks(
 
 
 def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Site, Sequence[Problem]]:
-    """What of a site is valid, with and without the apps that have errors, and all problems.
+    """Read and parse a site: its valid part, the same with the valid keys of apps that have errors, and all problems.
 
-    Raises ConfigError if nothing is known but that.
+    Raises ConfigError if the site file itself cannot be read or is not TOML.
     """
     reader = Reader()
     main = reader.document(path)
@@ -86,8 +86,12 @@ def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Site, Sequenc
         if not matches and not has_magic(pattern):
             reader.problems.append(Problem(place=place, key="include", message=f"there is no file {pattern!r}"))
         elif not matches and not (folder := main.folder / _fixed_folder(Path(pattern))).is_dir():
-            # None in a folder is as it may be; but whoever moves the folder does not want every app of it gone.
-            reader.problems.append(Problem(place=place, key="include", message=f"there is no folder {str(folder)!r}"))
+            # An empty folder is fine. A folder that does not exist was probably moved; to go on would remove all its apps.
+            reader.problems.append(
+                Problem(
+                    place=place, key="include", message=f"there is no folder {str(folder)!r} (create it, or delete the pattern)"
+                )
+            )
         included += [_as_named(match, main, path) for match in matches]
     included = list(dict.fromkeys(included))
     documents = [document for file in included if (document := reader.document(file)) is not None]
@@ -104,14 +108,14 @@ def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Site, Sequenc
 
 
 class Reader:
-    """Reads files, and keeps what went wrong and which they were."""
+    """Reads files, and collects their paths and problems."""
 
     def __init__(self) -> None:
         self.files: set[Path] = set()
         self.problems: list[Problem] = []
 
     def document(self, file: Path) -> TomlDocument | None:
-        """The document in a file, or None with its problem noted."""
+        """Read and parse a file; None if that fails, which is noted in `problems`."""
         self.files.add(file.absolute())
         try:
             return parse_document(file.read_bytes().decode(), file)
@@ -126,34 +130,34 @@ class Reader:
         return None
 
     def secret(self, file: Path) -> str:
-        """The text of a secret's file."""
+        """Read a secret file."""
         self.files.add(file)
         text = file.read_bytes().decode()
         if is_readable_by_others(file):
-            message = "holds a secret and can be read by others (chmod o-r)"
+            message = "contains a secret and can be read by others (chmod o-r)"
             self.problems.append(Problem(severity=Severity.WARNING, place=Place(file=file), message=message))
         return text
 
 
 def _meant_file(file: Path) -> str:
-    """A hint at the site file that was probably meant: one in the same folder, or in the folder that was named."""
+    """Hint at the site file that was probably meant: one in the same folder, or in the folder that was given."""
     folder = file if file.is_dir() else file.parent
     others = sorted(other.name for other in folder.glob("*.toml") if other.is_file())
     if len(others) == 1 or "site.toml" in others:
         near: str | None = nearest(file.name, others) or ("site.toml" if "site.toml" in others else others[0])
     else:
         near = nearest(file.name, others)
-    return f" (did you mean {folder / near}?)" if near else " (scalesocket init writes a site file to begin with)"
+    return f" (did you mean {folder / near}?)" if near else " (scalesocket init writes a site file)"
 
 
 def _find(pattern: str, main: TomlDocument) -> list[Path]:
-    # In the folder, not as a part of the pattern: its own name may have brackets. A pattern may be absolute.
+    # The folder is not a part of the pattern, because its name may contain brackets. A pattern may be absolute.
     found = (main.folder / name for name in sorted(glob(pattern, root_dir=main.folder)))  # noqa: PTH207
     return [file for file in found if file.is_file() and file != main.folder / main.file.name]
 
 
 def _fixed_folder(pattern: Path) -> Path:
-    """The folder below which a pattern is looked for: its parts before the first with a wildcard."""
+    """Return the part of a pattern before its first wildcard."""
     folder = pattern
     while has_magic(str(folder)):
         folder = folder.parent
@@ -161,7 +165,7 @@ def _fixed_folder(pattern: Path) -> Path:
 
 
 def _as_named(file: Path, main: TomlDocument, path: Path) -> Path:
-    """Name an included file as the site file was named: relative if that was."""
+    """Name an included file as the site file was named: relative if that is relative."""
     return path.parent / file.relative_to(main.folder) if file.is_relative_to(main.folder) else file
 
 

@@ -1,4 +1,4 @@
-"""From the text of a site file, and of those it includes, to a `Site`. Pure: all errors at once, nothing is read."""
+"""Parsing: from the texts of a site file and its included files to a `Site`. Pure; finds all errors at once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,34 +15,33 @@ from scalesocket.config.problems import ConfigError, Place, Problem, raise_error
 from scalesocket.config.secret_files import SecretReader, read_secret_files
 from scalesocket.config.site_file import SiteFile
 from scalesocket.config.toml_document import TomlDocument, parse_document
-from scalesocket.config.validation_errors import describe_errors, type_name, unknown_key
+from scalesocket.config.validation_errors import describe_errors, nearest, type_name, unknown_key
 from scalesocket.config.values import FROM_FILE
 
 Origins = Mapping[KeyPath, Place]
-"""Where each value of a site was written, by its path: `("apps", "chat", "routing")`. Defaults are not in it."""
+"""The places of the values of a site, by path: `("apps", "chat", "routing")`. Defaults have none."""
 
 SECTIONS: Final = ("include", "server", "defaults", "apps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """What a site file means, and what is wrong with it."""
+    """The result of parsing a site file."""
 
     site: Site
-    """As far as it is valid: apps with errors are left out, and a server with errors is the default one."""
+    """The valid part: without the apps that have errors, and with the default server if `[server]` has errors."""
     usable: Site
-    """The same, with the valid keys of those: for a look at what the machine lacks beside the errors."""
+    """The same, with the valid keys of apps and server that have errors, for the checks of the machine."""
     origins: Origins
     problems: Sequence[Problem]
     """Errors and warnings, in the order of the files."""
 
 
 def parse_site(text: str, path: Path, environ: Mapping[str, str], *, included: Mapping[Path, str] | None = None) -> Site:
-    """Read the text of a site file.
+    """Parse the text of a site file.
 
-    `path` names the file in errors, and relative paths start from its folder. `environ` holds the variables for
-    `${NAME}`. `included` are the texts of the files that its `include` names; their relative paths start from their
-    own folders. Raises ConfigError with all problems.
+    `path` names the file in errors; relative paths start from its folder. `environ` has the variables for `${NAME}`. `included`
+    has the texts of the included files; their relative paths start from their own folders. Raises ConfigError with all problems.
     """
     parsed = parse_documents(*parse_texts({path: text, **(included or {})}), environ)
     raise_errors(parsed.problems)
@@ -50,7 +49,7 @@ def parse_site(text: str, path: Path, environ: Mapping[str, str], *, included: M
 
 
 def parse_texts(texts: Mapping[Path, str]) -> tuple[TomlDocument, Sequence[TomlDocument]]:
-    """Read the TOML of several files, the first of which includes the others; raises ConfigError with all that is not TOML."""
+    """Parse the TOML of the site file, which is first, and its included files. Raises ConfigError with all syntax errors."""
     problems: list[Problem] = []
     documents = []
     for file, text in texts.items():
@@ -71,7 +70,7 @@ def parse_documents(
     read_secret: SecretReader | None = None,
     is_whole: bool = True,
 ) -> Parsed:
-    """Make a site of its documents.
+    """Parse the documents of a site.
 
     `is_whole`: no included file is missing, so that a site without apps is an error.
     """
@@ -86,7 +85,7 @@ def parse_documents(
     tables = collect_apps(site_files, site_files[0], defaults)
     apps = [parse_app(table) for table in tables]
     check_mounts(tables)
-    if is_whole and not any("apps" in site_file.tables and site_file.tables["apps"] != {} for site_file in site_files):
+    if is_whole and not any(site_file.tables.get("apps") or _misspells_apps(site_file) for site_file in site_files):
         problems.append(
             Problem(place=Place(file=main.file), message='no apps (add one, for example [apps.chat] with command = "cat")')
         )
@@ -94,7 +93,7 @@ def parse_documents(
     path = main.folder / main.file.name
     site = Site(server=server or Server(), apps={app.name: app for app in apps if app is not None}, path=path)
     written = site_files[0].tables.get("server")
-    usable = Site.model_construct(  # not checked once more: an app may have no target
+    usable = Site.model_construct(  # without validation: an app may have no target
         server=server or usable_part(Server, written if isinstance(written, dict) else {}) or Server(),
         apps={
             table.name: known
@@ -107,7 +106,7 @@ def parse_documents(
 
 
 def include_patterns(main: TomlDocument, environ: Mapping[str, str]) -> Sequence[tuple[str, Place]]:
-    """The patterns of `include` with their places; those that are wrong are left out, and reported by `parse_documents`."""
+    """Return the valid patterns of `include` with their places. `parse_documents` reports the others."""
     patterns = _include(SiteFile(main, environ, []))
     return [(pattern, main.value_place(("include", index))) for index, pattern in patterns.items()]
 
@@ -122,12 +121,17 @@ def _check_sections(site_file: SiteFile, main: SiteFile) -> None:
             elsewhere = {"[server]": file_keys_of(Server), "[apps.NAME] or [defaults]": file_keys_of(App)}
             site_file.report((key,), unknown_key(key, SECTIONS, elsewhere=elsewhere), at_key=True)
         elif key != "apps" and site_file is not main:
-            message = f"does not belong in an included file, which holds [apps.NAME] alone (move it to {main.file})"
+            message = f"is not allowed in an included file, which has [apps.NAME] tables only (move it to {main.file})"
             site_file.report((key,), message, at_key=True)
 
 
+def _misspells_apps(site_file: SiteFile) -> bool:
+    """Whether there is an unknown key for which `apps` is suggested; then apps are not missing."""
+    return any(key not in SECTIONS and nearest(key, SECTIONS) == "apps" for key in site_file.tables)
+
+
 def _include(main: SiteFile) -> Mapping[int, str]:
-    """The patterns of `include` by their index; reports what is not a string."""
+    """Return the patterns of `include` by index. Reports those that are not strings."""
     patterns = main.tables.get("include", [])
     if not isinstance(patterns, list):
         hint = f' (write ["{patterns}"])' if isinstance(patterns, str) else ""

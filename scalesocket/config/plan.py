@@ -1,4 +1,4 @@
-"""The difference between two sites. Pure: the gateway applies a plan, `diff` shows it."""
+"""The difference between two sites. Pure; the gateway applies a plan, and `diff` prints it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,21 +8,21 @@ from scalesocket.config.keys import Reload, keys_of
 from scalesocket.config.model import App, Server, Site
 from scalesocket.config.render import table_record, to_toml
 
-FOLLOWING: Final = frozenset({"join_message", "leave_message"})
-"""Live keys whose default follows from `routing`, which is for new rooms alone."""
+DEPENDENT: Final = frozenset({"join_message", "leave_message"})
+"""Live keys whose default depends on `routing`, which applies to new rooms only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One key that differs."""
+    """A key whose value differs."""
 
     key: str
-    """A key of its table, such as `routing`; tables within, such as `limits`, count as one."""
+    """A key of the table, such as `routing`. An inner table, such as `limits`, is one key."""
     reload: Reload
     old: object
     new: object
     old_text: str
-    """As TOML, secrets masked; `none` for what is not set."""
+    """As TOML, with secrets masked; `none` if not set."""
     new_text: str
 
     def __str__(self) -> str:
@@ -32,7 +32,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppChange:
-    """An app that both sites have, with settings that differ."""
+    """An app that both sites have, with different settings."""
 
     old: App
     new: App
@@ -45,13 +45,13 @@ class AppChange:
 
     @property
     def is_live_only(self) -> bool:
-        """True if every change applies to running rooms; then no room is out of date."""
+        """Whether every change applies to running rooms, so that no room is outdated."""
         return all(change.reload is Reload.LIVE for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What it takes to get from one site to another."""
+    """The changes from one site to another."""
 
     added: Sequence[App] = field(default=())
     removed: Sequence[App] = field(default=())
@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """True if the sites are equal and nothing is to happen."""
+        """Whether the sites are equal."""
         return not (self.added or self.removed or self.changed or self.server)
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class Plan:
 
 
 def make_plan(old: Site, new: Site) -> Plan:
-    """Compare two sites; where the file is does not count. Apps keep the order of the new site, removed ones that of the old."""
+    """Compare two sites, without their paths. Apps are in the order of the new site, removed ones in that of the old."""
     changed = []
     for name, app in new.apps.items():
         if name in old.apps and (changes := find_changes(old.apps[name], app)):
@@ -109,11 +109,11 @@ def find_changes(old: App | Server, new: App | Server) -> Sequence[Change]:
 
 
 def with_live_changes(old: App, new: App) -> App:
-    """The settings of a running room after an edit: the live keys of the new app, all others as the room was opened with.
+    """Return the settings of a running room after an edit: the live keys of the new app, and all others as they were.
 
-    A default that follows from another key, as `join_message` follows from `routing`, follows from the room's own.
+    A default that depends on another key, as `join_message` depends on `routing`, depends on that of the room.
     """
     update = {name: getattr(new, name) for name, key in keys_of(App).items() if key.reload is Reload.LIVE}
-    for name in FOLLOWING.difference(new.model_fields_set):
+    for name in DEPENDENT.difference(new.model_fields_set):
         update[name] = App.model_fields[name].get_default(call_default_factory=True, validated_data=dict(old))
     return old.model_copy(update=update)

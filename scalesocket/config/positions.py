@@ -1,7 +1,6 @@
-"""Where each key and value of a TOML text stands: what no TOML library tells, and errors of meaning need.
+"""Positions of the keys and values of a TOML text, which TOML libraries do not report.
 
-The scanner runs after tomli has accepted the text, so it checks nothing; it only keeps count of where things are.
-A test holds its paths equal to tomli's for texts of every shape.
+The scanner reads texts that tomli has accepted, so it checks nothing. A test compares its paths with tomli's.
 """
 
 import re
@@ -27,7 +26,7 @@ _SCALAR: Final = re.compile(r"[^,\]}#\n]*")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of the text: offsets of its first character and of the one after its last."""
+    """A part of a text: the offsets of its first character and of the one after its last."""
 
     start: int
     end: int
@@ -35,41 +34,41 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one key stands, and where its value; for a table with a header both are the name in the header."""
+    """The positions of a key and its value. For a table with a header, both are the name in the header."""
 
     key: Span
     value: Span
 
 
 class Lines:
-    """Turns offsets of a text into lines and columns, both from 1."""
+    """Converts offsets of a text to lines and columns, both from 1."""
 
     def __init__(self, text: str) -> None:
-        """Count the lines of `text`, whose line ends are single line feeds."""
+        """Index the lines of `text`, which end with single line feeds."""
         self._lines = text.split("\n")
         self._starts = [0]
         for line in self._lines:
             self._starts.append(self._starts[-1] + len(line) + 1)
 
     def locate(self, offset: int) -> tuple[int, int]:
-        """Line and column of the character at `offset`."""
+        """Return the line and column of the character at `offset`."""
         line = min(bisect_right(self._starts, offset), len(self._lines))
         return line, offset - self._starts[line - 1] + 1
 
     def line(self, number: int) -> str:
-        """The text of a line, without its end."""
+        """Return the text of a line, without its end."""
         return self._lines[number - 1] if 1 <= number <= len(self._lines) else ""
 
 
 def scan_positions(text: str) -> Mapping[KeyPath, Entry]:
-    """Find every table, key and array item of a valid TOML text whose line ends are single line feeds."""
+    """Find every table, key and array item of a valid TOML text, whose lines end with single line feeds."""
     scanner = _Scanner(text)
     scanner.scan()
     return scanner.entries
 
 
 def find_last_statement(text: str) -> tuple[int, KeyPath]:
-    """Where the last statement of a text begins, and the table it is in. That statement alone need not be whole."""
+    """Find the start of the last statement, and its table. The last statement may be incomplete."""
     scanner = _Scanner(text)
     with suppress(AssertionError, IndexError, RecursionError, tomli.TOMLDecodeError):
         scanner.scan()
@@ -77,7 +76,7 @@ def find_last_statement(text: str) -> tuple[int, KeyPath]:
 
 
 def scan_key(text: str, start: int) -> Sequence[tuple[str, Span]]:
-    """The parts of the dotted key that begins at `start`, as much of it as is there."""
+    """Read the parts of the dotted key at `start`; an incomplete key as far as possible."""
     scanner = _Scanner(text + "=")
     scanner.at = start
     try:
@@ -91,12 +90,12 @@ class _Scanner:
         self.text = text
         self.at = 0
         self.start = 0
-        """Where the statement begins that is being read."""
+        """The start of the current statement."""
         self.table: KeyPath = ()
-        """The table it is in."""
+        """The table of the current statement."""
         self.entries: dict[KeyPath, Entry] = {}
         self._items: dict[KeyPath, int] = {}
-        """How many tables each array of tables has so far."""
+        """The number of tables in each array of tables so far."""
 
     def scan(self) -> None:
         self._skip_blank()
@@ -140,7 +139,7 @@ class _Scanner:
         self._value((*path, name), span)
 
     def key(self) -> list[tuple[str, Span]]:
-        """Read a dotted key and the blanks around it."""
+        """Read a dotted key with the blanks around it."""
         parts = []
         while True:
             self._skip_blank()
@@ -157,7 +156,7 @@ class _Scanner:
 
     def _value(self, path: KeyPath, key: Span | None) -> None:
         start = self.at
-        self.entries[path] = Entry(key or Span(start, start), Span(start, start))  # before its items, for the order
+        self.entries[path] = Entry(key or Span(start, start), Span(start, start))  # before its items, as in the text
         match self.text[start]:
             case "[":
                 self._array(path)

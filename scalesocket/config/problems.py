@@ -1,4 +1,4 @@
-"""What is wrong with a site file, said so that a person and an editor find the place."""
+"""Problems of a site file: errors and warnings, each with its place, as text for people and as records for editors."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypedDict
 
+from scalesocket.config.positions import KeyPath
 from scalesocket.errors import ScalesocketError
 
 
@@ -18,8 +19,20 @@ class Severity(StrEnum):
     WARNING = "warning"
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong in a table, before its place in a file is known."""
+
+    path: KeyPath
+    """From the table; empty for the table itself."""
+    message: str
+    severity: Severity = Severity.ERROR
+    is_about_key: bool = False
+    """The key is wrong, not its value."""
+
+
 class ProblemRecord(TypedDict):
-    """A problem as JSON. Lines and columns count from 1 and are null where a whole file is meant."""
+    """A problem as JSON. Lines and columns count from 1; they are null if the whole file is meant."""
 
     severity: str
     file: str | None
@@ -32,20 +45,20 @@ class ProblemRecord(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A spot in a file, with the text of its line (secrets are starred out)."""
+    """A place in a file, with the text of its line, in which secrets are masked."""
 
     file: Path | None
-    """As the file was named to us, or as `include` found it."""
+    """The path as the caller or `include` wrote it."""
     line: int | None = None
     """From 1; None for the file as a whole."""
     column: int | None = None
     """From 1, in characters."""
     width: int = 1
-    """Characters to underline; all on this line."""
+    """Characters to underline, all on this line."""
     source: str = ""
 
     def __str__(self) -> str:
-        """`file:line:column`, as far as known."""
+        """Return `file:line:column`, as far as known."""
         return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
 
 
@@ -54,21 +67,21 @@ _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong, or at least suspicious."""
+    """An error or a warning."""
 
     severity: Severity = Severity.ERROR
     place: Place
     key: str = ""
-    """The dotted key, such as `apps.chat.routing`; empty for errors of syntax."""
+    """The dotted key, such as `apps.chat.routing`; empty for syntax errors."""
     message: str
 
     def __str__(self) -> str:
-        """One line: `file:line:column: apps.chat.routing: what (hint)`; a warning says so before its key."""
+        """Return one line: `file:line:column: apps.chat.routing: what (hint)`, with `warning` before the key of a warning."""
         warning = "warning" if self.severity is Severity.WARNING else ""
         return ": ".join(part for part in (str(self.place), warning, self.key, self.message) if part)
 
     def render(self) -> str:
-        """The one line, and under it the line of the file with the place marked."""
+        """Return the one line, and below it the line of the file with a marker."""
         if not self.place.source or self.place.column is None:
             return str(self)
         before = self.place.source[: self.place.column - 1]
@@ -77,7 +90,7 @@ class Problem:
         return f"{self}\n  {source}\n  {margin}{'^' * max(1, self.place.width)}"
 
     def to_record(self) -> ProblemRecord:
-        """The problem for `--format json`."""
+        """Return the problem for `--format json`."""
         place = self.place
         return {
             "severity": self.severity.value,
@@ -91,30 +104,30 @@ class Problem:
 
 
 class ConfigError(ScalesocketError):
-    """The site file is wrong; carries every problem found, warnings among them, in the order of the files."""
+    """The site file has errors. Carries all problems, warnings among them, in the order of the files."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: Sequence[Problem] = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def render(self) -> str:
-        """All problems with their source lines, for a terminal or a log."""
+        """Return all problems with their source lines, for a terminal or a log."""
         return render_problems(self.problems)
 
 
 def raise_errors(problems: Sequence[Problem]) -> None:
-    """Raise ConfigError with all of these, warnings among them, if one is an error."""
+    """Raise ConfigError with all these problems if one is an error."""
     if any(problem.severity is Severity.ERROR for problem in problems):
         raise ConfigError(problems)
 
 
 def render_problems(problems: Iterable[Problem]) -> str:
-    """Problems with their source lines, one after the other."""
+    """Return problems with their source lines, one after the other."""
     return "\n".join(problem.render() for problem in problems)
 
 
 def sort_problems(problems: Iterable[Problem], files: Sequence[Path]) -> list[Problem]:
-    """Put problems into the order of the files and lines, and leave out repetitions."""
+    """Sort problems by file and line, and remove duplicates."""
     rank = {file: number for number, file in enumerate(files)}
 
     def order(problem: Problem) -> tuple[int, int, int]:
@@ -126,7 +139,7 @@ def sort_problems(problems: Iterable[Problem], files: Sequence[Path]) -> list[Pr
 
 
 def key_text(path: Iterable[str | int]) -> str:
-    """Spell a path as TOML does: `apps.chat.env."A B"`, `server.bind[1]`."""
+    """Write a path as TOML does: `apps.chat.env."A B"`, `server.bind[1]`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -138,5 +151,5 @@ def key_text(path: Iterable[str | int]) -> str:
 
 
 def quote(text: str) -> str:
-    """A TOML basic string: as a JSON string, but for DEL, which TOML wants escaped."""
+    """Write a TOML basic string: a JSON string with DEL escaped, as TOML demands."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

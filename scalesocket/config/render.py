@@ -1,4 +1,4 @@
-"""A site written back as TOML: the effective configuration, secrets masked."""
+"""The effective configuration as TOML, with secrets masked."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ FROM_DEFAULT: Final = "default"
 
 
 def site_record(site: Site) -> dict[str, Any]:
-    """A site as plain data in the file's own forms (`"30s"`, `"1MiB"`), secrets masked; what is not set is left out."""
+    """Return a site as plain data in the forms of the file (`"30s"`, `"1MiB"`), with secrets masked and without unset keys."""
     return {
         "server": table_record(site.server),
         "apps": {name: table_record(app) for name, app in site.apps.items()},
@@ -23,7 +23,7 @@ def site_record(site: Site) -> dict[str, Any]:
 
 
 def table_record(table: Server | App) -> dict[str, Any]:
-    """A table as plain data in the file's own forms, secrets masked; what is not set is left out."""
+    """Return a table as plain data in the forms of the file, with secrets masked and without unset keys."""
     model = type(table)
     record: dict[str, Any] = table.model_dump(mode="json", include=set(file_keys_of(model)))
     if isinstance(table, App):
@@ -35,7 +35,7 @@ def table_record(table: Server | App) -> dict[str, Any]:
 
 
 def render_site(site: Site, *, origins: Origins | None = None, app: str | None = None) -> str:
-    """A site as TOML, or one app of it. With `origins`, each key has a comment that names where it was written, or `default`."""
+    """Write a site, or one app of it, as TOML. With `origins`, a comment says where each value was written, or `default`."""
     tables: list[tuple[KeyPath, Server | App]] = [(("server",), site.server)] if app is None else []
     tables += [(("apps", name), table) for name, table in site.apps.items() if app in (None, name)]
     blocks = []
@@ -47,9 +47,9 @@ def render_site(site: Site, *, origins: Origins | None = None, app: str | None =
 
 
 def render_table(table: Server | App, *, only_changed: bool = False) -> str:
-    """The keys of one table as lines of TOML; `only_changed` leaves out those that have their default.
+    """Write the keys of one table as lines of TOML; `only_changed` omits those that have their default.
 
-    What a file cannot say (`max_rooms=None`) is left out as well.
+    Values that the file cannot express (`max_rooms=None`) are omitted as well.
     """
     record = table_record(table)
     if only_changed:
@@ -59,12 +59,12 @@ def render_table(table: Server | App, *, only_changed: bool = False) -> str:
 
 
 def to_site_toml(value: object) -> str:
-    """One value as `to_toml` writes it, but for a site file: a `${` in its strings is `$${`, so that it is read as it is."""
+    """Write one value for a site file: as `to_toml`, with `${` escaped as `$${` in its strings."""
     return to_toml(_escaped(value))
 
 
 def to_toml(value: object) -> str:
-    """One value on one line of TOML, tables inline; what TOML has no type for is written as a string."""
+    """Write one value on one line of TOML, with inline tables. Values of other types are written as strings."""
     match value:
         case bool():
             return "true" if value else "false"

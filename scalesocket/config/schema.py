@@ -1,7 +1,7 @@
-"""The JSON Schema of site files, made from the model, for editors such as those that use Taplo.
+"""The JSON Schema of site files, made from the model, for editors, for example those that use Taplo.
 
-It describes what stands in the file, not what the model holds: durations and sizes are strings with units, there is no
-null, and the app's name is the key of its table. Written as draft 7 without references, which every editor understands.
+It describes the file, not the model: durations and sizes are strings with units, there is no null, and the name of an app is
+the key of its table. It is written as draft 7 without references, which every editor supports.
 """
 
 import json
@@ -18,19 +18,19 @@ from scalesocket.config.values import APP_NAME, RESERVED_APPS
 TITLE: Final = "scalesocket site file"
 EFFECTS: Final[Mapping[Reload, str]] = {
     Reload.LIVE: "An edit applies at once.",
-    Reload.NEXT: "An edit applies to rooms opened from then on.",
-    Reload.LISTENER: "An edit opens new sockets before old ones close.",
+    Reload.NEXT: "An edit applies to rooms that are opened afterwards.",
+    Reload.LISTENER: "An edit opens new sockets before the old ones are closed.",
 }
 
 NULL: Final = {"type": "null"}
 VARIABLE: Final = r"\$\{"
-"""What a string with a variable in it matches."""
+"""Matches a string with a variable."""
 
 Schema = dict[str, Any]
 
 
 def site_schema() -> Schema:
-    """The whole schema as plain data."""
+    """Return the whole schema as plain data."""
     apps = {
         "type": "object",
         "description": "The apps by name; NAME is served at /NAME/ROOM.",
@@ -51,19 +51,19 @@ def site_schema() -> Schema:
                 "description": "Files with more apps, relative to this one; patterns such as apps/*.toml.",
             },
             "server": table_schema(Server),
-            "defaults": defaults | {"description": "What every app inherits."},
+            "defaults": defaults | {"description": "Defaults that every app inherits."},
             "apps": apps,
         },
     }
 
 
 def render_schema() -> str:
-    """The text of `schemas/site.schema.json`."""
+    """Return the text of `schemas/site.schema.json`."""
     return json.dumps(site_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def table_schema(model: type[BaseModel]) -> Schema:
-    """The schema of one table of the file."""
+    """Return the schema of one table."""
     properties = {}
     for name in file_keys_of(model):
         schema = _or_variable(value_schema(model, name))
@@ -72,14 +72,14 @@ def table_schema(model: type[BaseModel]) -> Schema:
             schema["default"] = default
         properties[name] = {"description": _description(keys_of(model)[name])} | schema
     for file_key, name in secret_file_keys(model).items():
-        properties[file_key] = {"type": "string", "description": f"Path of a file that holds `{name}`."}
+        properties[file_key] = {"type": "string", "description": f"Path of a file with the value of `{name}`."}
     required = [name for name in file_keys_of(model) if model.model_fields[name].is_required()]
     schema = {"type": "object", "additionalProperties": False, "properties": properties}
     return schema | {"required": required} if required else schema
 
 
 def value_schema(model: type[BaseModel], name: str) -> Schema:
-    """The schema of a key's value, without what `${NAME}` adds to it; `x-form` says in a word what a string holds."""
+    """Return the schema of a key's value, without the forms with `${NAME}`. `x-form` says what a string contains."""
     inner = table_of(model, name)
     if inner is Routes:
         return {"anyOf": [{"enum": [routing.value for routing in Routing]}, table_schema(Routes)]}
@@ -89,13 +89,13 @@ def value_schema(model: type[BaseModel], name: str) -> Schema:
         return {"enum": [routing.value for routing in Routing]}
     schema: Schema = dict(model.model_json_schema()["properties"][name])
     options = schema.get("anyOf", [])
-    if NULL in options:  # TOML has no null: a key that is not set is left out
+    if NULL in options:  # TOML has no null
         schema = next(option for option in options if option != NULL)
     return {word: value for word, value in schema.items() if word not in ("title", "default")}
 
 
 def default_of(model: type[BaseModel], name: str) -> Any:
-    """The default of a key in the file's form; None if it has none, or one that depends on other keys."""
+    """Return the default of a key in the form of the file; None without a default, and if it depends on other keys."""
     field = model.model_fields[name]
     if field.is_required() or field.default is None or field.default_factory is not None:
         return None
@@ -104,7 +104,7 @@ def default_of(model: type[BaseModel], name: str) -> Any:
 
 
 def _or_variable(schema: Schema) -> Schema:
-    """Let a string with `${NAME}` stand wherever one can."""
+    """Allow a string with `${NAME}` where the parser does."""
     schema = {word: value for word, value in schema.items() if word != "x-form"}
     if "pattern" in schema:
         return schema | {"pattern": f"{schema['pattern']}|{VARIABLE}"}
@@ -120,4 +120,4 @@ def _or_variable(schema: Schema) -> Schema:
 
 def _description(key: Key) -> str:
     default = f" Default: {key.default}." if key.default else ""
-    return f"{key.meaning[:1].upper()}{key.meaning[1:]}.{default} {EFFECTS[key.reload]}"
+    return f"{key.meaning}.{default} {EFFECTS[key.reload]}"

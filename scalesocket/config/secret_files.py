@@ -1,4 +1,4 @@
-"""Secrets that a site file gives as `NAME_file`: the path of a file that holds the value of NAME."""
+"""Secrets in files of their own: `NAME_file` is the path of a file with the value of `NAME`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ SecretReader = Callable[[Path], str]
 
 
 def read_secret_files(site_file: SiteFile, read: SecretReader) -> None:
-    """Resolve the twins in every section of a site_file."""
+    """Read the secret files of every section of a site file."""
     read_table_secrets(site_file, ("server",), Server, read)
     read_table_secrets(site_file, ("defaults",), App, read)
     apps = site_file.tables.get("apps")
@@ -27,9 +27,9 @@ def read_secret_files(site_file: SiteFile, read: SecretReader) -> None:
 
 
 def read_table_secrets(site_file: SiteFile, section: KeyPath, model: type[BaseModel], read: SecretReader) -> None:
-    """Replace each `NAME_file` of a declared secret, in a table of `model`, by NAME with the content of that file.
+    """Replace each `NAME_file` of a secret, in a table of `model`, by `NAME` with the content of the file.
 
-    One newline at the end of the file does not count. Reports a file that cannot be read, and a secret set both ways.
+    One newline at the end of the file is removed. Reports a file that cannot be read, and a secret that is set both ways.
     """
     table = _table_at(site_file.tables, section)
     if not isinstance(table, dict):
@@ -39,14 +39,14 @@ def read_table_secrets(site_file: SiteFile, section: KeyPath, model: type[BaseMo
         del holder[name + FILE_SUFFIX]
         path = (*section, *inner, name + FILE_SUFFIX)
         if name in holder:
-            site_file.report(path, f"{name} is set as well (keep one of them)", at_key=True)
+            site_file.report(path, f"{name} is set as well (keep one of the two)", at_key=True)
         elif not isinstance(file, FileText):
             site_file.report(path, f"must be a string, not {type_name(file)}")
         else:
             try:
                 secret = read(file.folder / file)
             except UnicodeDecodeError:
-                site_file.report(path, "cannot be read: it is not utf-8")
+                site_file.report(path, "cannot be read: it is not UTF-8 (save it as UTF-8)")
             except OSError as error:
                 site_file.report(path, f"cannot be read: {(error.strerror or str(error)).lower()}")
             else:

@@ -1,8 +1,8 @@
-"""Secret keys, and secret variables of `env`: masked wherever configuration is shown. Keys are readable from a file beside.
+"""Secret keys and secret variables of `env`, which are masked wherever configuration is shown.
 
-A key is secret when its declaration in the model says so. A secret that is a string may be given as `NAME_file`, the
-path of a file that holds it; a secret that is a path (the key of `tls`) is such a file already. Either file brings a
-warning when others may read it.
+The declaration of a key says whether it is secret. A secret that is a string may be given as `NAME_file`, the path of a file
+with its value; a secret that is a path, as the key of `tls`, is such a file already. Both cause a warning if others can read
+the file.
 """
 
 import re
@@ -22,7 +22,7 @@ _PASSWORD: Final = re.compile(r"(://[^/?#\s@:]*:)[^/?#\s@]+@")
 
 
 def is_secret(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:
-    """True if `path`, seen from a table of `model`, leads to a secret key or into its value."""
+    """Whether `path`, relative to a table of `model`, leads to a secret key or into its value."""
     table: type[BaseModel] | None = model
     for part in path:
         if table is None or not isinstance(part, str) or part not in keys_of(table):
@@ -34,7 +34,7 @@ def is_secret(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:
 
 
 def secret_file_keys(model: type[BaseModel]) -> Mapping[str, str]:
-    """The keys that may be given as a file, by the name of their file_key: `{"token_file": "token"}`."""
+    """Return the secrets that may be given as a file, by the key of the file: `{"token_file": "token"}`."""
     fields = model.model_fields
     return {
         name + FILE_SUFFIX: name for name, key in keys_of(model).items() if key.is_secret and _is_string(fields[name].annotation)
@@ -44,7 +44,7 @@ def secret_file_keys(model: type[BaseModel]) -> Mapping[str, str]:
 def find_secret_files(
     model: type[BaseModel], table: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], str, Any]]:
-    """All file_keys set in a table of `model` and the tables within: the path of the table, the secret's name, the file."""
+    """Find the secret files in a table of `model` and its inner tables: path of the table, name of the secret, file."""
     for file_key, name in secret_file_keys(model).items():
         if file_key in table:
             yield path, name, table[file_key]
@@ -68,12 +68,12 @@ def mask_secrets(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, 
 
 
 def mask_variables(env: Mapping[str, str]) -> dict[str, str]:
-    """Copy an environment, masking variables whose names speak of secrets, and passwords within URLs."""
+    """Copy an environment, and mask variables with names like those of secrets, and passwords in URLs."""
     return {name: MASK if _SECRET_NAME.search(name) else _PASSWORD.sub(rf"\1{MASK}@", value) for name, value in env.items()}
 
 
 def secret_names(*models: type[BaseModel]) -> frozenset[str]:
-    """The names of all secret keys in these tables and the tables within."""
+    """Return the names of all secret keys in these tables and their inner tables."""
     names: set[str] = set()
     for model in models:
         for name, key in keys_of(model).items():
@@ -85,7 +85,7 @@ def secret_names(*models: type[BaseModel]) -> frozenset[str]:
 
 
 def star_assignments(text: str, names: frozenset[str]) -> str:
-    """Star out what stands after `name =` for each of these names, on its line, in a text that no parser understands."""
+    """Replace the rest of the line after `name =`, for each of these names, by stars. For texts that are not valid TOML."""
     if not names:
         return text
     pattern = re.compile(rf"""(?<![\w-])((?:{"|".join(sorted(names))})["']?[ \t]*=)([^\n]*)""")
@@ -93,7 +93,7 @@ def star_assignments(text: str, names: frozenset[str]) -> str:
 
 
 def is_readable_by_others(path: Path) -> bool:
-    """True if the mode of a file lets anyone on this machine read it. Raises OSError if it is not there."""
+    """Whether the mode of a file lets every user of the machine read it. Raises OSError if there is no file."""
     return bool(path.stat().st_mode & stat.S_IROTH)
 
 

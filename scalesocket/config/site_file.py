@@ -1,4 +1,4 @@
-"""A document ready to be understood: its strings interpolated, and a place to report what is wrong with it."""
+"""A file of the site while it is parsed: its tables with variables replaced, and the problems found in it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,27 +16,27 @@ from scalesocket.config.values import FileText
 
 @dataclass(slots=True)
 class SiteFile:
-    """One document, what it says, and the problems found in it so far."""
+    """The site file or an included one."""
 
     document: TomlDocument
     environ: Mapping[str, str]
     problems: list[Problem]
-    """Shared by all sources of a site."""
+    """Shared by all files of a site."""
     tables: dict[str, Any] = field(init=False)
-    """The document's tables, every string in them a `FileText`."""
-    broken: set[KeyPath] = field(init=False, default_factory=set)
-    """Values already reported, so that what follows from them is not."""
+    """The tables of the document, with variables replaced. Every string is a `FileText`."""
+    rejected: set[KeyPath] = field(init=False, default_factory=set)
+    """Values with an error. Other problems of these values are not reported, as they would follow from it."""
 
     def __post_init__(self) -> None:
         self.tables = self._interpolated(self.document.tables, ())
 
     @property
     def file(self) -> Path:
-        """The file as it was named to us."""
+        """The path as the caller or `include` wrote it."""
         return self.document.file
 
     def table(self, *path: str) -> dict[str, Any] | None:
-        """The table at `path`; None if there is none, and if what is there is not a table, which is reported."""
+        """Return the table at `path`; None if there is none. Reports a value that is not a table."""
         value: Any = self.tables
         for part in path:
             value = value.get(part)
@@ -44,27 +44,28 @@ class SiteFile:
                 return None
         if isinstance(value, dict):
             return value
-        self.report(path, f"must be a table, not {type_name(value)}")
+        hint = " (write [apps.NAME], in single brackets)" if path == ("apps",) and isinstance(value, list) else ""
+        self.report(path, f"must be a table, not {type_name(value)}{hint}")
         return None
 
     def report(self, path: KeyPath, message: str, *, at_key: bool = False) -> None:
-        """Add an error about the key at `path`, or about its value; then the key is named as far as the file has it."""
+        """Report an error at the value of `path`, or at its key. Names `path` as far as it is written in the file."""
         path = path if at_key else self.document.written(path)
         place = self.document.key_place(path) if at_key else self.document.value_place(path)
         self.report_at(place, path, message)
 
     def report_at(self, place: Place, path: KeyPath, message: str, *, severity: Severity = Severity.ERROR) -> None:
-        """Add a problem at a place that was found otherwise; not a second one about a broken value."""
-        if self._is_broken(path) or (severity is Severity.WARNING and self._holds_broken(path)):
+        """Report a problem at a given place, unless its value was rejected before."""
+        if self._is_rejected(path) or (severity is Severity.WARNING and self._contains_rejected(path)):
             return
         message = self._without_secret(path, message)
         self.problems.append(Problem(severity=severity, place=place, key=key_text(path), message=message))
 
-    def _is_broken(self, path: KeyPath) -> bool:
-        return any(path[:end] in self.broken for end in range(1, len(path) + 1))
+    def _is_rejected(self, path: KeyPath) -> bool:
+        return any(path[:end] in self.rejected for end in range(1, len(path) + 1))
 
-    def _holds_broken(self, path: KeyPath) -> bool:
-        return any(broken[: len(path)] == path for broken in self.broken)
+    def _contains_rejected(self, path: KeyPath) -> bool:
+        return any(rejected[: len(path)] == path for rejected in self.rejected)
 
     def _interpolated(self, value: Any, path: KeyPath) -> Any:
         if isinstance(value, Mapping):
@@ -77,7 +78,7 @@ class SiteFile:
             text = interpolate(value, self.environ)
         except ValueError as error:
             self.report(path, str(error))
-            self.broken.add(path)
+            self.rejected.add(path)
             text = value
         return FileText(text, self.document.folder, is_interpolated=text != value)
 

@@ -1,4 +1,4 @@
-"""One TOML text with the places of its keys."""
+"""A parsed TOML file, and the places of its keys and values."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,41 +18,43 @@ from scalesocket.config.syntax import explain_syntax
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TomlDocument:
-    """A file that tomli accepted. Nothing is known yet of what it means."""
+    """A file that is valid TOML. Its keys and values are not checked yet."""
 
     file: Path
-    """As it was named to us."""
+    """The path as the caller or `include` wrote it."""
     folder: Path
-    """Absolute; where its relative paths start."""
+    """The folder for relative paths in the file; absolute."""
     tables: Mapping[str, Any]
     entries: Mapping[KeyPath, Entry]
     lines: Lines
-    """Of the text with its secrets starred out."""
+    """The lines of the text, with its secrets masked."""
 
     def written(self, path: KeyPath) -> KeyPath:
-        """As much of `path` as stands in the document: `routing = "x"` has no `routing.client`."""
+        """Shorten `path` to what is written: `routing.client` to `routing` if the file has `routing = "x"`."""
         return next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self.entries), path)
 
     def value_place(self, path: KeyPath) -> Place:
-        """Where the value at `path` stands, or the innermost table or array on the way there that does."""
+        """Find the value at `path`, or the innermost table or array on the way there."""
         entry = self.entries.get(self.written(path))
         return Place(file=self.file) if entry is None else _place(self.file, self.lines, entry.value)
 
     def key_place(self, path: KeyPath) -> Place:
-        """Where the key at `path` stands, or the innermost one on the way there that does."""
+        """Find the key at `path`, or the innermost one on the way there."""
         entry = self.entries.get(self.written(path))
         return Place(file=self.file) if entry is None else _place(self.file, self.lines, entry.key)
 
 
 def parse_document(text: str, file: Path) -> TomlDocument:
-    """Read a TOML text; raises ConfigError with the place of the first thing that is not TOML."""
+    """Parse a TOML text; raises ConfigError with the place of the first error."""
     text = re.sub(r"\r+\n", "\n", text.removeprefix("\ufeff"))  # some tools write CR CR LF
     try:
         tables = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(text, file, error)]) from None
-    except (RecursionError, ValueError) as error:  # a ValueError: Python reads no number of more than 4,300 digits
-        message = "arrays or tables are nested too deeply" if isinstance(error, RecursionError) else "a number is far too long"
+    except (RecursionError, ValueError) as error:  # ValueError: a number of more than 4,300 digits
+        message = (
+            "arrays or tables are nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
+        )
         raise ConfigError([Problem(place=Place(file=file), message=message)]) from None
     entries = scan_positions(text)
     return TomlDocument(
@@ -60,12 +62,12 @@ def parse_document(text: str, file: Path) -> TomlDocument:
         folder=file.absolute().parent,
         tables=tables,
         entries=entries,
-        lines=Lines(_star_out(text, entries)),
+        lines=Lines(_mask(text, entries)),
     )
 
 
 def model_at(path: KeyPath) -> tuple[type[BaseModel], KeyPath] | None:
-    """The model of the section that `path` leads into, and the path from there on; None outside of all sections."""
+    """Return the model of the section that `path` leads into, and the rest of the path; None outside of all sections."""
     match path:
         case ("server", *rest):
             return Server, tuple(rest)
@@ -87,8 +89,8 @@ def _place(file: Path, lines: Lines, span: Span) -> Place:
     return Place(file=file, line=line, column=column, width=width, source=source)
 
 
-def _star_out(text: str, entries: Mapping[KeyPath, Entry]) -> str:
-    """Replace each character of secret values by a star; columns stay what they were."""
+def _mask(text: str, entries: Mapping[KeyPath, Entry]) -> str:
+    """Replace each character of secret values by `*`, so that columns stay the same."""
     for span in _secret_spans(entries):
         starred = "".join(character if character == "\n" else "*" for character in text[span.start : span.end])
         text = text[: span.start] + starred + text[span.end :]

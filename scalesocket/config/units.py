@@ -1,4 +1,4 @@
-"""Durations and sizes: written with a unit in the site file, float seconds and int bytes everywhere else."""
+"""Durations and sizes: strings with a unit in the site file, float seconds and int bytes everywhere else."""
 
 import re
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ _BARE: Final = re.compile(rf"^{NUMBER}$", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
-    """Read `"30s"`, `"250ms"` or `"1h30m"` as seconds; units from large to small: d, h, m, s, ms.
+    """Read `"30s"`, `"250ms"` or `"1h30m"` as seconds. Units are d, h, m, s and ms, from large to small.
 
     Raises ValueError with a hint if `text` is anything else.
     """
@@ -44,13 +44,13 @@ def parse_duration(text: str) -> float:
     if not text or match is None:
         if _BARE.match(text):
             raise ValueError(_unit_missing(text, "s"))
-        raise ValueError(f'cannot read {text!r} as a duration (write for example "30s", "250ms" or "1h30m")')
+        raise ValueError(f'{text!r} is not a duration (write for example "30s", "250ms" or "1h30m")')
     parts = zip(DURATION_UNITS.values(), match.groups(), strict=True)
     return sum(float(number) * factor for factor, number in parts if number is not None)
 
 
 def format_duration(seconds: float) -> str:
-    """Write seconds as the site file does, to the millisecond: `"1h30m"`, `"250ms"`, `"0s"`."""
+    """Write seconds in the form of the site file, to the millisecond: `"1h30m"`, `"250ms"`, `"0s"`."""
     rest = round(seconds * 1000)
     parts = []
     for unit, factor in DURATION_UNITS.items():
@@ -61,7 +61,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Read `"1MiB"` (powers of 1024) or `"64kB"` (powers of 1000) as bytes; letter case is free.
+    """Read `"1MiB"` (powers of 1024) or `"64kB"` (powers of 1000) as bytes, in any letter case.
 
     Raises ValueError with a hint if `text` is anything else, or not a whole number of bytes.
     """
@@ -70,17 +70,17 @@ def parse_size(text: str) -> int:
     if match is None:
         if _BARE.match(text):
             raise ValueError(_unit_missing(text, "B"))
-        raise ValueError(f'cannot read {text!r} as a size (write for example "64kB" or "1MiB")')
+        raise ValueError(f'{text!r} is not a size (write for example "64kB" or "1MiB")')
     size = float(match[1]) * _SIZE_UNITS_FOLDED[match[2].lower()]
     if size >= 1 << 63:
-        raise ValueError(f"{text!r} is more than any machine has")
+        raise ValueError(f"{text!r} is too large (it must be less than 8 EiB)")
     if size != int(size):
-        raise ValueError(f"{text!r} is not a whole number of bytes")
+        raise ValueError(f'{text!r} is not a whole number of bytes (write for example "512B" or "1kB")')
     return int(size)
 
 
 def format_size(size: int) -> str:
-    """Write bytes as the site file does, with the largest unit that keeps the number whole: `"1MiB"`, `"64kB"`, `"100B"`."""
+    """Write bytes in the form of the site file, with the largest unit that gives a whole number: `"1MiB"`, `"100B"`."""
     unit, factor = max(
         ((unit, factor) for unit, factor in SIZE_UNITS.items() if size and size % factor == 0),
         key=lambda u: u[1],
@@ -121,7 +121,7 @@ Duration = Annotated[
     PlainSerializer(format_duration, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "minLength": 2, "x-form": "duration"}),
 ]
-"""Seconds. From Python a number; from a site file (validation has a context) only a string with a unit."""
+"""Seconds. A number from Python, a string with a unit from a site file."""
 
 Size = Annotated[
     int,
@@ -129,7 +129,7 @@ Size = Annotated[
     PlainSerializer(format_size, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "x-form": "size"}),
 ]
-"""Bytes. From Python a number; from a site file (validation has a context) only a string with a unit."""
+"""Bytes. A number from Python, a string with a unit from a site file."""
 
 PositiveDuration = Annotated[Duration, Field(gt=0, allow_inf_nan=False)]
 AnyDuration = Annotated[Duration, Field(ge=0, allow_inf_nan=False)]

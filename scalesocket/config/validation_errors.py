@@ -1,8 +1,7 @@
-"""From pydantic's errors to sentences about the site file."""
+"""Messages for the validation errors of pydantic, in the terms of the site file."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date, datetime, time
 from difflib import get_close_matches
 from typing import Final
@@ -12,9 +11,10 @@ from pydantic_core import ErrorDetails
 
 from scalesocket.config.keys import file_keys_of, keys_of, table_of
 from scalesocket.config.positions import KeyPath
-from scalesocket.config.problems import quote
+from scalesocket.config.problems import Finding, quote
 from scalesocket.config.values import FROM_FILE, FileText
 
+_BOOLEANS: Final = dict.fromkeys(("true", "yes", "on", "1"), "true") | dict.fromkeys(("false", "no", "off", "0"), "false")
 TYPE_NAMES: Final[Mapping[type, str]] = {
     bool: "a boolean",
     str: "a string",
@@ -28,26 +28,16 @@ TYPE_NAMES: Final[Mapping[type, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing wrong in a table, at a path seen from there."""
-
-    path: KeyPath
-    message: str
-    is_about_key: bool = False
-    """The key is to blame, not its value."""
-
-
 def describe_errors(
     model: type[BaseModel], error: ValidationError, *, elsewhere: Mapping[str, Iterable[str]]
 ) -> Iterator[Finding]:
-    """Say what is wrong with a table of `model`, one finding for each of pydantic's errors.
+    """Describe what is wrong with a table of `model`, one finding for each error of pydantic.
 
-    `elsewhere`: the keys of other sections by the section's name, for hints about keys in the wrong place.
+    `elsewhere` has the keys of other sections, by the name of the section, for hints about keys in the wrong place.
     """
     for details in error.errors(include_url=False):
         kind, path = details["type"], tuple(part for part in details["loc"] if part != "[key]")
-        if kind == "default_factory_not_called":  # its default depends on a key that is reported itself
+        if kind == "default_factory_not_called":  # its default depends on a key with an error of its own
             continue
         if kind == "extra_forbidden":
             hints = elsewhere if len(path) == 1 else {}
@@ -60,18 +50,18 @@ def describe_errors(
 
 
 def unknown_key(key: str, keys: Iterable[str], *, elsewhere: Mapping[str, Iterable[str]]) -> str:
-    """`unknown key (did you mean "routing"?)`, or where the key belongs, or which keys there are if they are few."""
+    """Describe an unknown key, as in `unknown key (did you mean "routing"?)`, with the nearest key, its section, or all keys."""
     keys = tuple(keys)
     for section, others in elsewhere.items():
         if key in others:
             return f"unknown key here (it belongs in {section})"
     if near := nearest(key, keys):
         return f'unknown key (did you mean "{near}"?)'
-    return f"unknown key (one of: {', '.join(keys)})" if len(keys) <= 8 else "unknown key"
+    return f"unknown key (one of: {', '.join(keys)})" if len(keys) <= 8 else "unknown key (all keys are in docs/config.md)"
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The word a person may have meant, or None."""
+    """Return the word that was probably meant, or None."""
     words = tuple(words)
     folded = word.lower().replace("-", "_")
     squeezed = {candidate.replace("_", ""): candidate for candidate in words}
@@ -81,7 +71,7 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 
 def type_name(value: object) -> str:
-    """What a value is called in TOML, with its article."""
+    """Return the name of a value's type in TOML, with its article."""
     return next((name for type_, name in TYPE_NAMES.items() if isinstance(value, type_)), type(value).__name__)
 
 
@@ -100,7 +90,7 @@ def _keys_at(model: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
 
 
 def _table_hint(model: type[BaseModel], path: KeyPath, value: object) -> str:
-    """` (write history = { size = 64 })`: the table that a value alone was probably meant for; empty without a guess."""
+    """Suggest the table that a single value was probably meant for: ` (write history = { size = 64 })`; empty without one."""
     table = _table_at(model, path)
     if table is None or isinstance(value, Mapping | list):
         return ""
@@ -137,7 +127,8 @@ def _string(details: ErrorDetails) -> str:
 
 def _flag(details: ErrorDetails) -> str:
     value = details["input"]
-    hint = f" (write {value} without quotes)" if value in ("true", "false") else ""
+    meant = _BOOLEANS.get(str(value).lower())
+    hint = f" (write {meant}{' without quotes' if meant == value else ''})" if meant is not None else ""
     return _from_variables("true or false", value) or f"must be true or false, not {type_name(value)}{hint}"
 
 
@@ -152,11 +143,11 @@ def _number(details: ErrorDetails) -> str:
 
 
 def _from_variables(form: str, value: object) -> str:
-    """What to say of a value that was made of variables, whose string is no fault; empty for any other."""
+    """Describe a value that comes from variables, so that it may be a string; empty for other values."""
     if not isinstance(value, FileText) or not value.is_interpolated:
         return ""
-    example = "true or false" if form == "true or false" else "digits alone, such as 5"
-    return f"must be {form}, and is {_shown(value)} with its variables filled in (have them give {example})"
+    example = "true or false" if form == "true or false" else "digits, such as 5"
+    return f"must be {form}, but its variables make it {_shown(value)} (set them to {example})"
 
 
 def _unquoted(value: object) -> str:
@@ -176,7 +167,7 @@ _SENTENCES: Final[Mapping[str, Callable[[ErrorDetails], str]]] = {
     "enum": _choice,
     "literal_error": _choice,
     "string_type": _string,
-    "string_unicode": lambda _: "is not valid unicode",
+    "string_unicode": lambda _: "is not valid Unicode (retype it)",
     "path_type": _string,
     "bool_type": _flag,
     "int_type": _whole,

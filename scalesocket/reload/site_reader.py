@@ -64,7 +64,7 @@ class SiteReader:
 
     def _load(self) -> Loaded | ConfigError:
         try:
-            loaded = load_site_with_origins(self._path, is_machine_meant=True)
+            loaded = load_site_with_origins(self._path, with_machine=True)
         except ConfigError as error:
             return error
         return replace(loaded, site=self._overrides.amend(loaded.site))

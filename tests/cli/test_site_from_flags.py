@@ -163,7 +163,7 @@ def test_a_folder_starts_from_the_working_directory() -> None:
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--addr=localhost"], "--addr: 'localhost' is not an address"),
+        (["--addr=localhost"], "--addr: 'localhost' has no port"),
         (["--cache=x"], "--cache: 'x' is not a whole number"),
         (["--cache=some:3"], "--cache: unknown type 'some'"),
         (["--cache=0"], "--cache: must be at least 1, not 0"),

@@ -38,11 +38,11 @@ def test_variables_with_braces_are_replaced_and_everything_else_is_left_alone(te
         ("${NOPE}", 'the variable NOPE is not set (set it, or give a default: "${NOPE:-…}")'),
         ("${NOPE:?say who you are}", "the variable NOPE is not set: say who you are"),
         ("${EMPTY:?}", "the variable EMPTY is not set"),
-        ("a ${NAME", 'cannot read "${NAME" (write "${NAME}", or "$${" for a literal "${")'),
-        ("${1} b", 'cannot read "${1}" (write "${NAME}", or "$${" for a literal "${")'),
-        ("${NAME-x}", 'cannot read "${NAME-x}" (write "${NAME}", or "$${" for a literal "${")'),
-        ("${NAME:-${EMPTY}}", 'cannot read "${NAME:-${EMPTY}" (write "${NAME}", or "$${" for a literal "${")'),
-        ("${}", 'cannot read "${}" (write "${NAME}", or "$${" for a literal "${")'),
+        ("a ${NAME", '"${NAME" is not a variable (write "${NAME}", or "$${" for a literal "${")'),
+        ("${1} b", '"${1}" is not a variable (write "${NAME}", or "$${" for a literal "${")'),
+        ("${NAME-x}", '"${NAME-x}" is not a variable (write "${NAME}", or "$${" for a literal "${")'),
+        ("${NAME:-${EMPTY}}", '"${NAME:-${EMPTY}" is not a variable (write "${NAME}", or "$${" for a literal "${")'),
+        ("${}", '"${}" is not a variable (write "${NAME}", or "$${" for a literal "${")'),
     ],
 )
 def test_what_cannot_be_replaced_is_an_error(text: str, message: str) -> None:

@@ -66,11 +66,11 @@ def test_a_pattern_that_matches_nothing_is_fine_but_a_name_is_not(tmp_path: Path
 
 
 @pytest.mark.parametrize("pattern", ["app/*.toml", "app/*/site.toml"])
-def test_a_pattern_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path, pattern: str) -> None:
-    """Else all its apps would go, with everyone in them, when somebody moves the folder or mistypes its name."""
+def test_a_pattern_in_a_missing_folder_is_an_error(tmp_path: Path, pattern: str) -> None:
+    """Otherwise moving the folder, or misspelling its name, would remove all its apps."""
     path = write(tmp_path, site=f'include = ["{pattern}"]\n' + APP.format(name="home"))
 
-    assert problems_of(path) == [f"{path}:1:12: include: there is no folder '{tmp_path}/app'"]
+    assert problems_of(path) == [f"{path}:1:12: include: there is no folder '{tmp_path}/app' (create it, or delete the pattern)"]
 
 
 def test_a_pattern_never_includes_the_site_file_itself(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_broken_included_file_does_not_make_its_apps_missing(tmp_path: Path) -
 
 def test_a_file_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
     assert problems_of(tmp_path / "none.toml") == [
-        f"{tmp_path}/none.toml: cannot be read: no such file or directory (scalesocket init writes a site file to begin with)"
+        f"{tmp_path}/none.toml: cannot be read: no such file or directory (scalesocket init writes a site file)"
     ]
 
 
@@ -158,7 +158,7 @@ def test_the_file_of_a_secret_takes_part_and_brings_a_warning_if_others_may_read
 
     assert reader.files == {file}
     assert [str(problem) for problem in reader.problems] == [
-        f"{file}: warning: holds a secret and can be read by others (chmod o-r)"
+        f"{file}: warning: contains a secret and can be read by others (chmod o-r)"
     ]
 
 
@@ -166,13 +166,13 @@ def test_what_the_machine_lacks_is_found_together_with_what_is_wrong_in_the_file
     path = tmp_path / "site.toml"
     path.write_text('[apps.chat]\ncommand = "no-such-program"\n[apps.pong]\ncommand = "cat"\nrouting = "jsn"\n')
 
-    def keys(*, is_machine_meant: bool) -> list[str]:
-        return [problem.key for problem in find_problems(path, is_machine_meant=is_machine_meant)]
+    def keys(*, with_machine: bool) -> list[str]:
+        return [problem.key for problem in find_problems(path, with_machine=with_machine)]
 
-    assert keys(is_machine_meant=True) == ["apps.chat.command", "apps.pong.routing"]
-    assert keys(is_machine_meant=False) == ["apps.pong.routing"]
+    assert keys(with_machine=True) == ["apps.chat.command", "apps.pong.routing"]
+    assert keys(with_machine=False) == ["apps.pong.routing"]
     with pytest.raises(ConfigError) as caught:
-        load_site_with_origins(path, is_machine_meant=True)
+        load_site_with_origins(path, with_machine=True)
     assert [problem.key for problem in caught.value.problems] == ["apps.chat.command", "apps.pong.routing"]
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from scalesocket.config.load import load_site_with_origins
-from scalesocket.config.machine import check_machine, find_program
+from scalesocket.config.machine import check_machine
 from scalesocket.config.model import App, Server, Site, Tls
+from scalesocket.config.programs import find_program
 
 
 def problems_of(site: Site) -> list[str]:
@@ -112,7 +113,7 @@ def test_a_file_beside_the_site_that_is_written_as_a_program_is_answered_with_wh
 def test_a_command_in_one_word_is_answered_with_its_words(command: list[str], meant: str, tmp_path: Path) -> None:
     [problem] = of_app(command=command, cwd=tmp_path)
 
-    assert problem.endswith(f"(one word is one program; write {meant})")
+    assert problem.endswith(f"(the program and its arguments are separate words; write {meant})")
 
 
 def test_a_program_on_the_path_that_is_not_executable_is_named(tmp_path: Path) -> None:
@@ -126,8 +127,8 @@ def test_a_program_on_the_path_that_is_not_executable_is_named(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (b"#!/bin/sh\r\ncat\r\n", "has line ends of Windows: its interpreter is not found (dos2unix)"),
-        (b"#! /no/such/python -u\n", "is for an interpreter that is not there: '/no/such/python'"),
+        (b"#!/bin/sh\r\ncat\r\n", "has Windows line ends, so its interpreter is not found (convert it with dos2unix)"),
+        (b"#! /no/such/python -u\n", "needs the interpreter '/no/such/python', which does not exist"),
         (b"echo hello\n", "is neither a program nor a script with a first line like #!/bin/sh"),
         (b"#!\n", "is neither a program nor a script with a first line like #!/bin/sh"),
         (b"", "is neither a program nor a script with a first line like #!/bin/sh"),
@@ -189,15 +190,15 @@ def test_a_certificate_or_key_that_cannot_be_used_is_named_with_what_is_wrong(tm
         return problem.removeprefix("server.tls.")
 
     assert of(certificate=tmp_path / "none") == "certificate: cannot be read: no such file or directory"
-    assert of(certificate=rubbish) == 'certificate: holds no certificate (its text begins with "-----BEGIN CERTIFICATE-----")'
-    assert of(certificate=pair.key) == "certificate: holds a key and no certificate (are the two files swapped?)"
-    assert of(certificate=damaged) == "certificate: holds a certificate that is damaged (copy the file again)"
+    assert of(certificate=rubbish) == 'certificate: contains no certificate (it would begin with "-----BEGIN CERTIFICATE-----")'
+    assert of(certificate=pair.key) == "certificate: contains a key, not a certificate (are the two files swapped?)"
+    assert of(certificate=damaged) == "certificate: contains a damaged certificate (copy the file again)"
     assert of(key=tmp_path / "none") == "key: cannot be read: no such file or directory"
-    assert of(key=rubbish) == 'key: holds no private key (its text begins with "-----BEGIN PRIVATE KEY-----")'
-    assert of(key=pair.certificate) == "key: holds a certificate and no key (are the two files swapped?)"
-    assert of(key=tmp_path / "damaged.key") == "key: holds a key that is damaged (copy the file again)"
-    assert of(key=locked) == "key: is locked with a passphrase (openssl pkey -in OLD -out NEW takes it off)"
-    assert of(key=other) == "key: does not belong to the certificate (name the key it was made with)"
+    assert of(key=rubbish) == 'key: contains no private key (it would begin with "-----BEGIN PRIVATE KEY-----")'
+    assert of(key=pair.certificate) == "key: contains a certificate, not a key (are the two files swapped?)"
+    assert of(key=tmp_path / "damaged.key") == "key: contains a damaged key (copy the file again)"
+    assert of(key=locked) == "key: has a passphrase (remove it: openssl pkey -in OLD -out NEW)"
+    assert of(key=other) == "key: does not belong to the certificate (use the key that the certificate was made for)"
 
 
 def test_a_key_that_others_may_read_is_a_warning_that_does_not_say_where_it_is(pair: Tls) -> None:

@@ -246,7 +246,7 @@ def test_numbers_may_be_given_from_python() -> None:
 def test_conflicts_are_found_from_python_too() -> None:
     with pytest.raises(ValueError, match="has no target"):
         App(name="chat")
-    with pytest.raises(ValueError, match="tcp: a second target beside command"):
+    with pytest.raises(ValueError, match="tcp: is a second target besides command"):
         App(name="chat", command=["cat"], tcp="127.0.0.1:1")
 
 
@@ -259,8 +259,7 @@ def test_an_app_with_a_folder_needs_no_target() -> None:
 
 WARNINGS = {
     'command = "cat | grep x"': (
-        "2:11: warning: apps.chat.command: no shell runs, so '|' is an argument like others "
-        '(write ["sh", "-c", "…"] for a shell)'
+        '2:11: warning: apps.chat.command: no shell runs, so \'|\' is an ordinary argument (write ["sh", "-c", "…"] for a shell)'
     ),
     'command = "cat"\nstatic_headers = { X = "1" }': "3:1: warning: apps.chat.static_headers: has no effect without static",
     'static = "."\nport = "auto"': ("3:1: warning: apps.chat.port: has no effect without a target (one of: command, tcp, unix)"),
@@ -273,15 +272,14 @@ WARNINGS = {
     ),
     'tcp = "a:1"\nenv = { A = "" }': "3:1: warning: apps.chat.env: has no effect without command",
     'command = "cat"\njoin_message = "#ID #QUERY_A #NAME #FFAA00 # #x"': (
-        "3:16: warning: apps.chat.join_message: #NAME is no variable and stays as it is written "
-        "(did you mean #QUERY_NAME? it knows #ID, #ROOM, #REMOTE_ADDR, #QUERY_STRING and #QUERY_<PARAM>)"
+        "3:16: warning: apps.chat.join_message: #NAME is not a placeholder and is sent as text "
+        "(did you mean #QUERY_NAME? known are #ID, #ROOM, #REMOTE_ADDR, #QUERY_STRING and #QUERY_<PARAM>)"
     ),
     'command = "cat"\nrooms = ["a b"]': (
-        "3:9: warning: apps.chat.rooms: no client can join 'a b' (room_pattern does not match it)"
+        "3:9: warning: apps.chat.rooms: no client can join 'a b', which room_pattern does not match (change one of the two)"
     ),
     'command = "cat"\nhistory = { keep = "tagged" }': (
-        "3:11: warning: apps.chat.history: keeps nothing: only json routing from the server can tag messages "
-        '(set routing = "json")'
+        '3:11: warning: apps.chat.history: keeps nothing, because only json routing can tag messages (set routing = "json")'
     ),
 }
 

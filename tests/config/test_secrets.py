@@ -105,7 +105,7 @@ def test_only_declared_secret_strings_have_twins(tmp_path: Path) -> None:
         ('token_file = "none"', "door.login.token_file: cannot be read: no such file or directory"),
         ('token_file = "."', "door.login.token_file: cannot be read: is a directory"),
         ("token_file = 5", "door.login.token_file: must be a string, not an integer"),
-        ('token = "a"\ntoken_file = "b"', "door.login.token_file: token is set as well (keep one of them)"),
+        ('token = "a"\ntoken_file = "b"', "door.login.token_file: token is set as well (keep one of the two)"),
     ],
 )
 def test_a_twin_that_cannot_be_used_is_an_error(tmp_path: Path, lines: str, problem: str) -> None:

@@ -46,13 +46,13 @@ def test_a_size_is_read_as_bytes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "s", "-5s", "1x", "30m1h", "1s1s", "1e3s", "٣s", "1h30"])
 def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(ValueError, match=r'cannot read .* as a duration \(write for example "30s", "250ms" or "1h30m"\)'):
+    with pytest.raises(ValueError, match=r"""'.*' is not a duration \(write for example "30s", "250ms" or "1h30m"\)"""):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["", "MiB", "-1MiB", "1Mib2", "1K", "١kB"])
 def test_what_is_no_size_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(ValueError, match=r'cannot read .* as a size \(write for example "64kB" or "1MiB"\)'):
+    with pytest.raises(ValueError, match=r"""'.*' is not a size \(write for example "64kB" or "1MiB"\)"""):
         parse_size(text)
 
 

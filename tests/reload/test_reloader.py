@@ -411,7 +411,7 @@ async def test_an_edit_that_is_not_ready_when_the_server_begins_to_end_is_not_ap
 async def test_a_fault_of_ours_in_reading_is_met_once_an_edit(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = 0
 
-    def fail(path: Path, *, is_machine_meant: bool) -> NoReturn:
+    def fail(path: Path, *, with_machine: bool) -> NoReturn:
         nonlocal reads
         reads += 1
         raise RuntimeError("injected")
