@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 import anyio
 
-from scalesocket.admission import Refusal
+from scalesocket.admission.refusals import Refusal
 from scalesocket.backends.backend import Exit, Receiver
 from scalesocket.config.model import App, Server, Site
 from scalesocket.errors import BackendError, Close
@@ -324,7 +324,7 @@ class MemorySite:
 
     async def join(self, path: str, **headers: Any) -> MemoryPlayer:
         """Join a room; headers as in `refused`."""
-        admission = self.gateway.admit(make_request(path, **headers))
+        admission = self.gateway.admission.admit(make_request(path, **headers))
         assert not isinstance(admission, Refusal), admission
         player = MemoryPlayer(admission.request)
         refusal = admission.join(player)
@@ -335,7 +335,7 @@ class MemorySite:
 
     async def refused(self, path: str, **headers: Any) -> int:
         """Try to join; return the HTTP status of the refusal."""
-        answer = self.gateway.admit(make_request(path, **headers))
+        answer = self.gateway.admission.admit(make_request(path, **headers))
         assert isinstance(answer, Refusal)
         return answer.status
 

@@ -2,15 +2,11 @@
 
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
-import anyio
 import pytest
 
 from scalesocket.config.model import Server
-from scalesocket.errors import SHUTTING_DOWN
-from scalesocket.gateway import Gateway
 from scalesocket.rooms import sweep
 from tests.conftest import Serve
 from tests.playing import is_alive, program, site_of
@@ -62,39 +58,6 @@ async def test_no_more_time_is_taken_than_drain_timeout(serve: MemoryServe) -> N
 
     assert {await client.wait_closed() for client in clients} == {SHUTDOWN}
     assert max(client.closed_at for client in clients) - began <= 0.1
-
-
-async def test_drain_timeout_counts_the_time_that_closing_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """3,000 clients, each of which takes 0.2 ms to close, and one second for all."""
-    now = 0.0
-
-    async def sleep(delay: float) -> None:
-        nonlocal now
-        now += delay
-
-    class SlowRoom:
-        """Stands for a room whose clients take their time."""
-
-        def __init__(self) -> None:
-            self.clients = {number: SimpleNamespace(id=number) for number in range(3000)}
-
-        def expel(self, client: SimpleNamespace, close: object) -> None:
-            nonlocal now
-            now += 0.0002
-            del self.clients[client.id]
-
-        def stop(self, close: object) -> None:
-            assert not self.clients
-
-    site = site_of({"game": CAT}, Server(drain_timeout=1.0))
-    async with anyio.create_task_group() as tasks:
-        gateway = Gateway(site, open_backend=cast(Any, None), tasks=tasks)
-        monkeypatch.setattr(anyio, "current_time", lambda: now)
-        monkeypatch.setattr(anyio, "sleep", sleep)
-        await gateway._stop_spread([cast(Any, SlowRoom())], SHUTTING_DOWN)
-        monkeypatch.undo()
-
-    assert now < 1.3  # what is left at the end of it is closed at once
 
 
 async def test_connections_that_have_said_nothing_yet_are_not_waited_for(serve_express: Serve) -> None:
