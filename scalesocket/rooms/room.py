@@ -1,13 +1,15 @@
-"""A room: one name, one backend, and the routing, history and state between the backend and an audience of clients.
+"""A room: one name, one backend, and an audience of clients.
 
-Everything here is synchronous: clients, backend and timers call it from event-loop callbacks, and no state is held across an
-`await`. What waits is the room's task, its `Lifecycle`. The room never holds a client: it knows members by id and reaches
-them through its `RoomAudience`.
+The room decides what a join, a leave, input, output or a deadline means in its state, and passes the work to its parts: codec,
+intake, flow, delivery, deadlines, and the audience. Each part has what it uses and never the room, so each is tested alone.
+This file is longer than others because every call from outside arrives here.
+
+Everything is synchronous: clients, backend and timers call from event-loop callbacks, and no state is held across an `await`.
+What waits is the room's task, its `Lifecycle`. The room never holds a client: it knows members by id.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import assert_never
 
 import anyio
 import structlog
@@ -28,6 +30,7 @@ from scalesocket.errors import (
 )
 from scalesocket.rooms.codec import Codec
 from scalesocket.rooms.deadlines import Deadlines
+from scalesocket.rooms.delivery import Delivery
 from scalesocket.rooms.flow import Flow
 from scalesocket.rooms.flush_hint import FlushHint
 from scalesocket.rooms.history import History
@@ -36,7 +39,6 @@ from scalesocket.rooms.state import KEPT_WITHOUT_CLIENTS, LABELS, LISTED, STOPPE
 from scalesocket.status import Counts, RoomStatus
 from scalesocket.wire.batch import Batch, ClientId
 from scalesocket.wire.frames import Event
-from scalesocket.wire.routing import CloseClients, Drop, Metadata, Notice, Routed
 
 log = structlog.get_logger("room")
 
@@ -74,19 +76,18 @@ class Room:
         self._on_unlisted = on_unlisted
         self._on_ended = on_ended
         self._codec = Codec(app, name)
+        self._delivery = Delivery(app.name, name, audience=audience, history=history, counts=counts)
         self._intake = Intake(audience, counts, may_restart=lambda: self.may_restart)
         self._flow = Flow(audience)
         audience.connect(self._flow)
         self._deadlines = Deadlines(app, self.stop)
         self._flush_hint = FlushHint(app.name, name, is_program=app.command is not None)
         self._backend: Backend | None = None
-        self._metadata: bytes | None = None
         self._close = INTERNAL_ERROR
         """How clients are closed, from RETIRING or STOPPING on."""
         self._is_taken = False
         """Whether the one client of a oneshot room has joined."""
         self._ended = asyncio.Event()
-        self._logged: set[str] = set()
 
     @property
     def clients(self) -> Mapping[ClientId, Member]:
@@ -156,7 +157,7 @@ class Room:
         records, drops = self._codec.encode(client.id, messages)
         if drops:
             for drop in drops:
-                self._drop(drop)
+                self._delivery.drop(drop)
         if records and not self._intake.write(records, len(messages) - len(drops)):
             counts.messages_dropped += len(messages) - len(drops)
 
@@ -184,12 +185,13 @@ class Room:
 
     def backend_output(self, chunk: bytes) -> None:
         """Route one read of the backend's output."""
+        delivery = self._delivery
         try:
             for routed in self._codec.route(chunk):
                 if type(routed) is Batch:  # nearly always
-                    self._send(routed)
+                    delivery.send(routed)
                 else:
-                    self._deliver(routed)
+                    delivery.carry_out(routed)
         except BackendError as error:
             self._fail(error)
         except Exception:  # output is lost, so the room cannot go on
@@ -204,46 +206,10 @@ class Room:
         """Read from the clients again."""
         self._intake.release()
 
-    def _deliver(self, routed: Routed) -> None:
-        match routed:
-            case Batch():
-                self._send(routed)
-            case Metadata():
-                self._metadata = routed.value
-            case CloseClients():
-                for member in sorted(routed.to):
-                    self._audience.expel(member, Close(routed.code, routed.reason))
-            case Drop():
-                self._drop(routed)
-            case Notice():
-                self._log_once(routed.reason)
-            case _:
-                assert_never(routed)
-
-    def _send(self, batch: Batch) -> None:
-        if batch.to is None:
-            self._audience.broadcast(batch, batch.exclude)
-        else:
-            self._audience.send(batch.to, batch, batch.exclude)
-        self.counts.records_out += len(batch.payloads)
-        if self._history is not None:
-            self._history.remember(batch)
-
     def _fail(self, error: BackendError) -> None:
         """End the room: its backend sent what cannot be routed."""
         log.error("backend output invalid", app=self.app.name, room=self.name, error=str(error))
         self.stop(Close(CloseCode.BACKEND_FAILED, str(error)))
-
-    def _drop(self, drop: Drop) -> None:
-        """Count a message, or an instruction in one, that was not carried out."""
-        self.counts.messages_dropped += 1
-        self._log_once(f"not carried out: {drop.reason}")
-
-    def _log_once(self, event: str) -> None:
-        """Log a fault of messages once for a room."""
-        if event not in self._logged:
-            self._logged.add(event)
-            log.warning(event, app=self.app.name, room=self.name)
 
     # --- The pool and the gateway
 
@@ -286,7 +252,7 @@ class Room:
             state=LABELS[self.state],
             pid=self._backend.pid if self._backend is not None else None,
             connections=len(self.clients),
-            metadata=self._metadata,
+            metadata=self._delivery.metadata,
             counts=self.counts,
         )
 
@@ -365,14 +331,14 @@ class Room:
         """Route what the ended output left without a delimiter."""
         try:
             for routed in self._codec.finish():
-                self._deliver(routed)
+                self._delivery.carry_out(routed)
         except BackendError as error:
             self._fail(error)
 
     def detach(self) -> None:
         """Forget the backend and the metadata that it set: it is gone and reaped."""
         self._backend = None
-        self._metadata = None
+        self._delivery.metadata = None
         self._intake.detach()
         self._flow.detach()
 

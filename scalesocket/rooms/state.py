@@ -10,6 +10,9 @@ Laws:
 - ENDED is final.
 
 A move that the table does not have is a bug; `next_state` raises.
+
+Two facts about a room are not states, because each can be true in several of them and forbids no move: that the one client of a
+`oneshot` room has joined, and that an edit has outdated the room's settings.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Flow: nothing is lost and everything is bounded, whoever does not read."""
+"""Backpressure: nothing is lost and every buffer is bounded, whichever side does not read."""
 
 import asyncio
 import hashlib
@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import pytest
 
-from scalesocket.rooms import flush_hint
 from tests.conftest import Serve
 from tests.playing import Lane, Player, Playground, program, site_of
 from tests.raw import RawClient, mask_frame
+from tests.rooms.acting import PROGRAMS, Actor, MemoryServe, in_memory
 
 KiB: Final = 1024
 MiB: Final = 1024 * KiB
@@ -164,16 +164,24 @@ async def test_what_a_python_program_prints_arrives_without_a_flush(serve: Serve
     await ann.hear("hello")
 
 
-async def test_a_program_that_was_given_messages_and_writes_nothing_gets_one_hint(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flush_hint, "TIME_TO_ANSWER", 0.5)
-    often = {"ping_interval": 0.2, "stop_timeout": 0.1}
+@in_memory
+async def test_a_program_that_was_given_messages_and_writes_nothing_gets_one_hint(serve: MemoryServe) -> None:
+    async def ready(actor: Actor) -> int:
+        await actor.print(b"ready")
+        return await PROGRAMS["mute"](actor)
+
+    async def until_end(actor: Actor) -> int:
+        async for line in actor.lines():
+            if line == b"end":
+                break
+        return 0
+
     site = await serve(
-        mute={"command": ["sh", "-c", "cat >/dev/null"], **often},
-        echo={"command": ["cat"], **often},
-        early={"command": ["sh", "-c", "printf ready; cat >/dev/null"], **often},
-        again={"command": ["sh", "-c", "read line; [ $line = mute ] && cat >/dev/null"], "restart": "always", **often},
+        programs={"ready": ready, "until_end": until_end},
+        mute={"command": ["mute"]},
+        echo={"command": ["cat"]},
+        early={"command": ["ready"]},
+        again={"command": ["until_end"], "restart": "always"},
     )
     idle = await site.join("/mute/idle")
     echo, early = await site.join("/echo/one"), await site.join("/early/one")
