@@ -26,10 +26,12 @@ TESTS: Final = (
     "tests/rooms/test_patience.py",
     "tests/rooms/test_sweep.py",
     "tests/rooms/test_routing.py",
+    "tests/backends/test_spawner.py::test_a_fault_of_the_spawner_is_one_event_of_the_log",
+    "tests/test_faults.py",
     "tests/test_gateway.py",
     "tests/test_scenario.py",
 )
-"""The wire, the site file, rooms in memory, routing on both lanes and loops, and a scenario with the real command."""
+"""The wire, the site file, rooms in memory, both lanes on both loops with real processes, and a site of the real command."""
 PRINT_BUILD: Final = """
 import sys, sysconfig
 print(sys.implementation.name, "{}.{}".format(*sys.version_info), sysconfig.get_config_var("Py_GIL_DISABLED") or 0)

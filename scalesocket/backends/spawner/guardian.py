@@ -43,6 +43,7 @@ def fork_guardian(table: GroupTable, read_end: int, gateway: int) -> int:
             kill_remaining(table, spawner, {spawner, gateway})
         except BaseException:
             sys.excepthook(*sys.exc_info())
+            sys.stderr.flush()  # since Python 3.13 the hook does not
         finally:
             os._exit(0)
     return pid

@@ -108,6 +108,7 @@ class Spawner:
             self.report({"failed": id, "error": describe_error(error, request["cwd"])})
         except Exception as error:  # the gateway waits for an answer, whatever went wrong
             sys.excepthook(*sys.exc_info())
+            sys.stderr.flush()  # since Python 3.13 the hook does not
             self.report({"failed": id, "error": f"{type(error).__name__}: {error}"})
         else:
             gateway_ends = (pipes[1], pipes[2], pipes[4])
