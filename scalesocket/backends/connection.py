@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         elif self.exit is None:
             self.taken += len(data)
-            self._poller.begin_turn()
+            self._poller.begin_iteration()
             self._receiver.backend_output(data)
 
     def eof_received(self) -> None:

@@ -1,1 +1,1 @@
-"""Non-blocking input and output on file descriptors: sockets and pipes, watched and written in one way."""
+"""Non-blocking I/O on file descriptors: the poller, and the sockets and pipes that it reads and writes."""

@@ -1,4 +1,4 @@
-"""Bytes that a descriptor has not taken yet."""
+"""The queue of unsent bytes of a descriptor."""
 
 import os
 from collections import deque
@@ -6,37 +6,37 @@ from itertools import islice
 from typing import Final
 
 MAX_VECTOR: Final = 64
-"""Pieces given to one writev."""
+"""Pieces in one call of writev."""
 
 
 class Outgoing:
-    """A queue of pieces for one descriptor. It has no bound of its own: who fills it looks at `size`."""
+    """A queue of pieces for one descriptor. Unbounded: the writer checks `size`."""
 
     __slots__ = ("_pieces", "size")
 
     def __init__(self) -> None:
         self._pieces: deque[bytes | memoryview] = deque()
         self.size = 0
-        """Bytes that wait."""
+        """Bytes in the queue."""
 
     def append(self, piece: bytes | memoryview) -> None:
-        """Add a piece at the end."""
+        """Add a piece to the end."""
         self._pieces.append(piece)
         self.size += len(piece)
 
     def clear(self) -> None:
-        """Forget all that waits."""
+        """Discard everything."""
         self._pieces.clear()
         self.size = 0
 
     def reclaim(self) -> list[bytes]:
-        """Take back what waits, as it was added, but for a piece whose beginning was taken."""
+        """Remove and return the pieces as they were added, except one that was sent in part."""
         left = [piece for piece in self._pieces if not isinstance(piece, memoryview)]
         self.clear()
         return left
 
     def write(self, fd: int) -> None:
-        """Write as much as the descriptor takes. Raises OSError if it takes nothing any more, and never BlockingIOError."""
+        """Write until the queue is empty or the descriptor would block. Raises OSError, but not BlockingIOError."""
         pieces = self._pieces
         while pieces:
             try:

@@ -1,7 +1,7 @@
-"""Our ends of a child's pipes, read and written from the event loop's callbacks.
+"""Both ends of a pipe, written and read on the poller.
 
-Plain `os.read` when `Poller` calls, instead of the loop's pipe transports: to open the three pipes of a room costs
-less than half as much, and closing never waits for input that nobody takes.
+Opening the three pipes of a process takes less than half the time that the event loop's pipe transports take, and closing a pipe
+never waits for a reader.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ from scalesocket.io.poller import Poller
 from scalesocket.io.writer import Writer
 
 HIGH_WATER: Final = 256 * 1024
-"""Bytes of unsent input above which the room is told to give no more."""
+"""Queued bytes above which the owner of a `PipeWriter` is blocked."""
 LOW_WATER: Final = 64 * 1024
-"""Bytes of unsent input below which the room may go on."""
+"""Queued bytes at which the owner is unblocked."""
 READ_SIZE: Final = 64 * 1024
-"""Bytes of one read: what a pipe holds. Larger pipes would run into `pipe-user-pages-soft` (64 MiB for all of a user's)."""
+"""Bytes of one read, and the size of a pipe. Larger pipes could exceed `pipe-user-pages-soft`, 64 MiB for all pipes of a user."""
 MAX_LEFTOVER: Final = 1024 * 1024
-"""Bytes read at most when everyone who could write is gone."""
+"""Bytes that `finish` reads at most."""
 
 
 def count_unread(fd: int) -> int:
-    """Bytes that wait to be read from a pipe or a socket; 0 for one that is closed."""
+    """Return the bytes that can be read from a pipe or a socket; 0 if it is closed."""
     count = bytearray(4)
     try:
         fcntl.ioctl(fd, termios.FIONREAD, count)
@@ -101,25 +101,25 @@ class PipeWriter(Writer):
 
 
 class PipeReader:
-    """The read end of a child's standard output or error."""
+    """The read end of a pipe."""
 
     __slots__ = ("_fd", "_is_paused", "_on_chunk", "_poller", "is_drained", "taken")
 
     def __init__(self, fd: int, *, poller: Poller, on_chunk: Callable[[bytes], None]) -> None:
-        """Read from now on, when `poller` calls: `on_chunk` is called with each chunk."""
+        """Start to read `fd`. `on_chunk` is called with the bytes of each read."""
         self._poller = poller
         self._fd = fd
         self._on_chunk = on_chunk
         self._is_paused = False
         self.taken = 0
-        """Bytes that were read."""
+        """Bytes that have been read."""
         self.is_drained = asyncio.Event()
-        """Set at the end of file, and when the pipe is closed."""
+        """Set at the end of the file, or when the pipe is closed."""
         poller.add_reader(fd, self._read)
 
     @property
     def unread(self) -> int:
-        """Bytes that are in the pipe."""
+        """Bytes in the pipe."""
         return count_unread(self._fd)
 
     def pause(self) -> None:
@@ -130,16 +130,16 @@ class PipeReader:
                 self._poller.remove_reader(self._fd)
 
     def resume(self) -> None:
-        """Read again. Calls may repeat."""
+        """Resume reading. Calls may repeat."""
         if self._is_paused:
             self._is_paused = False
             if self._fd >= 0:
                 self._poller.add_reader(self._fd, self._read)
 
     def finish(self) -> None:
-        """Read what is left, unless reading is paused, and close the pipe. Calls may repeat.
+        """Read the rest, unless reading is paused, and close the pipe. Calls may repeat.
 
-        For when everyone who should write is gone: then the pipe holds its last 64 KiB at most.
+        For a pipe whose writers have ended: it holds at most 64 KiB.
         """
         left = MAX_LEFTOVER
         while self._fd >= 0 and not self._is_paused and left > 0:
@@ -155,7 +155,7 @@ class PipeReader:
         self.close()
 
     def close(self) -> None:
-        """Close the pipe, read or not. Calls may repeat."""
+        """Close the pipe and discard what it holds. Calls may repeat."""
         if self._fd >= 0:
             self._poller.remove_reader(self._fd)
             os.close(self._fd)

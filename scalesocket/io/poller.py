@@ -1,9 +1,8 @@
-"""The descriptors of all clients and all rooms, watched together.
+"""One epoll set for the descriptors of all clients and backends.
 
-An epoll set inside the loop's own: for the loop it is one descriptor. uvloop makes a handle for each that it watches, with four
-system calls, and runs each callback in a context of its own. With this for pipes an echo over 50 rooms takes 7 % less processor
-time, and a message in each of 1,000 rooms 15 % less; docs/performance.md has what it does for connections. What comes alone takes
-one system call more, 1 us.
+For the event loop it is a single descriptor. uvloop makes a handle with four system calls for each descriptor it watches, and
+runs each callback in a context of its own; with this poller a message in each of 1,000 rooms takes 15 % less CPU time
+(docs/performance.md). A lone event takes one more system call, 1 us.
 """
 
 import asyncio
@@ -11,31 +10,31 @@ import select
 from collections.abc import Callable
 from typing import Final
 
-EVENTS_A_TURN: Final = 64
-"""Descriptors looked after in one turn of the loop; the kernel lets those come first that had no turn."""
+EVENTS_PER_ITERATION: Final = 64
+"""Descriptors served in one event-loop iteration. The kernel returns those first that were not served yet."""
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
 
 
 class Poller:
-    """Calls back when a descriptor can be read or written, in one loop. Owns no descriptor but its own.
+    """Calls back when a descriptor is readable or writable. Its methods are named like those of asyncio's event loops.
 
-    The words are asyncio's. A descriptor must be removed before it is closed.
+    A descriptor must be removed before it is closed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch for `loop`, until `close`."""
+        """Watch descriptors for `loop` until `close`."""
         self.loop = loop
-        self.turn = 0
-        """Another number in each turn of the loop in which something came; what is written first in a turn need not wait."""
+        self.iteration = 0
+        """Changes in each event-loop iteration with input. Writers compare it to recognize their first write of an iteration."""
         self._set = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._writers: dict[int, Callable[[], None]] = {}
         loop.add_reader(self._set.fileno(), self._poll)
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever `fd` has something to read, or its end was reached, until `remove_reader`."""
+        """Call `callback` whenever `fd` is readable or at its end, until `remove_reader`."""
         if self._set.closed:
             return
         if fd in self._writers:
@@ -45,7 +44,7 @@ class Poller:
         self._readers[fd] = callback
 
     def remove_reader(self, fd: int) -> None:
-        """Call back for what `fd` has to read no more. Calls may repeat."""
+        """Stop watching whether `fd` is readable. Calls may repeat."""
         if self._readers.pop(fd, None) is not None and not self._set.closed:
             if fd in self._writers:
                 self._set.modify(fd, _OUT)
@@ -53,7 +52,7 @@ class Poller:
                 self._set.unregister(fd)
 
     def add_writer(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever `fd` takes more, or nothing ever again, until `remove_writer`."""
+        """Call `callback` whenever `fd` is writable or broken, until `remove_writer`."""
         if self._set.closed:
             return
         if fd in self._readers:
@@ -63,7 +62,7 @@ class Poller:
         self._writers[fd] = callback
 
     def remove_writer(self, fd: int) -> None:
-        """Call back for what `fd` takes no more. Calls may repeat."""
+        """Stop watching whether `fd` is writable. Calls may repeat."""
         if self._writers.pop(fd, None) is not None and not self._set.closed:
             if fd in self._readers:
                 self._set.modify(fd, _IN)
@@ -71,7 +70,7 @@ class Poller:
                 self._set.unregister(fd)
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching. Calls may repeat."""
         if self._set.closed:
             return
         if not self.loop.is_closed():
@@ -80,17 +79,17 @@ class Poller:
         self._readers.clear()
         self._writers.clear()
 
-    def begin_turn(self) -> None:
-        """Note that something has come which the poller does not watch."""
-        self.turn += 1
+    def begin_iteration(self) -> None:
+        """Note input of a descriptor that the poller does not watch."""
+        self.iteration += 1
 
     def _poll(self) -> None:
-        """Call back for what can be read and written now. One that fails is a mistake of ours, and no other's."""
-        self.begin_turn()
+        """Call back for the descriptors that are ready. A callback that raises is reported and does not affect the others."""
+        self.begin_iteration()
         readers, writers = self._readers, self._writers
-        for fd, event in self._set.poll(0, EVENTS_A_TURN):
-            # What was removed by a callback before it is not there any more. A number that was given to another descriptor
-            # meanwhile costs that one a look that finds nothing.
+        for fd, event in self._set.poll(0, EVENTS_PER_ITERATION):
+            # An earlier callback may have removed this one. If it also reused the number, the new descriptor gets a callback
+            # that finds nothing to do.
             try:
                 if event != _OUT and fd in readers:
                     readers[fd]()

@@ -1,4 +1,4 @@
-"""A connection without TLS, as asyncio's transports are used, read and written when the `Poller` calls."""
+"""An asyncio transport for connections without TLS, on the poller."""
 
 import asyncio
 import os
@@ -11,17 +11,16 @@ from scalesocket.io.poller import Poller
 from scalesocket.io.writer import Writer
 
 READ_SIZE: Final = 64 * KiB
-"""Bytes of one read; a connection is read once in a turn of the loop."""
+"""Bytes of one read. A connection is read once in an event-loop iteration."""
 
-_NOBODY: Final = asyncio.Protocol()
+_NO_PROTOCOL: Final = asyncio.Protocol()
 
 
 class SocketTransport(Writer, asyncio.Transport):
     """One connected stream socket, TCP or unix.
 
-    In place of the event loop's own transport, which costs more: docs/performance.md has the figures.
-
-    If the peer stops receiving, what it sent is still read up to its end.
+    It replaces the event loop's own transport, which costs more (docs/performance.md). If the peer resets the connection, what it
+    sent before is still read.
     """
 
     __slots__ = (
@@ -63,7 +62,7 @@ class SocketTransport(Writer, asyncio.Transport):
             poller.add_reader(fd, self._read)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`peername`, and while it is open `socket` and `sockname`."""
+        """Return `peername`, and `socket` and `sockname` while the connection is open."""
         if name == "peername":
             return self._peer
         if self._fd >= 0 and name == "socket":
@@ -73,16 +72,16 @@ class SocketTransport(Writer, asyncio.Transport):
         return default
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Speak to another protocol from now on."""
+        """Replace the protocol."""
         assert isinstance(protocol, asyncio.Protocol)
         self._protocol = protocol
 
     def get_protocol(self) -> asyncio.Protocol:
-        """The protocol that is spoken to."""
+        """Return the protocol."""
         return self._protocol
 
     def _open_socket(self) -> socket.socket:
-        """The socket, for its options: made when it is first asked for, as few are, and each would take 3 us of a handshake."""
+        """Return the socket object. Made on demand, because few connections need it and it takes 3 us of a handshake."""
         if self._socket is None:
             self._socket = socket.socket(fileno=self._fd)
         return self._socket
@@ -90,17 +89,17 @@ class SocketTransport(Writer, asyncio.Transport):
     # --- Reading
 
     def is_reading(self) -> bool:
-        """Whether the protocol gets what comes."""
+        """Return whether input is read."""
         return self._is_reading and not self._is_closing and not self._has_ended
 
     def pause_reading(self) -> None:
-        """Read no more. Calls may repeat."""
+        """Stop reading. Calls may repeat."""
         if self.is_reading():
             self._poller.remove_reader(self._fd)
         self._is_reading = False
 
     def resume_reading(self) -> None:
-        """Read again. Calls may repeat."""
+        """Resume reading. Calls may repeat."""
         self._is_reading = True
         if self.is_reading():
             self._poller.add_reader(self._fd, self._read)
@@ -110,7 +109,7 @@ class SocketTransport(Writer, asyncio.Transport):
             chunk = os.read(self._fd, READ_SIZE)
         except BlockingIOError:
             return
-        except OSError as error:  # it was reset
+        except OSError as error:  # reset by the peer
             self._end(error)
             return
         try:
@@ -122,13 +121,13 @@ class SocketTransport(Writer, asyncio.Transport):
                 if not self._protocol.eof_received():
                     self.close()
         except BaseException:
-            self.abort()  # nobody knows where a protocol that failed stands
+            self.abort()  # the state of the protocol is unknown
             raise
 
     # --- Writing
 
     def can_write_eof(self) -> bool:
-        """Always."""
+        """Return True: every stream socket can."""
         return True
 
     def write_eof(self) -> None:
@@ -177,11 +176,11 @@ class SocketTransport(Writer, asyncio.Transport):
     # --- The end
 
     def is_closing(self) -> bool:
-        """Whether it was closed or lost."""
+        """Return whether the connection was closed or lost."""
         return self._is_closing
 
     def close(self) -> None:
-        """Close the connection after all that waits. Calls may repeat."""
+        """Close the connection once everything queued is sent. Calls may repeat."""
         if self._is_closing:
             return
         self._stop_reading()
@@ -189,7 +188,7 @@ class SocketTransport(Writer, asyncio.Transport):
             self._end(None)
 
     def abort(self) -> None:
-        """Close the connection at once; what waits is lost. Calls may repeat."""
+        """Close the connection at once and discard what is queued. Calls may repeat."""
         self._end(None)
 
     def _stop_reading(self) -> None:
@@ -198,7 +197,7 @@ class SocketTransport(Writer, asyncio.Transport):
         self._poller.remove_reader(self._fd)
 
     def _end(self, error: OSError | None) -> None:
-        """Send and read nothing more, and tell the protocol in the next turn."""
+        """Stop reading and writing, and call `connection_lost` in the next event-loop iteration."""
         if self._is_lost:
             return
         self._is_lost = True
@@ -214,5 +213,5 @@ class SocketTransport(Writer, asyncio.Transport):
                 self._socket.close()
             else:
                 os.close(self._fd)
-            self._fd = -1  # the number may be another's from now on
-            self._protocol = _NOBODY  # who knows this transport: no cycle is left
+            self._fd = -1  # the kernel may reuse the number
+            self._protocol = _NO_PROTOCOL  # the protocol refers to this transport: break the cycle

@@ -31,11 +31,11 @@ class Writer(asyncio.WriteTransport):
         "_is_paused",
         "_is_scheduled",
         "_is_watched",
+        "_iteration",
         "_low_water",
         "_may_send",
         "_outgoing",
         "_poller",
-        "_turn",
     )
 
     def __init__(self, fd: int, *, poller: Poller, high: int = HIGH_WATER, low: int = HIGH_WATER // 4) -> None:
@@ -47,7 +47,7 @@ class Writer(asyncio.WriteTransport):
         self._low_water = low
         self._outgoing: Outgoing | None = None
         """What is queued; None if nothing is."""
-        self._turn = -1
+        self._iteration = -1
         """The last event-loop iteration with an immediate write."""
         self._accepts = True
         """Whether writes are accepted. If not, they are discarded."""
@@ -65,8 +65,8 @@ class Writer(asyncio.WriteTransport):
     def write(self, data: bytes | bytearray | memoryview) -> bool:  # type: ignore[override]  # asyncio's returns None
         """Send or queue `data`; False if it was discarded, because writing has ended."""
         piece = data if isinstance(data, bytes) else bytes(data)  # a subclass is kept: it comes back from `reclaim`
-        if self._may_send and self._turn != self._poller.turn:  # nearly always
-            self._turn = self._poller.turn
+        if self._may_send and self._iteration != self._poller.iteration:  # nearly always
+            self._iteration = self._poller.iteration
             try:
                 taken = os.write(self._fd, piece)
             except BlockingIOError:
@@ -122,7 +122,7 @@ class Writer(asyncio.WriteTransport):
     # --- For subclasses
 
     def _pause(self) -> None:
-        """The queue has grown above the high-water mark. Must not raise."""
+        """The queue has grown above the high-water mark."""
         raise NotImplementedError
 
     def _resume(self) -> None:

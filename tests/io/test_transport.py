@@ -1,4 +1,4 @@
-"""Our transport, spoken to as asyncio's protocols do, with a real socket at the other end."""
+"""The socket transport, used by an asyncio protocol, with a real socket as its peer."""
 
 import asyncio
 import os
@@ -19,40 +19,40 @@ pytestmark = pytest.mark.anyio
 
 
 class Recorder(asyncio.Protocol):
-    """Writes down what it is told."""
+    """Records the calls of the transport."""
 
     def __init__(self) -> None:
-        self.heard: list[Any] = []
+        self.calls: list[Any] = []
         self.keeps_open = False
         self.fails = False
         self.fails_to_pause = False
 
     @property
     def data(self) -> bytes:
-        return b"".join(chunk for chunk in self.heard if isinstance(chunk, bytes))
+        return b"".join(chunk for chunk in self.calls if isinstance(chunk, bytes))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.heard.append("made")
+        self.calls.append("made")
 
     def data_received(self, chunk: bytes) -> None:
         if self.fails:
-            raise ValueError("a mistake")
-        self.heard.append(chunk)
+            raise ValueError("a bug")
+        self.calls.append(chunk)
 
     def eof_received(self) -> bool:
-        self.heard.append("eof")
+        self.calls.append("eof")
         return self.keeps_open
 
     def pause_writing(self) -> None:
-        self.heard.append("pause")
+        self.calls.append("pause")
         if self.fails_to_pause:
-            raise ValueError("a mistake")
+            raise ValueError("a bug")
 
     def resume_writing(self) -> None:
-        self.heard.append("resume")
+        self.calls.append("resume")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.heard.append("lost" if exc is None else type(exc))
+        self.calls.append("lost" if exc is None else type(exc))
 
 
 def open_pair(kind: str) -> tuple[socket.socket, socket.socket]:
@@ -74,19 +74,19 @@ class Connection:
         self.fd = ours.detach()
         self.transport = SocketTransport(self.fd, "them", self.protocol, poller=poller)
 
-    async def hear(self, size: int) -> bytes:
-        """So many bytes of what the transport sent."""
-        heard = b""
+    async def receive(self, size: int) -> bytes:
+        """Receive so many bytes from the transport."""
+        data = b""
         async with asyncio.timeout(10):
-            while len(heard) < size:
-                heard += await asyncio.get_running_loop().sock_recv(self.peer, size - len(heard))
-        return heard
+            while len(data) < size:
+                data += await asyncio.get_running_loop().sock_recv(self.peer, size - len(data))
+        return data
 
-    async def say(self, text: bytes) -> None:
+    async def send(self, text: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self.peer, text)
 
     async def fill(self) -> bytes:
-        """Write until much waits; all that was written."""
+        """Write until at least 1 MB is queued; return what was written."""
         piece, written = os.urandom(100_000), b""
         while self.transport.get_write_buffer_size() < 1_000_000:
             self.transport.write(piece)
@@ -119,42 +119,42 @@ async def connection(poller: Poller, request: pytest.FixtureRequest) -> AsyncIte
         os.fstat(connection.fd)
 
 
-async def test_the_protocol_hears_what_the_peer_says(connection: Connection) -> None:
-    await connection.say(b"one")
+async def test_the_protocol_receives_what_the_peer_sends(connection: Connection) -> None:
+    await connection.send(b"one")
 
-    await until(lambda: connection.protocol.heard == ["made", b"one"])
+    await until(lambda: connection.protocol.calls == ["made", b"one"])
 
 
-async def test_a_long_message_comes_in_reads_of_a_bounded_size(connection: Connection) -> None:
+async def test_long_input_is_read_in_chunks_of_bounded_size(connection: Connection) -> None:
     text = os.urandom(3 * READ_SIZE + 1)
 
-    sending = asyncio.create_task(connection.say(text))
+    sending = asyncio.create_task(connection.send(text))
 
     await until(lambda: connection.protocol.data == text)
     await sending
-    assert max(len(chunk) for chunk in connection.protocol.heard[1:]) <= READ_SIZE
+    assert max(len(chunk) for chunk in connection.protocol.calls[1:]) <= READ_SIZE
 
 
-async def test_writes_of_one_turn_arrive_in_order(connection: Connection, poller: Poller) -> None:
+async def test_writes_of_one_iteration_arrive_in_order(connection: Connection, poller: Poller) -> None:
     texts = [b"%d," % number for number in range(200)]
 
     for text in texts:
         connection.transport.write(text)
 
-    assert await connection.hear(len(b"".join(texts))) == b"".join(texts)
+    assert await connection.receive(len(b"".join(texts))) == b"".join(texts)
 
 
-async def test_what_the_peer_does_not_take_waits_and_arrives_in_order(connection: Connection) -> None:
+async def test_writes_that_the_peer_does_not_read_are_queued_and_arrive_in_order(connection: Connection) -> None:
     written = await connection.fill()
-    assert connection.protocol.heard[-1] == "pause"
+    assert connection.protocol.calls[-1] == "pause"
 
-    assert await connection.hear(len(written)) == written
+    assert await connection.receive(len(written)) == written
 
-    await until(lambda: connection.protocol.heard[-1] == "resume")
-    assert connection.protocol.heard[1:] == ["pause", "resume"] * (len(connection.protocol.heard) // 2)
+    await until(lambda: connection.protocol.calls[-1] == "resume")
+    assert connection.protocol.calls[1:] == ["pause", "resume"] * (len(connection.protocol.calls) // 2)
     assert connection.transport.get_write_buffer_size() == 0
     connection.transport.write(b"more")
-    assert await connection.hear(4) == b"more"
+    assert await connection.receive(4) == b"more"
 
 
 async def test_the_protocol_sets_the_water_marks(connection: Connection) -> None:
@@ -162,108 +162,108 @@ async def test_the_protocol_sets_the_water_marks(connection: Connection) -> None
 
     await connection.fill()
 
-    assert connection.protocol.heard == ["made"]
+    assert connection.protocol.calls == ["made"]
     assert connection.transport.get_write_buffer_limits() == (0, 4_000_000)
 
 
-async def test_a_close_comes_after_what_waits(connection: Connection) -> None:
+async def test_a_close_waits_for_the_queue(connection: Connection) -> None:
     written = await connection.fill()
     connection.transport.close()
     connection.transport.write(b"too late")
     assert connection.transport.is_closing()
 
-    assert await connection.hear(len(written)) == written
+    assert await connection.receive(len(written)) == written
 
-    await until(lambda: connection.protocol.heard[-1] == "lost")
+    await until(lambda: connection.protocol.calls[-1] == "lost")
     assert await asyncio.get_running_loop().sock_recv(connection.peer, 100) == b""
 
 
-async def test_an_abort_does_not_wait(connection: Connection) -> None:
+async def test_an_abort_discards_the_queue(connection: Connection) -> None:
     await connection.fill()
 
     connection.transport.abort()
     connection.transport.abort()
     connection.transport.close()
 
-    await until(lambda: connection.protocol.heard[-1] == "lost")
-    assert connection.protocol.heard.count("lost") == 1
+    await until(lambda: connection.protocol.calls[-1] == "lost")
+    assert connection.protocol.calls.count("lost") == 1
 
 
-async def test_our_side_is_ended_after_what_waits_and_the_peer_is_heard_on(connection: Connection) -> None:
+async def test_write_eof_waits_for_the_queue_and_reading_goes_on(connection: Connection) -> None:
     written = await connection.fill()
     connection.transport.write_eof()
     with pytest.raises(RuntimeError):
         connection.transport.write(b"too late")
 
-    assert await connection.hear(len(written)) == written
+    assert await connection.receive(len(written)) == written
     assert await asyncio.get_running_loop().sock_recv(connection.peer, 100) == b""
-    await connection.say(b"still here")
+    await connection.send(b"still open")
 
-    await until(lambda: connection.protocol.heard[-1] == b"still here")
+    await until(lambda: connection.protocol.calls[-1] == b"still open")
 
 
 async def test_the_end_of_the_peer_s_side_closes_the_connection(connection: Connection) -> None:
     connection.peer.shutdown(socket.SHUT_WR)
 
-    await until(lambda: connection.protocol.heard == ["made", "eof", "lost"])
+    await until(lambda: connection.protocol.calls == ["made", "eof", "lost"])
 
 
-async def test_a_protocol_may_keep_a_connection_whose_peer_says_no_more(connection: Connection) -> None:
+async def test_a_protocol_may_keep_a_connection_open_after_the_end_of_the_peer_s_side(connection: Connection) -> None:
     connection.protocol.keeps_open = True
     connection.peer.shutdown(socket.SHUT_WR)
-    await until(lambda: connection.protocol.heard == ["made", "eof"])
+    await until(lambda: connection.protocol.calls == ["made", "eof"])
 
     connection.transport.pause_reading()
     connection.transport.resume_reading()
     connection.transport.write(b"answer")
 
-    assert await connection.hear(6) == b"answer"
-    assert connection.protocol.heard == ["made", "eof"]
+    assert await connection.receive(6) == b"answer"
+    assert connection.protocol.calls == ["made", "eof"]
 
 
 async def test_nothing_is_read_while_reading_is_paused(connection: Connection) -> None:
     connection.transport.pause_reading()
     connection.transport.pause_reading()
-    await connection.say(b"one")
+    await connection.send(b"one")
     await asyncio.sleep(0.05)
-    assert connection.protocol.heard == ["made"]
+    assert connection.protocol.calls == ["made"]
     assert not connection.transport.is_reading()
 
     connection.transport.resume_reading()
 
-    await until(lambda: connection.protocol.heard == ["made", b"one"])
+    await until(lambda: connection.protocol.calls == ["made", b"one"])
 
 
 async def test_nothing_is_read_after_a_close(connection: Connection) -> None:
-    await connection.say(b"one")
+    await connection.send(b"one")
     connection.transport.close()
 
-    await until(lambda: connection.protocol.heard == ["made", "lost"])
+    await until(lambda: connection.protocol.calls == ["made", "lost"])
 
 
-async def test_another_protocol_takes_over(connection: Connection) -> None:
+async def test_the_protocol_can_be_replaced(connection: Connection) -> None:
     other = Recorder()
 
     connection.transport.set_protocol(other)
-    await connection.say(b"one")
+    await connection.send(b"one")
 
-    await until(lambda: other.heard == [b"one"])
+    await until(lambda: other.calls == [b"one"])
     assert connection.transport.get_protocol() is other
 
 
-async def test_a_protocol_that_fails_loses_its_connection_and_the_fault_is_reported(connection: Connection) -> None:
+async def test_a_protocol_that_raises_is_reported_and_loses_its_connection(connection: Connection) -> None:
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
     connection.protocol.fails = True
 
-    await connection.say(b"one")
+    await connection.send(b"one")
 
-    await until(lambda: connection.protocol.heard == ["made", "lost"])
+    await until(lambda: connection.protocol.calls == ["made", "lost"])
     asyncio.get_running_loop().set_exception_handler(None)
-    assert [str(report["exception"]) for report in reports] == ["a mistake"]
+    assert [str(report["exception"]) for report in reports] == ["a bug"]
 
 
-async def test_a_write_to_a_peer_that_is_gone_ends_the_connection_with_the_error(connection: Connection) -> None:
+async def test_a_failed_write_without_reading_ends_the_connection_with_the_error(connection: Connection) -> None:
     connection.transport.pause_reading()
     connection.peer.close()
 
@@ -272,10 +272,10 @@ async def test_a_write_to_a_peer_that_is_gone_ends_the_connection_with_the_error
             connection.transport.write(b"hello")
             await asyncio.sleep(0.01)
 
-    await until(lambda: connection.protocol.heard[1:] in ([BrokenPipeError], [ConnectionResetError]))
+    await until(lambda: connection.protocol.calls[1:] in ([BrokenPipeError], [ConnectionResetError]))
 
 
-async def test_what_a_peer_said_before_it_went_is_heard_although_it_takes_nothing_more(poller: Poller) -> None:
+async def test_input_from_before_a_reset_is_read_although_a_write_has_failed(poller: Poller) -> None:
     connection = Connection(poller, "tcp")
     connection.transport.write(b"a")
     await until(lambda: select.select([connection.peer], [], [], 0)[0] != [])
@@ -284,37 +284,37 @@ async def test_what_a_peer_said_before_it_went_is_heard_although_it_takes_nothin
     connection.peer.close()  # with something unread, which is a reset
 
     for _ in range(2):
-        poller.begin_turn()
+        poller.begin_iteration()
         connection.transport.write(b"hello")
-    assert connection.protocol.heard == ["made"]
+    assert connection.protocol.calls == ["made"]
 
     await until(lambda: connection.transport.is_closing())
     assert connection.protocol.data == text
 
 
-async def test_a_protocol_that_fails_to_pause_loses_nothing(connection: Connection) -> None:
+async def test_an_exception_in_pause_writing_loses_no_data(connection: Connection) -> None:
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
     connection.protocol.fails_to_pause = True
 
     written = await connection.fill()
 
-    assert await connection.hear(len(written)) == written
+    assert await connection.receive(len(written)) == written
     asyncio.get_running_loop().set_exception_handler(None)
-    assert {str(report["exception"]) for report in reports} == {"a mistake"}
+    assert {str(report["exception"]) for report in reports} == {"a bug"}
 
 
-async def test_lower_water_marks_count_for_what_waits_already(connection: Connection) -> None:
+async def test_lower_water_marks_apply_to_what_is_queued(connection: Connection) -> None:
     connection.transport.set_write_buffer_limits(high=4_000_000)
     await connection.fill()
-    assert connection.protocol.heard == ["made"]
+    assert connection.protocol.calls == ["made"]
 
     connection.transport.set_write_buffer_limits(high=1000)
 
-    assert connection.protocol.heard == ["made", "pause"]
+    assert connection.protocol.calls == ["made", "pause"]
 
 
-async def test_what_waits_for_many_is_held_once(poller: Poller) -> None:
+async def test_a_broadcast_that_is_queued_for_many_is_held_once(poller: Poller) -> None:
     connections = [Connection(poller, "unix") for _ in range(8)]
     frame = os.urandom(1_000_000)
 
@@ -330,7 +330,7 @@ async def test_what_waits_for_many_is_held_once(poller: Poller) -> None:
     await asyncio.sleep(0)
 
 
-async def test_writes_are_gathered_for_who_asks_for_it(connection: Connection) -> None:
+async def test_writes_can_be_gathered(connection: Connection) -> None:
     connection.transport.gather_writes()
 
     for text in (b"head", b"body"):
@@ -342,43 +342,43 @@ async def test_writes_are_gathered_for_who_asks_for_it(connection: Connection) -
 
     assert connection.peer.recv(100) == b"headbody"
     connection.transport.write(b"more")
-    assert await connection.hear(4) == b"more"
+    assert await connection.receive(4) == b"more"
 
 
-async def test_a_connection_that_is_gone_does_nothing_to_the_next_one_with_its_number(poller: Poller) -> None:
-    gone = Connection(poller, "unix")
-    gone.transport.abort()
-    await until(lambda: gone.protocol.heard[-1] == "lost")
+async def test_a_closed_transport_does_not_touch_the_next_connection_with_its_descriptor(poller: Poller) -> None:
+    closed = Connection(poller, "unix")
+    closed.transport.abort()
+    await until(lambda: closed.protocol.calls[-1] == "lost")
     await asyncio.sleep(0)
     others = [Connection(poller, "unix") for _ in range(4)]
-    assert gone.fd in [other.fd for other in others]
+    assert closed.fd in [other.fd for other in others]
 
-    gone.transport.pause_reading()
-    gone.transport.resume_reading()
-    gone.transport.write(b"hello")
-    gone.transport.close()
-    assert gone.transport.get_extra_info("socket") is None
-    assert gone.transport.get_extra_info("sockname") is None
+    closed.transport.pause_reading()
+    closed.transport.resume_reading()
+    closed.transport.write(b"hello")
+    closed.transport.close()
+    assert closed.transport.get_extra_info("socket") is None
+    assert closed.transport.get_extra_info("sockname") is None
 
     for other in others:
-        await other.say(b"hello")
-        await until(lambda other=other: other.protocol.heard == ["made", b"hello"])
+        await other.send(b"hello")
+        await until(lambda other=other: other.protocol.calls == ["made", b"hello"])
         other.transport.abort()
         other.peer.close()
-    gone.peer.close()
+    closed.peer.close()
     await asyncio.sleep(0)
 
 
-async def test_a_connection_that_is_reset_ends_with_the_error(poller: Poller) -> None:
+async def test_a_reset_ends_the_connection_with_the_error(poller: Poller) -> None:
     connection = Connection(poller, "tcp")
 
     connection.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.peer.close()
 
-    await until(lambda: connection.protocol.heard == ["made", ConnectionResetError])
+    await until(lambda: connection.protocol.calls == ["made", ConnectionResetError])
 
 
-async def test_a_peer_that_is_reset_while_something_waits_is_noticed_without_reading(poller: Poller) -> None:
+async def test_a_reset_while_writes_are_queued_is_noticed_without_reading(poller: Poller) -> None:
     connection = Connection(poller, "tcp")
     connection.transport.pause_reading()
     await connection.fill()
@@ -386,10 +386,10 @@ async def test_a_peer_that_is_reset_while_something_waits_is_noticed_without_rea
     connection.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.peer.close()
 
-    await until(lambda: connection.protocol.heard[-1] in (BrokenPipeError, ConnectionResetError))
+    await until(lambda: connection.protocol.calls[-1] in (BrokenPipeError, ConnectionResetError))
 
 
-async def test_it_tells_of_its_socket(poller: Poller) -> None:
+async def test_extra_info_has_the_socket_and_its_addresses(poller: Poller) -> None:
     connection = Connection(poller, "tcp")
 
     assert connection.transport.get_extra_info("peername") == "them"
@@ -400,5 +400,5 @@ async def test_it_tells_of_its_socket(poller: Poller) -> None:
 
     connection.transport.close()
     connection.peer.close()
-    await until(lambda: connection.protocol.heard[-1] == "lost")
+    await until(lambda: connection.protocol.calls[-1] == "lost")
     await asyncio.sleep(0)
