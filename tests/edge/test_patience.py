@@ -76,7 +76,7 @@ def test_a_client_that_trickles_costs_the_others_a_second() -> None:
     play(scene, floods=READ)
 
 
-def test_clients_that_leave_and_come_back_have_no_new_patience() -> None:
+def test_clients_that_reconnect_get_no_new_patience() -> None:
     async def scene(stage: Stage) -> None:
         await stage.joined()
 
@@ -130,7 +130,7 @@ def test_a_client_alone_that_takes_nothing_is_closed() -> None:
     play(scene, floods=READ)
 
 
-def test_a_wait_in_which_the_backend_has_nothing_to_say_is_not_charged() -> None:
+def test_a_wait_in_which_the_backend_has_no_output_is_not_charged() -> None:
     async def scene(stage: Stage) -> None:
         await stage.joined()
         slow = await stage.joined(reads=0)
@@ -144,7 +144,7 @@ def test_a_wait_in_which_the_backend_has_nothing_to_say_is_not_charged() -> None
     play(scene)
 
 
-def test_what_is_unsent_is_bounded_by_send_buffer_and_one_read() -> None:
+def test_unsent_bytes_are_bounded_by_send_buffer_and_one_read() -> None:
     async def scene(stage: Stage) -> None:
         ann, bob = await stage.joined(), await stage.joined(reads=0)
         most = 0
@@ -196,7 +196,7 @@ def test_progress_forgives_a_stall_but_not_the_time_that_was_spent() -> None:
     assert patience.left(2.0) == 0.0
 
 
-def test_who_holds_up_nobody_is_only_expected_to_take_something() -> None:
+def test_a_client_that_delays_no_other_only_has_to_take_something() -> None:
     patience = Patience()
     patience.begin(1000)
     for step in range(100):
@@ -228,7 +228,7 @@ def test_no_window_holds_more_than_the_limit(steps: list[tuple[float, float]]) -
     assert patience.left(now + WINDOW + 2 * SLOT) == STALLED
 
 
-def test_in_a_large_room_who_is_held_up_is_found_among_many_that_are_not() -> None:
+def test_a_delayed_client_of_a_large_room_is_found_among_many_that_are_not() -> None:
     async def scene(stage: Stage) -> None:
         behind = [await stage.joined(reads=0) for _ in range(100)]  # a little unsent, and nobody is waited for
         await stage.joined()

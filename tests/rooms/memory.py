@@ -1,7 +1,6 @@
-"""Rooms in memory: clients and backends without sockets and processes, on a loop whose time passes only when
-it has nothing to do.
+"""Rooms in memory: clients and backends without sockets and processes, on a loop of virtual time.
 
-So a test says what happens in which order, and never waits.
+A test decides what happens in which order, and never waits.
 """
 
 import asyncio

@@ -94,7 +94,7 @@ async def test_4096_messages_in_flight_all_return(serve: Serve) -> None:
     await ann.hear(*messages)
 
 
-async def test_clients_that_all_shout_at_once_all_hear_everything(serve: Serve) -> None:
+async def test_clients_that_all_send_at_once_all_receive_everything(serve: Serve) -> None:
     site = await serve(game={"command": ["cat"]})
     players = [await site.join("/game/one") for _ in range(5)]
 
@@ -110,7 +110,7 @@ async def test_clients_that_all_shout_at_once_all_hear_everything(serve: Serve) 
     await asyncio.gather(*itertools.starmap(shout, enumerate(players)), *map(listen, players))
 
 
-async def test_the_last_words_of_a_program_wait_for_a_client_that_reads_slowly(serve: Serve, tmp_path: Path) -> None:
+async def test_the_last_output_of_a_program_waits_for_a_client_that_reads_slowly(serve: Serve, tmp_path: Path) -> None:
     site = await serve(game={"command": program("brim", tmp_path / "count"), "stop_timeout": 0.1, "send_buffer": 64 * KiB})
     ann = await site.join("/game/one", receive_buffer=SMALL)
     await site.until((tmp_path / "count").exists)
@@ -155,7 +155,7 @@ async def test_a_backend_that_takes_nothing_for_stall_timeout_ends_the_room_with
     await site.wait_no_rooms()
 
 
-async def test_what_a_python_program_prints_arrives_without_a_flush(serve: Serve) -> None:
+async def test_output_of_a_python_program_arrives_without_a_flush(serve: Serve) -> None:
     site = await serve(game={"command": [sys.executable, "-c", "import sys\nfor line in sys.stdin: print(line, end='')"]})
     ann = await site.join("/game/one")
 
@@ -220,7 +220,7 @@ async def test_a_backend_that_reads_late_gets_everything(serve: Serve) -> None:
     await ann.hear("good night", *messages)
 
 
-async def test_a_backend_is_not_called_deaf_while_its_own_output_has_to_wait(serve: Serve) -> None:
+async def test_a_backend_is_not_stalled_while_its_own_output_is_paused(serve: Serve) -> None:
     # `cat` can't read on, because nobody takes what it writes.
     site = await serve(game={"command": ["cat"], "stall_timeout": 0.2, "send_buffer": 4 * MiB})
     ann = await site.join("/game/one", receive_buffer=SMALL)
@@ -246,7 +246,7 @@ async def flooded(serve: Serve, *, slow_client: str, width: int = 500, count: in
     return await serve(game={"command": program("alarm", count, width), "slow_client": slow_client, **settings})
 
 
-async def test_close_ends_the_client_that_does_not_read_and_nobody_else_notices(serve: Serve) -> None:
+async def test_close_ends_the_client_that_does_not_read_and_the_other_receives_everything(serve: Serve) -> None:
     site = await flooded(serve, slow_client="close")
     slow = await site.join("/game/one", receive_buffer=SMALL)
     ann = await site.join("/game/one")
@@ -282,7 +282,7 @@ async def test_a_burst_arrives_whole_at_a_client_a_little_slower_than_the_other(
     assert site.room("game", "one").counts.slow_clients == 0
 
 
-async def test_a_peer_that_ends_its_side_and_reads_nothing_is_gone_by_stall_timeout(serve: Serve) -> None:
+async def test_a_peer_that_half_closes_and_reads_nothing_is_cut_after_stall_timeout(serve: Serve) -> None:
     site = await serve(game={"command": program("alarm", 4_000, 500), "stall_timeout": 0.3, "send_buffer": 4 * MiB})
     ghost, ann = await site.join_raw("/game/one", receive_buffer=SMALL), await site.join("/game/one")
     room = site.room("game", "one")
@@ -405,7 +405,7 @@ async def test_a_newcomer_is_forgiven_a_history_longer_than_send_buffer(serve: S
     assert site.room("game", "one").counts.slow_clients == 0
 
 
-async def test_what_a_client_has_not_read_is_bounded_however_much_the_backend_says(serve: Serve) -> None:
+async def test_unsent_output_is_bounded_however_much_the_backend_writes(serve: Serve) -> None:
     site = await flooded(serve, slow_client="block", stall_timeout=30.0, count=200_000)
     slow = await site.join_raw("/game/one", receive_buffer=SMALL)
     room = site.room("game", "one")
@@ -423,7 +423,7 @@ async def test_what_a_client_has_not_read_is_bounded_however_much_the_backend_sa
     slow.cut()
 
 
-async def test_clients_that_vanish_while_much_is_sent_disturb_nobody(serve: Serve) -> None:
+async def test_clients_that_vanish_during_a_burst_do_not_affect_the_others(serve: Serve) -> None:
     site = await flooded(serve, slow_client="close", send_buffer=16 * MiB)
     ann = await site.join("/game/one")
     others = [await site.join_raw("/game/one") for _ in range(20)]
@@ -523,7 +523,7 @@ async def test_a_peer_that_answers_pings_stays(serve_express: Serve) -> None:
     await ann.hear("still here")
 
 
-async def test_a_peer_that_talks_but_answers_no_ping_is_not_dead(serve_express: Serve) -> None:
+async def test_a_peer_that_sends_but_answers_no_ping_stays(serve_express: Serve) -> None:
     site = await serve_express(game={"command": program("notes", "/dev/null"), "ping_interval": 0.1, "ping_timeout": 0.6})
     ann = await site.join_raw("/game/one")
 
@@ -535,7 +535,7 @@ async def test_a_peer_that_talks_but_answers_no_ping_is_not_dead(serve_express: 
     ann.cut()
 
 
-async def test_a_peer_we_do_not_read_is_not_called_dead(serve_express: Serve) -> None:
+async def test_a_peer_that_is_not_read_is_not_closed_for_a_missing_pong(serve_express: Serve) -> None:
     site = await serve_express(
         game={"command": program("sleepy", 2.0), "ping_interval": 0.1, "ping_timeout": 1.0, "client_idle_timeout": 1.2}
     )
@@ -548,7 +548,7 @@ async def test_a_peer_we_do_not_read_is_not_called_dead(serve_express: Serve) ->
     await ann.hear("good night", *messages)
 
 
-async def test_a_peer_we_do_not_read_is_pinged_on_so_that_a_vanished_one_shows(serve_express: Serve) -> None:
+async def test_a_peer_that_is_not_read_is_still_pinged_so_that_a_vanished_one_is_noticed(serve_express: Serve) -> None:
     site = await serve_express(
         game={"command": program("deaf"), "ping_interval": 0.1, "ping_timeout": 0.2, "stall_timeout": 30.0, "stop_timeout": 0.1}
     )
@@ -564,7 +564,7 @@ async def test_a_peer_we_do_not_read_is_pinged_on_so_that_a_vanished_one_shows(s
     eve.cut()
 
 
-async def test_a_peer_that_reads_slowly_is_not_called_dead(serve_express: Serve) -> None:
+async def test_a_peer_that_reads_slowly_is_not_closed_for_a_missing_pong(serve_express: Serve) -> None:
     site = await flooded(serve_express, slow_client="block", stall_timeout=30.0, ping_interval=0.1, ping_timeout=1.0)
     ann = await site.join("/game/one", receive_buffer=SMALL)
 
@@ -574,7 +574,7 @@ async def test_a_peer_that_reads_slowly_is_not_called_dead(serve_express: Serve)
     await hear_numbers(ann, 20_000, 500)
 
 
-async def test_a_slow_but_steady_reader_hears_all_and_the_end_though_it_also_speaks(serve_express: Serve) -> None:
+async def test_a_slow_but_steady_reader_receives_everything_while_it_also_sends(serve_express: Serve) -> None:
     site = await serve_express(game={"command": program("flood", 8_000, 500), "stop_timeout": 0.3})
     ann = await site.join("/game/one", receive_buffer=64 * KiB)
 

@@ -1,4 +1,4 @@
-"""A mistake of ours costs the client it happened to, and all counts come out even."""
+"""A bug affects only the client or room it happened in, and all counts stay consistent."""
 
 import asyncio
 import random
@@ -64,7 +64,7 @@ def test_a_room_whose_first_client_fails_to_join_ends(monkeypatch: pytest.Monkey
     play(scene)
 
 
-def test_a_client_that_fails_to_send_costs_nobody_else_a_message() -> None:
+def test_the_others_receive_every_message_when_one_client_fails_to_send() -> None:
     async def scene(stage: Stage) -> None:
         ann, bad, eve = [await stage.joined() for _ in range(3)]
         bad.send = fail  # type: ignore[method-assign]
@@ -80,7 +80,7 @@ def test_a_client_that_fails_to_send_costs_nobody_else_a_message() -> None:
 
 
 @pytest.mark.parametrize("when", ["the room stops", "it is held", "it is released", "an edit", "a ping"])
-def test_a_client_that_fails_keeps_no_other_from_its_turn(when: str) -> None:
+def test_a_client_that_fails_does_not_affect_the_others(when: str) -> None:
     async def scene(stage: Stage) -> None:
         clients = [await stage.joined() for _ in range(3)]
         bad, room = clients[1], stage.room()

@@ -52,7 +52,7 @@ def test_text_and_binary_keep_their_kind_and_order() -> None:
     ]
 
 
-def test_what_was_addressed_to_some_is_never_replayed() -> None:
+def test_messages_to_named_clients_are_never_replayed() -> None:
     history = remember(
         Batch([b"to"], to=SOME), Batch([b"tagged"], to=SOME, cache=True), Batch([b"nobody"], to=frozenset()), Batch([b"all"])
     )
@@ -60,7 +60,7 @@ def test_what_was_addressed_to_some_is_never_replayed() -> None:
     assert replayed(history) == [b"all"]
 
 
-def test_what_excepted_some_is_replayed_to_every_newcomer() -> None:
+def test_a_message_that_excluded_clients_is_replayed_to_every_new_one() -> None:
     history = remember(Batch([b"1"], exclude=SOME))
 
     assert [(list(batch.payloads), batch.to, batch.exclude) for batch in history.replay()] == [([b"1"], None, frozenset())]

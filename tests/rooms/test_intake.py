@@ -1,4 +1,4 @@
-"""Input on its way to a backend that is not there yet, refuses it, or has just ended."""
+"""Input for a backend that has not started, refuses it, or has just ended."""
 
 import asyncio
 from typing import Any, cast
@@ -73,7 +73,7 @@ async def test_input_waits_for_the_first_backend_in_order() -> None:
     assert stage.begin().taken == b"+1\none\ntwo\n"
 
 
-async def test_clients_are_told_once_to_wait_however_much_still_comes() -> None:
+async def test_clients_are_held_once_however_much_is_queued() -> None:
     stage = Stage()
 
     for _ in range(1000):
@@ -84,7 +84,7 @@ async def test_clients_are_told_once_to_wait_however_much_still_comes() -> None:
     assert stage.senders.releases == 1
 
 
-async def test_what_a_dying_backend_refuses_is_for_the_next_one_after_the_joins() -> None:
+async def test_input_refused_by_a_dying_backend_goes_to_the_next_one_after_the_joins() -> None:
     stage = Stage()
     first = stage.begin()
     stage.intake.write(b"one\n", 1)
@@ -100,7 +100,7 @@ async def test_what_a_dying_backend_refuses_is_for_the_next_one_after_the_joins(
     assert stage.counts.messages_dropped == 0
 
 
-async def test_each_backend_is_told_once_who_is_there_however_many_end_before_they_listen() -> None:
+async def test_each_backend_gets_one_join_record_per_client_however_many_ended_before() -> None:
     stage = Stage()
     stage.intake.write_membership(b"+1\n")
     stage.intake.write(b"one\n", 1)
@@ -114,7 +114,7 @@ async def test_each_backend_is_told_once_who_is_there_however_many_end_before_th
     assert stage.begin().taken == b"+1\none\nmore\nmore\n+2\n-2\nmore\n"
 
 
-async def test_what_a_backend_refuses_that_lives_on_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_input_refused_by_a_backend_that_still_runs_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "GRACE", 0.05)
     stage = Stage()
     taker = stage.begin()
@@ -135,7 +135,7 @@ async def test_nothing_waits_where_no_other_backend_follows() -> None:
     assert not stage.intake.write(b"one\n", 1)
 
 
-async def test_what_waits_when_the_room_ends_is_counted_as_dropped() -> None:
+async def test_input_queued_when_the_room_ends_is_counted_as_dropped() -> None:
     stage = Stage()
     stage.intake.write(b"one\ntwo\n", 2)
 
@@ -187,7 +187,7 @@ async def test_a_backend_that_ends_before_it_took_anything_leaves_all_to_the_nex
 
 
 @in_memory
-async def test_a_backend_that_closes_its_input_and_talks_on_keeps_its_room(serve: MemoryServe) -> None:
+async def test_a_backend_that_closes_its_input_and_goes_on_printing_keeps_its_room(serve: MemoryServe) -> None:
     async def refuse_and_go_on(actor: Actor) -> int:
         await actor.read()
         actor.close_input()
@@ -211,7 +211,7 @@ async def test_a_backend_that_closes_its_input_and_talks_on_keeps_its_room(serve
     assert "tick" in await ann.hear_until("tick")
 
 
-async def test_metadata_that_comes_after_its_backend_s_end_goes_with_it(serve: Serve) -> None:
+async def test_metadata_of_an_ended_backend_is_cleared_even_if_it_comes_late(serve: Serve) -> None:
     late = """(sleep 0.2; echo '{"_meta":true,"of":"the dead one"}') & exit 3"""
     script = f"[ -e second ] && {{ echo second; exec cat; }}; touch second; read first; {late}"
     site = await serve(
@@ -232,7 +232,7 @@ async def test_metadata_that_comes_after_its_backend_s_end_goes_with_it(serve: S
 # --- Bounds
 
 
-async def test_nobody_joins_a_room_whose_backend_is_far_behind(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_client_joins_a_room_whose_backend_is_far_behind(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "MAX_BEHIND", 300_000)
     site = await serve(game={"command": ["sleep", "60"], "stop_timeout": 0.1, "stall_timeout": 60.0})
     ann = await site.join("/game/one")
@@ -246,7 +246,7 @@ async def test_nobody_joins_a_room_whose_backend_is_far_behind(serve: Serve, mon
     site.room("game", "one").stop(BACKEND_ENDED)  # or ann could not leave: nobody reads what she says
 
 
-async def test_what_comes_along_with_the_handshake_waits_as_well(serve_express: Serve) -> None:
+async def test_frames_sent_with_the_handshake_wait_as_well(serve_express: Serve) -> None:
     """A room that reads nobody takes nothing of those either who send their messages together with the request head."""
     site = await serve_express(game={"command": ["sleep", "60"], "stop_timeout": 0.1, "stall_timeout": 60.0})
     ann = await site.join("/game/one")
@@ -269,7 +269,7 @@ async def test_what_comes_along_with_the_handshake_waits_as_well(serve_express: 
         site.room("game", "one").stop(BACKEND_ENDED)
 
 
-async def test_what_comes_along_with_the_handshake_is_heard_when_the_room_reads_again(serve_express: Serve) -> None:
+async def test_frames_sent_with_the_handshake_are_delivered_when_the_room_reads_again(serve_express: Serve) -> None:
     """In order, before what comes later: here the room waits for its first backend."""
     site = await serve_express(game={"command": ["cat"], "start_delay": 0.3})
     ann = await site.join("/game/one")

@@ -1,4 +1,4 @@
-"""Work of many tasks, spread over turns of the event loop."""
+"""Work of many tasks, spread over several event-loop iterations."""
 
 import asyncio
 
@@ -9,8 +9,8 @@ from scalesocket.rooms.iteration_limit import IterationLimit
 pytestmark = pytest.mark.anyio
 
 
-class Turns:
-    """Counts the turns of the loop."""
+class Iterations:
+    """Counts the iterations of the event loop."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -23,36 +23,36 @@ class Turns:
 
 
 @pytest.mark.timeout(10)
-async def test_so_many_go_through_in_a_turn_and_in_the_order_they_came() -> None:
-    limit, turns = IterationLimit(3), Turns()
+async def test_a_bounded_number_of_tasks_pass_in_each_iteration_in_order() -> None:
+    limit, iterations = IterationLimit(3), Iterations()
     through: list[tuple[int, int]] = []
 
     async def go(number: int) -> None:
         await limit.wait()
-        through.append((turns.number, number))
+        through.append((iterations.number, number))
 
     await asyncio.gather(*map(go, range(10)))
 
     assert [number for _, number in through] == list(range(10))
-    in_turn = [turn for turn, _ in through]
-    assert max(in_turn.count(turn) for turn in in_turn) == 3
-    assert len(set(in_turn)) == 4
+    passed_in = [number for number, _ in through]
+    assert max(passed_in.count(one) for one in passed_in) == 3
+    assert len(set(passed_in)) == 4
 
 
 @pytest.mark.timeout(10)
-async def test_who_comes_alone_does_not_wait() -> None:
-    limit, turns = IterationLimit(1), Turns()
+async def test_a_single_task_does_not_wait() -> None:
+    limit, iterations = IterationLimit(1), Iterations()
 
     for _ in range(3):
-        before = turns.number
+        before = iterations.number
         await limit.wait()
-        assert turns.number == before
+        assert iterations.number == before
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
 
 @pytest.mark.timeout(10)
-async def test_who_is_cancelled_takes_nobodys_turn() -> None:
+async def test_a_cancelled_task_takes_no_place() -> None:
     limit = IterationLimit(1)
     tasks = [asyncio.create_task(limit.wait()) for _ in range(4)]
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The life of a room: starting, open, lingering, stopping, ended, and every race between them."""
+"""The lifecycle of a room: its states, its backends, and the races between them."""
 
 import asyncio
 import gc
@@ -28,13 +28,13 @@ CYCLES: Final = 200
 
 
 async def pid_of(player: Player | MemoryPlayer) -> int:
-    """What `alone.py` says first."""
+    """The first line of the program `alone`."""
     said = await player.listen()
     assert said != "not alone"
     return int(said)
 
 
-# --- Coming and going
+# --- Joining and leaving
 
 
 @in_memory
@@ -64,7 +64,7 @@ async def test_the_room_stops_when_its_last_client_leaves(serve: MemoryServe) ->
     assert not site.is_alive(pid)
 
 
-async def test_rooms_that_end_together_leave_the_loop_time_for_others(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rooms_that_end_together_do_not_block_the_event_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     site = await serve(game={"command": ["cat"]})
     players = [await site.join(f"/game/{number}") for number in range(3 * STOPS_PER_ITERATION)]
     for player in players:
@@ -124,7 +124,7 @@ async def test_a_room_that_lingered_for_idle_timeout_stops(serve: MemoryServe) -
 
 
 @in_memory
-async def test_a_client_that_is_only_gone_for_a_moment_stops_the_clock(serve: MemoryServe) -> None:
+async def test_a_client_that_joins_within_idle_timeout_cancels_it(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["alone"], "idle_timeout": 0.3})
     ann = await site.join("/game/one")
     await pid_of(ann)
@@ -138,7 +138,7 @@ async def test_a_client_that_is_only_gone_for_a_moment_stops_the_clock(serve: Me
     assert site.gateway.pools["game"].status().backend_starts == 1
 
 
-async def test_who_joins_while_the_room_stops_waits_for_the_end_of_its_process(serve: Serve, tmp_path: Path) -> None:
+async def test_a_client_that_joins_while_the_room_stops_waits_for_the_end_of_its_process(serve: Serve, tmp_path: Path) -> None:
     site = await serve(game={"command": program("alone", tmp_path / "lock", 0.3)})
     ann = await site.join("/game/one")
     first = await pid_of(ann)
@@ -153,7 +153,7 @@ async def test_who_joins_while_the_room_stops_waits_for_the_end_of_its_process(s
 
 
 @in_memory
-async def test_what_was_said_to_a_room_that_waits_is_not_lost(serve: MemoryServe) -> None:
+async def test_input_to_a_room_that_waits_for_its_predecessor_is_not_lost(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["alone", "0.3"]})
     ann = await site.join("/game/one")
     await pid_of(ann)
@@ -169,7 +169,7 @@ async def test_what_was_said_to_a_room_that_waits_is_not_lost(serve: MemoryServe
 
 
 @in_memory
-async def test_rooms_that_come_and_go_while_one_stops_share_one_successor(serve: MemoryServe) -> None:
+async def test_clients_that_join_and_leave_while_a_room_stops_share_one_successor(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["alone", "0.5"]})
     ann = await site.join("/game/one")
     await pid_of(ann)
@@ -185,7 +185,7 @@ async def test_rooms_that_come_and_go_while_one_stops_share_one_successor(serve:
 
 
 @in_memory
-async def test_what_the_last_client_said_before_the_process_ran_reaches_it(serve: MemoryServe) -> None:
+async def test_input_sent_before_the_process_ran_reaches_it_after_the_last_client_left(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["mute"]})
 
     async with await site.join("/game/one") as ann:
@@ -204,7 +204,7 @@ async def test_a_room_whose_only_client_left_before_the_process_ran_stops(serve:
     await site.wait_no_rooms()
 
 
-async def test_ten_thousand_times_in_and_out_never_meet_two_processes_or_a_dying_one(
+async def test_ten_thousand_joins_and_leaves_never_reach_two_processes_or_a_dying_one(
     serve: Serve, tmp_path: Path, anyio_backend: tuple[str, dict[str, bool]]
 ) -> None:
     # All ten thousand where they are fast enough; the other combinations of lane and loop do fewer.
@@ -282,7 +282,7 @@ async def test_a_program_that_crashes_closes_its_clients_with_1011_and_how(serve
     assert site.gateway.pools["game"].status().backend_exits == {end: 1}
 
 
-async def test_what_a_program_said_before_it_ended_is_complete(serve: Serve) -> None:
+async def test_output_before_the_end_of_a_program_is_complete(serve: Serve) -> None:
     site = await serve(game={"command": program("flood", 20_000)})
 
     ann = await site.join("/game/one")
@@ -291,7 +291,7 @@ async def test_what_a_program_said_before_it_ended_is_complete(serve: Serve) -> 
     assert await ann.wait_closed() == (1000, "the program ended")
 
 
-async def test_a_last_line_without_an_end_is_said_too(serve: Serve) -> None:
+async def test_a_last_line_without_a_delimiter_is_delivered(serve: Serve) -> None:
     site = await serve(game={"command": ["printf", "one\\ntwo"]})
 
     ann = await site.join("/game/one")
@@ -299,7 +299,7 @@ async def test_a_last_line_without_an_end_is_said_too(serve: Serve) -> None:
     await ann.hear("one", "two")
 
 
-async def test_what_a_process_left_behind_says_is_heard_for_stop_timeout(serve: Serve) -> None:
+async def test_output_of_a_process_left_behind_is_delivered_for_stop_timeout(serve: Serve) -> None:
     site = await serve(game={"command": program("grandchild", 0.3, "hold"), "stop_timeout": 5.0})
 
     ann = await site.join("/game/one")
@@ -348,7 +348,7 @@ async def test_a_flood_of_a_process_left_behind_ends_however_slowly_it_is_read(s
             await asyncio.sleep(0.005)
 
 
-async def test_a_target_that_goes_is_not_called_a_program(serve: Serve) -> None:
+async def test_a_target_that_closes_is_not_called_a_program(serve: Serve) -> None:
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     site = await serve(game={"tcp": f"127.0.0.1:{port}"})
@@ -374,7 +374,7 @@ async def test_a_command_that_cannot_start_closes_its_clients_with_1011_and_why(
 
 
 @in_memory
-async def test_a_mistake_of_ours_in_one_room_ends_that_room_alone(serve: MemoryServe, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_in_one_room_ends_that_room_alone(serve: MemoryServe, monkeypatch: pytest.MonkeyPatch) -> None:
     site = await serve(game={"command": ["cat"]}, other={"command": ["cat"]})
     bob = await site.join("/other/one")
 
@@ -391,7 +391,7 @@ async def test_a_mistake_of_ours_in_one_room_ends_that_room_alone(serve: MemoryS
 
 
 @in_memory
-async def test_who_comes_after_the_end_of_a_program_meets_a_new_one(serve: MemoryServe) -> None:
+async def test_a_client_that_joins_after_the_end_of_a_program_gets_a_new_one(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["head", "-n", "1"]})
     ann = await site.join("/game/one")
     await ann.say("first")
@@ -403,7 +403,7 @@ async def test_who_comes_after_the_end_of_a_program_meets_a_new_one(serve: Memor
     await bob.hear("second")
 
 
-async def test_a_process_that_ignores_every_sign_is_killed(serve: Serve) -> None:
+async def test_a_process_that_ignores_every_signal_is_killed(serve: Serve) -> None:
     site = await serve(game={"command": program("stubborn"), **FAST})
     ann = await site.join("/game/one")
     await ann.hear("stubborn")
@@ -443,7 +443,7 @@ async def test_a_room_that_reaches_max_lifetime_closes_its_clients_with_1000(ser
 
 
 @in_memory
-async def test_a_client_that_says_nothing_for_client_idle_timeout_is_closed_with_1008(serve: MemoryServe) -> None:
+async def test_a_client_that_sends_nothing_for_client_idle_timeout_is_closed_with_1008(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["cat"], "client_idle_timeout": 0.8})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
@@ -524,7 +524,7 @@ async def test_restart_always_starts_a_program_again_that_is_done(serve: MemoryS
 
 
 @in_memory
-async def test_a_new_process_is_told_who_is_there_in_the_order_of_their_ids(serve: MemoryServe) -> None:
+async def test_a_new_process_gets_a_join_record_for_each_client_in_order_of_their_ids(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["lives", "1"], "restart": "on-failure", "join_message": "+#ID"})
     players = [await site.join("/game/one") for _ in range(3)]
     await players[2].hear_until("+3")
@@ -536,7 +536,7 @@ async def test_a_new_process_is_told_who_is_there_in_the_order_of_their_ids(serv
 
 
 @in_memory
-async def test_input_of_the_time_between_two_processes_comes_after_the_joins(serve: MemoryServe) -> None:
+async def test_input_between_two_processes_comes_after_the_join_records(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["lives", "1"], "restart": "on-failure", "join_message": "+#ID"})
     ann = await site.join("/game/one")
     await ann.hear("life 1", "+1")
@@ -574,7 +574,7 @@ async def test_a_restart_keeps_the_history_and_clears_the_metadata(serve: Memory
 
 
 @in_memory
-async def test_a_backend_that_crashes_again_and_again_is_given_up(serve: MemoryServe) -> None:
+async def test_a_backend_that_keeps_crashing_is_given_up(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["lives", "-100"], "restart": "on-failure"})
 
     ann = await site.join("/game/one")
@@ -584,7 +584,7 @@ async def test_a_backend_that_crashes_again_and_again_is_given_up(serve: MemoryS
     assert serve.logged("backend given up")
 
 
-async def test_a_backend_is_not_started_again_for_nobody(serve: Serve, tmp_path: Path) -> None:
+async def test_a_backend_is_not_restarted_without_clients(serve: Serve, tmp_path: Path) -> None:
     site = await serve(game={"command": program("lives", tmp_path / "lives", 1), "restart": "always", "idle_timeout": 30.0})
     ann = await site.join("/game/one")
     await ann.hear("life 1")

@@ -1,4 +1,4 @@
-"""Who gets no place, and how they are told: by a status before the upgrade, or by a close after it."""
+"""Limits and refusals: by a status before the upgrade, or by a close after it."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ async def test_a_room_takes_max_clients(serve: MemoryServe) -> None:
 
 
 @in_memory
-async def test_a_place_that_was_left_can_be_taken(serve: MemoryServe) -> None:
+async def test_a_slot_is_free_again_when_its_client_left(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "max_clients": 2})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
     await bob.leave()
@@ -51,7 +51,7 @@ async def test_a_place_that_was_left_can_be_taken(serve: MemoryServe) -> None:
 
 
 @in_memory
-async def test_who_was_turned_away_causes_no_join_and_no_leave(serve: MemoryServe) -> None:
+async def test_a_refused_client_causes_no_join_and_no_leave(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "max_clients": 1, "join_message": "+#ID", "leave_message": "-#ID"})
     ann = await site.join("/game/one")
     await ann.hear("+1")
@@ -79,7 +79,7 @@ async def test_an_app_has_max_rooms(serve: MemoryServe) -> None:
 
 
 @in_memory
-async def test_a_room_that_stops_still_has_its_place_and_only_its_successor_may_take_it(serve: MemoryServe) -> None:
+async def test_a_stopping_room_keeps_its_slot_for_its_successor(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["alone", "0.5"], "max_rooms": 1})
     ann = await site.join("/game/one")
     await ann.listen()
@@ -94,7 +94,7 @@ async def test_a_room_that_stops_still_has_its_place_and_only_its_successor_may_
 
 
 @in_memory
-async def test_the_place_of_a_room_is_free_when_it_has_ended(serve: MemoryServe) -> None:
+async def test_the_slot_of_a_room_is_free_when_it_has_ended(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "max_rooms": 1})
     await (await site.join("/game/one")).leave()
     await site.wait_no_rooms()
@@ -303,7 +303,7 @@ async def test_a_rate_of_upgrades_is_the_clients_behind_a_trusted_proxy(serve: S
 
 
 @in_memory
-async def test_a_rate_of_upgrades_comes_and_goes_by_an_edit(serve: MemoryServe) -> None:
+async def test_an_edit_adds_and_removes_the_rate_of_upgrades(serve: MemoryServe) -> None:
     site = await serve(game=CAT)
     limited = Server.model_validate({"bind": "127.0.0.1:0", "connect_rate": {"per_ip": 0.01, "burst": 1}})
     apps = {"game": App(name="game", **CAT)}
@@ -353,7 +353,7 @@ async def test_behind_a_trusted_proxy_the_address_is_the_client_s(serve: MemoryS
 
 
 @in_memory
-async def test_without_a_trusted_proxy_nobody_is_believed_who_they_are(serve: MemoryServe) -> None:
+async def test_without_a_trusted_proxy_the_address_in_a_header_is_ignored(serve: MemoryServe) -> None:
     site = await serve(Server(max_connections_per_ip=1), game=CAT)
     await site.join("/game/one", additional_headers={"X-Forwarded-For": "192.0.2.1"})
 
@@ -381,7 +381,7 @@ async def test_while_the_server_drains_upgrades_are_503_with_retry_after(serve: 
     assert site.gateway.pools["game"].is_empty
 
 
-async def test_what_is_refused_is_counted_in_the_metrics(serve: Serve) -> None:
+async def test_refusals_are_counted_in_the_metrics(serve: Serve) -> None:
     site = await serve(game={**CAT, "max_clients": 1, "rooms": ("red",)})
     await site.join("/game/red")
     await (await site.join("/game/red")).wait_closed()

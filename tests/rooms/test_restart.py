@@ -15,7 +15,7 @@ def test_each_delay_is_twice_the_one_before_less_up_to_half_by_chance() -> None:
         assert longest / 2 <= delay <= longest
 
 
-def test_rooms_that_failed_together_do_not_come_back_together() -> None:
+def test_rooms_that_failed_together_do_not_restart_together() -> None:
     assert len({RestartPolicy().decide(0.0) for _ in range(20)}) > 10
 
 

@@ -68,7 +68,7 @@ async def test_half_a_surrogate_pair_in_a_reason_costs_nothing_but_itself(serve:
 
 @pytest.mark.parametrize("to", [0, [0], [99]])
 @in_memory
-async def test_to_nobody_reaches_nobody(serve: MemoryServe, to: object) -> None:
+async def test_a_message_to_absent_clients_reaches_none(serve: MemoryServe, to: object) -> None:
     site = await serve(game=PUPPET)
     ann = await site.join("/game/one")
 
@@ -165,7 +165,7 @@ async def test_meta_replaces_the_metadata_and_is_sent_to_nobody(serve: Serve) ->
 
 @pytest.mark.parametrize("text", ["plain", "[1, 2]", "5", '{"_to": 2', "null", '"{}"'])
 @in_memory
-async def test_what_is_no_json_object_is_for_everyone(serve: MemoryServe, text: str) -> None:
+async def test_output_that_is_no_json_object_is_for_everyone(serve: MemoryServe, text: str) -> None:
     site = await serve(game=PUPPET)
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
@@ -179,7 +179,7 @@ async def test_what_is_no_json_object_is_for_everyone(serve: MemoryServe, text: 
 
 
 @in_memory
-async def test_the_sender_is_told_and_cannot_be_forged(serve: MemoryServe) -> None:
+async def test_the_sender_is_named_and_cannot_be_forged(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "routing": "json", **QUIET})
     ann, bob = await site.join("/game/one"), await site.join("/game/one")
 
@@ -193,7 +193,7 @@ async def test_the_sender_is_told_and_cannot_be_forged(serve: MemoryServe) -> No
 
 
 @in_memory
-async def test_what_a_client_says_that_is_no_json_object_is_dropped_and_costs_it_nothing(serve: MemoryServe) -> None:
+async def test_a_client_message_that_is_no_json_object_is_dropped(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "routing": "json", **QUIET})
     ann = await site.join("/game/one")
 
@@ -240,7 +240,7 @@ async def test_a_client_can_address_others_where_the_app_lets_it(serve: MemorySe
 
 
 @in_memory
-async def test_json_apps_are_told_of_every_join_and_leave(serve: MemoryServe) -> None:
+async def test_json_apps_get_every_join_and_leave(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "routing": "json"})
     ann = await site.join("/game/one")
     assert await heard_as_json(ann) == {"t": "Join", "_from": 1, "_event": "join"}
@@ -288,7 +288,7 @@ async def test_a_client_cannot_break_out_of_a_json_template(serve: MemoryServe) 
     assert list(heard) == ["q"]
 
 
-async def test_the_leave_message_is_the_last_a_backend_hears_of_a_room(serve: Serve, tmp_path: Any) -> None:
+async def test_the_leave_message_is_the_last_input_of_a_backend(serve: Serve, tmp_path: Any) -> None:
     site = await serve(game={"command": ["tee", str(tmp_path / "said")], "leave_message": "bye #ID"})
     async with await site.join("/game/one") as ann:
         await ann.say("hello")
@@ -424,7 +424,7 @@ async def test_a_wrong_gwsocket_header_ends_the_room_and_delivers_no_rubbish(ser
 
 @pytest.mark.parametrize(("byte_order", "header"), [("little", "<III"), ("big", ">III")])
 @in_memory
-async def test_gwsocket_headers_say_who_spoke_in_the_app_s_byte_order(serve: MemoryServe, byte_order: str, header: str) -> None:
+async def test_gwsocket_headers_name_the_sender_in_byte_order(serve: MemoryServe, byte_order: str, header: str) -> None:
     routing = {"client": "gwsocket", "server": "broadcast"}
     site = await serve(game={**CAT, "routing": routing, "byte_order": byte_order})
     await site.join("/game/one")
@@ -440,7 +440,7 @@ async def test_gwsocket_headers_say_who_spoke_in_the_app_s_byte_order(serve: Mem
 
 
 @in_memory
-async def test_a_newcomer_is_replayed_the_last_messages_oldest_first(serve: MemoryServe) -> None:
+async def test_a_new_client_receives_the_last_messages_oldest_first(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "history": {"size": 3}})
     ann = await site.join("/game/one")
     for number in range(5):
@@ -455,7 +455,7 @@ async def test_a_newcomer_is_replayed_the_last_messages_oldest_first(serve: Memo
 
 
 @in_memory
-async def test_a_newcomer_hears_the_history_before_its_own_join(serve: MemoryServe) -> None:
+async def test_a_new_client_receives_the_history_before_its_own_join(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "history": {"size": 10}, "join_message": "+#ID"})
     ann = await site.join("/game/one")
     await ann.hear("+1")
@@ -466,7 +466,7 @@ async def test_a_newcomer_hears_the_history_before_its_own_join(serve: MemorySer
 
 
 @in_memory
-async def test_history_never_replays_what_was_not_for_everyone(serve: MemoryServe) -> None:
+async def test_history_holds_only_messages_for_everyone(serve: MemoryServe) -> None:
     site = await serve(game={**PUPPET, "history": {"size": 10}})
     ann = await site.join("/game/one")
     for message in (
@@ -501,7 +501,7 @@ async def test_tagged_history_keeps_what_the_backend_tagged(serve: MemoryServe) 
 
 
 @in_memory
-async def test_history_goes_with_the_room(serve: MemoryServe) -> None:
+async def test_history_ends_with_its_room(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "history": {"size": 10}})
     async with await site.join("/game/one") as ann:
         await ann.say("forgotten")
@@ -529,7 +529,7 @@ async def test_persistent_history_outlives_the_room(serve: MemoryServe) -> None:
     await eve.hear_nothing(within=0.1)
 
 
-async def test_persistent_history_has_the_last_words_of_a_room_that_was_still_ending(serve: Serve) -> None:
+async def test_persistent_history_has_the_last_output_of_a_room_that_was_still_ending(serve: Serve) -> None:
     slow = ["sh", "-c", "while read line; do echo $line; done; sleep 0.3; echo bye"]
     site = await serve(game={"command": slow, "history": {"size": 5, "persist": True}})
     ann = await site.join("/game/one")
@@ -561,7 +561,7 @@ async def test_persistent_history_is_kept_for_as_many_rooms_as_max_rooms_says(se
 
 
 @in_memory
-async def test_persistent_history_of_the_room_that_was_used_last_is_the_last_to_go(serve: MemoryServe) -> None:
+async def test_persistent_history_of_the_least_recently_used_room_is_dropped_first(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "history": {"size": 2, "persist": True}, "max_rooms": 2})
     ann = await site.join("/game/lobby")
     for room in ("one", "two"):

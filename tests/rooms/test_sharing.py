@@ -4,7 +4,7 @@ from tests.conftest import Serve
 from tests.rooms.acting import MemoryServe, in_memory
 
 
-async def test_clients_of_a_room_hear_each_other(serve: Serve) -> None:
+async def test_clients_of_a_room_receive_each_others_messages(serve: Serve) -> None:
     site = await serve(chat={"command": ["cat"]})
     ann = await site.join("/chat/lobby")
     bob = await site.join("/chat/lobby")
@@ -16,7 +16,7 @@ async def test_clients_of_a_room_hear_each_other(serve: Serve) -> None:
 
 
 @in_memory
-async def test_rooms_do_not_hear_each_other(serve: MemoryServe) -> None:
+async def test_rooms_do_not_receive_each_others_messages(serve: MemoryServe) -> None:
     site = await serve(chat={"command": ["cat"]})
     ann = await site.join("/chat/lobby")
     eve = await site.join("/chat/cellar")

@@ -53,7 +53,7 @@ def test_a_ping_never_comes_later_than_the_interval_and_one_check() -> None:
     play(scene, ping_interval=1.0, ping_timeout=1.0)
 
 
-def test_a_sweep_over_many_clients_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_over_many_clients_leaves_time_to_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     class SlowToPing(MemoryClient):
         def ping(self) -> None:
             clock[0] += 10e-6  # what a ping takes

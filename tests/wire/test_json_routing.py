@@ -97,7 +97,7 @@ def test_a_wrong_address_reaches_nobody(key: str, value: str) -> None:
         "null",
     ],
 )
-def test_what_is_no_json_object_is_for_everyone(record: str) -> None:
+def test_output_that_is_no_json_object_is_for_everyone(record: str) -> None:
     assert addresses(route(record)) == [([record], *EVERYONE)]
 
 

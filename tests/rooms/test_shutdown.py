@@ -1,4 +1,4 @@
-"""How rooms and their clients take leave when the server, or their app, goes: told why, over time, and never by accident."""
+"""How rooms and clients are closed by a shutdown, a restart, the removal of an app, and a bug: with the reason, over time."""
 
 import time
 from pathlib import Path
@@ -18,11 +18,11 @@ SHUTDOWN: Final = (1001, "the server is shutting down")
 REMOVED: Final = (1001, "the app was removed")
 
 
-# --- The server goes
+# --- Shutdown
 
 
 @in_memory
-async def test_two_clients_go_at_once(serve: MemoryServe) -> None:
+async def test_two_clients_are_closed_at_once(serve: MemoryServe) -> None:
     site = await serve(Server(drain_timeout=30.0), game=CAT)
     ann, bob = await site.join("/game/one"), await site.join("/game/two")
     began = now()
@@ -36,7 +36,7 @@ async def test_two_clients_go_at_once(serve: MemoryServe) -> None:
 
 
 @in_memory
-async def test_many_clients_go_one_after_the_other(serve: MemoryServe) -> None:
+async def test_many_clients_are_closed_over_time(serve: MemoryServe) -> None:
     site = await serve(game=CAT)
     clients = [await site.join(f"/game/{number % 7}") for number in range(400)]
 
@@ -60,7 +60,7 @@ async def test_no_more_time_is_taken_than_drain_timeout(serve: MemoryServe) -> N
     assert max(client.closed_at for client in clients) - began <= 0.1
 
 
-async def test_connections_that_have_said_nothing_yet_are_not_waited_for(serve_express: Serve) -> None:
+async def test_a_shutdown_does_not_wait_for_connections_that_sent_nothing(serve_express: Serve) -> None:
     site = await serve_express(game=CAT)
     ann = await site.join("/game/one")
     silent = await RawClient.connect(site.port)  # as browsers open them, to be quick when they are needed
@@ -74,7 +74,7 @@ async def test_connections_that_have_said_nothing_yet_are_not_waited_for(serve_e
     assert time.monotonic() - began < 2.0
 
 
-async def test_without_a_drain_timeout_everyone_goes_at_once(serve: Serve) -> None:
+async def test_without_a_drain_timeout_all_clients_are_closed_at_once(serve: Serve) -> None:
     site = await serve(Server(drain_timeout=0.0), game=CAT)
     players = [await site.join("/game/one") for _ in range(5)]
 
@@ -96,7 +96,7 @@ async def test_a_room_without_clients_ends_too(serve: Serve, tmp_path: Path) -> 
 
 
 @in_memory
-async def test_clients_of_a_room_that_is_still_starting_hear_why_it_will_not(serve: MemoryServe) -> None:
+async def test_a_shutdown_while_a_room_starts_closes_with_1001(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["cat"], "start_delay": 30.0})
     ann = await site.join("/game/one")
 
@@ -106,7 +106,7 @@ async def test_clients_of_a_room_that_is_still_starting_hear_why_it_will_not(ser
 
 
 @in_memory
-async def test_clients_of_a_room_between_two_processes_hear_why_there_is_no_next_one(serve: MemoryServe) -> None:
+async def test_a_shutdown_between_two_processes_closes_with_1001_and_starts_no_other(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["lives", "1"], "restart": "always"})
     ann = await site.join("/game/one")
     await ann.hear("life 1")
@@ -119,7 +119,7 @@ async def test_clients_of_a_room_between_two_processes_hear_why_there_is_no_next
     assert len(site.actors) == 1
 
 
-async def test_what_a_backend_says_while_it_is_stopped_is_no_crash(serve: Serve) -> None:
+async def test_output_of_a_backend_that_is_being_stopped_is_no_crash(serve: Serve) -> None:
     site = await serve(game={"command": program("stubborn"), "stop_timeout": 0.2})
     players = [await site.join("/game/one") for _ in range(3)]
     await players[0].hear("stubborn")  # the others may have come too late for it
@@ -129,7 +129,7 @@ async def test_what_a_backend_says_while_it_is_stopped_is_no_crash(serve: Serve)
     assert [await player.wait_closed() for player in players] == [SHUTDOWN] * 3
 
 
-async def test_the_backend_is_told_of_every_leave_before_its_input_ends(serve: Serve, tmp_path: Path) -> None:
+async def test_the_backend_gets_every_leave_record_before_its_input_ends(serve: Serve, tmp_path: Path) -> None:
     site = await serve(game={"command": program("notes", tmp_path / "notes"), "leave_message": "bye #ID"})
     for _ in range(3):
         await site.join("/game/one")
@@ -140,7 +140,7 @@ async def test_the_backend_is_told_of_every_leave_before_its_input_ends(serve: S
     assert (tmp_path / "notes").read_text().splitlines() == ["bye 1", "bye 2", "bye 3"]
 
 
-async def test_a_client_that_does_not_read_does_not_hold_up_the_end(serve: Serve) -> None:
+async def test_a_client_that_does_not_read_does_not_delay_the_shutdown(serve: Serve) -> None:
     site = await serve(game={"command": program("alarm", 20_000, 500), "send_buffer": 16_000_000, "stop_timeout": 0.1})
     slow = await site.join_raw("/game/one", receive_buffer=4096)
     slow.say("go")
@@ -152,7 +152,7 @@ async def test_a_client_that_does_not_read_does_not_hold_up_the_end(serve: Serve
     assert time.monotonic() - began < 8.0
 
 
-# --- An app goes
+# --- A removed or restarted app
 
 
 @in_memory
@@ -169,7 +169,7 @@ async def test_a_removed_app_closes_its_clients_and_no_others(serve: MemoryServe
 
 
 @in_memory
-async def test_an_app_that_comes_back_waits_for_the_end_of_its_old_rooms(serve: MemoryServe) -> None:
+async def test_an_app_that_is_added_again_waits_for_the_end_of_its_old_rooms(serve: MemoryServe) -> None:
     settings = {"game": {"command": ["alone", "0.4"]}, "other": CAT}
     site = await serve(**settings)
     ann = await site.join("/game/one")
@@ -200,7 +200,7 @@ async def test_an_app_removed_and_added_again_and_again_leaks_nothing(serve: Mem
 
 
 @in_memory
-async def test_rooms_that_are_restarted_close_with_1012_and_the_next_client_meets_a_new_process(serve: MemoryServe) -> None:
+async def test_restarted_rooms_close_with_1012_and_the_next_client_gets_a_new_process(serve: MemoryServe) -> None:
     site = await serve(game={"command": ["alone", "0.2"]})
     ann = await site.join("/game/one")
     first = int(await ann.listen())
@@ -213,7 +213,7 @@ async def test_rooms_that_are_restarted_close_with_1012_and_the_next_client_meet
     assert int(await bob.listen()) != first
 
 
-# --- Mistakes of ours
+# --- Bugs
 
 
 class Mistake(Exception):
@@ -225,7 +225,7 @@ def make_mistake(*_: object) -> NoReturn:
 
 
 @in_memory
-async def test_a_room_whose_deadlines_cannot_be_looked_at_ends_alone(serve: MemoryServe, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_room_whose_check_fails_ends_alone(serve: MemoryServe, monkeypatch: pytest.MonkeyPatch) -> None:
     site = await serve(game={**CAT, "client_idle_timeout": 1.0})
     ann, bob = await site.join("/game/one"), await site.join("/game/two")
 
