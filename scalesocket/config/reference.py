@@ -1,4 +1,4 @@
-"""The text of `docs/config.md`, made from the model: every key of the site file with its default, class and meaning."""
+"""The text of `docs/config.md`, made from the model: every key with its type, default, class and meaning."""
 
 import sys
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ INTRODUCTION: Final = """\
 
 <!-- Generated from scalesocket/config/ by `make generate`; edits here are lost. -->
 
-A site file is TOML. It has a `[server]` table, an `[apps.NAME]` table for each app, a `[defaults]` table that every app
-inherits, and `include`, a list of files with more apps. Every key but an app's target or folder has a default.
+A site file is TOML. It has a `[server]` table, an `[apps.NAME]` table for each app, a `[defaults]` table that all apps
+inherit, and `include`, a list of files with more apps. All keys have defaults, except the target or the folder of an app.
 
 ```toml
 #:schema ../schemas/site.schema.json
@@ -32,44 +32,47 @@ routing = "json"
 static = "chat"
 ```
 
-`scalesocket check site.toml` finds everything that is wrong with a file at once, each error with its line and column.
+`scalesocket check site.toml` prints all errors of a file, each with its line and column.
 
 ## How values are written
 
-- **Durations** are strings with units, from large to small: `"30s"`, `"250ms"`, `"1h30m"`, `"2d"`.
-- **Sizes** are strings with a unit: `"64kB"` is 64,000 bytes, `"64KiB"` is 65,536. A bare number is an error in both.
-- **Paths** are relative to the folder of the file they stand in.
-- **Lists** of strings may be a single string where there is one item; `include` is always an array.
-- **Variables**: `${NAME}`, `${NAME:-default}` and `${NAME:?message}` are replaced inside string values, after parsing.
-  The braces are needed; `$${` gives a literal `${`; `$$` and `$X` are left alone. A variable that is not set and has no
-  default is an error. A number or boolean may be a string that holds a variable: `max_rooms = "${MAX_ROOMS:-50}"`.
+- **Durations** are strings with units, from large to small: `"30s"`, `"250ms"`, `"1h30m"`, `"2d"`. A bare number is an error.
+- **Sizes** are strings with a unit: `"64kB"` is 64,000 bytes, `"64KiB"` is 65,536. A bare number is an error.
+- **Paths** are relative to the folder of the file that contains them.
+- **Lists** of strings may be written as a string if they have one item, except `include`.
+- **Variables**: `${NAME}`, `${NAME:-default}` and `${NAME:?message}` are replaced in strings, after parsing. The braces are
+  required: `$$` and `$X` stay as they are. `$${` gives a literal `${`. A variable that is not set and has no default is an
+  error. Numbers and booleans may be strings with a variable: `max_rooms = "${MAX_ROOMS:-50}"`.
 
 ## What an edit does
 
-The **class** of a key says what an edit to it does to a running site:
+The **class** of a key says what an edit does to a running site:
 
-- *live*: applies at once, to running rooms too. Lowered limits and shorter lists never put anyone out.
-- *next*: applies to rooms opened from then on; running rooms keep what they were opened with.
-- *listener*: new sockets are opened before the old ones close; open connections stay.
+- *live*: applies at once, to running rooms too. Lower limits and shorter lists do not disconnect clients.
+- *next*: applies to rooms that are opened afterwards. Running rooms keep their settings.
+- *listener*: opens new sockets before the old ones are closed. Open connections stay.
 """
 
 APPS: Final = """
-NAME is lower-case letters, digits, `-` and `_`, first a letter or digit; rooms are at `/NAME/ROOM`. Reserved are
-RESERVED. Each app has one target: `command`, `tcp` or `unix`. An app with `static` and no target, its own or inherited, is
-pages alone: it has no rooms, and websockets to it are answered with 404. `[defaults]` takes the same keys but `mount`; an
-app's `env` is merged with the inherited one key by key, and a target of its own displaces an inherited one.
+NAME consists of lower-case letters, digits, `-` and `_`, and begins with a letter or digit. Its rooms are at `/NAME/ROOM`.
+Reserved names are RESERVED.
+
+An app has one target: `command`, `tcp` or `unix`. An app with `static` and no target has no rooms; websockets to it get 404.
+
+`[defaults]` takes the same keys, except `mount`. The `env` of an app is merged with that of `[defaults]`, key by key. A target
+of an app replaces that of `[defaults]`.
 """.replace("RESERVED", ", ".join(f"`{name}`" for name in sorted(RESERVED_APPS)))
 
 INCLUDE: Final = """## `include`
 
-`include = ["apps/*.toml"]` at the top of the file reads more apps, in the order of their names. Included files hold
-`[apps.NAME]` tables alone and include nothing further; their relative paths start from their own folders. They inherit
-`[defaults]`; a name that two files use is an error.
+`include = ["apps/*.toml"]` at the top of the file reads more apps, in the order of their file names. Included files contain
+`[apps.NAME]` tables only and cannot include others. Relative paths in them start from their own folders. Their apps inherit
+`[defaults]`. Two apps of the same name are an error.
 """
 
 
 def render_reference() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [INTRODUCTION, "## `[server]`\n", *_table(Server), *_inner_tables(Server, "server")]
     parts += ["## `[apps.NAME]` and `[defaults]`", APPS, *_table(App), *_inner_tables(App, "apps.NAME"), INCLUDE]
     return "\n".join(parts)
@@ -81,7 +84,7 @@ def _table(model: type[BaseModel]) -> Iterator[str]:
     file_keys = {name: file_key for file_key, name in secret_file_keys(model).items()}
     for name in file_keys_of(model):
         key = keys_of(model)[name]
-        meaning = key.meaning + (f"; or `{file_keys[name]}`, the path of a file that holds it" if name in file_keys else "")
+        meaning = key.meaning + (f". Or `{file_keys[name]}`, the path of a file with it" if name in file_keys else "")
         cells = (
             f"`{name}`",
             _form(model, name),

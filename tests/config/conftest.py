@@ -1,4 +1,4 @@
-"""Hypothesis without deadlines: a busy machine is no failure."""
+"""Hypothesis without deadlines, because a busy machine is slow."""
 
 from hypothesis import settings
 

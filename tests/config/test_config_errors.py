@@ -1,4 +1,4 @@
-"""Each thing that can be wrong with a site file, with the words that say so."""
+"""Every kind of error in a site file, with its message."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -13,7 +13,7 @@ ENVIRON = {"PORT": "9001", "MANY": "many"}
 
 
 def problems_of(text: str, **included: str) -> list[str]:
-    """The problems of a site file, each as its one line."""
+    """Return the problems of a site file, one line each."""
     files = {Path(f"apps/{name}.toml"): dedent(inner) for name, inner in included.items()}
     with pytest.raises(ConfigError) as caught:
         parse_site(dedent(text), SITE, ENVIRON, included=files)
@@ -21,12 +21,12 @@ def problems_of(text: str, **included: str) -> list[str]:
 
 
 def app(*lines: str) -> str:
-    """A site file with one valid app, and these lines in its table from line 3 on."""
+    """Return a site file with one valid app, and these lines in its table from line 3 on."""
     return "\n".join(["[apps.chat]", 'command = "cat"', *lines])
 
 
 def server(*lines: str) -> str:
-    """A site file with one valid app, and these lines in its server table from line 3 on."""
+    """Return a site file with one valid app, and these lines in its server table from line 3 on."""
     return "\n".join(['apps.chat.command = "cat"', "[server]", *lines])
 
 
@@ -143,7 +143,7 @@ WRONG_VALUES = {
 
 
 @pytest.mark.parametrize("line", WRONG_VALUES)
-def test_a_wrong_value_is_named_with_its_place_and_a_hint(line: str) -> None:
+def test_a_wrong_value_is_reported_with_its_place_and_a_hint(line: str) -> None:
     assert problems_of(app(line)) == [f"site.toml:3:{WRONG_VALUES[line]}"]
 
 
@@ -197,7 +197,7 @@ WRONG_IN_SERVER = {
 
 
 @pytest.mark.parametrize("line", WRONG_IN_SERVER)
-def test_a_wrong_value_of_the_server_is_named_with_its_place_and_a_hint(line: str) -> None:
+def test_a_wrong_value_of_the_server_is_reported_with_its_place_and_a_hint(line: str) -> None:
     assert problems_of(server(line)) == [f"site.toml:3:{WRONG_IN_SERVER[line]}"]
 
 
@@ -224,7 +224,7 @@ UNKNOWN_KEYS = {
 
 
 @pytest.mark.parametrize("text", UNKNOWN_KEYS)
-def test_an_unknown_key_is_an_error_that_says_what_was_meant(text: str) -> None:
+def test_an_unknown_key_is_reported_with_a_suggestion(text: str) -> None:
     assert sorted(problems_of(text)) == sorted(f"site.toml:{UNKNOWN_KEYS[text]}".split("\n"))
 
 
@@ -267,7 +267,7 @@ CONFLICTS = {
 
 
 @pytest.mark.parametrize("text", CONFLICTS)
-def test_what_cannot_stand_together_is_an_error_at_the_key_to_change(text: str) -> None:
+def test_conflicting_keys_are_reported_at_the_key_to_change(text: str) -> None:
     assert problems_of(text) == [f"site.toml:{CONFLICTS[text]}"]
 
 
@@ -276,11 +276,11 @@ def test_a_file_without_apps_is_an_error(text: str) -> None:
     assert problems_of(text) == ['site.toml: no apps (add one, for example [apps.chat] with command = "cat")']
 
 
-def test_tables_nested_without_end_are_an_error_and_no_crash() -> None:
+def test_too_deeply_nested_tables_are_an_error() -> None:
     assert problems_of("a = " + "[" * 100_000) == ["site.toml: arrays or tables are nested too deeply"]
 
 
-def test_a_number_that_python_does_not_read_is_an_error() -> None:
+def test_a_number_with_too_many_digits_is_an_error() -> None:
     assert problems_of("a = " + "1" * 5_000) == ["site.toml: a number has too many digits"]
 
 
@@ -291,7 +291,7 @@ def test_a_pattern_that_python_cannot_compile_is_an_error(pattern: str) -> None:
     assert problems == ["site.toml:3:16: apps.a.room_pattern: not a regular expression: too many repetitions or groups"]
 
 
-def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:
+def test_all_errors_are_reported_at_once_in_the_order_of_the_file() -> None:
     text = """\
         [server]
         bind = 5
@@ -316,7 +316,7 @@ def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:
     ]
 
 
-def test_an_error_in_defaults_is_reported_once_however_many_apps_inherit_it() -> None:
+def test_an_error_in_defaults_is_reported_once_for_all_apps() -> None:
     text = """\
         [defaults]
         routing = "jsn"
@@ -329,7 +329,7 @@ def test_an_error_in_defaults_is_reported_once_however_many_apps_inherit_it() ->
     assert problems_of(text) == ["site.toml:2:11: defaults.routing: unknown value 'jsn' (one of: broadcast, json, gwsocket)"]
 
 
-def test_an_app_that_two_files_define_is_an_error_that_names_both_places() -> None:
+def test_an_app_defined_in_two_files_is_reported_with_both_places() -> None:
     text = 'include = ["apps/*.toml"]\n[apps.chat]\ncommand = "cat"'
 
     found = problems_of(text, chat='\n\n[apps.chat]\ncommand = "cat"')
@@ -337,14 +337,14 @@ def test_an_app_that_two_files_define_is_an_error_that_names_both_places() -> No
     assert found == ["apps/chat.toml:3:7: apps.chat: is defined twice, first at site.toml:2:7 (rename one of the two)"]
 
 
-def test_an_included_file_holds_apps_alone() -> None:
+def test_an_included_file_may_contain_only_apps() -> None:
     found = problems_of(app(), other='include = []\n[defaults]\n[apps.pong]\ncommand = "cat"')
 
     reason = "is not allowed in an included file, which has [apps.NAME] tables only (move it to site.toml)"
     assert found == [f"apps/other.toml:1:1: include: {reason}", f"apps/other.toml:2:2: defaults: {reason}"]
 
 
-def test_errors_of_syntax_in_several_files_come_at_once() -> None:
+def test_syntax_errors_in_several_files_are_reported_at_once() -> None:
     found = problems_of("a = =", one="b = =", two=app())
 
     assert [line.split(": ")[0] for line in found] == ["site.toml:1:5", "apps/one.toml:1:5"]
@@ -363,7 +363,7 @@ def test_the_line_is_shown_with_a_caret_under_the_place() -> None:
                       ^""")
 
 
-def test_a_value_of_several_lines_is_underlined_on_its_first() -> None:
+def test_a_value_of_several_lines_is_underlined_on_its_first_line() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_site(app("rooms = [", "  1,", "]", 'routing = """', 'jsn"""'), SITE, {})
 

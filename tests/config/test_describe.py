@@ -1,4 +1,4 @@
-"""Targets as text: a command as one would type it, on one line."""
+"""Descriptions of targets, on one line."""
 
 import shlex
 import subprocess
@@ -17,7 +17,7 @@ def test_a_command_is_quoted_as_a_shell_reads_it() -> None:
     assert tuple(shlex.split(quote_command(words))) == words
 
 
-def test_bash_reads_a_command_with_control_characters_as_it_was() -> None:
+def test_bash_reads_back_a_command_with_control_characters() -> None:
     line = quote_command(WORDS)
 
     assert line.isprintable()

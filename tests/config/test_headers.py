@@ -1,4 +1,4 @@
-"""Which headers a site file may add to static files."""
+"""Response headers that a site file may add to static files."""
 
 import pytest
 from hypothesis import given
@@ -11,14 +11,14 @@ from scalesocket.config.model import App
 @pytest.mark.parametrize(
     "name", sorted(CONNECTION_FIELDS | FILE_FIELDS | {"Sec-WebSocket-Accept", "Transfer-Encoding", "CONTENT-LENGTH"})
 )
-def test_a_header_of_the_connection_or_of_the_file_is_refused_in_any_case(name: str) -> None:
+def test_headers_that_the_server_sets_are_rejected_in_any_letter_case(name: str) -> None:
     for spelling in (name, name.title(), name.upper()):
         with pytest.raises(ValueError, match="is set by the server"):
             check_name(spelling)
 
 
 @given(st.text(), st.text())
-def test_what_is_accepted_is_one_whole_field_line(name: str, value: str) -> None:
+def test_an_accepted_header_is_one_valid_field_line(name: str, value: str) -> None:
     try:
         line = f"{check_name(name)}: {check_value(value)}"
     except ValueError:
@@ -29,6 +29,6 @@ def test_what_is_accepted_is_one_whole_field_line(name: str, value: str) -> None
     assert line.partition(":")[0] == name
 
 
-def test_python_is_held_to_the_same_rules() -> None:
+def test_headers_from_python_are_checked_too() -> None:
     with pytest.raises(ValueError, match="Content-Type"):
         App(name="game", command=["cat"], static_headers={"Content-Type": "text/html"})

@@ -1,4 +1,4 @@
-"""`${NAME}` inside strings."""
+"""Interpolation of `${NAME}`."""
 
 import re
 
@@ -28,7 +28,7 @@ ENVIRON = {"NAME": "ann", "EMPTY": "", "NESTED": "${NAME}"}
         ("${NESTED}", "${NAME}"),
     ],
 )
-def test_variables_with_braces_are_replaced_and_everything_else_is_left_alone(text: str, result: str) -> None:
+def test_variables_with_braces_are_replaced_and_other_text_is_unchanged(text: str, result: str) -> None:
     assert interpolate(text, ENVIRON) == result
 
 
@@ -45,7 +45,7 @@ def test_variables_with_braces_are_replaced_and_everything_else_is_left_alone(te
         ("${}", '"${}" is not a variable (write "${NAME}", or "$${" for a literal "${")'),
     ],
 )
-def test_what_cannot_be_replaced_is_an_error(text: str, message: str) -> None:
+def test_an_unset_variable_and_any_other_form_are_errors(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         interpolate(text, ENVIRON)
 
@@ -58,7 +58,7 @@ def test_a_text_without_an_opening_brace_is_never_changed(text: str) -> None:
 
 
 @given(st.text(), st.text())
-def test_what_a_variable_holds_is_put_in_as_it_is(before: str, value: str) -> None:
+def test_the_value_of_a_variable_is_not_interpolated_again(before: str, value: str) -> None:
     before = before.replace("$", "")
 
     assert interpolate(f"{before}${{X}}", {"X": value}) == before + value

@@ -1,4 +1,4 @@
-"""The declarations of the keys: names, defaults and classes are a promise to those who write site files."""
+"""The declarations of the keys. Names, defaults and classes are fixed, because site files rely on them."""
 
 from typing import Any
 
@@ -80,11 +80,11 @@ def declared(table: Server | App) -> dict[str, tuple[Any, str]]:
     return {name: (record.get(name), keys[name].reload.value) for name in file_keys_of(type(table))}
 
 
-def test_the_keys_of_the_server_are_what_was_promised() -> None:
+def test_the_keys_of_the_server_have_their_fixed_defaults_and_classes() -> None:
     assert declared(Server()) == SERVER
 
 
-def test_the_keys_of_an_app_are_what_was_promised() -> None:
+def test_the_keys_of_an_app_have_their_fixed_defaults_and_classes() -> None:
     assert declared(App(name="chat", command=["cat"], cwd="/srv")) == APP
 
 

@@ -1,4 +1,4 @@
-"""Reading site files from disk."""
+"""Loading of site files from disk."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_included_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> 
     assert site.path == path
 
 
-def test_the_name_of_the_folder_is_no_pattern(tmp_path: Path) -> None:
+def test_the_name_of_the_folder_is_not_part_of_a_pattern(tmp_path: Path) -> None:
     folder = tmp_path / "site[1]*"
     folder.mkdir()
     path = write(folder, site='include = ["apps/*.toml", "apps/b.toml"]\n', a=APP.format(name="ant"), b=APP.format(name="bee"))
@@ -49,7 +49,7 @@ def test_the_name_of_the_folder_is_no_pattern(tmp_path: Path) -> None:
     assert list(load_site(path, {}).apps) == ["ant", "bee"]
 
 
-def test_all_files_that_take_part_are_named_for_the_watcher(tmp_path: Path) -> None:
+def test_all_files_and_folders_to_watch_are_returned(tmp_path: Path) -> None:
     path = write(tmp_path, site='include = ["apps/*.toml"]\n', a=APP.format(name="ant"))
 
     loaded = load_site_with_origins(path)
@@ -58,7 +58,7 @@ def test_all_files_that_take_part_are_named_for_the_watcher(tmp_path: Path) -> N
     assert loaded.folders == {tmp_path / "apps"}
 
 
-def test_a_pattern_that_matches_nothing_is_fine_but_a_name_is_not(tmp_path: Path) -> None:
+def test_a_pattern_may_match_nothing_but_a_named_file_must_exist(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     path = write(tmp_path, site='include = ["more/*.toml", "apps/none.toml"]\n' + APP.format(name="home"))
 
@@ -79,7 +79,7 @@ def test_a_pattern_never_includes_the_site_file_itself(tmp_path: Path) -> None:
     assert list(load_site(path).apps) == ["ant"]
 
 
-def test_errors_of_several_files_come_at_once_in_their_order(tmp_path: Path) -> None:
+def test_errors_in_several_files_are_reported_at_once_in_order(tmp_path: Path) -> None:
     site = 'include = ["apps/*.toml"]\n' + APP.format(name="home") + "routing = 5"
     path = write(tmp_path, site=site, a="a = =", b=APP.format(name="bee") + "max_rooms = 0")
 
@@ -88,14 +88,14 @@ def test_errors_of_several_files_come_at_once_in_their_order(tmp_path: Path) -> 
     assert places == ["site.toml:4:11", "apps/a.toml:1:5", "apps/b.toml:3:13"]
 
 
-def test_a_broken_included_file_does_not_make_its_apps_missing(tmp_path: Path) -> None:
+def test_apps_of_an_invalid_included_file_are_not_reported_as_missing(tmp_path: Path) -> None:
     path = write(tmp_path, site='include = ["apps/*.toml"]\n', a="a = =")
 
     [problem] = problems_of(path)
     assert problem.startswith(f"{tmp_path}/apps/a.toml:1:5: not valid TOML: the value is missing")
 
 
-def test_a_file_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_a_missing_site_file_is_an_error(tmp_path: Path) -> None:
     assert problems_of(tmp_path / "none.toml") == [
         f"{tmp_path}/none.toml: cannot be read: no such file or directory (scalesocket init writes a site file)"
     ]
@@ -148,7 +148,7 @@ def test_the_origin_of_each_value_is_known(tmp_path: Path) -> None:
     }
 
 
-def test_the_file_of_a_secret_takes_part_and_brings_a_warning_if_others_may_read_it(tmp_path: Path) -> None:
+def test_a_secret_file_is_watched_and_reported_if_others_can_read_it(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("abc")
     file.chmod(0o644)
@@ -162,7 +162,7 @@ def test_the_file_of_a_secret_takes_part_and_brings_a_warning_if_others_may_read
     ]
 
 
-def test_what_the_machine_lacks_is_found_together_with_what_is_wrong_in_the_file(tmp_path: Path) -> None:
+def test_the_machine_is_checked_for_the_valid_apps_of_a_file_with_errors(tmp_path: Path) -> None:
     path = tmp_path / "site.toml"
     path.write_text('[apps.chat]\ncommand = "no-such-program"\n[apps.pong]\ncommand = "cat"\nrouting = "jsn"\n')
 
@@ -176,7 +176,7 @@ def test_what_the_machine_lacks_is_found_together_with_what_is_wrong_in_the_file
     assert [problem.key for problem in caught.value.problems] == ["apps.chat.command", "apps.pong.routing"]
 
 
-def test_what_the_machine_lacks_for_a_table_is_found_beside_what_is_wrong_in_it(tmp_path: Path) -> None:
+def test_the_machine_is_checked_for_the_valid_keys_of_an_app_with_errors(tmp_path: Path) -> None:
     path = tmp_path / "site.toml"
     path.write_text(
         "\n".join(

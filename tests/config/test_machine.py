@@ -23,7 +23,7 @@ def of_app(**keys: object) -> list[str]:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Tls:
-    """A certificate and its key, which nobody else may read."""
+    """A certificate and its key, which others cannot read."""
     tls = Tls(certificate=tmp_path / "site.pem", key=tmp_path / "site.key")
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=x"]
     subprocess.run([*command, "-out", tls.certificate, "-keyout", tls.key], check=True, capture_output=True)
@@ -31,7 +31,7 @@ def pair(tmp_path: Path) -> Tls:
     return tls
 
 
-def test_a_site_that_finds_all_it_needs_has_no_problems(tmp_path: Path, pair: Tls) -> None:
+def test_a_site_with_everything_it_needs_has_no_problems(tmp_path: Path, pair: Tls) -> None:
     apps = {"chat": App(name="chat", command=["cat"], static=tmp_path, user=pwd.getpwuid(os.geteuid()).pw_name)}
 
     assert problems_of(Site(server=Server(tls=pair), apps=apps)) == []
@@ -48,7 +48,7 @@ def test_a_program_that_is_not_on_the_path_is_an_error_at_its_line(tmp_path: Pat
     assert problem.render().endswith("\n            ^^^^^^^^^^^^^^^^^")
 
 
-def test_a_program_is_looked_for_on_the_path_its_children_get(tmp_path: Path) -> None:
+def test_a_program_is_searched_on_the_path_of_its_child_process(tmp_path: Path) -> None:
     program = tmp_path / "game"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -63,7 +63,7 @@ def test_a_program_is_looked_for_on_the_path_its_children_get(tmp_path: Path) ->
         find_program(neither, {"PATH": str(tmp_path)})
 
 
-def test_a_missing_key_is_named_beside_a_missing_certificate(tmp_path: Path) -> None:
+def test_a_missing_certificate_and_a_missing_key_are_both_reported(tmp_path: Path) -> None:
     server = Server(tls=Tls(certificate=tmp_path / "site.pem", key=tmp_path / "site.key"))
 
     assert problems_of(Site(server=server, apps={})) == [
@@ -82,7 +82,7 @@ def test_a_program_with_a_slash_is_relative_to_the_working_directory(tmp_path: P
     assert of_app(command=["./game"], cwd=tmp_path) == []
 
 
-def test_a_file_beside_the_site_that_is_written_as_a_program_is_answered_with_what_to_write(tmp_path: Path) -> None:
+def test_a_script_named_without_its_folder_gets_a_suggestion(tmp_path: Path) -> None:
     file = tmp_path / "hello.py"
     file.write_text("#!/usr/bin/env python3\n")
 
@@ -110,13 +110,13 @@ def test_a_file_beside_the_site_that_is_written_as_a_program_is_answered_with_wh
         (["it's here"], '["it\'s", "here"]'),
     ],
 )
-def test_a_command_in_one_word_is_answered_with_its_words(command: list[str], meant: str, tmp_path: Path) -> None:
+def test_a_command_in_one_word_gets_a_suggestion_with_separate_words(command: list[str], meant: str, tmp_path: Path) -> None:
     [problem] = of_app(command=command, cwd=tmp_path)
 
     assert problem.endswith(f"(the program and its arguments are separate words; write {meant})")
 
 
-def test_a_program_on_the_path_that_is_not_executable_is_named(tmp_path: Path) -> None:
+def test_a_program_on_the_path_that_is_not_executable_is_reported(tmp_path: Path) -> None:
     (tmp_path / "game").write_text("")
 
     assert of_app(command=["game"], env={"PATH": str(tmp_path)}) == [
@@ -136,7 +136,7 @@ def test_a_program_on_the_path_that_is_not_executable_is_named(tmp_path: Path) -
         (b"\x7fELF\x02", None),
     ],
 )
-def test_a_script_the_system_could_not_run_is_named_with_what_is_wrong(tmp_path: Path, text: bytes, found: str | None) -> None:
+def test_a_script_that_the_system_cannot_run_is_reported_with_the_reason(tmp_path: Path, text: bytes, found: str | None) -> None:
     program = tmp_path / "game"
     program.write_bytes(text)
     program.chmod(0o755)
@@ -147,7 +147,7 @@ def test_a_script_the_system_could_not_run_is_named_with_what_is_wrong(tmp_path:
     assert problems == ([f"{severity}apps.chat.command: '{program}' {found}"] if found is not None else [])
 
 
-def test_folders_that_are_missing_or_none_are_errors(tmp_path: Path) -> None:
+def test_missing_folders_and_files_in_their_place_are_errors(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
 
@@ -161,7 +161,7 @@ def test_users_and_groups_must_exist() -> None:
     assert found == ["apps.chat.user: there is no user 'no-such-user'", "apps.chat.group: there is no group 'no-such-group'"]
 
 
-def test_a_target_socket_that_is_not_there_yet_is_a_warning(tmp_path: Path) -> None:
+def test_a_missing_target_socket_is_a_warning(tmp_path: Path) -> None:
     socket = tmp_path / "game.sock"
 
     assert of_app(unix=socket) == [f"warning: apps.chat.unix: there is no socket '{socket}' at the moment"]
@@ -172,7 +172,7 @@ def of_tls(tls: Tls) -> list[str]:
     return [line for line in found if "warning" not in line]
 
 
-def test_a_certificate_or_key_that_cannot_be_used_is_named_with_what_is_wrong(tmp_path: Path, pair: Tls) -> None:
+def test_a_certificate_or_key_that_cannot_be_used_is_reported_with_the_reason(tmp_path: Path, pair: Tls) -> None:
     damaged = tmp_path / "damaged"
     other = tmp_path / "other.key"
     locked = tmp_path / "locked.key"
@@ -201,7 +201,7 @@ def test_a_certificate_or_key_that_cannot_be_used_is_named_with_what_is_wrong(tm
     assert of(key=other) == "key: does not belong to the certificate (use the key that the certificate was made for)"
 
 
-def test_a_key_that_others_may_read_is_a_warning_that_does_not_say_where_it_is(pair: Tls) -> None:
+def test_a_key_that_others_can_read_is_a_warning_without_its_path(pair: Tls) -> None:
     pair.key.chmod(0o644)
 
     found = problems_of(Site(server=Server(tls=pair), apps={"chat": App(name="chat", command=["cat"])}))
@@ -218,7 +218,7 @@ def test_sockets_need_their_folders(tmp_path: Path) -> None:
     ]
 
 
-def test_a_script_that_is_not_there_is_a_warning(tmp_path: Path) -> None:
+def test_a_missing_script_is_a_warning(tmp_path: Path) -> None:
     script = tmp_path / "game.py"
 
     assert of_app(command=["sh", "-e", "game.py"], cwd=tmp_path) == [f"warning: apps.chat.command: there is no file '{script}'"]

@@ -1,4 +1,4 @@
-"""What a site file means."""
+"""Parsing of site files."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_the_smallest_app_has_all_defaults() -> None:
     assert app() == App(name="chat", command=("cat",), cwd=Path("/srv"))
 
 
-def test_an_app_written_in_full_is_read_in_full() -> None:
+def test_every_key_of_an_app_is_read() -> None:
     chat = app(
         'port = "9001-9999"',
         'env = { A = "1" }',
@@ -76,11 +76,11 @@ def test_an_app_written_in_full_is_read_in_full() -> None:
     "binds",
     [["0.0.0.0:443", "[::]:443"], ["[::]:443", "127.0.0.1:443"], ["0.0.0.0:443", "localhost:443"], ["localhost:1", "[::]:1"]],
 )
-def test_both_families_and_names_may_stand_beside_every_interface(binds: list[str]) -> None:
+def test_addresses_that_do_not_overlap_can_be_listed_together(binds: list[str]) -> None:
     assert site(f'apps.chat.command = "cat"\n[server]\nbind = {binds}').server.bind == tuple(binds)
 
 
-def test_the_server_is_read_in_full() -> None:
+def test_every_key_of_the_server_is_read() -> None:
     server = site("""
         apps.chat.command = "cat"
         [server]
@@ -118,7 +118,7 @@ def test_a_command_is_a_list_or_a_string_split_like_a_shell_would(command: str, 
     assert site(f"apps.chat.command = {command}").apps["chat"].command == argv
 
 
-def test_targets_that_are_no_commands() -> None:
+def test_tcp_and_unix_targets_are_read() -> None:
     apps = site("""
         apps.mud.tcp = "127.0.0.1:4000"
         apps.six.tcp = "[::1]:4000"
@@ -129,7 +129,7 @@ def test_targets_that_are_no_commands() -> None:
     assert apps["local"].unix == Path("/srv/run/app.sock")
 
 
-def test_ports_may_be_left_to_the_kernel() -> None:
+def test_a_port_can_be_left_to_the_kernel() -> None:
     port = app('port = "auto"').port
 
     assert port == PortRange(0, 0)
@@ -178,7 +178,7 @@ def test_defaults_are_inherited_by_every_app_and_env_key_by_key() -> None:
     assert apps["two"].env == {"A": "default", "B": "default"}
 
 
-def test_an_apps_own_target_displaces_an_inherited_one() -> None:
+def test_an_apps_own_target_replaces_an_inherited_one() -> None:
     apps = site("""
         [defaults]
         command = "cat"
@@ -229,11 +229,11 @@ def test_included_apps_inherit_defaults_and_keep_paths_relative_to_their_own_fil
     assert apps["pong"].static == Path("/srv/www")
 
 
-def test_a_byte_order_mark_and_carriage_returns_are_no_matter() -> None:
+def test_a_byte_order_mark_and_carriage_returns_are_ignored() -> None:
     assert "chat" in parse_site('\ufeff[apps.chat]\r\ncommand = "cat"\r\n', SITE, {}).apps
 
 
-def test_the_site_knows_its_file() -> None:
+def test_a_site_has_the_path_of_its_file() -> None:
     assert site('apps.chat.command = "cat"').path == SITE
 
 
@@ -285,7 +285,7 @@ WARNINGS = {
 
 
 @pytest.mark.parametrize("lines", WARNINGS)
-def test_what_is_hardly_meant_is_a_warning(lines: str) -> None:
+def test_a_probable_mistake_is_a_warning(lines: str) -> None:
     assert warnings(f"[apps.chat]\n{lines}") == [f"/srv/site.toml:{WARNINGS[lines]}"]
 
 
@@ -297,7 +297,7 @@ def test_what_is_hardly_meant_is_a_warning(lines: str) -> None:
         'command = "cat"\nhistory = { keep = "tagged" }\nrouting = "json"',
     ],
 )
-def test_what_may_be_meant_is_no_warning(lines: str) -> None:
+def test_a_setting_that_has_an_effect_is_no_warning(lines: str) -> None:
     assert warnings(f"[apps.chat]\n{lines}") == []
 
 
@@ -344,7 +344,7 @@ def tables(model: type[BaseModel]) -> st.SearchStrategy[dict[str, object]]:
         optional={"server": tables(Server) | VALUES, "defaults": tables(App) | VALUES, "include": VALUES, "wibble": VALUES},
     )
 )
-def test_any_toml_is_a_site_or_an_error_with_places(sections: dict[str, object]) -> None:
+def test_any_toml_is_a_site_or_has_errors_with_places(sections: dict[str, object]) -> None:
     text = "\n".join(f"{key} = {to_toml(value)}" for key, value in sections.items())
 
     try:

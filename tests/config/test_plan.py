@@ -8,57 +8,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalesocket.config.keys import Reload, keys_of
-from scalesocket.config.model import App, History, Limits, Log, Rate, Server, Site, Tls
+from scalesocket.config.model import App, History, Log, Server, Site, Tls
 from scalesocket.config.plan import find_changes, make_plan, with_live_changes
+from scalesocket.config.values import FROM_FILE
+from tests.key_edits import APP_EDITS
 
-OTHER: dict[str, Any] = {
-    "mount": "/",
-    "command": ("sort",),
-    "port": "9001-9002",
-    "start_timeout": 1.0,
-    "start_delay": 1.0,
-    "cwd": Path("/"),
-    "env": {"A": "1"},
-    "pass_env": (),
-    "user": "nobody",
-    "group": "nobody",
-    "limits": Limits(open_files=5),
-    "routing": "gwsocket",
-    "byte_order": "big",
-    "binary": True,
-    "delimiter": ";",
-    "input_end": "\n",
-    "join_message": "hi",
-    "leave_message": "bye",
-    "client_keys": ("_to",),
-    "history": History(),
-    "max_record": 5,
-    "rooms": ("a",),
-    "room_pattern": ".*",
-    "max_rooms": 5,
-    "max_clients": 5,
-    "max_connections": 5,
-    "idle_timeout": 5.0,
-    "client_idle_timeout": 5.0,
-    "max_lifetime": 5.0,
-    "ping_interval": 5.0,
-    "ping_timeout": 5.0,
-    "restart": "always",
-    "stop_signal": 9,
-    "stop_timeout": 5.0,
-    "oneshot": True,
-    "max_message": 5,
-    "rate": Rate(messages=5.0),
-    "send_buffer": 5,
-    "slow_client": "drop",
-    "stall_timeout": 5.0,
-    "compression": True,
-    "origins": ("*",),
-    "subprotocols": ("*",),
-    "static": Path("/"),
-    "static_headers": {"X-Robots-Tag": "none"},
-}
-"""Another value for every key but the name and the other targets."""
+FROM_COMMAND_LINE: dict[str, Any] = {"start_delay": 1.0, "input_end": "\n"}
+"""Values of the fields that are not keys of the site file."""
+EDITED = [key for key, (_, after) in APP_EDITS.items() if after is not None]
+
+
+def other(key: str) -> Any:
+    """Return a value of a field of an app that differs from its default, as the model has it."""
+    if key in FROM_COMMAND_LINE:
+        return FROM_COMMAND_LINE[key]
+    before, after = APP_EDITS[key]
+    parsed = [
+        getattr(App.model_validate({"name": "chat", "command": ["cat"], key: value}, context=FROM_FILE), key)
+        for value in (before, after)
+        if value is not None
+    ]
+    return next(value for value in reversed(parsed) if value != getattr(app(), key))
 
 
 def app(name: str = "chat", **keys: Any) -> App:
@@ -69,7 +39,7 @@ def site(*apps: App, server: Server | None = None) -> Site:
     return Site(server=server or Server(), apps={app.name: app for app in apps})
 
 
-def test_equal_sites_need_nothing() -> None:
+def test_equal_sites_have_no_changes() -> None:
     plan = make_plan(site(app()), site(app()).model_copy(update={"path": Path("/elsewhere.toml")}))
 
     assert plan.is_empty
@@ -102,7 +72,7 @@ def test_a_change_is_shown_as_the_file_writes_it() -> None:
     ]
 
 
-def test_a_changed_secret_is_a_change_that_shows_no_secret() -> None:
+def test_a_change_of_a_secret_is_shown_without_the_secret() -> None:
     old = Server(tls=Tls(certificate=Path("/a.pem"), key=Path("/a.key")))
     new = Server(tls=Tls(certificate=Path("/a.pem"), key=Path("/b.key")))
 
@@ -111,17 +81,17 @@ def test_a_changed_secret_is_a_change_that_shows_no_secret() -> None:
     assert str(change) == ('tls: { certificate = "/a.pem", key = "***" } -> { certificate = "/a.pem", key = "***" } (live)')
 
 
-@pytest.mark.parametrize("key", OTHER)
-def test_an_edit_to_any_key_is_a_change_of_its_class(key: str) -> None:
-    old, new = app(), app(**{key: OTHER[key]})
+@pytest.mark.parametrize("key", [*EDITED, *FROM_COMMAND_LINE])
+def test_an_edit_of_a_key_is_a_change_of_its_class(key: str) -> None:
+    old, new = app(), app(**{key: other(key)})
 
     [change] = find_changes(old, new)
 
     assert (change.key, change.reload) == (key, keys_of(App)[key].reload)
 
 
-def test_every_key_of_an_app_is_tried() -> None:
-    assert set(OTHER) == set(keys_of(App)) - {"name", "tcp", "unix"}
+def test_every_field_of_an_app_is_tested() -> None:
+    assert {*EDITED, *FROM_COMMAND_LINE} == set(keys_of(App)) - {"name", "tcp", "unix"}
 
 
 JSON_JOIN, JSON_LEAVE = '{"t":"Join","_from":#ID,"_event":"join"}', '{"t":"Leave","_from":#ID,"_event":"leave"}'
@@ -138,7 +108,7 @@ JSON_JOIN, JSON_LEAVE = '{"t":"Join","_from":#ID,"_event":"join"}', '{"t":"Leave
         ({"routing": "broadcast", "join_message": "hi"}, {"routing": "json"}, None, None),
     ],
 )
-def test_a_running_room_takes_join_and_leave_messages_that_are_written_and_keeps_the_defaults_of_its_routing(
+def test_a_running_room_gets_written_join_and_leave_messages_and_keeps_the_defaults_of_its_routing(
     old: dict[str, Any], new: dict[str, Any], join: str | None, leave: str | None
 ) -> None:
     running = with_live_changes(app(**old), app(**new))
@@ -147,7 +117,7 @@ def test_a_running_room_takes_join_and_leave_messages_that_are_written_and_keeps
     assert (running.join_message, running.leave_message) == (join, leave)
 
 
-def test_join_and_leave_messages_that_come_with_another_routing_are_for_new_rooms() -> None:
+def test_default_join_and_leave_messages_of_another_routing_apply_to_new_rooms() -> None:
     changes = find_changes(app(), app(routing="json"))
 
     assert [(change.key, change.reload) for change in changes] == [
@@ -157,10 +127,10 @@ def test_join_and_leave_messages_that_come_with_another_routing_are_for_new_room
     ]
 
 
-@given(st.sets(st.sampled_from(sorted(OTHER))))
+@given(st.sets(st.sampled_from([*EDITED, *FROM_COMMAND_LINE])))
 def test_a_running_room_gets_the_live_keys_and_keeps_the_others(keys: set[str]) -> None:
     old = app()
-    new = old.model_copy(update={key: getattr(app(**{key: OTHER[key]}), key) for key in keys})
+    new = old.model_copy(update={key: other(key) for key in keys})
 
     merged = with_live_changes(old, new)
 

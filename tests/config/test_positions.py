@@ -1,4 +1,4 @@
-"""The scanner of key positions, held against tomli."""
+"""The scanner of key positions, compared with tomli."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -85,7 +85,7 @@ def text_at(text: str, span: Span) -> str:
 @example("[[a]]\n[[a]]\n[a.b]\nc = 1\n[[a.d]]\n[[a.d]]")
 @example("a.b.c = 1\na.b.d = {e.f = [1, {g = 2}]}")
 @example("[a.b]\n[a]\nc = 1")
-def test_the_scanner_finds_what_tomli_finds_where_it_stands(text: str) -> None:
+def test_the_scanner_finds_the_position_of_everything_that_tomli_reads(text: str) -> None:
     try:
         tables = tomli.loads(text)
     except tomli.TOMLDecodeError:

@@ -49,7 +49,7 @@ def test_a_whole_site_survives_being_written_and_read() -> None:
     assert parse_site(render_site(site), Path("/site.toml"), {}).model_copy(update={"path": None}) == site
 
 
-def test_only_what_is_not_the_default_is_written_if_asked() -> None:
+def test_keys_with_their_default_can_be_omitted() -> None:
     json_chat = App(name="app", command=["cat"], mount="/", routing="json", pass_env=("PATH",))
     quiet = App(name="app", command=["cat"], routing="json", join_message="")
 
@@ -60,7 +60,7 @@ def test_only_what_is_not_the_default_is_written_if_asked() -> None:
     assert render_table(Server(api=False), only_changed=True) == "api = false\n"
 
 
-def test_each_key_can_name_where_it_was_written(tmp_path: Path) -> None:
+def test_a_comment_can_name_the_place_of_each_value(tmp_path: Path) -> None:
     path = tmp_path / "site.toml"
     path.write_text('[defaults]\nenv = { A = "1" }\n[apps.chat]\ncommand = "cat"\n[apps.chat.env]\nB = "2"\n')
     loaded = load_site_with_origins(path)

@@ -35,7 +35,7 @@ def schemas(schema: Any) -> Iterator[dict[str, Any]]:
         yield from schemas(inner)
 
 
-def test_the_schema_says_what_stands_in_the_file() -> None:
+def test_the_schema_describes_the_forms_of_the_file() -> None:
     properties = site_schema()["properties"]
     app = properties["apps"]["additionalProperties"]["properties"]
 
@@ -48,7 +48,7 @@ def test_the_schema_says_what_stands_in_the_file() -> None:
     assert "mount" not in properties["defaults"]["properties"]
 
 
-def test_the_schema_has_neither_null_nor_references_nor_words_of_ours() -> None:
+def test_the_schema_has_no_null_references_or_internal_words() -> None:
     text = render_schema()
 
     assert "null" not in text

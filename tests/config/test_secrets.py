@@ -19,7 +19,7 @@ from scalesocket.config.toml_document import parse_document
 
 
 class Login(BaseModel):
-    """A table as later work may bring it."""
+    """A table with secrets of every kind."""
 
     token: Annotated[str | None, live_key("what clients show", secret=True)] = None
     key: Annotated[Path | None, live_key("a file", secret=True)] = None
@@ -27,20 +27,20 @@ class Login(BaseModel):
 
 
 class Door(BaseModel):
-    """A table that holds it."""
+    """A table with an inner table."""
 
     login: Annotated[Login, live_key("who may enter")] = Login()
 
 
 def read(text: str, folder: Path) -> tuple[dict[str, object], list[str]]:
-    """Resolve the twins in a `[door]` table; the table and the problems."""
+    """Read the secret files of a `[door]` table; return the table and the problems."""
     problems: list[Problem] = []
     source = SiteFile(parse_document(text, folder / "site.toml"), {}, problems)
     read_table_secrets(source, ("door",), Door, Path.read_text)
     return source.tables["door"], [f"{problem.key}: {problem.message}" for problem in problems]
 
 
-def test_secrets_are_known_by_their_declaration() -> None:
+def test_the_declaration_of_a_key_makes_it_a_secret() -> None:
     assert is_secret(Server, ("tls", "key"))
     assert not is_secret(Server, ("tls", "certificate"))
     assert secret_names(Server, App) == {"key"}
@@ -69,7 +69,7 @@ def test_a_site_is_shown_without_its_secrets() -> None:
         'tls = { certificate = "c", "key" = "hidden", = }',
     ],
 )
-def test_errors_beside_a_secret_do_not_show_it(line: str) -> None:
+def test_errors_next_to_a_secret_do_not_show_it(line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_site(f'apps.chat.command = "cat"\n[server]\n{line}', Path("site.toml"), {})
 
@@ -78,11 +78,11 @@ def test_errors_beside_a_secret_do_not_show_it(line: str) -> None:
     assert "*****" in rendered
 
 
-def test_stars_keep_columns_where_they_were() -> None:
+def test_masks_do_not_move_columns() -> None:
     assert star_assignments('a = 1\n key="x" # no\nmonkey = "y"', frozenset({"key"})) == 'a = 1\n key=********\nmonkey = "y"'
 
 
-def test_a_secret_is_read_from_its_file_twin(tmp_path: Path) -> None:
+def test_a_secret_is_read_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("abc\n")
 
     table, problems = read('[door.login]\ntoken_file = "token"', tmp_path)
@@ -91,7 +91,7 @@ def test_a_secret_is_read_from_its_file_twin(tmp_path: Path) -> None:
     assert problems == []
 
 
-def test_only_declared_secret_strings_have_twins(tmp_path: Path) -> None:
+def test_only_secret_strings_can_be_given_as_files(tmp_path: Path) -> None:
     table, _ = read('[door.login]\nuser_file = "x"\nkey_file = "x"', tmp_path)
 
     assert table == {"login": {"user_file": "x", "key_file": "x"}}
@@ -108,11 +108,11 @@ def test_only_declared_secret_strings_have_twins(tmp_path: Path) -> None:
         ('token = "a"\ntoken_file = "b"', "door.login.token_file: token is set as well (keep one of the two)"),
     ],
 )
-def test_a_twin_that_cannot_be_used_is_an_error(tmp_path: Path, lines: str, problem: str) -> None:
+def test_a_secret_file_that_cannot_be_used_is_an_error(tmp_path: Path, lines: str, problem: str) -> None:
     assert read(f"[door.login]\n{lines}", tmp_path)[1] == [problem]
 
 
-def test_variables_that_speak_of_secrets_and_passwords_in_urls_are_masked() -> None:
+def test_variables_named_like_secrets_and_passwords_in_urls_are_masked() -> None:
     env = {"MODE": "fast", "GAME_TOKEN": "a", "db_password": "b", "DATABASE": "postgres://ann:pw@host/db", "PAGE": "http://a/b@c"}
 
     assert site_record(Site(apps={"chat": App(name="chat", command=["cat"], env=env)}))["apps"]["chat"]["env"] == {

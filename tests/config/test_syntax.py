@@ -16,7 +16,7 @@ SITE = Path("site.toml")
 
 
 def problem_of(text: str) -> Problem:
-    """The one problem of a text that is not TOML."""
+    """Return the one problem of a text that is not TOML."""
     with pytest.raises(ConfigError) as caught:
         parse_document(text, SITE)
     (problem,) = caught.value.problems
@@ -89,7 +89,7 @@ RARE = ["]", "a = [1,,2]", "// why", "<<<<<<< HEAD", '{ "apps": {} }', "[apps.my
 
 
 @pytest.mark.parametrize("text", FAULTS)
-def test_a_common_fault_is_explained_with_its_place_and_a_hint(text: str) -> None:
+def test_a_common_fault_is_reported_with_its_place_and_a_hint(text: str) -> None:
     place, _, message = FAULTS[text].partition(": ")
 
     assert str(problem_of(text)) == f"site.toml:{place}: not valid TOML: {message}"

@@ -45,25 +45,25 @@ def test_a_size_is_read_as_bytes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s", "-5s", "1x", "30m1h", "1s1s", "1e3s", "٣s", "1h30"])
-def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
+def test_text_that_is_not_a_duration_is_rejected_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match=r"""'.*' is not a duration \(write for example "30s", "250ms" or "1h30m"\)"""):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["", "MiB", "-1MiB", "1Mib2", "1K", "١kB"])
-def test_what_is_no_size_is_refused_with_examples(text: str) -> None:
+def test_text_that_is_not_a_size_is_rejected_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match=r"""'.*' is not a size \(write for example "64kB" or "1MiB"\)"""):
         parse_size(text)
 
 
-def test_a_number_without_a_unit_is_refused_with_itself_as_the_example() -> None:
+def test_a_number_without_a_unit_is_rejected_with_a_unit_suggested() -> None:
     with pytest.raises(ValueError, match=re.escape('30 has no unit (write "30s")')):
         parse_duration("30")
     with pytest.raises(ValueError, match=re.escape('1024 has no unit (write "1024B")')):
         parse_size("1024")
 
 
-def test_part_of_a_byte_is_refused() -> None:
+def test_a_part_of_a_byte_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"'0\.3B' is not a whole number of bytes"):
         parse_size("0.3B")
 
@@ -85,7 +85,7 @@ def test_a_size_survives_being_written_and_read(size: int) -> None:
 
 
 @given(st.text(max_size=12))
-def test_any_text_is_read_as_an_amount_or_refused(text: str) -> None:
+def test_any_text_is_read_or_rejected(text: str) -> None:
     for parse in (parse_duration, parse_size):
         with contextlib.suppress(ValueError):
             assert parse(text) >= 0

@@ -8,75 +8,11 @@ import pytest
 from scalesocket.config.keys import Reload, file_keys_of, keys_of
 from scalesocket.config.model import App, Server
 from scalesocket.config.render import to_toml
+from tests.key_edits import APP_EDITS, SERVER_EDITS
 from tests.playing import program, until
 from tests.reload.editing import CHAT, SERVER, open_edited
 
 pytestmark = pytest.mark.anyio
-
-APP_EDITS: dict[str, tuple[Any, Any]] = {
-    "mount": (None, "/"),
-    "command": (["cat"], ["cat", "-u"]),
-    "port": (None, "auto"),
-    "tcp": (None, None),
-    "unix": (None, None),
-    "start_timeout": ("5s", "6s"),
-    "cwd": (".", "/"),
-    "env": ({"A": "1"}, {"A": "2"}),
-    "pass_env": (["PATH"], []),
-    "user": (None, "root"),
-    "group": (None, "root"),
-    "limits": (None, {"open_files": 64}),
-    "routing": ("broadcast", "json"),
-    "byte_order": ("little", "big"),
-    "binary": (False, True),
-    "delimiter": ("\n", "x"),
-    "join_message": ("", "hello"),
-    "leave_message": ("", "bye"),
-    "history": (None, {"size": 3}),
-    "max_record": ("1MiB", "2MiB"),
-    "rooms": (None, ["lobby", "other"]),
-    "room_pattern": ("[a-z]+", "[a-z0-9]+"),
-    "max_rooms": (5, 6),
-    "max_clients": (5, 6),
-    "max_connections": (5, 6),
-    "idle_timeout": ("1s", "2s"),
-    "client_idle_timeout": ("1m", "2m"),
-    "max_lifetime": ("1h", "2h"),
-    "ping_interval": ("20s", "21s"),
-    "ping_timeout": ("20s", "21s"),
-    "restart": ("never", "always"),
-    "stop_signal": ("SIGTERM", "SIGINT"),
-    "stop_timeout": ("1s", "2s"),
-    "oneshot": (False, True),
-    "max_message": ("1MiB", "2MiB"),
-    "rate": (None, {"messages": 100}),
-    "send_buffer": ("1MiB", "2MiB"),
-    "slow_client": ("close", "drop"),
-    "stall_timeout": ("10s", "11s"),
-    "compression": (False, True),
-    "origins": (["*"], ["https://a.example"]),
-    "static": (None, "."),
-    "static_headers": (None, {"X-Robots-Tag": "none"}),
-    "subprotocols": ([], ["chat.example"]),
-    "client_keys": ([], ["_to"]),
-}
-"""Two values of each key. `tcp` and `unix` take the place of `command`, whose class they share."""
-
-SERVER_EDITS: dict[str, tuple[Any, Any]] = {
-    "bind": (["127.0.0.1:0"], ["localhost:0"]),
-    "metrics": (True, False),
-    "api": (True, False),
-    "metrics_rooms": (False, True),
-    "trusted_proxies": ([], ["127.0.0.0/8"]),
-    "http2_websockets": (False, True),
-    "hosts": (None, ["*"]),
-    "connect_rate": (None, {"per_ip": 100}),
-    "handshake_timeout": ("10s", "11s"),
-    "max_connections": (100, 101),
-    "max_connections_per_ip": (100, 101),
-    "drain_timeout": ("1s", "2s"),
-}
-"""Two values of each key. `tls`, `control` and `log` have tests of their own."""
 
 
 @pytest.fixture
