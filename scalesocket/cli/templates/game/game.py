@@ -1,6 +1,6 @@
-"""Dots and a coin. Reads what the players send, one JSON object a line; prints what they are to see.
+"""The rules of the game. Reads the messages of the players, one JSON object per line, and prints the state for all of them.
 
-Clients may send anything. What is not a message of the game is ignored: an error here would end the match for everyone.
+Clients may send anything, so unknown messages are ignored: an exception would end the match for everyone.
 """
 
 import json
@@ -14,13 +14,13 @@ players: dict[int, dict] = {}
 coin = {"x": 10, "y": 10}
 
 
-def say(**message: object) -> None:
-    """Send a message to everyone, or with `_to` to some."""
+def send(**message: object) -> None:
+    """Send a message to everyone, or to the player `_to`."""
     print(json.dumps(message), flush=True)
 
 
 def read(line: bytes) -> dict[str, object] | None:
-    """Give the JSON object of a line, or None if it is something else."""
+    """Parse a line; return None if it is not a JSON object with a sender."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):
@@ -29,7 +29,7 @@ def read(line: bytes) -> dict[str, object] | None:
 
 
 def name_of(message: dict[str, object]) -> str:
-    """Give the name of the join message: URL-encoded, or the placeholder itself if the client gave none."""
+    """Return the player's name. It is URL-encoded; without a name, the placeholder itself is in the join message."""
     name = message.get("name")
     name = unquote(name) if isinstance(name, str) and not name.startswith("#") else ""
     return "".join(filter(str.isprintable, name)).strip()[:24] or f"player {message['_from']}"
@@ -40,7 +40,7 @@ for line in sys.stdin.buffer:
     match message:
         case {"_event": "join", "_from": int(who)}:  # only the server can set _event and _from
             players[who] = {"x": random.randrange(SIZE), "y": random.randrange(SIZE), "score": 0, "name": name_of(message)}
-            say(t="you", id=who, size=SIZE, _to=who)
+            send(t="you", id=who, size=SIZE, _to=who)
         case {"_event": "leave", "_from": int(who)}:
             players.pop(who, None)
         case {"move": str(move), "_from": int(who)} if move in MOVES and who in players:
@@ -52,4 +52,4 @@ for line in sys.stdin.buffer:
                 coin.update(x=random.randrange(SIZE), y=random.randrange(SIZE))
         case _:
             continue
-    say(t="state", players=players, coin=coin)
+    send(t="state", players=players, coin=coin)

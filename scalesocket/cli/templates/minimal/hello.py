@@ -1,4 +1,4 @@
-"""Answer every line. The room is this process: everyone in it gets what it prints."""
+"""Answer every line. Each room is one process of this program, and everyone in the room receives what it prints."""
 
 import os
 import sys
