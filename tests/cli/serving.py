@@ -1,4 +1,4 @@
-"""The command line, run to its end or beside a test."""
+"""Runs the command line: to its end, or as a server beside a test."""
 
 import contextlib
 import io
@@ -19,12 +19,14 @@ from scalesocket.cli.main import main
 
 ROOT: Final = Path(__file__).parents[2]
 DEADLINE: Final = 20.0
-"""Seconds that anything a test waits for may take."""
+"""Seconds that a test waits for anything at most."""
+SITE: Final = '[server]\nbind = "127.0.0.1:0"\n\n[apps.chat]\ncommand = ["cat"]\n'
+"""A site file with one app, on a free port."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What became of a command line."""
+    """The result of a command line."""
 
     code: int
     out: str
@@ -32,7 +34,7 @@ class Done:
 
 
 def scalesocket(*words: str, cwd: Path | None = None) -> Done:
-    """Do what a command line says, in this process: for those that end soon and serve nothing."""
+    """Run a command line in this process, if it serves nothing."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(cwd or Path()), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = 0
@@ -44,7 +46,7 @@ def scalesocket(*words: str, cwd: Path | None = None) -> Done:
 
 
 def scalesocket_process(*words: str, cwd: Path | None = None) -> Done:
-    """Run a command line to its end, in a process of its own."""
+    """Run a command line in a process of its own, to its end."""
     done = subprocess.run(
         [sys.executable, "-m", "scalesocket", *words],
         cwd=cwd,
@@ -58,7 +60,7 @@ def scalesocket_process(*words: str, cwd: Path | None = None) -> Done:
 
 
 class Serving:
-    """A server that was started from the command line, and what it said so far."""
+    """A server that was started from the command line, with its output so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -74,17 +76,17 @@ class Serving:
 
     @property
     def port(self) -> int:
-        """The port of the first address it says it listens on."""
+        """The port of the first address in its banner."""
         match = re.search(r"listening on https?://\S+:(\d+)", self.said)
         assert match is not None, self.said
         return int(match[1])
 
     def wait_said(self, words: str, times: int = 1) -> None:
-        """Wait until it has said these words, so many times."""
+        """Wait until its output contains these words, so many times."""
         self._wait(lambda: self.said.count(words) >= times, f"{words!r} {times} times")
 
     def wait_ended(self) -> int:
-        """Wait until it has ended; return its exit code."""
+        """Wait until it has exited; return its exit code."""
         code = self.process.wait(DEADLINE)
         for reader in self._readers:
             reader.join(DEADLINE)
@@ -100,8 +102,8 @@ class Serving:
     def _wait(self, holds: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + DEADLINE
         while not holds():
-            assert time.monotonic() < deadline, f"waited for {what}; it said:\n{self.said}"
-            assert self.process.poll() is None or holds(), f"it ended with {self.process.returncode}; it said:\n{self.said}"
+            assert time.monotonic() < deadline, f"waited for {what}; output:\n{self.said}"
+            assert self.process.poll() is None or holds(), f"exited with {self.process.returncode}; output:\n{self.said}"
             time.sleep(0.01)
 
 
@@ -109,9 +111,9 @@ class Serving:
 def serving(
     *words: str, cwd: Path | None = None, environment: dict[str, str] | None = None, wrapper: Sequence[str] = ()
 ) -> Iterator[Serving]:
-    """Run the command line beside the test, from its banner on; killed if the test has not ended it.
+    """Start a server beside the test and wait for its banner. It is stopped after the test.
 
-    `wrapper` is a command that runs the command line given as its arguments, in its own place.
+    `wrapper` is a command that executes its arguments, to which the command line is appended.
     """
     process = subprocess.Popen(
         [*wrapper, sys.executable, "-m", "scalesocket", *words],

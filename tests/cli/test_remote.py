@@ -1,0 +1,100 @@
+"""The commands for a running server: `status`, `diff` and `reload`."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.cli.serving import SITE, scalesocket, serving
+
+
+def test_edits_are_applied_on_change_on_sighup_and_on_request(file: Path) -> None:
+    with serving("serve", str(file)) as server:
+        file.write_text(SITE + '[apps.other]\ncommand = ["cat"]\n')
+        server.wait_said('changes="added other"')
+
+        file.write_text(SITE + "x =")
+        server.wait_said("site.toml:6:4: not valid TOML")
+        server.send_signal(signal.SIGHUP)
+        server.wait_said("trigger=SIGHUP")
+        done = scalesocket("reload", str(file))
+        assert done.code == 78
+        assert "site.toml:6:4" in done.err
+
+        status = scalesocket("status", str(file)).out
+        assert "generation 2" in status
+        assert "site.toml:6:4" in status
+
+        file.write_text(SITE)
+        done = scalesocket("reload", str(file))
+        assert done.code == 0
+        server.wait_said('changes="removed other"')
+
+
+def test_diff_shows_a_change_and_reload_applies_it(file: Path) -> None:
+    with serving("serve", str(file), "--no-watch", "--loop", "asyncio") as server:
+        assert scalesocket("diff", str(file)).out == "nothing changed\n"
+        with connect(f"ws://127.0.0.1:{server.port}/chat/lobby") as client:
+            client.send("hi")
+            assert client.recv(timeout=10) == "hi"
+            file.write_text(SITE + "max_clients = 7\n")
+
+            assert scalesocket("diff", str(file)).out == "~ apps.chat.max_clients: none -> 7  [live] 1 room, 1 client\n"
+            assert "nothing was, because of --dry-run" in scalesocket("reload", "--dry-run", str(file)).out
+            assert "applied, generation 2" in scalesocket("reload", str(file)).out
+            report = json.loads(scalesocket("reload", "--format", "json", "--restart", "chat", str(file)).out)
+            assert report["restarted"] == 1
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(timeout=10)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+
+        done = scalesocket("reload", "--restart", "caht", str(file))
+        assert done.code == 1
+        assert "one of: chat" in done.err
+
+
+def test_status_counts_rooms_and_clients(file: Path) -> None:
+    with serving("serve", str(file)) as server, connect(f"ws://127.0.0.1:{server.port}/chat/lobby") as client:
+        client.send("hi")
+        client.recv(timeout=10)
+
+        status = json.loads(scalesocket("status", "--format", "json", str(file)).out)
+        shown = scalesocket("status", "--rooms", str(file)).out
+
+    assert status["connections"] == 1
+    assert [room["name"] for room in status["apps"][0]["rooms"]] == ["lobby"]
+    assert "lobby  open" in shown
+
+
+def test_status_has_metadata_as_json_and_escapes_room_names(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    says = """command = ["sh", "-c", 'echo "{\\"_meta\\":true,\\"map\\":1}"; exec cat']"""
+    file.write_text(SITE.split("[apps")[0] + f'[apps.chat]\n{says}\nrouting = "json"\nroom_pattern = ".+"\n')
+    with serving("serve", str(file)) as server, connect(f"ws://127.0.0.1:{server.port}/chat/%1b%5b31m") as client:
+        client.send("{}")
+        client.recv(timeout=10)
+
+        status = json.loads(scalesocket("status", "--format", "json", str(file)).out)
+        shown = scalesocket("status", "--rooms", str(file)).out
+
+    assert status["apps"][0]["rooms"][0]["metadata"] == {"map": 1}
+    assert "\x1b" not in shown
+    assert "\\x1b[31m" in shown
+
+
+def test_a_misspelt_site_file_is_reported_as_missing(file: Path) -> None:
+    done = scalesocket("status", "siet.toml", cwd=file.parent)
+
+    assert done.code == 1
+    assert "siet.toml: no such file" in done.err
+
+
+def test_commands_for_a_running_server_fail_without_one(file: Path) -> None:
+    for command in ("diff", "reload", "status"):
+        done = scalesocket(command, str(file))
+        assert done.code == 1
+        assert "no server runs this site" in done.err
