@@ -48,7 +48,7 @@ def test_a_template_works(template: str, say: str, hear: str, tmp_path: Path) ->
 
     with serving("serve", "site.toml", "--bind", "127.0.0.1:0", cwd=tmp_path) as server:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/{app}/") as page:
-            assert b"WebSocket" in page.read()
+            assert b"room.js" in page.read()
         with connect(f"ws://127.0.0.1:{server.port}/{app}/lobby") as client:
             client.send(say)
             assert hear in client.recv(timeout=10)
