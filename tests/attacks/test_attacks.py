@@ -1,4 +1,4 @@
-"""The attacks come to nothing."""
+"""The attacks fail."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,12 +19,12 @@ ATTACKS: Final[Mapping[str, Attack]] = {
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """One loop: nothing here depends on it."""
+    """One event loop: nothing here depends on it."""
     return "asyncio", {"use_uvloop": True}
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
-async def test_an_attack_is_answered_as_expected(attack: Attack) -> None:
+async def test_an_attack_fails(attack: Attack) -> None:
     tries = await attack()
 
     assert [one for one in tries if one.answered != one.expected] == []

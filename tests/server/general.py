@@ -1,4 +1,4 @@
-"""A service as HTTP clients see it: by a client library, and by bytes no library would send."""
+"""A running site with an HTTP client, and with requests as raw bytes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from tests.playing import Player, Playground, open_playground
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class General:
-    """A site that is served; websockets join by the general lane."""
+    """A running site, whose websockets join on the general lane."""
 
     playground: Playground
     http: httpx.AsyncClient
@@ -28,7 +28,7 @@ class General:
         return await self.playground.join(path)
 
     async def ask(self, request: bytes) -> bytes:
-        """Send bytes as they are; return what comes until the server closes, which the request should ask for."""
+        """Send bytes; return everything received until the server closes, which the request should ask for."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.playground.port)
         try:
             writer.write(request)
@@ -39,7 +39,7 @@ class General:
             await writer.wait_closed()
 
     async def get_raw(self, target: bytes) -> tuple[int, bytes]:
-        """GET a target that no client library would send as it is; return status and body."""
+        """GET a target that a client library would normalize; return status and body."""
         answer = await self.ask(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         head, _, body = answer.partition(b"\r\n\r\n")
         return int(head.split(b" ")[1]), body
@@ -50,7 +50,7 @@ class General:
         return self.playground.service.connections.hypercorn.open_connections
 
     async def wait_no_connections(self) -> None:
-        """Wait until Hypercorn has let go of every connection."""
+        """Wait until Hypercorn serves no connection."""
         await self.playground.until(lambda: self.connections == 0)
 
 

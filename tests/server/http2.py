@@ -25,7 +25,7 @@ class Stream:
         self.number = number
         self.status: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
         self.chunks: asyncio.Queue[bytes] = asyncio.Queue()
-        """What came; empty bytes at the end."""
+        """Parts of the body; empty bytes at the end."""
 
     async def wait_status(self) -> Status:
         async with asyncio.timeout(DEADLINE):
@@ -59,7 +59,7 @@ class Http2Websocket:
         await self.stream.client.send(self.stream, self.frames.send(event))
 
     async def listen(self) -> str | bytes:
-        """The next message. Raises ConnectionError, with code and reason, when there is none any more."""
+        """Return the next message. Raises ConnectionError, with code and reason, after the last one."""
         parts: list[str | bytes] = []
         while True:
             for event in self.frames.events():
@@ -90,7 +90,7 @@ class Http2Websocket:
             return error.args[0], error.args[1]
 
     def reset(self) -> None:
-        """End the stream without a word."""
+        """Reset the stream."""
         self.stream.client.connection.reset_stream(self.stream.number)
         self.stream.client.flush()
 
@@ -190,7 +190,7 @@ class Http2Client:
         stream.chunks.put_nowait(b"")
         if not stream.status.done():
             stream.status.set_exception(ConnectionError("the stream ended without an answer"))
-            stream.status.exception()  # it may be that nobody asks
+            stream.status.exception()  # so that it is not reported if nobody awaits it
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Which addresses an entry of `server.bind` stands for, and what an edit of them keeps."""
+"""The addresses of an entry of `server.bind`, and what an edit of them keeps open."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ def address(text: str) -> Address:
 
 @pytest.fixture
 def hosts(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """A resolver of names: those in here."""
+    """A resolver that knows the names in this dict."""
     known: dict[str, list[str]] = {}
     real = addresses_module.look_up
 
@@ -50,13 +50,13 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that is free at every address, as far as one can know."""
+    """A port that is free at every address."""
     with socket.create_server(("0.0.0.0", 0)) as sock:
         return int(sock.getsockname()[1])
 
 
 async def is_served(host: str, port: int) -> bool:
-    """Whether a request is answered at an address; False where the connection is refused."""
+    """Whether a request is answered at an address; False if the connection is refused."""
     try:
         async with asyncio.timeout(10):
             reader, writer = await asyncio.open_connection(host, port)
@@ -70,7 +70,7 @@ async def is_served(host: str, port: int) -> bool:
 
 
 async def served(port: int) -> set[str]:
-    """Which addresses of this machine answer on a port."""
+    """The addresses of this machine that answer on a port."""
     hosts = ["127.0.0.1", "127.0.0.2", *(["::1"] if has_ipv6() else [])]
     return {host for host in hosts if await is_served(host, port)}
 
@@ -85,7 +85,7 @@ def sockets(site: Playground) -> dict[str, int]:
     return {str(listener.address): listener.sock.fileno() for listener in opened}
 
 
-# -- what is opened for which entries
+# --- Which sockets are opened
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def sockets(site: Playground) -> dict[str, int]:
         ([["127.0.0.1:0"], ["127.0.0.1:0"], ["[::]:0"]], "127.0.0.1:0 127.0.0.1:0 [::]:0 0.0.0.0:0"),
     ],
 )
-def test_no_address_is_opened_twice_and_ipv6_leaves_ipv4_to_whoever_names_it(entries: list[list[str]], opened: str) -> None:
+def test_no_address_is_opened_twice_and_a_named_ipv4_address_keeps_its_own_socket(entries: list[list[str]], opened: str) -> None:
     found = spread([[address(text) for text in entry] for entry in entries])
 
     assert " ".join(str(one) for one in chain(*found)) == opened
 
 
-async def test_a_name_stands_for_all_its_addresses_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_resolves_to_all_its_addresses_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def getaddrinfo(*_: object, **__: object) -> list[tuple[object, ...]]:
         known = [("127.0.0.1", 9), ("::1", 9, 0, 0), ("127.0.0.1", 9)]
         return [(socket.AF_INET6 if len(name) == 4 else socket.AF_INET, socket.SOCK_STREAM, 6, "", name) for name in known]
@@ -125,12 +125,12 @@ async def test_a_name_stands_for_all_its_addresses_each_once(monkeypatch: pytest
     assert await addresses_module.look_up("games.example", 9) == (address("127.0.0.1:9"), address("[::1]:9"))
 
 
-async def test_a_name_that_is_not_found_is_said_to_be_so() -> None:
+async def test_a_name_that_is_not_found_is_reported() -> None:
     with pytest.raises(ListenError, match=r"server.bind: can't listen at nowhere\.invalid:80: "):
         await resolve("nowhere.invalid:80")
 
 
-async def test_a_resolver_that_does_not_answer_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_for_a_resolver_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     async def look_up(host: str, port: int) -> tuple[Address, ...]:
         raise TimeoutError
 
@@ -162,8 +162,8 @@ def test_port_0_is_the_same_free_port_at_all_addresses_of_an_entry(monkeypatch: 
         discard(sock)
 
 
-def test_an_address_that_the_machine_lacks_is_left_out_beside_another_one() -> None:
-    """192.0.2.1 is for documentation (RFC 5737): no machine has it."""
+def test_an_address_that_the_machine_lacks_is_skipped_if_there_is_another() -> None:
+    """No machine has 192.0.2.1, which is reserved for documentation (RFC 5737)."""
     opened = bind_all("games.example:0", [address("192.0.2.1:0"), address("127.0.0.1:0")])
 
     assert [one.name[0] for one in opened] == ["127.0.0.1"]
@@ -180,11 +180,11 @@ def test_an_error_names_the_address_that_is_in_use() -> None:
             bind_all(f"[::]:{port}", [address(f"0.0.0.0:{port}")])
 
 
-# -- what is served
+# --- Serving
 
 
 @needs_ipv6
-async def test_every_interface_of_ipv4_and_of_ipv6_is_served(serve_express: Serve, free_port: int) -> None:
+async def test_wildcards_of_ipv4_and_ipv6_can_be_combined(serve_express: Serve, free_port: int) -> None:
     site = await serve_express(Server(bind=(f"0.0.0.0:{free_port}", f"[::]:{free_port}")), game={"command": ["cat"]})
 
     assert site.service.listeners.addresses == [f"0.0.0.0:{free_port}", f"[::]:{free_port}"]
@@ -192,7 +192,7 @@ async def test_every_interface_of_ipv4_and_of_ipv6_is_served(serve_express: Serv
 
 
 @needs_ipv6
-async def test_every_interface_of_ipv6_alone_is_ipv4_too(serve_express: Serve) -> None:
+async def test_the_wildcard_of_ipv6_alone_includes_ipv4(serve_express: Serve) -> None:
     site = await serve_express(Server(bind=("[::]:0",)), game={"command": ["cat"]})
 
     assert site.service.listeners.addresses == [f"[::]:{site.port}", f"0.0.0.0:{site.port}"]
@@ -200,7 +200,7 @@ async def test_every_interface_of_ipv6_alone_is_ipv4_too(serve_express: Serve) -
 
 
 @needs_ipv6
-async def test_every_interface_of_ipv6_leaves_ipv4_to_an_address_of_its_own(serve_express: Serve, free_port: int) -> None:
+async def test_the_wildcard_of_ipv6_excludes_ipv4_if_an_ipv4_address_is_named(serve_express: Serve, free_port: int) -> None:
     await serve_express(Server(bind=(f"[::]:{free_port}", f"127.0.0.1:{free_port}")), game={"command": ["cat"]})
 
     assert await served(free_port) == {"127.0.0.1", "::1"}
@@ -215,7 +215,7 @@ async def test_a_name_is_served_at_all_its_addresses(serve_express: Serve, hosts
     assert await served(site.port) == {"127.0.0.1", "::1"}
 
 
-async def test_a_name_may_stand_beside_an_address_it_has(serve_express: Serve, hosts: dict[str, list[str]]) -> None:
+async def test_a_name_and_one_of_its_addresses_can_be_combined(serve_express: Serve, hosts: dict[str, list[str]]) -> None:
     hosts["games.example"] = ["127.0.0.1", "127.0.0.2"]
     site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
 
@@ -224,7 +224,7 @@ async def test_a_name_may_stand_beside_an_address_it_has(serve_express: Serve, h
     assert site.service.listeners.addresses == [f"127.0.0.1:{site.port}", f"127.0.0.2:{site.port}"]
 
 
-async def test_port_0_may_stand_there_twice(serve_express: Serve) -> None:
+async def test_port_0_can_be_given_twice(serve_express: Serve) -> None:
     site = await serve_express(Server(bind=("127.0.0.1:0", "127.0.0.1:0")), game={"command": ["cat"]})
     one, other = before = site.service.listeners.addresses
 
@@ -236,15 +236,13 @@ async def test_port_0_may_stand_there_twice(serve_express: Serve) -> None:
         assert await is_served("127.0.0.1", int(each.rpartition(":")[2]))
 
 
-# -- edits
+# --- Edits
 
 
 @needs_ipv6
 @pytest.mark.parametrize("first", ["[::]", "0.0.0.0"])
-async def test_either_family_may_be_added_and_dropped_without_an_unserved_moment(
-    serve_express: Serve, free_port: int, first: str
-) -> None:
-    """Both, then one, then both: the sockets of the family that stays are the same, and nobody's connection is cut."""
+async def test_adding_and_dropping_a_family_refuses_no_connection(serve_express: Serve, free_port: int, first: str) -> None:
+    """Both, then one, then both: the family that stays keeps its sockets, and no connection is cut."""
     second = "0.0.0.0" if first == "[::]" else "[::]"
     one, both = (f"{first}:{free_port}",), (f"{first}:{free_port}", f"{second}:{free_port}")
     site = await serve_express(Server(bind=both), game={"command": ["cat"]})
@@ -262,7 +260,7 @@ async def test_either_family_may_be_added_and_dropped_without_an_unserved_moment
 
 
 @needs_ipv6
-async def test_an_edit_of_an_address_takes_ipv4_from_every_interface_of_ipv6_and_gives_it_back(
+async def test_an_edit_can_name_an_ipv4_address_beside_the_wildcard_of_ipv6_and_drop_it(
     serve_express: Serve, free_port: int
 ) -> None:
     site = await serve_express(Server(bind=(f"[::]:{free_port}",)), game={"command": ["cat"]})
@@ -279,7 +277,7 @@ async def test_an_edit_of_an_address_takes_ipv4_from_every_interface_of_ipv6_and
 
 
 @needs_ipv6
-async def test_a_name_may_become_one_of_its_addresses_and_a_name_again(
+async def test_an_edit_can_replace_a_name_by_its_address_and_back(
     serve_express: Serve, hosts: dict[str, list[str]], free_port: int
 ) -> None:
     hosts["localhost"] = ["::1", "127.0.0.1"]
@@ -295,7 +293,7 @@ async def test_a_name_may_become_one_of_its_addresses_and_a_name_again(
     assert sockets(site)[f"127.0.0.1:{free_port}"] == before[f"127.0.0.1:{free_port}"]
 
 
-async def test_an_edit_of_something_else_keeps_the_sockets_and_resolves_no_name(
+async def test_an_edit_of_other_keys_keeps_the_sockets_and_resolves_no_name(
     serve_express: Serve, hosts: dict[str, list[str]]
 ) -> None:
     hosts["games.example"] = ["127.0.0.1", "192.0.2.1", "127.0.0.2"]
@@ -310,11 +308,11 @@ async def test_an_edit_of_something_else_keeps_the_sockets_and_resolves_no_name(
     assert len(serve_express.logged("address skipped")) == 1
 
 
-# -- inherited sockets, as systemd passes them
+# --- Inherited sockets, as systemd passes them
 
 
-async def test_an_inherited_socket_may_be_named_by_its_address_too(serve_express: Serve) -> None:
-    """What is opened elsewhere stays open there: so another socket may not overlap it, or connections would get lost in it."""
+async def test_an_inherited_socket_and_its_address_can_be_combined(serve_express: Serve) -> None:
+    """The inherited socket stays open in another process. An overlapping socket would lose connections to it."""
     with socket.create_server(("127.0.0.1", 0)) as inherited:
         port = inherited.getsockname()[1]
         site = await serve_express(Server(bind=(f"fd://{inherited.fileno()}",)), game={"command": ["cat"]})

@@ -1,4 +1,4 @@
-"""The whole site under a Hypercorn as its own project ships it."""
+"""A whole site under a stock Hypercorn."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ routing = "json"
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """One loop for the test itself: the server has its own."""
+    """One event loop for the test; the server has its own."""
     return "asyncio"
 
 
@@ -58,12 +58,12 @@ async def run_hypercorn(site: Path, *options: str) -> AsyncIterator[Process]:
         yield process
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its workers too, which a master that is killed leaves behind
+            os.killpg(process.pid, signal.SIGKILL)  # the workers, too, which outlive a killed master
         await process.communicate()
 
 
 async def wait_port(process: Process) -> int:
-    """Read the log until it says where it listens."""
+    """Read the log up to the line with the port."""
     assert process.stderr is not None
     async with asyncio.timeout(DEADLINE):
         while line := await process.stderr.readline():
@@ -93,7 +93,7 @@ async def test_it_serves_and_closes_with_1001(site: Path, worker: str) -> None:
             assert await process.wait() == 0
 
 
-async def test_it_answers_for_its_hosts_alone(site: Path) -> None:
+async def test_it_serves_only_its_hosts(site: Path) -> None:
     async with run_hypercorn(site) as process:
         port = await wait_port(process)
 
@@ -120,7 +120,7 @@ async def test_a_second_worker_is_refused(site: Path) -> None:
     assert b"run hypercorn with one worker" in log
 
 
-async def test_a_wrong_site_file_is_refused_with_its_place(wrong_site: Path) -> None:
+async def test_an_invalid_site_file_is_reported_with_the_position(wrong_site: Path) -> None:
     async with run_hypercorn(wrong_site, "--workers", "0") as process:
         async with asyncio.timeout(DEADLINE):
             _, log = await process.communicate()
@@ -129,7 +129,7 @@ async def test_a_wrong_site_file_is_refused_with_its_place(wrong_site: Path) -> 
     assert process.returncode != 0
 
 
-async def test_floods_of_http2_and_upgrades_to_it_get_nowhere(site: Path) -> None:
+async def test_http2_floods_and_upgrades_to_h2c_have_no_effect(site: Path) -> None:
     async with run_hypercorn(site) as process:
         port = await wait_port(process)
         attacker = Attacker(port, make_flood("PRIORITY"))

@@ -1,4 +1,4 @@
-"""What a real browser makes of the pages and files of a site."""
+"""The pages and files of a site in a real browser."""
 
 import gzip
 import re
@@ -27,7 +27,7 @@ FLAGS: Final = (
 )
 SERVE: Final = (sys.executable, "-m", "scalesocket", "serve", "--bind", "127.0.0.1:0")
 PATIENCE: Final = 15_000
-"""Milliseconds a page may take to show what changed."""
+"""Milliseconds in which a page must show a change."""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt-get install chromium)")
 
@@ -83,7 +83,7 @@ command = "cat"
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """The file of a site and the address it is served at."""
+    """A site file, and the address at which it is served."""
     file = tmp_path / "site.toml"
     file.write_text(SITE)
     with run_until_listening(*SERVE, str(file)) as address:
@@ -92,7 +92,7 @@ def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Open a URL; at the end nothing may have been written to the console, by the browser or a script."""
+    """Open a URL; at the end the browser's console must be empty."""
     complaints: list[str] = []
     contexts = []
 
@@ -112,7 +112,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 
 @pytest.mark.parametrize("path", ["/", "/chat/"])
-def test_rooms_come_and_go_on_an_open_page_whatever_they_are_called(
+def test_an_open_page_follows_its_rooms_whatever_their_names(
     site: tuple[Path, str], visit: Callable[..., Page], path: str
 ) -> None:
     _, address = site
@@ -137,7 +137,7 @@ def test_an_open_front_page_follows_an_edit_of_the_site(site: tuple[Path, str], 
 
 @pytest.mark.parametrize("path", ["/", "/whiteboard-of-the-whole-company/"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_pages_fit_a_phone_and_are_readable(
+def test_the_pages_fit_a_phone_and_have_enough_contrast(
     site: tuple[Path, str], visit: Callable[..., Page], path: str, scheme: str
 ) -> None:
     _, address = site
@@ -151,7 +151,7 @@ def test_the_pages_fit_a_phone_and_are_readable(
         assert contrast(ground, ink) > 7
 
 
-def test_a_line_to_connect_is_copied_and_works(site: tuple[Path, str], visit: Callable[..., Page]) -> None:
+def test_the_copied_code_to_connect_works(site: tuple[Path, str], visit: Callable[..., Page]) -> None:
     _, address = site
     page = visit(f"http://{address}/chat/", permissions=["clipboard-read", "clipboard-write"])
 

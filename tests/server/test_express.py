@@ -1,4 +1,4 @@
-"""The express lane on the wire: what bytes it sends and takes (RFC 6455, RFC 7692)."""
+"""The express lane on the wire: the bytes it sends and accepts (RFC 6455, RFC 7692)."""
 
 import asyncio
 import contextlib
@@ -17,19 +17,19 @@ CAT: dict[str, Any] = {"command": ["cat"]}
 
 
 async def echo_of(serve: Serve, **settings: Any) -> tuple[Playground, RawClient]:
-    """A client alone with `cat`."""
+    """A room on `cat` with one client."""
     site = await serve(echo={**CAT, **settings})
     return site, await site.join_raw("/echo/one")
 
 
-async def room_hears_nothing_more(site: Playground) -> None:
+async def wait_room_empty(site: Playground) -> None:
     await site.until(lambda: site.gateway.connections == 0)
 
 
 # --- Messages
 
 
-async def test_a_message_comes_back_as_one_unmasked_final_frame(serve_express: Serve) -> None:
+async def test_a_message_is_sent_as_one_unmasked_final_frame(serve_express: Serve) -> None:
     _, ann = await echo_of(serve_express)
 
     for size in (0, 1, 125, 126, 65_535, 65_536):
@@ -37,7 +37,7 @@ async def test_a_message_comes_back_as_one_unmasked_final_frame(serve_express: S
         assert await ann.read_frame() == (FIN | TEXT, b"x" * size)
 
 
-async def test_fragments_with_control_frames_between_make_one_message(serve_express: Serve) -> None:
+async def test_control_frames_between_fragments_do_not_split_a_message(serve_express: Serve) -> None:
     _, ann = await echo_of(serve_express)
 
     ann.send(mask_frame(b"one ", TEXT, fin=False))
@@ -69,7 +69,7 @@ async def test_every_ping_is_answered_in_order_with_its_own_payload(serve_expres
     assert [await ann.read_frame() for _ in range(100)] == [(FIN | PONG, str(number).encode()) for number in range(100)]
 
 
-async def test_pings_and_pongs_are_no_messages(serve_express: Serve) -> None:
+async def test_pings_and_pongs_are_not_messages(serve_express: Serve) -> None:
     site, ann = await echo_of(serve_express)
 
     ann.send(mask_frame(b"ping", PING) + mask_frame(b"pong", PONG))
@@ -85,10 +85,10 @@ async def test_pings_and_pongs_are_no_messages(serve_express: Serve) -> None:
     [{"command": ["cat"]}, {"command": ["cat"], "start_delay": 0.3}, {"command": ["sh", "-c", "sleep 0.3; exec cat"]}],
     ids=["ready", "started late", "reading late"],
 )
-async def test_a_flood_in_one_breath_is_heard_whole_and_in_order(serve_express: Serve, start: dict[str, Any]) -> None:
+async def test_many_messages_in_one_write_are_delivered_in_order(serve_express: Serve, start: dict[str, Any]) -> None:
     site = await serve_express(echo={**start, "rate": {"messages": 1_000_000}})
     ann = await site.join_raw("/echo/one")
-    flood = [b"%d %s" % (number, b"x" * 100) for number in range(20_000)]  # more than a room keeps for a backend
+    flood = [b"%d %s" % (number, b"x" * 100) for number in range(20_000)]  # more than a room buffers for its backend
 
     ann.send(b"".join(map(mask_frame, flood)) + mask_frame(b"", PING) + mask_frame(b"over"))
 
@@ -96,7 +96,7 @@ async def test_a_flood_in_one_breath_is_heard_whole_and_in_order(serve_express: 
     assert [payload for opcode, payload in heard if opcode == FIN | TEXT] == [*flood, b"over"]
 
 
-async def test_a_close_behind_a_flood_is_answered(serve_express: Serve) -> None:
+async def test_a_close_frame_after_many_messages_is_answered(serve_express: Serve) -> None:
     site, ann = await echo_of(serve_express)
     bob = await site.join_raw("/echo/one")
 
@@ -107,7 +107,7 @@ async def test_a_close_behind_a_flood_is_answered(serve_express: Serve) -> None:
     await site.until(lambda: site.gateway.connections == 1)
 
 
-async def test_a_close_behind_a_flood_that_had_to_wait_leaves_the_others_free_to_speak(serve_express: Serve) -> None:
+async def test_a_close_frame_after_held_messages_releases_the_other_clients(serve_express: Serve) -> None:
     site = await serve_express(echo={**CAT, "start_delay": 0.3})
     ann, bob = await site.join_raw("/echo/one"), await site.join_raw("/echo/one")
     flood = [b"%d %s" % (number, b"x" * 100) for number in range(6_000)]
@@ -120,7 +120,7 @@ async def test_a_close_behind_a_flood_that_had_to_wait_leaves_the_others_free_to
     await site.until(lambda: site.gateway.connections == 1)
 
 
-async def test_a_client_that_vanishes_behind_a_flood_has_left(serve_express: Serve) -> None:
+async def test_a_client_that_disconnects_after_many_messages_leaves_its_room(serve_express: Serve) -> None:
     site, ann = await echo_of(serve_express)
 
     ann.send(b"".join(mask_frame(b"%d" % number) for number in range(20_000)))
@@ -142,14 +142,14 @@ async def test_utf8_may_be_cut_anywhere_by_fragments(serve_express: Serve) -> No
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 3000, 4999])
-async def test_the_client_s_close_code_is_echoed(serve_express: Serve, code: int) -> None:
+async def test_the_clients_close_code_is_echoed(serve_express: Serve, code: int) -> None:
     site, ann = await echo_of(serve_express)
 
     ann.send(mask_frame(close_payload(code, "my reasons"), CLOSE))
 
     assert await ann.read_close() == (code, "")
     assert await ann.read_end() == b""
-    await room_hears_nothing_more(site)
+    await wait_room_empty(site)
 
 
 async def test_a_close_without_a_code_is_answered_without_one(serve_express: Serve) -> None:
@@ -161,7 +161,7 @@ async def test_a_close_without_a_code_is_answered_without_one(serve_express: Ser
     assert await ann.read_end() == b""
 
 
-async def test_what_was_said_before_a_close_in_the_same_breath_is_heard(serve_express: Serve) -> None:
+async def test_a_message_in_the_same_write_as_a_close_frame_is_delivered(serve_express: Serve) -> None:
     site, ann = await echo_of(serve_express)
     bob = await site.join("/echo/one")
 
@@ -171,7 +171,7 @@ async def test_what_was_said_before_a_close_in_the_same_breath_is_heard(serve_ex
     await bob.hear_nothing()
 
 
-async def test_a_client_that_vanishes_has_left(serve_express: Serve) -> None:
+async def test_a_client_that_disconnects_leaves_its_room(serve_express: Serve) -> None:
     site, ann = await echo_of(serve_express)
 
     ann.cut()
@@ -179,7 +179,7 @@ async def test_a_client_that_vanishes_has_left(serve_express: Serve) -> None:
     await site.wait_no_rooms()
 
 
-async def test_a_client_that_ends_its_side_has_left(serve_express: Serve) -> None:
+async def test_a_client_that_ends_its_side_leaves_its_room(serve_express: Serve) -> None:
     site, ann = await echo_of(serve_express)
 
     ann.writer.write_eof()
@@ -188,7 +188,7 @@ async def test_a_client_that_ends_its_side_has_left(serve_express: Serve) -> Non
     await site.wait_no_rooms()
 
 
-async def test_a_close_of_ours_says_code_and_reason_and_waits_for_the_answer(serve_express: Serve) -> None:
+async def test_a_close_by_the_server_has_code_and_reason_and_waits_for_the_answer(serve_express: Serve) -> None:
     site = await serve_express(echo={"command": program("crash", 3)})
     ann = await site.join_raw("/echo/one")
     await ann.hear("so far so good")
@@ -201,7 +201,7 @@ async def test_a_close_of_ours_says_code_and_reason_and_waits_for_the_answer(ser
     assert await ann.read_end() == b""
 
 
-async def test_a_close_of_ours_that_is_not_answered_ends_the_connection_after_two_seconds(serve_express: Serve) -> None:
+async def test_a_close_by_the_server_that_is_not_answered_ends_the_connection(serve_express: Serve) -> None:
     site = await serve_express(echo={"command": program("crash", 3)})
     ann = await site.join_raw("/echo/one")
     await ann.hear("so far so good")
@@ -225,7 +225,7 @@ async def test_a_long_reason_is_cut_to_fit_its_frame(serve_express: Serve) -> No
     assert reason.endswith(": no such file or directory")
 
 
-# --- Mistakes, each of which ends the connection at once with a close frame that says why
+# --- Protocol errors, which end the connection at once with a close frame
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ async def test_a_long_reason_is_cut_to_fit_its_frame(serve_express: Serve) -> No
         pytest.param(mask_frame(b"x" * 600, fin=False) + mask_frame(b"x" * 600, CONTINUATION), 1009, id="fragments too long"),
     ],
 )
-async def test_a_mistake_ends_the_connection_at_once(serve_express: Serve, frame: bytes, code: int) -> None:
+async def test_a_protocol_error_ends_the_connection_at_once(serve_express: Serve, frame: bytes, code: int) -> None:
     site, ann = await echo_of(serve_express, max_message=1000)
     bob = await site.join("/echo/one")
     began = time.monotonic()
@@ -275,7 +275,7 @@ async def test_the_close_frame_is_received_although_the_client_goes_on_sending(s
     assert (await ann.read_close())[0] == 1009
 
 
-async def test_a_message_of_exactly_max_message_is_taken(serve_express: Serve) -> None:
+async def test_a_message_of_exactly_max_message_is_accepted(serve_express: Serve) -> None:
     _, ann = await echo_of(serve_express, max_message=1000)
 
     ann.say("x" * 1000)
@@ -295,7 +295,7 @@ async def test_a_binary_message_to_a_text_app_is_taken_as_text(serve_express: Se
     await ann.hear("häh")
 
 
-async def test_a_binary_app_takes_any_bytes(serve_express: Serve) -> None:
+async def test_a_binary_app_accepts_any_bytes(serve_express: Serve) -> None:
     _, ann = await echo_of(serve_express, binary=True)
 
     ann.send(mask_frame(b"\xff\x00\xfe", BINARY))
@@ -317,7 +317,7 @@ async def deflated(site: Playground, offer: str = OFFER) -> RawClient:
     return ann
 
 
-async def test_compression_is_agreed_on_only_where_the_app_wants_it(serve_express: Serve) -> None:
+async def test_compression_is_agreed_on_only_if_the_app_has_it_on(serve_express: Serve) -> None:
     site = await serve_express(echo=CAT)
     ann = await RawClient.connect(site.port)
 
@@ -351,7 +351,7 @@ async def test_messages_are_deflated_both_ways(serve_express: Serve) -> None:
     assert inflate(frame.payload, 1000) == b"hello " * 100
 
 
-async def test_deflated_fragments_and_plain_messages_are_taken_too(serve_express: Serve) -> None:
+async def test_deflated_fragments_and_plain_messages_are_accepted_too(serve_express: Serve) -> None:
     site = await serve_express(echo={**CAT, "compression": True})
     ann = await deflated(site)
     payload = deflate(b"in two parts")
@@ -376,7 +376,7 @@ async def test_clients_with_and_without_compression_share_a_room(serve_express: 
             await player.hear(message)
 
 
-async def test_a_bomb_is_closed_with_1009(serve_express: Serve) -> None:
+async def test_a_decompression_bomb_is_closed_with_1009(serve_express: Serve) -> None:
     site = await serve_express(echo={**CAT, "compression": True, "max_message": 100_000})
     ann = await deflated(site)
 

@@ -1,4 +1,4 @@
-"""What is particular to websockets of the general lane: its limits, its flow, and how its connections end."""
+"""What differs for websockets on the general lane: limits, backpressure, and the end of connections."""
 
 import asyncio
 import gc
@@ -39,7 +39,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 async def open_mute(general: General, path: str) -> socket.socket:
-    """A websocket whose client reads nothing but the answer to its upgrade."""
+    """A websocket whose client reads only the response to its upgrade."""
     loop = asyncio.get_running_loop()
     sock: socket.socket = await keep_alive_connection(general.playground.port)
     await loop.sock_sendall(sock, UPGRADE % path.encode())
@@ -53,7 +53,7 @@ async def open_mute(general: General, path: str) -> socket.socket:
 # --- Messages
 
 
-async def test_compression_is_declined_because_it_would_be_inflated_without_a_bound() -> None:
+async def test_compression_is_declined() -> None:
     async with open_general(App(name="game", command=["cat"], compression=True)) as general:
         sock = await keep_alive_connection(general.playground.port)
         with closing(sock):
@@ -68,7 +68,7 @@ async def test_compression_is_declined_because_it_would_be_inflated_without_a_bo
 
 
 async def test_a_message_longer_than_the_apps_limit_closes_with_1009() -> None:
-    # Hypercorn has one limit for all apps; the lesser one is ours to keep, in bytes and not in characters.
+    # Hypercorn has one limit for all apps. The client checks the limit of its app, in bytes, not in characters.
     small, large = App(name="small", command=["cat"], max_message=1000), App(name="large", command=["cat"])
 
     async with open_general(small, large) as general:
@@ -91,7 +91,7 @@ async def test_a_message_longer_than_every_limit_closes_with_1009() -> None:
         await general.wait_no_connections()
 
 
-async def test_a_new_limit_holds_for_a_websocket_that_is_open() -> None:
+async def test_a_new_limit_applies_to_an_open_websocket() -> None:
     large = App(name="large", command=["cat"])
 
     async with open_general(App(name="small", command=["cat"]), large) as general:
@@ -146,7 +146,7 @@ async def test_a_client_that_does_not_read_is_closed_and_cut() -> None:
         assert general.gateway.status().apps[0].counts.slow_clients == 1
 
 
-async def test_empty_messages_count_for_what_a_client_left_unsent() -> None:
+async def test_empty_messages_count_as_unsent() -> None:
     async with open_general(App(name="blank", command=["yes", ""], stop_timeout=0.2)) as general:
         with closing(await open_mute(general, "/blank/lobby")):
             [client] = general.playground.room("blank", "lobby").clients.values()
@@ -154,7 +154,7 @@ async def test_empty_messages_count_for_what_a_client_left_unsent() -> None:
             await until(lambda: client.is_congested)
 
 
-async def test_a_crowd_of_messages_leaves_others_their_turn() -> None:
+async def test_sending_many_messages_does_not_block_the_event_loop() -> None:
     blank = App(name="blank", command=["yes", ""], stop_timeout=0.2)
 
     async with open_general(blank, App(name="chat", command=["cat"])) as general:
@@ -163,7 +163,7 @@ async def test_a_crowd_of_messages_leaves_others_their_turn() -> None:
             crowd = general.playground.room("blank", "lobby").counts
             slowest, rounds_after = 0.0, 0
             while rounds_after < 20:
-                before = time.process_time()  # not the clock: neighbours of a busy machine are not the crowd
+                before = time.process_time()  # not the clock, which also counts other processes
                 await bob.say("still there?")
                 await bob.hear("still there?")
                 slowest = max(slowest, time.process_time() - before)
@@ -171,7 +171,7 @@ async def test_a_crowd_of_messages_leaves_others_their_turn() -> None:
         assert slowest < 0.5
 
 
-async def test_messages_that_were_taken_count_no_more() -> None:
+async def test_sent_messages_no_longer_count_as_unsent() -> None:
     lines = App(name="lines", command=["sh", "-c", "yes '' | head -n 1000; echo end; exec cat"], stop_timeout=0.2)
 
     async with open_general(lines) as general:
@@ -231,7 +231,7 @@ async def test_an_upgrade_with_a_body_is_400(field: bytes) -> None:
     assert general.gateway.refusals == {"bad_handshake": 1}
 
 
-async def test_data_that_comes_before_the_answer_leaves_no_client_behind() -> None:
+async def test_data_before_the_response_leaves_no_client_behind() -> None:
     loop = asyncio.get_running_loop()
 
     async with open_general(App(name="chat", command=["cat"])) as general:
@@ -261,24 +261,24 @@ async def test_a_malformed_upgrade_ends_its_connection(part: bytes) -> None:
         await general.wait_no_connections()
 
 
-# --- Ends
+# --- End of connections
 
 
-async def test_nothing_keeps_a_websocket_that_left_while_it_was_over_its_rate() -> None:
+async def test_a_client_that_leaves_while_over_its_rate_is_freed() -> None:
     def sessions() -> list[GeneralClient]:
         gc.collect()
         return [one for one in gc.get_objects() if isinstance(one, GeneralClient)]
 
     async with open_general(App(name="chat", command=["cat"], rate={"bytes": 10})) as general:
         ann = await general.join("/chat/lobby")
-        await ann.say("x" * 1000)  # the next message would be heard in more than a minute
+        await ann.say("x" * 1000)  # the next message would be read after more than a minute
         await until(lambda: bool(sessions()[0].held))
         await ann.leave()
 
         await until(lambda: not sessions())
 
 
-async def test_a_client_that_goes_on_talking_after_our_close_is_let_go() -> None:
+async def test_a_client_that_keeps_sending_after_our_close_is_freed() -> None:
     loop = asyncio.get_running_loop()
 
     async with open_general(App(name="chat", command=["cat"])) as general:
@@ -300,7 +300,7 @@ async def send_for_ever(sock: socket.socket) -> None:
         await asyncio.get_running_loop().sock_sendall(sock, frames)
 
 
-async def test_a_client_that_vanishes_leaves_its_room() -> None:
+async def test_a_client_that_disconnects_leaves_its_room() -> None:
     async with open_general(App(name="chat", command=["cat"], routing="json")) as general:
         ann = await general.join("/chat/lobby")
         await ann.hear('{"t":"Join","_from":1,"_event":"join"}')
@@ -313,7 +313,7 @@ async def test_a_client_that_vanishes_leaves_its_room() -> None:
         await general.playground.until(lambda: general.connections == 1)
 
 
-async def test_a_client_that_vanishes_while_its_room_is_paused_is_let_go() -> None:
+async def test_a_client_that_disconnects_while_its_room_is_paused_is_freed() -> None:
     async with open_general(App(name="deaf", command=program("deaf"), stall_timeout=0.5, stop_timeout=0.2)) as general:
         ann = await general.join("/deaf/lobby")
         flooding = asyncio.create_task(say_much(ann))
@@ -327,7 +327,7 @@ async def test_a_client_that_vanishes_while_its_room_is_paused_is_let_go() -> No
         await general.playground.wait_no_rooms()
 
 
-async def test_a_refusal_says_why_and_when_to_come_back() -> None:
+async def test_a_refusal_has_a_reason_and_a_time_to_retry() -> None:
     async with open_general(App(name="chat", command=["cat"])) as general:
         await general.gateway.drain()
         with closing(await keep_alive_connection(general.playground.port)) as sock:
@@ -368,7 +368,7 @@ async def test_idle_connections_end_with_the_service() -> None:
         assert loop.time() - started < 0.9
 
 
-async def test_an_app_with_a_tiny_ping_interval_does_not_set_the_pace_of_others(anyio_backend: object) -> None:
+async def test_the_ping_interval_of_one_app_does_not_affect_others(anyio_backend: object) -> None:
     hasty = {"command": ["cat"], "ping_interval": 0.05}
     async with open_playground(site_of({"hasty": hasty, "game": {"command": ["cat"]}}), "general") as site:
         eve, ann = await site.join_raw("/hasty/one"), await site.join_raw("/game/one")
@@ -376,6 +376,6 @@ async def test_an_app_with_a_tiny_ping_interval_does_not_set_the_pace_of_others(
         for _ in range(5):
             assert (await eve.read_frame()).opcode == PING
 
-        assert (await ann.read_frame()).opcode == PING  # as it opened
+        assert (await ann.read_frame()).opcode == PING  # the ping at the start
         ann.say("no more")
         assert await ann.read_frame() == (FIN | TEXT, b"no more")

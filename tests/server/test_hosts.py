@@ -1,4 +1,4 @@
-"""Which hosts a server answers for, on both lanes: DNS rebinding, `hosts`, and Host headers that name none."""
+"""The hosts that a server serves, on both lanes: DNS rebinding, `hosts`, and invalid Host headers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +24,12 @@ PAGES = ("/", "/chat/", "/chat/page.html", "/chat/api/rooms/", "/api/apps/", "/m
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """One loop: nothing here depends on it."""
+    """One event loop: nothing here depends on it."""
     return "asyncio", {"use_uvloop": True}
 
 
 async def status_of(site: Playground, request: bytes, *, to: Path | int | None = None) -> int:
-    """The status of the answer to a request, on a connection of the site's lane or one of its own."""
+    """Send a request, on a connection of the site's lane or a new one; return the status of the response."""
     client = await RawClient.connect(await site.connect() if to is None else to)
     site.raw_clients.append(client)
     client.send(request)
@@ -63,7 +63,7 @@ async def test_a_page_that_rebinds_its_name_reads_nothing(serve: Serve, tmp_path
         assert [await status_of(site, get(page, mark, host=good)) for page in PAGES] == [200] * 8 + [404]
 
 
-async def test_a_proxy_on_the_same_machine_works_as_it_is(serve: Serve) -> None:
+async def test_a_proxy_on_the_same_machine_needs_no_configuration(serve: Serve) -> None:
     site = await serve(chat=CAT)
     fields = ("X-Forwarded-For: 192.0.2.1", f"Origin: {PLAY}", "Accept-Language: en")
 
@@ -72,7 +72,7 @@ async def test_a_proxy_on_the_same_machine_works_as_it_is(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("is_later", [False, True])
-async def test_a_proxy_that_speaks_its_protocol_works_as_it_is(serve_express: Serve, is_later: bool) -> None:
+async def test_a_proxy_with_the_proxy_protocol_needs_no_configuration(serve_express: Serve, is_later: bool) -> None:
     site = await serve_express(Server.model_validate({"trusted_proxies": ["127.0.0.0/8"]}), chat=CAT)
     host = f"play.example:{site.port}"
     client = await RawClient.connect(site.port)
@@ -88,7 +88,7 @@ async def test_a_proxy_that_speaks_its_protocol_works_as_it_is(serve_express: Se
     assert (await client.read_head()).startswith("HTTP/1.1 101 ")
 
 
-async def test_a_host_is_logged_once_with_the_key_that_admits_it(serve: Serve) -> None:
+async def test_a_refused_host_is_logged_once_with_the_key_that_admits_it(serve: Serve) -> None:
     site = await serve(chat=CAT)
 
     for host in ("play.example", "PLAY.example.", "play.example:1234"):
@@ -100,7 +100,7 @@ async def test_a_host_is_logged_once_with_the_key_that_admits_it(serve: Serve) -
     assert 'hosts = ["localhost", "play.example"] in [server]' in entry["hint"]
 
 
-async def test_strange_hosts_do_not_fill_the_log(serve_express: Serve) -> None:
+async def test_many_refused_hosts_do_not_fill_the_log(serve_express: Serve) -> None:
     site = await serve_express(chat=CAT)
 
     for number in range(150):
@@ -110,7 +110,7 @@ async def test_strange_hosts_do_not_fill_the_log(serve_express: Serve) -> None:
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0"])
-async def test_a_listener_on_every_interface_is_guarded_where_the_loopback_reaches_it(serve: Serve, bind: str) -> None:
+async def test_a_wildcard_listener_is_protected_on_the_loopback(serve: Serve, bind: str) -> None:
     site = await serve(Server.model_validate({"bind": bind}), chat=CAT)
 
     assert await status_of(site, upgrade("/chat/one", f"Origin: {PLAY}", host="play.example")) == 421
@@ -118,7 +118,7 @@ async def test_a_listener_on_every_interface_is_guarded_where_the_loopback_reach
     assert await status_of(site, upgrade("/chat/one", host="play.example")) == 101
 
 
-async def test_a_unix_socket_is_no_loopback(serve_express: Serve, tmp_path: Path) -> None:
+async def test_a_unix_socket_is_not_a_loopback_listener(serve_express: Serve, tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     site = await serve_express(Server.model_validate({"bind": f"unix:{path}"}), chat=CAT)
 
@@ -129,7 +129,7 @@ async def test_a_unix_socket_is_no_loopback(serve_express: Serve, tmp_path: Path
 # --- Listed hosts
 
 
-async def test_hosts_are_the_only_ones_from_the_edit_on(serve: Serve) -> None:
+async def test_an_edit_of_hosts_applies_at_once(serve: Serve) -> None:
     site = await serve(chat={**CAT, "origins": ["*"]})
     requests = [
         make("/chat/one" if make is upgrade else "/health", "Accept-Language: en", host=host)
@@ -152,7 +152,7 @@ async def test_hosts_are_the_only_ones_from_the_edit_on(serve: Serve) -> None:
     assert after == [101, 101, 421, 421, 200, 200, 421, 421]
 
 
-async def test_hosts_hold_over_http2_too(serve_express: Serve) -> None:
+async def test_hosts_apply_over_http2_too(serve_express: Serve) -> None:
     site = await serve_express(Server.model_validate({"hosts": ["play.example"], "http2_websockets": True}), chat=CAT)
 
     async with open_http2(site.port) as client:
@@ -174,11 +174,11 @@ async def test_a_page_that_rebinds_its_name_gets_nothing_over_http2(serve_expres
             assert status == answer
 
 
-# --- What names no host
+# --- Invalid hosts
 
 
 @pytest.mark.parametrize("host", ["a, b", "a@b", "a/b?x", "", "[::1", "a b"])
-async def test_a_host_that_is_none_is_400(serve: Serve, host: str) -> None:
+async def test_an_invalid_host_is_400(serve: Serve, host: str) -> None:
     site = await serve(chat=CAT)
 
     assert await status_of(site, upgrade("/chat/one", host=host)) == 400
@@ -228,7 +228,7 @@ async def test_the_authority_of_a_target_replaces_host(serve: Serve) -> None:
         assert await status_of(site, make(f"ftp://play.example{path}", host="play.example")) == 400
 
 
-async def test_the_origin_of_a_page_is_held_against_the_authority_of_the_target(serve: Serve) -> None:
+async def test_an_origin_is_compared_with_the_authority_of_the_target(serve: Serve) -> None:
     site = await serve(chat=CAT)
     fields = ("Origin: http://localhost:1", "X-Forwarded-For: 192.0.2.1")
 
@@ -240,7 +240,7 @@ async def test_the_origin_of_a_page_is_held_against_the_authority_of_the_target(
 
 
 @pytest.mark.parametrize("origin", ["ftp://{}", "chrome-extension://{}", "http://user@{}", "http://{}/", "null", ""])
-async def test_what_is_no_page_of_the_web_is_never_of_the_same_origin(serve: Serve, origin: str) -> None:
+async def test_origins_without_http_are_never_the_same_origin(serve: Serve, origin: str) -> None:
     site = await serve(chat=CAT, open={**CAT, "origins": ["*"]})
     host = f"localhost:{site.port}"
 
@@ -254,7 +254,7 @@ async def test_what_is_no_page_of_the_web_is_never_of_the_same_origin(serve: Ser
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        # Chromium would ask its user first, and other browsers do not: what the server does is to be seen here.
+        # Chromium would ask its user first; other browsers do not. This test is about the server.
         args = [*FLAGS, "--host-resolver-rules=MAP evil.example 127.0.0.1", "--disable-features=LocalNetworkAccessChecks"]
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=args)
 
@@ -270,7 +270,7 @@ TRY_ALL = """async (address) => {
 
 
 @NEEDS_CHROMIUM
-def test_a_browser_that_is_rebound_gets_nowhere(browser: Browser, tmp_path: Path) -> None:
+def test_dns_rebinding_in_a_browser_fails(browser: Browser, tmp_path: Path) -> None:
     site = tmp_path / "site.toml"
     site.write_text('[apps.chat]\ncommand = ["cat"]\n')
     with run_until_listening(*SERVE, str(site)) as address:

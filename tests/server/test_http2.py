@@ -74,7 +74,7 @@ async def test_websockets_share_a_connection_and_stay_apart(http2: Http2Client) 
     assert await bob.listen() == "for two"
 
 
-async def test_a_message_longer_than_every_window_comes_back(http2: Http2Client) -> None:
+async def test_a_message_longer_than_every_window_is_echoed(http2: Http2Client) -> None:
     ann = await http2.join("/chat/lobby")
     message = "0123456789abcdef" * 16_000
 
@@ -91,12 +91,12 @@ async def test_a_binary_message_to_a_text_app_is_text(http2: Http2Client) -> Non
     assert await ann.listen() == "grüße"
 
 
-async def test_data_that_comes_before_the_answer_leaves_no_client_behind(http2: Http2Client, playground: Playground) -> None:
+async def test_data_before_the_response_leaves_no_client_behind(http2: Http2Client, playground: Playground) -> None:
     ann = http2.start("CONNECT", "/chat/lobby", (":protocol", "websocket"), ("sec-websocket-version", "13"), is_ended=False)
     await http2.send(ann, mask_frame(b"early"))
 
     (status, _) = await ann.wait_status()
-    if status == 200:  # the answer was quicker
+    if status == 200:  # the response came before the data
         http2.connection.reset_stream(ann.number)
         http2.flush()
 
@@ -161,7 +161,7 @@ async def test_shutdown_closes_with_1001_and_refuses_with_503(http2: Http2Client
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-async def test_tls_offers_it_by_alpn(tmp_path: Path) -> None:
+async def test_tls_offers_http2_by_alpn(tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     trust = ssl.create_default_context(cafile=str(certificate))
     trust.set_alpn_protocols(["h2", "http/1.1"])
@@ -188,7 +188,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-async def test_a_connection_that_never_asks_for_anything_is_cut(playground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_without_a_request_is_cut(playground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hypercorn_server, "KEEP_ALIVE", 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", playground.port)
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
@@ -200,7 +200,7 @@ async def test_a_connection_that_never_asks_for_anything_is_cut(playground: Play
     writer.close()
 
 
-async def test_websockets_are_not_offered_unless_asked_for(anyio_backend: Any) -> None:
+async def test_websockets_are_off_by_default(anyio_backend: Any) -> None:
     async with open_playground(make_site(CHAT)) as playground, open_http2(playground.port) as http2:
         async with asyncio.timeout(DEADLINE):
             await http2.settings.wait()
@@ -213,7 +213,7 @@ async def test_websockets_are_not_offered_unless_asked_for(anyio_backend: Any) -
         assert (await http2.get("/health"))[0][0] == 200
 
 
-async def test_a_tunnel_to_elsewhere_is_refused(http2: Http2Client) -> None:
+async def test_a_connect_tunnel_is_refused(http2: Http2Client) -> None:
     number = http2.connection.get_next_available_stream_id()
     tunnel = http2.streams[number] = Stream(http2, number)
     http2.connection.send_headers(number, [(":method", "CONNECT"), (":authority", "elsewhere.example:443")])
@@ -262,7 +262,7 @@ async def test_a_connection_of_http1_does_not_become_http2(playground: Playgroun
         (None, [], False, True),
     ],
 )
-async def test_prior_knowledge_without_tls_is_for_proxies_and_the_same_machine(
+async def test_http2_without_tls_is_only_for_proxies_and_the_same_machine(
     anyio_backend: Any, client: str | None, trusted: list[str], ssl: bool, is_served: bool
 ) -> None:
     sent = bytearray()
@@ -286,7 +286,7 @@ async def test_prior_knowledge_without_tls_is_for_proxies_and_the_same_machine(
         assert sent == encode_refusal(ErrorCode.HTTP_1_1_REQUIRED, NO_HTTP2)
 
 
-def test_settings_without_a_meaning_are_forgotten() -> None:
+def test_unknown_settings_are_dropped() -> None:
     settings = KnownSettings(client=True)
 
     settings.update({SettingCodes.INITIAL_WINDOW_SIZE: 1000, 0x4A4A: 7})
@@ -296,7 +296,7 @@ def test_settings_without_a_meaning_are_forgotten() -> None:
     assert 0x4A4A not in settings
 
 
-def test_streams_with_something_to_send_take_turns() -> None:
+def test_streams_are_sent_in_rotation() -> None:
     streams = RoundRobin()
     for stream in (1, 3, 5, 7):
         streams.insert_stream(stream)

@@ -24,14 +24,14 @@ from tests.server.http2 import Http2Client, Http2Websocket, Stream, open_http2
 pytestmark = pytest.mark.anyio
 
 LONGEST: Final = 0.025
-"""Seconds of processor time that one iteration of the event loop may take while a flood is read."""
+"""Seconds of CPU time that one event-loop iteration may take during a flood."""
 PREAD: Final = os.pread
 STREAM_WINDOW: Final = 65_535
-"""Bytes of a stream that a peer takes which says nothing else (RFC 9113 6.9.2)."""
+"""The default window of a stream in bytes (RFC 9113 6.9.2)."""
 ASK: Final = {name for name in FLOODS if name.startswith(("HEADERS", "DATA, small, to a", "DATA, messages", "DATA, large"))}
-"""Floods of what others ask for, too: these are only spread over time."""
+"""Floods of normal requests: they are only spread over time."""
 BREAK: Final = {"PUSH_PROMISE", "GOAWAY", "CONTINUATION", "CONTINUATION, of nothing", "DATA, no such stream", "a frame of 16 MiB"}
-"""Floods that break the protocol, or end the connection, before they are too much."""
+"""Floods that break the protocol, or end the connection, before they exceed a limit."""
 ENDED: Final = {"RST_STREAM, provoked"}
 """Floods that Hypercorn ends, after 1,000 requests."""
 
@@ -43,7 +43,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def no_collection_of_other_tests() -> Iterator[None]:
-    """Keep the garbage collector from what other tests have left: it would take longer than the loop may."""
+    """Exclude the garbage of other tests from collections, which would block the event loop."""
     gc.collect()
     gc.freeze()
     yield
@@ -59,7 +59,7 @@ async def playground(tmp_path: Path, anyio_backend: Any) -> AsyncIterator[Playgr
 
 
 async def longest_iteration(attacker: Attacker) -> float:
-    """Wait until the flood is over; return the most processor time of one iteration of the event loop, in seconds."""
+    """Wait until the flood is over; return the longest event-loop iteration, in seconds of CPU time."""
     longest, before = 0.0, time.thread_time()
     async with asyncio.timeout(20):
         while not attacker.is_over:
@@ -70,7 +70,7 @@ async def longest_iteration(attacker: Attacker) -> float:
 
 
 @pytest.mark.parametrize("name", FLOODS)
-async def test_a_flood_holds_up_nobody(playground: Playground, name: str) -> None:
+async def test_a_flood_does_not_block_the_event_loop(playground: Playground, name: str) -> None:
     flood = make_flood(name, MiB // 4 if name in ASK else MiB)
     player = await playground.join("/echo/lobby")
     attacker = Attacker(playground.port, flood, is_polite="websocket" in name)
@@ -88,7 +88,7 @@ async def test_a_flood_holds_up_nobody(playground: Playground, name: str) -> Non
         assert attacker.end == "ENHANCE_YOUR_CALM"
 
 
-async def test_a_peer_that_is_cut_loses_its_websockets_and_no_other(playground: Playground) -> None:
+async def test_cutting_a_peer_ends_only_its_own_websockets(playground: Playground) -> None:
     ann = await playground.join("/echo/lobby")
     async with open_http2(playground.port) as http2:
         await http2.join("/echo/lobby")
@@ -102,7 +102,7 @@ async def test_a_peer_that_is_cut_loses_its_websockets_and_no_other(playground: 
     await ann.hear("alone")
 
 
-async def test_pings_and_window_updates_of_an_honest_peer_are_never_too_many(playground: Playground) -> None:
+async def test_pings_and_window_updates_of_a_normal_peer_are_not_a_flood(playground: Playground) -> None:
     async with open_http2(playground.port) as http2:
         for _ in range(5):
             (status, _), body = await http2.get("/echo/big.bin")
@@ -113,7 +113,7 @@ async def test_pings_and_window_updates_of_an_honest_peer_are_never_too_many(pla
         assert (await http2.get("/health"))[0][0] == 200
 
 
-async def test_data_after_the_answer_resets_its_stream_alone(playground: Playground) -> None:
+async def test_data_after_the_response_resets_only_its_stream(playground: Playground) -> None:
     async with open_http2(playground.port) as http2:
         ann = await http2.join("/echo/lobby")
         late = http2.start("POST", "/health", is_ended=False)
@@ -130,9 +130,7 @@ async def send_late(stream: Stream) -> None:
     await stream.client.send(stream, bytes(1000))
 
 
-async def test_what_a_peer_does_not_take_is_not_read_from_the_file(
-    playground: Playground, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_is_not_read_ahead_of_the_peers_window(playground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(os, "pread", lambda *arguments: count_read(sizes, *arguments))
     reader, writer = await asyncio.open_connection("127.0.0.1", playground.port)
@@ -143,7 +141,7 @@ async def test_what_a_peer_does_not_take_is_not_read_from_the_file(
     path = [(":method", "GET"), (":scheme", "http"), (":authority", host), (":path", "/echo/big.bin")]
     connection.send_headers(1, path, end_stream=True)
 
-    for _ in range(50):  # one byte each time
+    for _ in range(50):  # a window of one byte each time
         connection.increment_flow_control_window(1, 1)
         writer.write(connection.data_to_send())
         received = 0
@@ -157,14 +155,14 @@ async def test_what_a_peer_does_not_take_is_not_read_from_the_file(
 
 
 def count_read(sizes: list[int], descriptor: int, size: int, at: int) -> bytes:
-    """Read as os.pread does, and note how much."""
+    """Call os.pread, and record how many bytes it read."""
     chunk = PREAD(descriptor, size, at)
     sizes.append(len(chunk))
     return chunk
 
 
 async def open_stalled(http2: Http2Client) -> Http2Websocket:
-    """A websocket with far more to receive than its peer takes: the window stays as it is."""
+    """A websocket with more data to receive than the window of its stream, which is never updated."""
     websocket = await http2.join("/echo/lobby")
     http2.connection.acknowledge_received_data = lambda *_: None  # type: ignore[method-assign]
     await websocket.say("x" * 200_000)
@@ -200,13 +198,13 @@ async def test_a_peer_that_pings_and_takes_no_pongs_is_cut(playground: Playgroun
         await playground.until(lambda: playground.service.connections.hypercorn.open_connections == 0)
 
 
-async def test_a_peer_that_takes_nothing_does_not_delay_the_stop(playground: Playground) -> None:
+async def test_a_peer_that_takes_nothing_does_not_delay_shutdown(playground: Playground) -> None:
     async with open_http2(playground.port) as http2:
         websocket = await open_stalled(http2)
         room = playground.gateway.pools["echo"].rooms["lobby"]
 
         for client in tuple(room.clients.values()):
-            client.abort()  # as its room does at the end, when it has waited long enough
+            client.abort()  # as its room does after its deadline
         await playground.until(lambda: playground.gateway.connections == 0)
         await asyncio.wait_for(playground.service.connections.hypercorn.stop(0.1), DEADLINE)
         await playground.until(lambda: playground.service.connections.hypercorn.open_connections == 0)

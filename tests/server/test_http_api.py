@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, bool]]:
-    """One loop: nothing here depends on it."""
+    """One event loop: nothing here depends on it."""
     return "asyncio", {"use_uvloop": True}
 
 
@@ -72,7 +72,7 @@ async def test_a_draining_site_is_healthy_but_not_ready(general: General) -> Non
 # --- Metrics
 
 
-async def test_readiness_does_not_ask_for_every_room(general: General, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_readiness_does_not_visit_every_room(general: General, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask() -> NoReturn:
         raise AssertionError
 
@@ -81,7 +81,7 @@ async def test_readiness_does_not_ask_for_every_room(general: General, monkeypat
     assert (await general.http.get("/ready")).status_code == 200
 
 
-async def test_one_scrape_is_written_at_a_time(general: General, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_scrape_is_rendered_at_a_time(general: General, monkeypatch: pytest.MonkeyPatch) -> None:
     busy, most = threading.Semaphore(0), 0
 
     def expose(*_: object, **__: object) -> bytes:
@@ -122,7 +122,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
         ("application/openmetrics-text;q=0.1, text/plain", TEXT, parse_text),
     ],
 )
-async def test_metrics_are_text_unless_openmetrics_is_asked_for(
+async def test_metrics_are_text_unless_openmetrics_is_requested(
     general: General, accept: str, content_type: str, parse: Callable[[str], Iterable[Metric]]
 ) -> None:
     async with await general.join("/chat/lobby"):
@@ -137,7 +137,7 @@ async def test_metrics_are_text_unless_openmetrics_is_asked_for(
     assert samples["scalesocket_websocket_connections_open", "chat"] == 1
 
 
-async def test_metrics_by_room_come_and_go_with_the_room() -> None:
+async def test_metrics_by_room_exist_while_the_room_does() -> None:
     async with open_general(CHAT, metrics_rooms=True) as general:
         async with await general.join("/chat/lobby"):
             during = (await general.http.get("/metrics")).text
@@ -148,7 +148,7 @@ async def test_metrics_by_room_come_and_go_with_the_room() -> None:
     assert "lobby" not in after
 
 
-async def test_metrics_and_api_can_be_off_and_come_by_an_edit() -> None:
+async def test_an_edit_can_switch_metrics_and_api_on() -> None:
     paths = ("/metrics", "/api/apps/", "/chat/api/rooms/")
 
     async with open_general(CHAT, metrics=False, api=False) as general:
@@ -202,7 +202,7 @@ async def test_a_room_is_described(general: General, slash: str) -> None:
     assert metadata.text == "null"
 
 
-async def test_the_app_at_the_root_has_its_api_there() -> None:
+async def test_the_api_of_the_app_at_the_root_is_at_the_root() -> None:
     async with open_general(App(name="chat", command=["cat"], mount="/")) as general, await general.join("/foo"):
         rooms = await general.http.get("/api/rooms/")
         connections = await general.http.get("/api/foo/connections")
@@ -252,10 +252,10 @@ async def test_the_front_page_lists_the_apps(general: General) -> None:
     assert "/json/ROOM" in answer.text
 
 
-# --- What is refused
+# --- Refusals
 
 
-async def test_a_room_asked_for_without_an_upgrade_is_not_found(general: General) -> None:
+async def test_a_plain_request_for_a_room_is_404(general: General) -> None:
     answer = await general.http.get("/chat/lobby")
 
     assert answer.status_code == 404
@@ -277,7 +277,7 @@ async def test_a_long_body_is_refused(general: General) -> None:
     assert answer.endswith(b'{"error":"request entity too large (no path takes a body; up to 16384 bytes are ignored)"}')
 
 
-async def test_a_short_body_is_read_and_forgotten(general: General) -> None:
+async def test_a_short_body_is_read_and_dropped(general: General) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(10):
             yield b"x" * 100
@@ -293,7 +293,7 @@ SMUGGLED = b"GET /chat/api/rooms/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.mark.parametrize("path", [b"/health", b"/nowhere", b"/chat/one", b"/", b"http://localhost/health"])
-async def test_a_request_that_tells_its_length_twice_is_answered_and_the_connection_closed(general: General, path: bytes) -> None:
+async def test_a_request_with_two_lengths_is_answered_and_the_connection_closed(general: General, path: bytes) -> None:
     for body in (b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"):
         answer = await general.ask(TWICE % (path, len(body + SMUGGLED), body) + SMUGGLED)
 
@@ -301,7 +301,7 @@ async def test_a_request_that_tells_its_length_twice_is_answered_and_the_connect
         assert b"\r\nconnection: close\r\n" in answer.lower()
 
 
-async def test_a_request_that_tells_its_length_once_keeps_the_connection(general: General) -> None:
+async def test_a_request_with_one_length_keeps_the_connection(general: General) -> None:
     once = b"GET /health HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
     bodies = (once % b"Content-Length: 5\r\n" + b"hello", once % b"Transfer-Encoding: chunked\r\n" + b"5\r\nhello\r\n0\r\n\r\n")
 
@@ -316,23 +316,23 @@ async def test_a_long_head_is_refused(general: General) -> None:
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
-async def test_a_head_that_is_none_is_refused(general: General) -> None:
+async def test_an_invalid_head_is_refused(general: General) -> None:
     answer = await general.ask(b"nonsense\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 400 ")
 
 
-async def test_a_connection_whose_peer_has_left_after_its_request_is_closed_at_once(general: General) -> None:
+async def test_a_connection_closed_by_its_peer_after_a_request_is_closed_at_once(general: General) -> None:
     for _ in range(10):
         _, writer = await asyncio.open_connection("127.0.0.1", general.playground.port)
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         writer.close()
 
-    with anyio.fail_after(5):  # the keep-alive time is 15 s
+    with anyio.fail_after(5):  # an idle connection would stay open for 15 s
         await general.wait_no_connections()
 
 
-async def test_who_sends_no_more_gets_all_answers_and_then_the_end(general: General) -> None:
+async def test_a_peer_that_ends_its_side_gets_all_responses(general: General) -> None:
     with anyio.fail_after(5):
         reader, writer = await asyncio.open_connection("127.0.0.1", general.playground.port)
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)

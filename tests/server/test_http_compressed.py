@@ -1,4 +1,4 @@
-"""Compressed static files, the headers a site adds, and the web exports of game engines as those lay them out."""
+"""Compressed static files, additional headers, and the web exports of game engines."""
 
 import gzip
 import os
@@ -18,12 +18,12 @@ SCRIPT = b"console.log('a script');\n" * 400
 GZIP = gzip.compress(SCRIPT)
 BR = b"what brotli would make of it; nothing here reads it"
 MEDIA = "identity;q=1, *;q=0"
-"""What browsers send for sounds and videos."""
+"""The `Accept-Encoding` of browsers for sounds and videos."""
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, bool]]:
-    """One loop: nothing here depends on it."""
+    """One event loop: nothing here depends on it."""
     return "asyncio", {"use_uvloop": True}
 
 
@@ -53,7 +53,7 @@ async def general(folder: Path) -> AsyncIterator[General]:
 async def get(
     general: General, path: str, accept: str | None = "gzip, deflate, br", **headers: str
 ) -> tuple[int, Mapping[str, str], bytes]:
-    """Status, headers and body as they are on the wire: nothing is decompressed."""
+    """Status, headers and body as sent: nothing is decompressed."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     request = general.http.build_request("GET", path, headers=fields)
     del request.headers["Accept-Encoding"]
@@ -66,7 +66,7 @@ async def get(
         await answer.aclose()
 
 
-# --- The file beside the one that was asked for
+# --- Compressed files beside the original
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ async def get(
         (None, None, SCRIPT),
     ],
 )
-async def test_a_compressed_file_is_sent_where_it_is_accepted(
+async def test_a_compressed_file_is_sent_if_it_is_accepted(
     general: General, accept: str | None, coding: str | None, body: bytes
 ) -> None:
     status, headers, got = await get(general, "/game/x.js", accept)
@@ -92,13 +92,13 @@ async def test_a_compressed_file_is_sent_where_it_is_accepted(
     assert headers["vary"] == "Accept-Encoding"
 
 
-async def test_a_browser_gets_the_script_whichever_form_was_sent(general: General) -> None:
+async def test_every_form_of_a_file_has_the_same_content(general: General) -> None:
     answer = await general.http.get("/game/x.js", headers={"Accept-Encoding": "gzip"})
 
     assert (answer.headers["content-encoding"], answer.content) == ("gzip", SCRIPT)
 
 
-async def test_the_index_of_a_folder_has_its_compressed_form_too(general: General) -> None:
+async def test_the_index_of_a_folder_can_be_compressed(general: General) -> None:
     status, headers, body = await get(general, "/game/")
 
     assert (status, headers["content-encoding"], gzip.decompress(body)) == (200, "gzip", b"<p>game")
@@ -116,7 +116,7 @@ async def test_a_file_that_is_not_compressed_does_not_vary(general: General, fol
 
 
 @pytest.mark.parametrize("path", ["/game/x.js", "/game/plain.js"])
-async def test_a_client_that_refuses_every_form_is_told_so(general: General, folder: Path, path: str) -> None:
+async def test_refusing_every_form_is_406(general: General, folder: Path, path: str) -> None:
     write(folder, {"plain.js": SCRIPT})
 
     status, headers, body = await get(general, path, "identity;q=0, zstd")
@@ -125,7 +125,7 @@ async def test_a_client_that_refuses_every_form_is_told_so(general: General, fol
     assert b"Accept-Encoding" in body
 
 
-async def test_a_compressed_file_alone_is_not_the_file(general: General, folder: Path) -> None:
+async def test_a_compressed_file_without_an_original_is_404(general: General, folder: Path) -> None:
     (folder / "x.js").unlink()
 
     status, _, _ = await get(general, "/game/x.js")
@@ -133,7 +133,7 @@ async def test_a_compressed_file_alone_is_not_the_file(general: General, folder:
     assert status == 404
 
 
-async def test_an_outdated_or_empty_compressed_file_is_left_out(general: General, folder: Path) -> None:
+async def test_an_outdated_or_empty_compressed_file_is_ignored(general: General, folder: Path) -> None:
     written = (folder / "x.js").stat().st_mtime
     os.utime(folder / "x.js.br", (written - 60, written - 60))
     (folder / "x.js.gz").write_bytes(b"")
@@ -167,7 +167,7 @@ async def test_hard_links_do_not_share_an_etag(general: General, folder: Path) -
     assert tags[0] != tags[1]
 
 
-async def test_not_modified_says_that_it_varies(general: General) -> None:
+async def test_not_modified_has_vary(general: General) -> None:
     tag = (await get(general, "/game/x.js", "br"))[1]["etag"]
 
     status, headers, body = await get(general, "/game/x.js", "br", If_None_Match=tag)
@@ -175,7 +175,7 @@ async def test_not_modified_says_that_it_varies(general: General) -> None:
     assert (status, body, headers["vary"], headers["etag"]) == (304, b"", "Accept-Encoding", tag)
 
 
-async def test_a_range_is_of_the_form_that_is_sent(general: General) -> None:
+async def test_a_range_is_a_part_of_the_form_that_is_sent(general: General) -> None:
     whole = {"br": BR, "gzip": GZIP, MEDIA: SCRIPT}
 
     for accept, body in whole.items():
@@ -203,7 +203,7 @@ async def test_a_range_beyond_the_end_of_the_form_is_416(general: General) -> No
     assert (status, headers["content-range"]) == (416, f"bytes */{len(BR)}")
 
 
-async def test_head_says_what_get_would(general: General) -> None:
+async def test_head_has_the_headers_of_get(general: General) -> None:
     answer = await general.http.head("/game/x.js", headers={"Accept-Encoding": "br"})
 
     assert (answer.status_code, answer.headers["content-encoding"], answer.headers["vary"]) == (200, "br", "Accept-Encoding")
@@ -220,7 +220,7 @@ async def test_no_file_stays_open(general: General, folder: Path) -> None:
 # --- What is never served
 
 
-async def test_compressed_files_obey_the_rules_of_all_files(general: General, folder: Path) -> None:
+async def test_compressed_files_follow_the_rules_of_all_files(general: General, folder: Path) -> None:
     (folder.parent / "outside.gz").write_bytes(GZIP)
     (folder / ".hidden.gz").write_bytes(GZIP)
     write(folder, {f"{name}.js": b"as it is" for name in ("outside", "hidden", "pipe", "folder", "inside", "lost", "loop")})
@@ -242,7 +242,7 @@ async def test_compressed_files_obey_the_rules_of_all_files(general: General, fo
     assert (await get(general, "/game/inside.js"))[2] == GZIP
 
 
-# --- Compressed files by their own name
+# --- Requests for a compressed file by its own name
 
 
 BY_NAME = {
@@ -259,7 +259,7 @@ BY_NAME = {
 }
 
 
-async def test_a_compressed_file_is_of_the_type_it_holds(general: General, folder: Path) -> None:
+async def test_a_compressed_file_has_the_type_of_its_content(general: General, folder: Path) -> None:
     write(folder, dict.fromkeys(BY_NAME, GZIP))
 
     answers = {name: await get(general, f"/game/{name}", "identity") for name in BY_NAME}
@@ -277,7 +277,7 @@ async def test_a_compressed_file_is_of_the_type_it_holds(general: General, folde
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 
 
-async def test_headers_are_added_to_answers_with_a_file_alone(folder: Path) -> None:
+async def test_headers_are_added_only_to_responses_with_a_file(folder: Path) -> None:
     async with open_general(App(name="game", command=["cat"], static=folder, static_headers=ISOLATED)) as general:
         tag = (await get(general, "/game/x.js"))[1]["etag"]
         answers = {
@@ -299,7 +299,7 @@ async def test_headers_are_added_to_answers_with_a_file_alone(folder: Path) -> N
     assert with_headers == {"whole", "part", "known"}
 
 
-async def test_headers_replace_ours_and_vary_is_joined(folder: Path) -> None:
+async def test_headers_replace_ours_and_vary_is_combined(folder: Path) -> None:
     ours = {"cache-control": "max-age=60", "Vary": "Origin", "X-Content-Type-Options": "nosniff"}
 
     async with open_general(App(name="game", command=["cat"], static=folder, static_headers=ours)) as general:
@@ -309,7 +309,7 @@ async def test_headers_replace_ours_and_vary_is_joined(folder: Path) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
-async def test_an_edit_of_the_headers_is_in_force_at_once(general: General, folder: Path) -> None:
+async def test_an_edit_of_the_headers_applies_at_once(general: General, folder: Path) -> None:
     general.gateway.apply(make_site(App(name="game", command=["cat"], static=folder, static_headers=ISOLATED)))
 
     _, headers, _ = await get(general, "/game/")
@@ -330,10 +330,10 @@ GODOT = {
     "index.manifest.json": b"{}",
     "index.service.worker.js": b"service",
 }
-"""What Godot 4 writes for the web, as a progressive web app."""
+"""The files of a web export of Godot 4, as a progressive web app."""
 
 
-async def test_a_godot_export_runs_as_it_is(tmp_path: Path) -> None:
+async def test_a_godot_export_is_served(tmp_path: Path) -> None:
     write(tmp_path, GODOT)
     write(tmp_path, {"index.wasm.gz": gzip.compress(GODOT["index.wasm"])})
 
@@ -350,7 +350,7 @@ async def test_a_godot_export_runs_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "coding"), [("", None), (".gz", "gzip"), (".br", "br"), (".unityweb", None)])
-async def test_a_unity_build_runs_as_it_is(tmp_path: Path, suffix: str, coding: str | None) -> None:
+async def test_a_unity_build_is_served(tmp_path: Path, suffix: str, coding: str | None) -> None:
     names = {
         "index.html": "text/html; charset=utf-8",
         "TemplateData/style.css": "text/css; charset=utf-8",
@@ -361,7 +361,7 @@ async def test_a_unity_build_runs_as_it_is(tmp_path: Path, suffix: str, coding: 
         f"Build/web.symbols.json{suffix}": "application/json",
         "StreamingAssets/level.bundle": "application/octet-stream",
     }
-    if suffix == ".unityweb":  # decompressed by the loader
+    if suffix == ".unityweb":  # Unity's loader decompresses it
         names = {name: "application/octet-stream" if name.endswith(suffix) else media_type for name, media_type in names.items()}
     write(tmp_path, dict.fromkeys(names, b"content"))
 

@@ -1,4 +1,4 @@
-"""Static files: what is served, in which part, and what never is."""
+"""Static files: what is served, whole or in part, and what is never served."""
 
 import os
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, bool]]:
-    """One loop: nothing here depends on it."""
+    """One event loop: nothing here depends on it."""
     return "asyncio", {"use_uvloop": True}
 
 
@@ -54,7 +54,7 @@ async def test_a_folder_is_answered_with_its_index(general: General) -> None:
 
 
 @pytest.mark.parametrize("path", ["/chat", "/chat/sub"])
-async def test_a_folder_without_its_slash_is_redirected_to_it(general: General, path: str) -> None:
+async def test_a_folder_without_a_slash_redirects(general: General, path: str) -> None:
     answer = await general.http.get(f"{path}?a=b")
 
     assert (answer.status_code, answer.headers["location"]) == (302, f"{path}/?a=b")
@@ -84,7 +84,7 @@ async def test_the_content_type_comes_from_the_name(general: General, folder: Pa
     assert not any("content-encoding" in answer.headers for answer in answers.values())
 
 
-async def test_names_beyond_ascii_are_found(general: General) -> None:
+async def test_names_may_be_unicode(general: General) -> None:
     answer = await general.http.get("/chat/ünï côde.txt")
 
     assert (answer.status_code, answer.text) == (200, "grüße")
@@ -105,7 +105,7 @@ async def test_a_large_file_arrives_whole(general: General) -> None:
     assert answer.headers["accept-ranges"] == "bytes"
 
 
-async def test_the_app_at_the_root_has_its_files_there(folder: Path) -> None:
+async def test_the_files_of_the_app_at_the_root_are_at_the_root(folder: Path) -> None:
     root = App(name="chat", command=["cat"], mount="/", static=folder)
 
     async with open_general(root) as general:
@@ -174,7 +174,7 @@ async def test_a_range_beyond_the_end_is_416(general: General) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["bytes=0-1,4-5", "lines=1-2", "bytes=x", "bytes=5-1", ""])
-async def test_a_range_that_is_not_understood_is_ignored(general: General, wanted: str) -> None:
+async def test_an_invalid_range_is_ignored(general: General, wanted: str) -> None:
     answer = await general.http.get("/chat/large.bin", headers={"Range": wanted})
 
     assert (answer.status_code, answer.content) == (200, LARGE)
@@ -186,7 +186,7 @@ async def test_a_range_of_a_file_that_changed_is_the_whole_file(general: General
     assert (answer.status_code, answer.content) == (200, LARGE)
 
 
-async def test_a_known_file_is_not_sent_again_in_part_either(general: General) -> None:
+async def test_a_range_of_a_known_file_is_not_sent_again(general: General) -> None:
     first = await general.http.get("/chat/large.bin")
 
     answer = await general.http.get("/chat/large.bin", headers={"Range": "bytes=0-1", "If-None-Match": first.headers["etag"]})
@@ -194,13 +194,13 @@ async def test_a_known_file_is_not_sent_again_in_part_either(general: General) -
     assert answer.status_code == 304
 
 
-async def test_head_says_what_get_would(general: General) -> None:
+async def test_head_has_the_headers_of_get(general: General) -> None:
     answer = await general.http.head("/chat/large.bin")
 
     assert (answer.status_code, answer.content, answer.headers["content-length"]) == (200, b"", str(len(LARGE)))
 
 
-async def test_a_client_that_leaves_in_the_middle_costs_nothing(general: General, folder: Path) -> None:
+async def test_a_client_that_leaves_in_a_download_leaves_no_file_open(general: General, folder: Path) -> None:
     (folder / "huge.bin").write_bytes(b"x" * 50_000_000)
 
     async with general.http.stream("GET", "/chat/huge.bin") as answer:
@@ -254,7 +254,7 @@ ELSEWHERE = (
 )
 
 
-async def test_paths_that_lead_elsewhere_are_not_found(general: General) -> None:
+async def test_paths_outside_the_folder_are_404(general: General) -> None:
     answers = {target: await general.get_raw(target) for target in ELSEWHERE}
 
     assert {target: status for target, (status, _) in answers.items()} == dict.fromkeys(ELSEWHERE, 404)
@@ -273,7 +273,7 @@ async def test_an_escaped_name_is_the_same_name(general: General) -> None:
         assert await general.get_raw(target) == (200, INDEX.encode())
 
 
-async def test_symlinks_count_by_where_they_end(general: General, folder: Path) -> None:
+async def test_symlinks_are_resolved_before_the_check(general: General, folder: Path) -> None:
     (folder / "inside.html").symlink_to("index.html")
     (folder / "outside.txt").symlink_to("../outside.txt")
     (folder / "up").symlink_to("..")
@@ -287,7 +287,7 @@ async def test_symlinks_count_by_where_they_end(general: General, folder: Path) 
     assert status == [200, 404, 404, 404, 404, 404, 404]
 
 
-async def test_a_volume_of_kubernetes_is_served(general: General, folder: Path) -> None:
+async def test_a_kubernetes_volume_is_served(general: General, folder: Path) -> None:
     (folder / "..2026_01_01").mkdir()
     (folder / "..2026_01_01" / "page.html").write_text("page")
     (folder / "..data").symlink_to("..2026_01_01")
@@ -297,7 +297,7 @@ async def test_a_volume_of_kubernetes_is_served(general: General, folder: Path) 
     assert (await general.http.get("/chat/..data/page.html")).status_code == 404
 
 
-async def test_what_is_no_file_is_not_opened(general: General, folder: Path) -> None:
+async def test_only_regular_files_are_opened(general: General, folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     (folder / "unreadable").write_text("x")
     (folder / "null").symlink_to("/dev/null")
@@ -306,7 +306,7 @@ async def test_what_is_no_file_is_not_opened(general: General, folder: Path) -> 
     assert (await general.http.get("/chat/null")).status_code == 404
 
 
-async def test_a_folder_whose_index_lies_outside_has_none(general: General, folder: Path) -> None:
+async def test_an_index_outside_the_folder_is_ignored(general: General, folder: Path) -> None:
     (folder / "trap").mkdir()
     (folder / "trap" / "index.html").symlink_to("../../outside.txt")
 

@@ -1,4 +1,4 @@
-"""The front page, and the page of an app without one of its own."""
+"""The landing pages: the front page, and the page of an app."""
 
 import re
 from base64 import b64encode
@@ -23,7 +23,7 @@ HOSTILE = "\"'><img src=x onerror=alert(1)></script>&amp;"
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, bool]]:
-    """One loop: nothing here depends on it."""
+    """One event loop: nothing here depends on it."""
     return "asyncio", {"use_uvloop": True}
 
 
@@ -55,7 +55,7 @@ async def test_the_front_page_shows_apps_links_rooms_and_how_to_connect(general:
     assert f"wscat --connect ws://{host}/game/ROOM" in text
 
 
-async def test_an_app_without_rooms_is_shown_as_pages(general: General) -> None:
+async def test_an_app_without_rooms_has_the_badge_pages(general: General) -> None:
     answer = await general.http.get("/")
 
     card = next(card for card in answer.text.split("<article") if "/docs/" in card)
@@ -84,7 +84,7 @@ async def test_behind_a_trusted_proxy_urls_have_its_scheme() -> None:
     assert "wss://play.example/chat/ROOM" in answer.text
 
 
-async def test_names_of_rooms_are_text_and_nothing_else(general: General) -> None:
+async def test_names_of_rooms_are_escaped(general: General) -> None:
     async with await general.join(f"/chat/{quote(HOSTILE, safe='')}"):
         front = await general.http.get("/", headers=BROWSER)
         page = await general.http.get("/chat/", headers=BROWSER)
@@ -95,7 +95,7 @@ async def test_names_of_rooms_are_text_and_nothing_else(general: General) -> Non
         assert HOSTILE in visible(answer.text)
 
 
-async def test_the_pages_load_nothing_and_run_their_own_script_alone(general: General) -> None:
+async def test_the_pages_load_nothing_and_run_only_their_own_script(general: General) -> None:
     for path in ("/", "/chat/"):
         answer = await general.http.get(path, headers=BROWSER)
 
@@ -158,7 +158,7 @@ async def test_an_app_at_the_root_without_a_page_is_on_the_front_page(tmp_path: 
         ("application/json, text/html;q=0.9", "application/json"),
     ],
 )
-async def test_an_app_without_a_page_says_what_it_is(general: General, path: str, accept: str, content_type: str) -> None:
+async def test_an_app_without_a_page_has_a_landing_page(general: General, path: str, accept: str, content_type: str) -> None:
     async with await general.join("/chat/lobby"):
         answer = await general.http.get(path, headers={"Accept": accept})
 
@@ -171,7 +171,7 @@ async def test_an_app_without_a_page_says_what_it_is(general: General, path: str
         assert re.search(r"lobby\s+1", visible(answer.text))
 
 
-async def test_a_folder_without_an_index_does_not_hide_how_to_connect(tmp_path: Path) -> None:
+async def test_an_app_whose_folder_has_no_index_has_a_landing_page(tmp_path: Path) -> None:
     (tmp_path / "picture.png").touch()
     async with open_general(App(name="game", command=["cat"], static=tmp_path), App(name="docs", static=tmp_path)) as general:
         game, docs = await general.http.get("/game/"), await general.http.get("/docs/")
@@ -180,7 +180,7 @@ async def test_a_folder_without_an_index_does_not_hide_how_to_connect(tmp_path: 
     assert "/game/ROOM" in game.text
 
 
-async def test_a_page_of_its_own_comes_first(general: General) -> None:
+async def test_a_file_replaces_the_landing_page(general: General) -> None:
     assert (await general.http.get("/game/", headers=BROWSER)).text == "a page"
 
 
@@ -197,7 +197,7 @@ def test_names_of_rooms_cannot_move_a_terminals_cursor() -> None:
     assert format_app(app).count("\n") == 6
 
 
-def test_of_many_rooms_some_are_shown_and_the_others_counted() -> None:
+def test_some_of_many_rooms_are_listed_and_the_rest_counted() -> None:
     app = view_of(rooms=RoomsView(number=5000, clients=9000, shown=[("a", 70), ("b", 60)]))
 
     for text in (visible(render_front([app], [])), visible(render_app(app, [])), format_app(app)):
@@ -209,7 +209,7 @@ def view_of(*, socket: str = "ws://localhost/chat/ROOM", rooms: RoomsView | None
 
 
 def visible(page: str) -> str:
-    """The text of a page as a reader sees it, its spaces as one; text that is no page stays as it is."""
+    """The visible text of a page, with single spaces; plain text is returned unchanged."""
     without_code = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.DOTALL)
     text = re.sub(r"<(/?)(\w+)[^>]*>", lambda tag: "" if tag[2] in ("i", "wbr", "code") else " ", without_code)
     for entity, character in {"&lt;": "<", "&gt;": ">", "&#34;": '"', "&#39;": "'", "&amp;": "&"}.items():

@@ -1,4 +1,4 @@
-"""Listening sockets: what is refused, and what is left behind."""
+"""Listening sockets: errors, edits and cleanup."""
 
 import asyncio
 import os
@@ -22,13 +22,13 @@ from tests.raw import RawClient, upgrade
 
 
 async def open_socket(bind: str) -> socket.socket:
-    """A socket that listens at an address, as that of another server would."""
+    """A listening socket of another server."""
     (sock,) = bind_all(bind, await resolve(bind)).values()
     start_listening(sock)
     return sock
 
 
-async def test_an_address_in_use_is_said_to_be_in_use() -> None:
+async def test_an_address_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ListenError, match=f"server.bind: can't listen at 127.0.0.1:{port}: address already in use"):
@@ -40,12 +40,12 @@ async def test_a_host_may_be_given_by_name() -> None:
         assert sock.getsockname()[0] in ("127.0.0.1", "::1")
 
 
-async def test_a_host_that_is_not_ours_is_refused() -> None:
+async def test_a_host_of_another_machine_is_refused() -> None:
     with pytest.raises(ListenError, match="cannot assign requested address"):
         await open_socket("192.0.2.1:0")
 
 
-async def test_a_unix_socket_that_a_dead_server_left_is_replaced(tmp_path: Path) -> None:
+async def test_the_unix_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     (await open_socket(f"unix:{path}")).close()
     assert path.exists()
@@ -53,13 +53,13 @@ async def test_a_unix_socket_that_a_dead_server_left_is_replaced(tmp_path: Path)
     (await open_socket(f"unix:{path}")).close()
 
 
-async def test_a_unix_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
+async def test_the_unix_socket_of_a_running_server_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     with await open_socket(f"unix:{path}"), pytest.raises(ListenError, match="in use"):
         await open_socket(f"unix:{path}")
 
 
-async def test_a_unix_socket_whose_server_is_busy_is_left_alone(tmp_path: Path) -> None:
+async def test_the_unix_socket_of_a_busy_server_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as queued, socket.socket(socket.AF_UNIX) as more:
         server.bind(str(path))
@@ -73,7 +73,7 @@ async def test_a_unix_socket_whose_server_is_busy_is_left_alone(tmp_path: Path) 
             await open_socket(f"unix:{path}")
 
 
-async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+async def test_a_regular_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     path.write_text("precious")
 
@@ -83,7 +83,7 @@ async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
-def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_certificate_is_refused(tmp_path: Path) -> None:
     (tmp_path / "certificate.pem").write_text("rubbish")
     (tmp_path / "key.pem").write_text("rubbish")
 
@@ -91,7 +91,7 @@ def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
         load_tls(Tls(certificate=tmp_path / "certificate.pem", key=tmp_path / "key.pem"))
 
 
-async def test_several_addresses_are_listened_at(serve_express: Serve, tmp_path: Path) -> None:
+async def test_a_site_can_have_several_listeners(serve_express: Serve, tmp_path: Path) -> None:
     binds = ["127.0.0.1:0", "[::1]:0", f"unix:{tmp_path / 'site.sock'}"]
 
     site = await serve_express(Server.model_validate({"bind": binds}), game={"command": ["cat"]})
@@ -108,7 +108,7 @@ async def test_several_addresses_are_listened_at(serve_express: Serve, tmp_path:
         writer.close()
 
 
-async def test_addresses_of_ipv6_are_counted_like_others(serve_express: Serve) -> None:
+async def test_ipv6_clients_are_counted_by_address_too(serve_express: Serve) -> None:
     site = await serve_express(Server(bind=("[::1]:0",), max_connections_per_ip=1), game={"command": ["cat"]})
 
     async def try_join() -> tuple[RawClient, str]:
@@ -126,7 +126,7 @@ async def test_addresses_of_ipv6_are_counted_like_others(serve_express: Serve) -
     assert (first, second, third) == ("101", "429", "101")
 
 
-async def test_a_unix_socket_goes_with_its_server(serve_express: Serve, tmp_path: Path) -> None:
+async def test_a_unix_socket_is_removed_at_shutdown(serve_express: Serve, tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     site = await serve_express(Server.model_validate({"bind": f"unix:{path}"}), game={"command": ["cat"]})
     assert stat.S_ISSOCK(path.stat().st_mode)
@@ -137,8 +137,8 @@ async def test_a_unix_socket_goes_with_its_server(serve_express: Serve, tmp_path
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "127.1"])
-async def test_an_address_may_be_edited_to_one_that_overlaps_it(serve_express: Serve, host: str) -> None:
-    """An address that holds the port, and an edit that wants the same port of other addresses, and then the first again.
+async def test_an_edit_can_replace_an_address_by_an_overlapping_one(serve_express: Serve, host: str) -> None:
+    """The first edit wants the same port at other addresses, the second wants the first address again.
 
     Connections of before stay, those of after are accepted, and in between no other server gets at the port.
     """
@@ -159,7 +159,7 @@ async def test_an_address_may_be_edited_to_one_that_overlaps_it(serve_express: S
         await before.hear("still here")
         await after.leave()
     closed = [told["address"] for told in serve_express.logged("stopped listening")]
-    assert closed[:1] == ([] if host == "127.1" else [f"127.0.0.1:{port}"])  # the same address in other words
+    assert closed[:1] == ([] if host == "127.1" else [f"127.0.0.1:{port}"])  # the same address, spelled differently
 
 
 async def test_an_overlapping_edit_that_is_taken_back_changes_nothing(serve_express: Serve) -> None:
@@ -177,18 +177,18 @@ def longest_queue() -> int:
     return int(Path("/proc/sys/net/core/somaxconn").read_text())
 
 
-async def test_many_connections_may_wait_to_be_accepted(serve_express: Serve) -> None:
+async def test_the_backlog_is_long(serve_express: Serve) -> None:
     site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
     (listener,) = site.service.listeners._open.values()
 
-    # Of a listening socket, tcpi_sacked is how long its queue may be.
+    # For a listening socket, tcpi_sacked is the maximum length of its queue.
     queue = struct.unpack("=8x6I", listener.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32))[5]
 
     assert queue == min(4096, longest_queue())
 
 
-async def test_running_out_of_descriptors_is_reported_a_few_times_only(serve_express: Serve) -> None:
-    """A server that has no descriptor left when a connection comes: it says so, in few lines, and accepts it later."""
+async def test_running_out_of_descriptors_is_logged_a_few_times_only(serve_express: Serve) -> None:
+    """A server without a free descriptor logs that in a few lines, and accepts the connection later."""
     site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
     loop, limits = asyncio.get_running_loop(), resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket() as client:
@@ -216,8 +216,8 @@ def tls(tmp_path: Path) -> dict[str, Path]:
     return files
 
 
-async def test_connections_that_have_not_agreed_on_tls_have_a_place_too(serve_express: Serve, tls: dict[str, Path]) -> None:
-    """Twenty clients that connect over TLS and say nothing, where six have a place: the others are cut.
+async def test_connections_in_a_tls_handshake_count(serve_express: Serve, tls: dict[str, Path]) -> None:
+    """Twenty clients connect over TLS and send nothing; the limit is six, so the others are cut.
 
     When they go, their places are free.
     """
@@ -242,7 +242,7 @@ async def test_connections_that_have_not_agreed_on_tls_have_a_place_too(serve_ex
 async def test_no_connection_is_lost_when_a_listener_with_tls_is_replaced(
     serve_express: Serve, tls: dict[str, Path], turns: int
 ) -> None:
-    """At whatever moment: those that the old one has accepted are served, the others are accepted by the new one."""
+    """At any moment, connections are served by the old listener, or accepted by the new one."""
     site = await serve_express(game={"command": ["cat"]})
     context = ssl.create_default_context(cafile=tls["certificate"])
     ours = load_tls(Tls(**tls))
@@ -267,7 +267,7 @@ async def test_no_connection_is_lost_when_a_listener_with_tls_is_replaced(
         servers.pop().stop()
 
 
-def test_the_address_of_a_connection_is_its_listener_s_unless_that_has_many(tmp_path: Path) -> None:
+def test_a_listener_has_one_local_address_unless_it_is_a_wildcard(tmp_path: Path) -> None:
     with socket.socket() as one, socket.socket() as many, socket.socket(socket.AF_UNIX) as unix:
         one.bind(("127.0.0.1", 0))
         many.bind(("0.0.0.0", 0))

@@ -1,4 +1,4 @@
-"""The door: one request head of each connection, its lane, and every way to be turned away."""
+"""New connections: reading the request head, choosing the lane, and every refusal."""
 
 import asyncio
 import json
@@ -27,15 +27,15 @@ WHO: dict[str, Any] = {"command": ["sh", "-c", 'echo "$REMOTE_ADDR|$HTTPS|$SERVE
 PROXIES: dict[str, Any] = {"trusted_proxies": ["127.0.0.0/8"]}
 
 
-async def at_the_door(site: Playground) -> RawClient:
+async def open_connection(site: Playground) -> RawClient:
     client = await RawClient.connect(site.port)
     site.raw_clients.append(client)
     return client
 
 
 async def answer_to(site: Playground, *chunks: bytes) -> str:
-    """Send these bytes on a connection of its own; return all that comes until the server ends it."""
-    client = await at_the_door(site)
+    """Send these bytes on a connection of their own; return everything received until the server closes it."""
+    client = await open_connection(site)
     for chunk in chunks:
         client.send(chunk)
         await client.writer.drain()
@@ -50,9 +50,9 @@ def status_of(answer: str) -> int:
 # --- Reading the head
 
 
-async def test_a_head_may_come_byte_by_byte(serve_express: Serve) -> None:
+async def test_a_head_may_arrive_byte_by_byte(serve_express: Serve) -> None:
     site = await serve_express(game=CAT)
-    ann = await at_the_door(site)
+    ann = await open_connection(site)
 
     for byte in upgrade("/game/one"):
         ann.send(bytes((byte,)))
@@ -64,12 +64,12 @@ async def test_a_head_may_come_byte_by_byte(serve_express: Serve) -> None:
     await ann.hear("in")
 
 
-async def test_a_head_may_be_cut_anywhere(serve_express: Serve) -> None:
+async def test_a_head_may_be_split_anywhere(serve_express: Serve) -> None:
     site = await serve_express(game=CAT)
     head = upgrade("/game/one")
 
     async def join(at: int) -> None:
-        ann = await at_the_door(site)
+        ann = await open_connection(site)
         ann.send(head[:at])
         await ann.writer.drain()
         await asyncio.sleep(0.02)
@@ -81,7 +81,7 @@ async def test_a_head_may_be_cut_anywhere(serve_express: Serve) -> None:
 
 async def test_frames_in_the_same_packet_as_the_head_are_not_lost(serve_express: Serve) -> None:
     site = await serve_express(game=CAT)
-    ann = await at_the_door(site)
+    ann = await open_connection(site)
 
     ann.send(upgrade("/game/one") + mask_frame(b"early") + mask_frame(b"bird")[:4])
     await ann.read_head()
@@ -89,9 +89,9 @@ async def test_frames_in_the_same_packet_as_the_head_are_not_lost(serve_express:
     await ann.hear("early")
 
 
-async def test_the_answer_is_the_one_the_rfc_wants(serve_express: Serve) -> None:
+async def test_the_response_follows_the_rfc(serve_express: Serve) -> None:
     site = await serve_express(game=CAT)
-    ann = await at_the_door(site)
+    ann = await open_connection(site)
 
     ann.send(upgrade("/game/one", "Sec-WebSocket-Protocol: chat"))
     head = await ann.read_head()
@@ -102,7 +102,7 @@ async def test_the_answer_is_the_one_the_rfc_wants(serve_express: Serve) -> None
     )
 
 
-async def test_plain_requests_go_to_the_general_lane_with_the_bytes_that_were_read(serve_express: Serve) -> None:
+async def test_plain_requests_take_the_general_lane_with_the_bytes_already_read(serve_express: Serve) -> None:
     site = await serve_express(game=CAT)
 
     answer = await answer_to(site, b"GET /heal", b"th HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -111,7 +111,7 @@ async def test_plain_requests_go_to_the_general_lane_with_the_bytes_that_were_re
     assert json.loads(answer.partition("\r\n\r\n")[2]) == {"status": "ok"}
 
 
-async def test_two_plain_requests_in_one_packet_are_both_answered(serve_express: Serve) -> None:
+async def test_pipelined_requests_are_all_answered(serve_express: Serve) -> None:
     site = await serve_express(game=CAT)
     request = b"GET /health HTTP/1.1\r\nHost: x\r\n"
 
@@ -120,7 +120,7 @@ async def test_two_plain_requests_in_one_packet_are_both_answered(serve_express:
     assert answer.count('{"status":"ok"}') == 2
 
 
-async def test_a_request_that_only_speaks_of_websockets_is_a_plain_one(serve_express: Serve) -> None:
+async def test_a_request_that_only_mentions_websockets_is_a_plain_one(serve_express: Serve) -> None:
     site = await serve_express(game=CAT)
 
     answer = await answer_to(site, b"GET /health HTTP/1.1\r\nHost: x\r\nX-About: websocket\r\nConnection: close\r\n\r\n")
@@ -128,7 +128,7 @@ async def test_a_request_that_only_speaks_of_websockets_is_a_plain_one(serve_exp
     assert status_of(answer) == 200
 
 
-# --- Turned away
+# --- Refusals
 
 
 @pytest.mark.parametrize(
@@ -164,17 +164,17 @@ async def test_a_head_that_is_too_long_is_431(serve_express: Serve, in_pieces: b
     assert site.gateway.status().refusals == {"head_too_big": 1}
 
 
-async def test_a_head_of_32_KiB_is_taken(serve_express: Serve) -> None:
+async def test_a_head_of_32_KiB_is_accepted(serve_express: Serve) -> None:
     site = await serve_express(game=CAT)
     head = upgrade("/game/one", "X-Long: ")
-    ann = await at_the_door(site)
+    ann = await open_connection(site)
 
     ann.send(head.replace(b"X-Long: ", b"X-Long: " + b"x" * (32 * 1024 - len(head))))
 
     assert (await ann.read_head()).startswith("HTTP/1.1 101 ")
 
 
-async def test_a_head_that_does_not_come_to_an_end_is_408(serve_express: Serve) -> None:
+async def test_an_incomplete_head_is_408(serve_express: Serve) -> None:
     site = await serve_express(Server(handshake_timeout=0.2), game=CAT)
 
     answer = await answer_to(site, upgrade("/game/one")[:-2])
@@ -183,15 +183,15 @@ async def test_a_head_that_does_not_come_to_an_end_is_408(serve_express: Serve) 
     assert site.gateway.status().refusals == {"head_timeout": 1}
 
 
-async def test_a_connection_that_says_nothing_is_closed_without_a_word(serve_express: Serve) -> None:
+async def test_a_connection_without_input_is_closed_without_a_response(serve_express: Serve) -> None:
     site = await serve_express(Server(handshake_timeout=0.2), game=CAT)
 
     assert await answer_to(site) == ""
 
 
-async def test_dripping_does_not_buy_time(serve_express: Serve) -> None:
+async def test_sending_byte_by_byte_does_not_extend_the_deadline(serve_express: Serve) -> None:
     site = await serve_express(Server(handshake_timeout=0.3), game=CAT)
-    ann = await at_the_door(site)
+    ann = await open_connection(site)
     began = time.monotonic()
 
     async def drip() -> None:
@@ -217,7 +217,7 @@ async def test_dripping_does_not_buy_time(serve_express: Serve) -> None:
         ("/listed/green", (), 404),
     ],
 )
-async def test_a_refusal_is_a_short_text_and_the_end_of_the_connection(
+async def test_a_refusal_has_a_short_text_and_closes_the_connection(
     serve_express: Serve, path: str, fields: tuple[str, ...], status: int
 ) -> None:
     site = await serve_express(game=CAT, listed={**CAT, "rooms": ("red",)})
@@ -231,16 +231,16 @@ async def test_a_refusal_is_a_short_text_and_the_end_of_the_connection(
     assert body.strip()
 
 
-async def test_a_refusal_is_read_although_the_client_goes_on_sending(serve_express: Serve) -> None:
+async def test_a_refusal_is_received_although_the_client_keeps_sending(serve_express: Serve) -> None:
     site = await serve_express(game=CAT)
-    ann = await at_the_door(site)
+    ann = await open_connection(site)
 
     ann.send(upgrade("/nothing/one") + b"x" * 500_000)
 
     assert (await ann.read_head()).startswith("HTTP/1.1 404 ")
 
 
-async def test_one_without_a_place_gets_a_websocket_that_says_so(serve_express: Serve) -> None:
+async def test_a_client_of_a_full_room_gets_a_websocket_that_is_closed(serve_express: Serve) -> None:
     site = await serve_express(game={**CAT, "max_clients": 1})
     await site.join("/game/one")
 
@@ -253,10 +253,10 @@ async def test_one_without_a_place_gets_a_websocket_that_says_so(serve_express: 
 async def test_connections_beyond_one_and_a_half_times_max_connections_are_cut(serve_express: Serve) -> None:
     site = await serve_express(Server(max_connections=4), game=CAT)
     players = [await site.join("/game/one") for _ in range(4)]
-    waiting = [await at_the_door(site) for _ in range(2)]
+    waiting = [await open_connection(site) for _ in range(2)]
     await site.until(lambda: len(site.service.connections.transports) == 6)
 
-    late = await at_the_door(site)
+    late = await open_connection(site)
     late.send(upgrade("/game/one"))
 
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
@@ -272,9 +272,9 @@ async def test_connections_beyond_one_and_a_half_times_max_connections_are_cut(s
 # --- Proxies
 
 
-async def test_a_proxy_header_says_who_the_client_is(serve_express: Serve) -> None:
+async def test_a_proxy_header_has_the_clients_address(serve_express: Serve) -> None:
     site = await serve_express(Server.model_validate(PROXIES), game=WHO)
-    ann = await at_the_door(site)
+    ann = await open_connection(site)
 
     ann.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 4711 80\r\n" + upgrade("/game/one"))
 
@@ -282,14 +282,14 @@ async def test_a_proxy_header_says_who_the_client_is(serve_express: Serve) -> No
     await ann.hear("192.0.2.1:4711||HTTP/1.1")
 
 
-async def test_a_proxy_header_may_be_cut_anywhere(serve_express: Serve) -> None:
+async def test_a_proxy_header_may_be_split_anywhere(serve_express: Serve) -> None:
     site = await serve_express(Server.model_validate(PROXIES), game=CAT)
     addresses = bytes((192, 0, 2, 1, 192, 0, 2, 9)) + struct.pack("!HH", 4711, 80)
     binary = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11" + struct.pack("!H", len(addresses)) + addresses
     text = b"PROXY TCP4 192.0.2.1 192.0.2.9 4711 80\r\n"
 
     async def join(header: bytes, at: int) -> None:
-        ann = await at_the_door(site)
+        ann = await open_connection(site)
         stream = header + upgrade("/game/one")
         ann.send(stream[:at])
         await ann.writer.drain()
@@ -302,11 +302,11 @@ async def test_a_proxy_header_may_be_cut_anywhere(serve_express: Serve) -> None:
     assert {client.remote for client in clients} == {"192.0.2.1:4711"}
 
 
-async def test_a_proxy_header_reaches_the_general_lane(serve_express: Serve) -> None:
+async def test_a_proxy_header_applies_to_the_general_lane(serve_express: Serve) -> None:
     site = await serve_express(Server.model_validate({**PROXIES, "max_connections_per_ip": 1}), game=CAT)
     plain = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     for _ in range(2):
-        ann = await at_the_door(site)
+        ann = await open_connection(site)
         ann.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 4711 80\r\n" + plain)
         await ann.read_head()
         await ann.reader.readexactly(len('{"status":"ok"}'))
@@ -323,7 +323,7 @@ async def test_a_proxy_header_reaches_the_general_lane(serve_express: Serve) -> 
     [b"hello\r\n\r\n", b"GET /health\r\n\r\n", b"\x00\xff\r\n\r\n", b"\r\n\r\n\x00\r\nQUIT\n", b"SSH-2.0-x\r\n\r\n"],
     ids=["a word", "HTTP/0.9", "bytes", "PROXY v2 from nobody trusted", "SSH"],
 )
-async def test_what_is_no_http_is_told_so(serve_express: Serve, rubbish: bytes) -> None:
+async def test_input_that_is_not_http_is_400(serve_express: Serve, rubbish: bytes) -> None:
     site = await serve_express(game=CAT)
 
     answer = await answer_to(site, rubbish)
@@ -333,7 +333,7 @@ async def test_what_is_no_http_is_told_so(serve_express: Serve, rubbish: bytes) 
     assert site.gateway.refusals["not_http"] == 1
 
 
-async def test_who_speaks_tls_where_there_is_none_is_told_at_once(serve_express: Serve) -> None:
+async def test_a_tls_handshake_on_a_plain_port_is_400_at_once(serve_express: Serve) -> None:
     site = await serve_express(Server(bind=("127.0.0.1:0",), handshake_timeout=3600), game=CAT)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     with pytest.raises(ssl.SSLWantReadError):
@@ -367,7 +367,7 @@ async def test_a_line_that_ends_with_lf_alone_is_400_at_once(serve_express: Serv
     assert site.gateway.status().refusals == {"bad_handshake": 1}
 
 
-async def test_a_word_and_a_line_feed_are_no_request(serve_express: Serve) -> None:
+async def test_a_word_and_a_line_feed_are_not_http(serve_express: Serve) -> None:
     site = await serve_express(Server(handshake_timeout=3600), game=CAT)
 
     assert (await answer_to(site, b"hello\n")).endswith("this is not an HTTP request: use an HTTP or websocket client\n")
@@ -382,7 +382,7 @@ async def test_a_malformed_proxy_header_is_400(serve_express: Serve) -> None:
     assert site.gateway.status().refusals == {"proxy_header": 1}
 
 
-async def test_a_proxy_header_of_a_stranger_is_no_request(serve_express: Serve) -> None:
+async def test_a_proxy_header_of_an_untrusted_peer_is_refused(serve_express: Serve) -> None:
     site = await serve_express(Server.model_validate({"trusted_proxies": ["192.0.2.0/24"]}), game=CAT)
 
     answer = await answer_to(site, b"PROXY TCP4 192.0.2.1 192.0.2.9 4711 80\r\n" + upgrade("/game/one"))
@@ -390,10 +390,10 @@ async def test_a_proxy_header_of_a_stranger_is_no_request(serve_express: Serve) 
     assert status_of(answer) == 400
 
 
-async def test_a_trusted_proxy_is_believed_who_the_client_is_and_how_it_came(serve_express: Serve) -> None:
+async def test_address_and_scheme_are_taken_from_a_trusted_proxy(serve_express: Serve) -> None:
     site = await serve_express(Server.model_validate(PROXIES), game=WHO)
     fields = ("X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https")
-    ann = await at_the_door(site)
+    ann = await open_connection(site)
 
     ann.send(upgrade("/game/one", *fields))
 
@@ -401,9 +401,9 @@ async def test_a_trusted_proxy_is_believed_who_the_client_is_and_how_it_came(ser
     await ann.hear("192.0.2.1:0|on|HTTP/1.1")
 
 
-async def test_a_stranger_is_not_believed(serve_express: Serve) -> None:
+async def test_forwarding_headers_of_an_untrusted_peer_are_ignored(serve_express: Serve) -> None:
     site = await serve_express(game=WHO)
-    ann = await at_the_door(site)
+    ann = await open_connection(site)
 
     ann.send(upgrade("/game/one", "X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https"))
 
@@ -415,7 +415,7 @@ async def test_a_stranger_is_not_believed(serve_express: Serve) -> None:
 # --- Other listeners
 
 
-async def test_a_unix_socket_is_listened_at_on_both_lanes(serve_express: Serve, tmp_path: Path) -> None:
+async def test_a_unix_socket_serves_both_lanes(serve_express: Serve, tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     site = await serve_express(Server.model_validate({"bind": f"unix:{path}"}), game=WHO)
 
@@ -431,7 +431,7 @@ async def test_a_unix_socket_is_listened_at_on_both_lanes(serve_express: Serve, 
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for localhost that it signed itself, and its key."""
+    """A self-signed certificate for localhost, and its key."""
     folder = tmp_path_factory.mktemp("tls")
     paths = folder / "certificate.pem", folder / "key.pem"
     words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
@@ -461,15 +461,15 @@ async def test_websockets_go_over_tls(serve_express: Serve, certificate: tuple[P
         await ann.hear("x" * 500_000)
 
 
-async def test_a_tls_handshake_that_does_not_come_is_not_waited_for(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
+async def test_a_tls_handshake_has_a_deadline(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
     settings = {**tls_server(certificate).model_dump(exclude_unset=True), "handshake_timeout": 0.2}
     site = await serve_express(Server(**settings), game=CAT)
-    ann = await at_the_door(site)
+    ann = await open_connection(site)
 
     assert await ann.read_end() == b""
 
 
-async def test_a_close_over_tls_has_its_code(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
+async def test_a_close_over_tls_has_a_code(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
     site = await serve_express(tls_server(certificate), game={**CAT, "max_clients": 1, "max_message": 10})
     address = f"wss://127.0.0.1:{site.port}/game/one"
 
@@ -481,7 +481,7 @@ async def test_a_close_over_tls_has_its_code(serve_express: Serve, certificate: 
         assert (await ann.wait_closed())[0] == 1009
 
 
-async def test_over_tls_too_a_client_that_does_not_read_is_too_slow(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
+async def test_a_client_over_tls_that_does_not_read_is_too_slow(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
     flood = {"command": program("alarm", 20_000, 500), "send_buffer": 64 * 1024, "stop_timeout": 0.1}
     site = await serve_express(tls_server(certificate), game=flood)
     sock = await site.connect(receive_buffer=4096)
@@ -493,9 +493,7 @@ async def test_over_tls_too_a_client_that_does_not_read_is_too_slow(serve_expres
     await site.until(lambda: site.gateway.pools["game"].status().counts.slow_clients == 1)
 
 
-async def test_over_tls_too_a_client_that_reads_late_gets_everything(
-    serve_express: Serve, certificate: tuple[Path, Path]
-) -> None:
+async def test_a_client_over_tls_that_reads_late_gets_everything(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
     flood = {"command": program("alarm", 20_000, 500), "slow_client": "block", "send_buffer": 64 * 1024, "stall_timeout": 30.0}
     site = await serve_express(tls_server(certificate), game=flood)
     sock = await site.connect(receive_buffer=4096)
@@ -509,7 +507,7 @@ async def test_over_tls_too_a_client_that_reads_late_gets_everything(
 
 
 @pytest.mark.parametrize(("offered", "chosen"), [(("h2", "http/1.1"), "h2"), (("http/1.1",), "http/1.1"), ((), None)])
-async def test_alpn_chooses_http2_where_the_client_speaks_it(
+async def test_alpn_chooses_http2_if_the_client_offers_it(
     serve_express: Serve, certificate: tuple[Path, Path], offered: tuple[str, ...], chosen: str | None
 ) -> None:
     site = await serve_express(tls_server(certificate), game=CAT)
@@ -520,7 +518,7 @@ async def test_alpn_chooses_http2_where_the_client_speaks_it(
     assert ann.writer.get_extra_info("ssl_object").selected_alpn_protocol() == chosen
 
 
-async def test_plain_requests_and_later_upgrades_go_over_tls(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
+async def test_plain_requests_and_later_upgrades_work_over_tls(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
     site = await serve_express(tls_server(certificate), game=WHO)
     ann = await RawClient.connect(site.port, tls=tls_client(certificate))
     site.raw_clients.append(ann)
@@ -536,7 +534,7 @@ async def test_plain_requests_and_later_upgrades_go_over_tls(serve_express: Serv
     assert frame.payload.endswith(b"|on|HTTP/1.1")
 
 
-async def test_a_flood_over_tls_that_ends_at_once_is_heard_whole(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
+async def test_all_messages_over_tls_are_delivered_before_a_close(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
     site = await serve_express(tls_server(certificate), echo=CAT)
     bob = await RawClient.connect(site.port, tls=tls_client(certificate))
     bob.send(upgrade("/echo/one"))
@@ -553,7 +551,7 @@ async def test_a_flood_over_tls_that_ends_at_once_is_heard_whole(serve_express: 
     bob.writer.close()
 
 
-async def test_what_is_left_of_a_flood_when_its_sender_goes_is_heard_turn_by_turn(
+async def test_messages_of_a_lost_connection_are_delivered_over_several_iterations(
     serve_express: Serve, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = await serve_express(tls_server(certificate), echo=CAT)

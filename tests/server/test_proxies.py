@@ -1,4 +1,4 @@
-"""The proxies of docs/recipes.md, real ones, with the configuration that stands there."""
+"""Real proxies, with the configuration of docs/recipes.md."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ CHAT: Final = App(name="chat", command=["cat"])
 UPGRADE: Final = b"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
 MAP: Final = "proxy_set_header Upgrade $ws_upgrade;\n        proxy_set_header Connection $ws_connection;"
 NO_MAP: Final = 'proxy_set_header Upgrade $http_upgrade;\n        proxy_set_header Connection "upgrade";'
-"""What many recipes on the web have."""
+"""The configuration of many recipes on the web."""
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ async def wait_listening(process: Process, port: int) -> None:
 
 @asynccontextmanager
 async def run_nginx(folder: Path, server: int, **changes: str) -> AsyncIterator[int]:
-    """Run nginx before the server on that port; give its own port."""
+    """Run nginx before the server on that port; yield the port of nginx."""
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if nginx is None:
         pytest.skip("needs nginx (apt-get install nginx-light)")
@@ -101,7 +101,7 @@ async def run_nginx(folder: Path, server: int, **changes: str) -> AsyncIterator[
 
 @asynccontextmanager
 async def run_caddy(folder: Path, server: int) -> AsyncIterator[int]:
-    """Run Caddy before the server on that port; give its own port."""
+    """Run Caddy before the server on that port; yield the port of Caddy."""
     caddy = shutil.which("caddy")
     if caddy is None:
         pytest.skip("needs Caddy (apt-get install caddy)")
@@ -127,7 +127,7 @@ async def ask(port: int, path: bytes = b"/health", upgrade: bytes = b"h2c", then
 
 
 async def check_proxy(site: Playground, port: int) -> None:
-    """Websockets pass, and no other upgrade does."""
+    """Check that the proxy forwards websockets and no other upgrade."""
     player = Player(await connect(f"ws://127.0.0.1:{port}/chat/lobby", proxy=None, compression=None))
     site.players.append(player)
     await player.say("hello")
@@ -144,7 +144,7 @@ async def test_nginx_passes_websockets_and_no_other_upgrade(site: Playground, tm
         assert (await ask(port, b"/metrics")).startswith(b"HTTP/1.1 403 ")
 
 
-async def test_nginx_that_forwards_every_upgrade_opens_no_tunnel(site: Playground, tmp_path: Path) -> None:
+async def test_nginx_that_forwards_every_upgrade_is_not_a_tunnel(site: Playground, tmp_path: Path) -> None:
     async with run_nginx(tmp_path, site.port, **{MAP: NO_MAP, 'proxy_set_header HTTP2-Settings "";': ""}) as port:
         await check_proxy(site, port)
 

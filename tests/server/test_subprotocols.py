@@ -1,4 +1,4 @@
-"""What is agreed on in `Sec-WebSocket-Protocol` (RFC 6455 4.2.2), on both lanes and over HTTP/2."""
+"""Negotiation of `Sec-WebSocket-Protocol` (RFC 6455 4.2.2), on both lanes and over HTTP/2."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def offer(*names: str) -> dict[str, Any]:
     return {"subprotocols": list(names)}
 
 
-async def test_the_first_name_that_is_offered_and_listed_is_answered(serve: Serve) -> None:
+async def test_the_first_offered_name_that_is_listed_is_chosen(serve: Serve) -> None:
     site = await serve(chat=App(name="chat", command=["cat"], subprotocols=["v1.chat", "v2.chat"]))
 
     ann = await site.join("/chat/lobby", **offer("v3.chat", "v2.chat", "v1.chat"))
@@ -30,14 +30,14 @@ async def test_the_first_name_that_is_offered_and_listed_is_answered(serve: Serv
     assert not serve.logged("no common subprotocol")
 
 
-async def test_any_name_is_answered_where_all_are_listed(serve: Serve) -> None:
+async def test_any_name_is_chosen_if_all_are_listed(serve: Serve) -> None:
     site = await serve(chat=App(name="chat", command=["cat"], subprotocols=["*"]))
 
     assert (await site.join("/chat/lobby", **offer("mqtt", "stomp"))).connection.subprotocol == "mqtt"
     assert (await site.join("/chat/lobby")).connection.subprotocol is None
 
 
-async def test_a_name_that_is_not_listed_is_neither_answered_nor_logged_and_a_hint_is_once_an_app(serve: Serve) -> None:
+async def test_a_name_that_is_not_listed_is_not_chosen_and_a_hint_is_logged_once_per_app(serve: Serve) -> None:
     apps = {name: App(name=name, command=["cat"], subprotocols=["bearer"]) for name in ("chat", "game")}
     site = await serve(**apps)
 
@@ -51,7 +51,7 @@ async def test_a_name_that_is_not_listed_is_neither_answered_nor_logged_and_a_hi
     assert TOKEN not in str(serve.events)
 
 
-async def test_several_headers_are_one_list(serve: Serve) -> None:
+async def test_several_headers_form_one_list(serve: Serve) -> None:
     site = await serve(chat=App(name="chat", command=["cat"], subprotocols=["a", "b"]))
     ann = await RawClient.connect(await site.connect())
     site.raw_clients.append(ann)
@@ -69,7 +69,7 @@ async def test_a_bad_list_is_400(serve: Serve, value: str) -> None:
     assert site.gateway.pools["chat"].refusals["bad_handshake"] == 1
 
 
-async def test_one_without_a_place_is_answered_too_so_that_it_can_read_why(serve: Serve) -> None:
+async def test_a_client_of_a_full_room_gets_its_subprotocol_too(serve: Serve) -> None:
     site = await serve(chat=App(name="chat", command=["cat"], max_clients=1, subprotocols=["mqtt"]))
     await site.join("/chat/lobby")
 
@@ -88,7 +88,7 @@ async def test_an_edit_applies_to_the_next_client(serve: Serve) -> None:
     assert (await site.join("/chat/lobby", **offer("mqtt"))).connection.subprotocol == "mqtt"
 
 
-async def test_a_name_is_answered_over_http2(anyio_backend: object) -> None:
+async def test_a_name_is_chosen_over_http2(anyio_backend: object) -> None:
     site = site_of({"chat": App(name="chat", command=["cat"], subprotocols=["mqtt"])}, Server(http2_websockets=True))
     async with open_playground(site) as playground, open_http2(playground.port) as http2:
         offers = ("stomp, mqtt", "stomp", "mqtt, mqtt")
