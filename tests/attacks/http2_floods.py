@@ -246,6 +246,7 @@ class Attacker:
         self.end = ""
         """How the server ended the connection; empty while it has not."""
         self._is_over = threading.Event()
+        self._is_sent = False
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._send, self._read)]
 
     def start(self) -> None:
@@ -275,6 +276,14 @@ class Attacker:
                     self._take_window(length_of_data(piece))
                 self._sock.sendall(piece)
             self._sock.sendall(frame(PING, MARK))
+            self._is_sent = True
+            self._leave_if_cut()
+
+    def _leave_if_cut(self) -> None:
+        """End this side when everything was sent and GOAWAY was received: the server would wait a second for that."""
+        if self.end and self._is_sent:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
 
     def _take_window(self, size: int) -> None:
         with self._has_window:
@@ -297,6 +306,7 @@ class Attacker:
     def _take(self, kind: int, stream: int, payload: bytes) -> None:
         if kind == GOAWAY:
             self.end = ERRORS[int.from_bytes(payload[4:8], "big")]
+            self._leave_if_cut()
         elif kind == PING and payload == MARK:
             self._is_over.set()
         elif kind == HEADERS:
