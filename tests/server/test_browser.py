@@ -71,6 +71,12 @@ def test_a_compressed_export_loads_and_is_isolated_for_threads(browser: Browser,
         page.close()
 
 
+REFRESH_SOON: Final = """
+const wait = window.setTimeout
+window.setTimeout = (callback, delay) => wait(callback, delay === 3000 ? 100 : delay)
+"""
+"""Makes a page fetch its rooms after 0.1 s instead of 3 s."""
+
 SITE: Final = """
 [apps.chat]
 command = "cat"
@@ -81,10 +87,10 @@ command = "cat"
 """
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A site file, and the address at which it is served."""
-    file = tmp_path / "site.toml"
+    file = tmp_path_factory.mktemp("site") / "site.toml"
     file.write_text(SITE)
     with run_until_listening(*SERVE, str(file)) as address:
         yield file, address
@@ -98,6 +104,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
 
     def visit(url: str, **options: Any) -> Page:
         contexts.append(browser.new_context(**options))
+        contexts[-1].add_init_script(REFRESH_SOON)
         page = contexts[-1].new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))

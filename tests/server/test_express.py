@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
+from scalesocket.server import closing
 from scalesocket.wire.deflate import deflate, inflate
 from tests.conftest import Serve
 from tests.playing import Playground, program
@@ -201,7 +202,10 @@ async def test_a_close_by_the_server_has_code_and_reason_and_waits_for_the_answe
     assert await ann.read_end() == b""
 
 
-async def test_a_close_by_the_server_that_is_not_answered_ends_the_connection(serve_express: Serve) -> None:
+async def test_a_close_by_the_server_that_is_not_answered_ends_the_connection(
+    serve_express: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "CLOSE_TIMEOUT", 0.2)
     site = await serve_express(echo={"command": program("crash", 3)})
     ann = await site.join_raw("/echo/one")
     await ann.hear("so far so good")
@@ -211,7 +215,7 @@ async def test_a_close_by_the_server_that_is_not_answered_ends_the_connection(se
     with contextlib.suppress(ConnectionResetError):
         assert await ann.read_end() == b""
 
-    assert 1.0 < time.monotonic() - began < 4.0
+    assert 0.1 < time.monotonic() - began < 1.5
 
 
 async def test_a_long_reason_is_cut_to_fit_its_frame(serve_express: Serve) -> None:

@@ -12,6 +12,7 @@ from websockets import ConnectionClosed
 
 from scalesocket.config.model import App
 from scalesocket.errors import ROOM_RESTARTED
+from scalesocket.server import general as general_lane
 from scalesocket.server.general import GeneralClient
 from tests.playing import DEADLINE, keep_alive_connection, open_playground, program, site_of, until
 from tests.raw import FIN, PING, TEXT
@@ -278,7 +279,8 @@ async def test_a_client_that_leaves_while_over_its_rate_is_freed() -> None:
         await until(lambda: not sessions())
 
 
-async def test_a_client_that_keeps_sending_after_our_close_is_freed() -> None:
+async def test_a_client_that_keeps_sending_after_our_close_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(general_lane, "CLOSE_TIMEOUT", 0.2)
     loop = asyncio.get_running_loop()
 
     async with open_general(App(name="chat", command=["cat"])) as general:

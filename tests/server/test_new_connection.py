@@ -482,7 +482,7 @@ async def test_a_close_over_tls_has_a_code(serve_express: Serve, certificate: tu
 
 
 async def test_a_client_over_tls_that_does_not_read_is_too_slow(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
-    flood = {"command": program("alarm", 20_000, 500), "send_buffer": 64 * 1024, "stop_timeout": 0.1}
+    flood = {"command": program("alarm", 8_000, 500), "send_buffer": 64 * 1024, "stop_timeout": 0.1}
     site = await serve_express(tls_server(certificate), game=flood)
     sock = await site.connect(receive_buffer=4096)
     slow = RawClient(*await asyncio.open_connection(sock=sock, ssl=tls_client(certificate), server_hostname="localhost"))
@@ -494,7 +494,7 @@ async def test_a_client_over_tls_that_does_not_read_is_too_slow(serve_express: S
 
 
 async def test_a_client_over_tls_that_reads_late_gets_everything(serve_express: Serve, certificate: tuple[Path, Path]) -> None:
-    flood = {"command": program("alarm", 20_000, 500), "slow_client": "block", "send_buffer": 64 * 1024, "stall_timeout": 30.0}
+    flood = {"command": program("alarm", 4_000, 500), "slow_client": "block", "send_buffer": 64 * 1024, "stall_timeout": 30.0}
     site = await serve_express(tls_server(certificate), game=flood)
     sock = await site.connect(receive_buffer=4096)
     slow = RawClient(*await asyncio.open_connection(sock=sock, ssl=tls_client(certificate), server_hostname="localhost"))
@@ -503,7 +503,7 @@ async def test_a_client_over_tls_that_reads_late_gets_everything(serve_express: 
     await slow.read_head()
     await asyncio.sleep(0.3)
 
-    await slow.hear(*(f"{number:0500}" for number in range(20_000)))
+    await slow.hear(*(f"{number:0500}" for number in range(4_000)))
 
 
 @pytest.mark.parametrize(("offered", "chosen"), [(("h2", "http/1.1"), "h2"), (("http/1.1",), "http/1.1"), ((), None)])

@@ -19,6 +19,12 @@ def offer(*names: str) -> dict[str, Any]:
     return {"subprotocols": list(names)}
 
 
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """One event loop: nothing here depends on it."""
+    return "asyncio", {"use_uvloop": True}
+
+
 async def test_the_first_offered_name_that_is_listed_is_chosen(serve: Serve) -> None:
     site = await serve(chat=App(name="chat", command=["cat"], subprotocols=["v1.chat", "v2.chat"]))
 
