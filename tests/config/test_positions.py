@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import tomli
-from hypothesis import example, given, reject, settings
+from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
 from scalesocket.config.positions import KeyPath, Lines, Span, scan_positions
@@ -81,7 +81,6 @@ def text_at(text: str, span: Span) -> str:
 
 
 @given(st.lists(statements(), max_size=6).map("\n".join))
-@settings(max_examples=150)
 @example("[[a]]\n[[a]]\n[a.b]\nc = 1\n[[a.d]]\n[[a.d]]")
 @example("a.b.c = 1\na.b.d = {e.f = [1, {g = 2}]}")
 @example("[a.b]\n[a]\nc = 1")
