@@ -1,7 +1,7 @@
 """Loading: reads a site file, its included files and its secret files from disk, and parses them."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -44,7 +44,7 @@ def load_site_with_origins(path: Path, environ: Mapping[str, str] | None = None,
     environ = os.environ if environ is None else environ
     loaded, usable, problems = _read(path, environ)
     if with_machine and any(problem.severity is Severity.ERROR for problem in problems):
-        problems = _with_lacks(path, usable, loaded.origins, problems, environ)
+        problems = _with_machine_problems(path, usable, loaded.origins, problems, environ)
     raise_errors(problems)
     return loaded
 
@@ -56,17 +56,17 @@ def find_problems(path: Path, environ: Mapping[str, str] | None = None, *, with_
         loaded, usable, problems = _read(path, environ)
     except ConfigError as error:
         return error.problems
-    return _with_lacks(path, usable, loaded.origins, problems, environ) if with_machine else problems
+    return _with_machine_problems(path, usable, loaded.origins, problems, environ) if with_machine else problems
 
 
-def _with_lacks(
+def _with_machine_problems(
     path: Path, usable: Site, origins: Origins, problems: Sequence[Problem], environ: Mapping[str, str]
 ) -> Sequence[Problem]:
     """Add what this machine lacks to the problems of a site, in the order of the files; not for keys that have errors."""
     wrong = {problem.key for problem in problems if problem.severity is Severity.ERROR}
-    lacks = [problem for problem in check_machine(usable, origins, environ) if problem.key not in wrong]
-    files = [path, *(problem.place.file for problem in (*problems, *lacks) if problem.place.file is not None)]
-    return sort_problems([*problems, *lacks], list(dict.fromkeys(files)))
+    found = [*problems, *(problem for problem in check_machine(usable, origins, environ) if problem.key not in wrong)]
+    files = [path, *(problem.place.file for problem in found if problem.place.file is not None)]
+    return sort_problems(found, list(dict.fromkeys(files)))
 
 
 def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Site, Sequence[Problem]]:
@@ -78,22 +78,8 @@ def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Site, Sequenc
     main = reader.document(path)
     if main is None:
         raise ConfigError(reader.problems)
-    folders: set[Path] = set()
-    included = []
-    for pattern, place in include_patterns(main, environ):
-        matches = _find(pattern, main)
-        folders.add((main.folder / pattern).parent)
-        if not matches and not has_magic(pattern):
-            reader.problems.append(Problem(place=place, key="include", message=f"there is no file {pattern!r}"))
-        elif not matches and not (folder := main.folder / _fixed_folder(Path(pattern))).is_dir():
-            # An empty folder is fine. A folder that does not exist was probably moved; to go on would remove all its apps.
-            reader.problems.append(
-                Problem(
-                    place=place, key="include", message=f"there is no folder {str(folder)!r} (create it, or delete the pattern)"
-                )
-            )
-        included += [_as_named(match, main, path) for match in matches]
-    included = list(dict.fromkeys(included))
+    patterns = include_patterns(main, environ)
+    included = list(dict.fromkeys(_as_named(file, main, path) for file in reader.find_included(main, patterns)))
     documents = [document for file in included if (document := reader.document(file)) is not None]
     parsed = parse_documents(main, documents, environ, read_secret=reader.secret, is_whole=not reader.problems)
     problems = sort_problems([*reader.problems, *parsed.problems], [path, *included])
@@ -102,7 +88,7 @@ def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Site, Sequenc
         origins=parsed.origins,
         warnings=[problem for problem in problems if problem.severity is Severity.WARNING],
         files=frozenset(reader.files),
-        folders=frozenset(folders),
+        folders=frozenset((main.folder / pattern).parent for pattern, _ in patterns),
     )
     return loaded, parsed.usable, problems
 
@@ -120,7 +106,7 @@ class Reader:
         try:
             return parse_document(file.read_bytes().decode(), file)
         except OSError as error:
-            hint = _meant_file(file) if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) else ""
+            hint = _suggest_file(file) if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) else ""
             message = f"cannot be read: {(error.strerror or str(error)).lower()}{hint}"
             self.problems.append(Problem(place=Place(file=file), message=message))
         except UnicodeDecodeError as error:
@@ -128,6 +114,21 @@ class Reader:
         except ConfigError as error:
             self.problems += error.problems
         return None
+
+    def find_included(self, main: TomlDocument, patterns: Iterable[tuple[str, Place]]) -> Iterator[Path]:
+        """Find the files that match the patterns of `include`. Notes patterns for files and folders that do not exist."""
+        for pattern, place in patterns:
+            matches = _find(pattern, main)
+            yield from matches
+            folder = main.folder / _fixed_folder(Path(pattern))
+            if not matches and not has_magic(pattern):
+                self._note(place, f"there is no file {pattern!r}")
+            elif not matches and not folder.is_dir():
+                # An empty folder is fine. A folder that does not exist was probably moved; to go on would remove all its apps.
+                self._note(place, f"there is no folder {str(folder)!r} (create it, or delete the pattern)")
+
+    def _note(self, place: Place, message: str) -> None:
+        self.problems.append(Problem(place=place, key="include", message=message))
 
     def secret(self, file: Path) -> str:
         """Read a secret file."""
@@ -139,8 +140,8 @@ class Reader:
         return text
 
 
-def _meant_file(file: Path) -> str:
-    """Hint at the site file that was probably meant: one in the same folder, or in the folder that was given."""
+def _suggest_file(file: Path) -> str:
+    """Suggest the site file that was probably meant: one in the same folder, or in the folder that was given."""
     folder = file if file.is_dir() else file.parent
     others = sorted(other.name for other in folder.glob("*.toml") if other.is_file())
     if len(others) == 1 or "site.toml" in others:

@@ -92,14 +92,10 @@ def parse_documents(
     problems = sort_problems(problems, [site_file.file for site_file in site_files])
     path = main.folder / main.file.name
     site = Site(server=server or Server(), apps={app.name: app for app in apps if app is not None}, path=path)
-    written = site_files[0].tables.get("server")
+    usable_apps = {table.name: app or usable_app(table) for table, app in zip(tables, apps, strict=True)}
     usable = Site.model_construct(  # without validation: an app may have no target
-        server=server or usable_part(Server, written if isinstance(written, dict) else {}) or Server(),
-        apps={
-            table.name: known
-            for table, app in zip(tables, apps, strict=True)
-            if (known := app if app is not None else usable_app(table)) is not None
-        },
+        server=server or _usable_server(site_files[0]),
+        apps={name: app for name, app in usable_apps.items() if app is not None},
         path=path,
     )
     return Parsed(site=site, usable=usable, origins=_origins(site_files[0], tables), problems=problems)
@@ -150,6 +146,11 @@ def _server(main: SiteFile) -> Server | None:
         for finding in describe_errors(Server, error, elsewhere={"[apps.NAME] or [defaults]": file_keys_of(App)}):
             main.report(("server", *finding.path), finding.message, at_key=finding.is_about_key)
     return None
+
+
+def _usable_server(main: SiteFile) -> Server:
+    written = main.tables.get("server")
+    return usable_part(Server, written if isinstance(written, dict) else {}) or Server()
 
 
 def _origins(main: SiteFile, apps: Sequence[AppTable]) -> Origins:

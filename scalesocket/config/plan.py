@@ -64,7 +64,7 @@ class Plan:
         return not (self.added or self.removed or self.changed or self.server)
 
     def __str__(self) -> str:
-        """One line for a log: `added pong; changed chat (max_clients); server: log`."""
+        """Return one line for a log: `added pong; changed chat (max_clients); server: log`."""
         parts = []
         if self.added:
             parts.append("added " + ", ".join(app.name for app in self.added))
@@ -93,7 +93,7 @@ def make_plan(old: Site, new: Site) -> Plan:
 
 
 def find_changes(old: App | Server, new: App | Server) -> Sequence[Change]:
-    """The keys in which two tables of one kind differ, in the order of the documentation."""
+    """Find the keys in which two tables of one kind differ, in the order of the documentation."""
     if old == new:
         return ()
     running = with_live_changes(old, new) if isinstance(old, App) and isinstance(new, App) else new

@@ -84,7 +84,7 @@ def secret_names(*models: type[BaseModel]) -> frozenset[str]:
     return frozenset(names)
 
 
-def star_assignments(text: str, names: frozenset[str]) -> str:
+def mask_assignments(text: str, names: frozenset[str]) -> str:
     """Replace the rest of the line after `name =`, for each of these names, by stars. For texts that are not valid TOML."""
     if not names:
         return text

@@ -25,7 +25,7 @@ class SiteFile:
     tables: dict[str, Any] = field(init=False)
     """The tables of the document, with variables replaced. Every string is a `FileText`."""
     rejected: set[KeyPath] = field(init=False, default_factory=set)
-    """Values with an error. Other problems of these values are not reported, as they would follow from it."""
+    """Values whose variables could not be replaced. Other problems of these values are not reported."""
 
     def __post_init__(self) -> None:
         self.tables = self._interpolated(self.document.tables, ())
@@ -55,7 +55,7 @@ class SiteFile:
         self.report_at(place, path, message)
 
     def report_at(self, place: Place, path: KeyPath, message: str, *, severity: Severity = Severity.ERROR) -> None:
-        """Report a problem at a given place, unless its value was rejected before."""
+        """Report a problem at a given place, unless its value is in `rejected`."""
         if self._is_rejected(path) or (severity is Severity.WARNING and self._contains_rejected(path)):
             return
         message = self._without_secret(path, message)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from scalesocket.config.model import App, Server
 from scalesocket.config.positions import Entry, KeyPath, Lines, Span, scan_positions
 from scalesocket.config.problems import ConfigError, Place, Problem
-from scalesocket.config.secrets import is_secret, secret_names, star_assignments
+from scalesocket.config.secrets import is_secret, mask_assignments, secret_names
 from scalesocket.config.syntax import explain_syntax
 
 
@@ -77,7 +77,7 @@ def model_at(path: KeyPath) -> tuple[type[BaseModel], KeyPath] | None:
 
 
 def _syntax_problem(text: str, file: Path, error: tomli.TOMLDecodeError) -> Problem:
-    shown = star_assignments(text, secret_names(Server, App))
+    shown = mask_assignments(text, secret_names(Server, App))
     fault = explain_syntax(text, shown, error.pos)
     return Problem(place=_place(file, Lines(shown), fault.span), message=fault.message)
 
@@ -92,8 +92,8 @@ def _place(file: Path, lines: Lines, span: Span) -> Place:
 def _mask(text: str, entries: Mapping[KeyPath, Entry]) -> str:
     """Replace each character of secret values by `*`, so that columns stay the same."""
     for span in _secret_spans(entries):
-        starred = "".join(character if character == "\n" else "*" for character in text[span.start : span.end])
-        text = text[: span.start] + starred + text[span.end :]
+        masked = "".join(character if character == "\n" else "*" for character in text[span.start : span.end])
+        text = text[: span.start] + masked + text[span.end :]
     return text
 
 

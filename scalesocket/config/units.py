@@ -93,7 +93,7 @@ def _unit_missing(number: object, unit: str) -> str:
     return f'{number} has no unit (write "{number}{unit}")'
 
 
-def _refuse_in_file(value: object, info: ValidationInfo, unit: str) -> None:
+def _require_unit_in_file(value: object, info: ValidationInfo, unit: str) -> None:
     if info.context is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -104,14 +104,14 @@ def _refuse_in_file(value: object, info: ValidationInfo, unit: str) -> None:
 def _read_duration(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
         return parse_duration(value)
-    _refuse_in_file(value, info, "s")
+    _require_unit_in_file(value, info, "s")
     return value
 
 
 def _read_size(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
         return parse_size(value)
-    _refuse_in_file(value, info, "B")
+    _require_unit_in_file(value, info, "B")
     return value
 
 

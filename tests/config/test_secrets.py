@@ -13,7 +13,7 @@ from scalesocket.config.problems import ConfigError, Problem
 from scalesocket.config.render import render_site, site_record
 from scalesocket.config.schema import table_schema
 from scalesocket.config.secret_files import read_table_secrets
-from scalesocket.config.secrets import is_secret, mask_secrets, secret_names, star_assignments
+from scalesocket.config.secrets import is_secret, mask_assignments, mask_secrets, secret_names
 from scalesocket.config.site_file import SiteFile
 from scalesocket.config.toml_document import parse_document
 
@@ -79,7 +79,7 @@ def test_errors_next_to_a_secret_do_not_show_it(line: str) -> None:
 
 
 def test_masks_do_not_move_columns() -> None:
-    assert star_assignments('a = 1\n key="x" # no\nmonkey = "y"', frozenset({"key"})) == 'a = 1\n key=********\nmonkey = "y"'
+    assert mask_assignments('a = 1\n key="x" # no\nmonkey = "y"', frozenset({"key"})) == 'a = 1\n key=********\nmonkey = "y"'
 
 
 def test_a_secret_is_read_from_its_file(tmp_path: Path) -> None:
