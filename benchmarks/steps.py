@@ -12,7 +12,8 @@ from typing import Final
 from scalesocket.config.model import App
 from scalesocket.rooms.codec import Codec
 from scalesocket.wire.batch import Batch, ClientId
-from scalesocket.wire.frames import Event, FrameReader, Opcode, apply_mask
+from scalesocket.wire.frame_reader import FrameReader
+from scalesocket.wire.frames import Event, Opcode, apply_mask
 from scalesocket.wire.handshake import accept_key, check_upgrade, parse_request
 
 READS: Final = (1, 16)

@@ -15,7 +15,8 @@ from scalesocket.server.closing import CloseDeadline, end_output
 from scalesocket.server.kernel import count_acknowledged, count_unsent
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.deflate import inflate
-from scalesocket.wire.frames import Event, FrameReader, Opcode, encode_frame
+from scalesocket.wire.frame_reader import FrameReader
+from scalesocket.wire.frames import Event, Opcode, encode_frame
 
 LARGE_READ: Final = 64 * KiB
 """Bytes of one read above which a client is not read again in this event-loop iteration. `SocketTransport` never reads more."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from scalesocket.wire.handshake import Request, as_sent
+from scalesocket.wire.handshake import Request, decode_utf8
 
 PASSED_HEADERS: Final = (
     "accept",
@@ -59,7 +59,7 @@ def environment(request: Request, *, app: str, room: str, script_name: str, path
     for header, variable in _VARIABLES.items():
         value = request.headers.get(header)
         if value is not None:
-            variables[variable] = as_sent(value)
+            variables[variable] = decode_utf8(value)
     if _CONTROLS.search("".join(variables.values())):  # one look at all: 1 us, where a look at each takes 4
         return {variable: _CONTROLS.sub("?", value) for variable, value in variables.items()}
     return variables

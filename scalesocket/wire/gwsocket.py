@@ -1,7 +1,7 @@
-"""gwsocket routing: a 12-byte header before each payload says whose it is, text or binary, and how long.
+"""gwsocket routing: a header of 12 bytes precedes each payload, in both directions.
 
-Client id, type and length in bytes, each a u32. Source: gwsocket(1), strict mode, which has them in network byte order;
-the original of this program has them little-endian.
+It has the client id, the type and the length in bytes, each a u32. Source: gwsocket(1), strict mode, in network byte order; the
+original of this program has them little-endian.
 """
 
 import re
@@ -24,10 +24,9 @@ CUT_SHORT: Final = Drop("the output ended inside a gwsocket message")
 
 
 class GwsocketRouter:
-    """Reads a backend's headers: id 0 is everyone, neighbours for the same client and of one kind share a batch.
+    """Reads a backend's output. Id 0 is everyone; consecutive payloads of the same client and type share a batch.
 
-    A header that makes no sense ends the room: nothing tells where the next one begins, and a guess would deliver
-    rubbish. Holds at most one unfinished message.
+    An invalid header ends the room, because the start of the next one is unknown. Buffers at most one incomplete message.
     """
 
     __slots__ = ("_ends", "_expects_end", "_held", "_is_broken", "_max_record", "_needed", "_pattern", "_unpack")
@@ -40,7 +39,8 @@ class GwsocketRouter:
         self._pattern = re.compile(b"|".join(map(re.escape, self._ends)))
         self._expects_end = False
         self._held = bytearray()
-        self._needed = 0  # bytes held before it is worth looking again
+        self._needed = 0
+        """Buffered bytes with which reading can continue."""
         self._is_broken = False
 
     def route(self, chunk: bytes) -> Iterable[Routed]:
@@ -56,7 +56,7 @@ class GwsocketRouter:
         return self._read(chunk)
 
     def finish(self) -> Iterable[Routed]:
-        """Route what is left when the output has ended: an unfinished message is dropped."""
+        """Drop an incomplete message at the end of the output."""
         if self._held and not self._is_broken:
             self._held.clear()
             return [CUT_SHORT]
@@ -64,48 +64,52 @@ class GwsocketRouter:
 
     def _read(self, chunk: bytes) -> Iterable[Routed]:
         routed: list[Routed] = []
+        run: list[bytes] = []  # consecutive payloads with the same address
         address = (0, Opcode.TEXT)
-        neighbours: list[bytes] = []
         at = 0
-        error: BackendError | None = None
-        while True:
-            if self._expects_end:
-                end = self._pattern.match(chunk, at)
-                if end is None:
-                    rest = chunk[at:]
-                    if not any(delimiter.startswith(rest) for delimiter in self._ends):
-                        error = RoutingError("the backend sent a gwsocket payload without a delimiter after it")
-                    self._needed = len(rest) + 1
+        try:
+            while True:
+                if self._expects_end:
+                    end = self._skip_delimiter(chunk, at)
+                    if end == at:
+                        break
+                    at = end
+                if len(chunk) - at < HEADER_SIZE:
+                    self._needed = HEADER_SIZE
                     break
-                at, self._expects_end = end.end(), False
-            if len(chunk) - at < HEADER_SIZE:
-                self._needed = HEADER_SIZE
-                break
-            to, kind, size = self._unpack(chunk, at)
-            opcode = KINDS.get(kind)
-            if opcode is None:
-                error = RoutingError(f"the backend sent a gwsocket header of unknown type {kind}")
-                break
-            if size > self._max_record:
-                error = RecordTooLong([])
-                break
-            begin = at + HEADER_SIZE
-            if len(chunk) < begin + size:
-                self._needed = HEADER_SIZE + size
-                break
-            if address != (to, opcode):
-                routed += _batch(neighbours, *address)
-                neighbours = []
-                address = (to, opcode)
-            at = begin + size
-            neighbours.append(chunk[begin:at])
-            self._expects_end = bool(self._ends)
-        routed += _batch(neighbours, *address)
-        if error is not None:
+                to, kind, size = self._unpack(chunk, at)
+                opcode = KINDS.get(kind)
+                if opcode is None:
+                    raise RoutingError(f"the backend sent a gwsocket header of unknown type {kind}")
+                if size > self._max_record:
+                    raise RecordTooLong([])
+                begin = at + HEADER_SIZE
+                if len(chunk) < begin + size:
+                    self._needed = HEADER_SIZE + size
+                    break
+                if address != (to, opcode):
+                    routed += _batch(run, *address)
+                    run, address = [], (to, opcode)
+                at = begin + size
+                run.append(chunk[begin:at])
+                self._expects_end = bool(self._ends)
+        except BackendError as error:
             self._is_broken = True
-            return then_raise(routed, error)
+            return then_raise([*routed, *_batch(run, *address)], error)
         self._held += chunk[at:]
-        return routed
+        return routed + _batch(run, *address)
+
+    def _skip_delimiter(self, chunk: bytes, at: int) -> int:
+        """Return where the delimiter at `at` ends, or `at` if it is incomplete. Raises RoutingError if there is none."""
+        end = self._pattern.match(chunk, at)
+        if end is not None:
+            self._expects_end = False
+            return end.end()
+        rest = chunk[at:]
+        if not any(delimiter.startswith(rest) for delimiter in self._ends):
+            raise RoutingError("the backend sent a gwsocket payload without a delimiter after it")
+        self._needed = len(rest) + 1
+        return at
 
 
 def _batch(payloads: list[bytes], to: int, opcode: Opcode) -> list[Routed]:
@@ -118,22 +122,22 @@ def _batch(payloads: list[bytes], to: int, opcode: Opcode) -> list[Routed]:
 
 
 class GwsocketEncoder:
-    """Puts a header with the sender's id before each payload; text and binary keep their kind and their bounds."""
+    """Writes a header with the sender's id before each payload."""
 
     __slots__ = ("_pack", "_terminator")
 
     def __init__(self, byte_order: ByteOrder, terminator: bytes) -> None:
-        """End each payload with `terminator`, which may be empty; the header's length does not count it."""
+        """End each payload with `terminator`, which may be empty. The length in the header does not include it."""
         self._pack = HEADERS[byte_order].pack
         self._terminator = terminator
 
     def encode(self, sender: ClientId, messages: Sequence[Event]) -> tuple[bytes, Sequence[Drop]]:
-        """Make one write of a client's messages."""
+        """Encode messages of one client as one write."""
         parts: list[bytes] = []
         for opcode, payload in messages:
             parts += (self._pack(sender, opcode, len(payload)), payload, self._terminator)
         return b"".join(parts), ()
 
     def encode_text(self, sender: ClientId, text: bytes) -> bytes:
-        """Make a text message of a join or leave message, from the client it is about."""
+        """Encode a join or leave message as a text message from the client it describes."""
         return self.encode(sender, [(Opcode.TEXT, text)])[0]

@@ -17,7 +17,8 @@ from websockets.asyncio.client import connect
 from scalesocket.config.model import Server
 from scalesocket.edge.client import Client
 from scalesocket.rooms.room import Room
-from scalesocket.wire.frames import FRAMES_A_FEED, Event
+from scalesocket.wire.frame_reader import FRAMES_PER_FEED
+from scalesocket.wire.frames import Event
 from tests.conftest import Serve
 from tests.playing import Player, Playground, program
 from tests.raw import CLOSE, FIN, TEXT, RawClient, close_payload, mask_frame, upgrade
@@ -577,5 +578,5 @@ async def test_messages_of_a_lost_connection_are_delivered_over_several_iteratio
 
     await site.until(lambda: heard_in.total() == 30_000)
     await site.until(lambda: site.gateway.connections == 0)
-    assert max(heard_in.values()) <= 2 * FRAMES_A_FEED
+    assert max(heard_in.values()) <= 2 * FRAMES_PER_FEED
     counting.cancel()
