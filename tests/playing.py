@@ -1,4 +1,4 @@
-"""Players: real websocket clients, made by a library nobody here wrote, that speak and listen in sentences."""
+"""A site in the test's process, and clients for it, made with the `websockets` library."""
 
 import asyncio
 import socket
@@ -24,11 +24,11 @@ Lane = Literal["express", "general"]
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
 DEADLINE: Final = 10.0
-"""Seconds that anything a test waits for may take."""
+"""Seconds that a test waits for anything."""
 
 
 def program(name: str, *words: object) -> tuple[str, ...]:
-    """The command of a program under tests/programs."""
+    """Return the command of a program in tests/programs."""
     return sys.executable, "-I", "-S", "-u", str(PROGRAMS / f"{name}.py"), *map(str, words)
 
 
@@ -60,7 +60,7 @@ class Player:
         return heard
 
     async def hear_nothing(self, within: float = 0.2) -> None:
-        """Hear nothing for so long. Use it for what must not come; what must come is waited for by `hear`."""
+        """Check that no message is received for `within` seconds."""
         try:
             async with asyncio.timeout(within):
                 message = await self.connection.recv()
@@ -69,7 +69,7 @@ class Player:
         raise AssertionError(f"heard {message!r:.200}, expected nothing")
 
     async def wait_closed(self) -> tuple[int, str]:
-        """Wait until the server closes; return its code and reason, 1006 without a close frame. Unread messages are dropped."""
+        """Wait until the server closes; return code and reason, 1006 without a close frame. Unread messages are dropped."""
         try:
             async with asyncio.timeout(DEADLINE):
                 while True:
@@ -83,7 +83,7 @@ class Player:
             await self.connection.close(code, reason)
 
     def cut(self) -> None:
-        """End the connection without a word."""
+        """Abort the connection."""
         self.connection.transport.abort()
 
     async def __aenter__(self) -> Self:
@@ -94,7 +94,7 @@ class Player:
 
 
 class Playground:
-    """A site that is served, and the ways into it."""
+    """A running site, and methods to connect to it."""
 
     def __init__(self, service: Service, lane: Lane) -> None:
         self.service = service
@@ -113,8 +113,8 @@ class Playground:
     async def join(self, path: str, *, receive_buffer: int | None = None, **options: Any) -> Player:
         """Open a websocket on this test's lane; `options` are those of `websockets.connect`.
 
-        It reads all that comes, whether or not the test listens. With `receive_buffer`, in bytes, it reads what the test
-        listens to, and the kernel holds little more than that many bytes for it.
+        It reads everything, whether or not the test listens. With `receive_buffer`, in bytes, it reads only what the test listens
+        to, and the kernel holds little more than that many bytes for it.
         """
         options.setdefault("max_queue", None if receive_buffer is None else 16)
         options.setdefault("max_size", None)
@@ -127,7 +127,7 @@ class Playground:
         return player
 
     async def join_raw(self, path: str, *, receive_buffer: int | None = None) -> RawClient:
-        """Open a websocket on this test's lane, to see and send bytes."""
+        """Open a websocket on this test's lane, to send and read bytes."""
         client = await RawClient.join(await self.connect(receive_buffer), path)
         self.raw_clients.append(client)
         return client
@@ -163,11 +163,11 @@ class Playground:
         return self.gateway.pools[app].rooms[name]
 
     async def until(self, holds: Callable[[], bool], *, within: float = DEADLINE) -> None:
-        """Look until it is true: for what nobody tells a client."""
+        """Wait until `holds` returns True. For states that no message announces."""
         await until(holds, within=within)
 
     async def wait_no_rooms(self) -> None:
-        """Wait until every room has ended and its backend is gone."""
+        """Wait until every room and its backend have ended."""
         await self.until(lambda: all(pool.is_empty for pool in self.gateway.pools.values()))
 
     async def leave_all(self) -> None:
@@ -179,7 +179,7 @@ class Playground:
 
 @asynccontextmanager
 async def open_playground(site: Site, lane: Lane = "express") -> AsyncIterator[Playground]:
-    """Serve a site, on a free port, until the block ends; nothing may be left then."""
+    """Serve a site on a free port until the block ends; then no backend may be left."""
     spawner = SpawnerClient()
     spawner.start()
     try:
@@ -195,14 +195,14 @@ async def open_playground(site: Site, lane: Lane = "express") -> AsyncIterator[P
 
 
 def site_of(apps: dict[str, App | dict[str, Any]], server: Server | None = None) -> Site:
-    """A site of these apps, listening on a free port of the loopback unless `server` says where."""
+    """Make a site of these apps. It listens on a free port of the loopback unless `server` has an address."""
     made = {name: app if isinstance(app, App) else App(name=name, **app) for name, app in apps.items()}
     settings = server.model_dump(exclude_unset=True) if server else {}
     return Site(server=Server(**{"bind": ("127.0.0.1:0",), **settings}), apps=made)
 
 
 async def open_connection(port: int, receive_buffer: int | None = None) -> socket.socket:
-    """A connection for which the kernel holds no more than `receive_buffer` bytes."""
+    """Open a connection for which the kernel holds at most `receive_buffer` bytes."""
     sock = socket.socket()
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -213,7 +213,7 @@ async def open_connection(port: int, receive_buffer: int | None = None) -> socke
 
 
 async def keep_alive_connection(port: int, receive_buffer: int | None = None) -> socket.socket:
-    """A connection that was used for one plain request already, and so belongs to the general lane."""
+    """Open a connection and send one plain request, so that it takes the general lane."""
     loop = asyncio.get_running_loop()
     sock = await open_connection(port, receive_buffer)
     async with asyncio.timeout(DEADLINE):
@@ -227,17 +227,17 @@ async def keep_alive_connection(port: int, receive_buffer: int | None = None) ->
 
 
 async def until(holds: Callable[[], bool], *, within: float = DEADLINE) -> None:
-    """Look until it is true, for what nobody tells us of."""
+    """Wait until `holds` returns True."""
     try:
         async with asyncio.timeout(within):
             while not holds():  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.005)
     except TimeoutError:
-        raise AssertionError("it did not become true in time") from None
+        raise AssertionError(f"the condition was not met within {within} s") from None
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""A websocket client that does nothing by itself: it sends the bytes it is told to, and says what bytes came."""
+"""A websocket client that sends and receives raw bytes, and does nothing by itself."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ class Frame(NamedTuple):
 
 
 def mask_frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, flags: int = 0, mask: bytes = MASK) -> bytes:
-    """A frame as a client sends it (RFC 6455 5.2)."""
+    """Encode a frame of a client (RFC 6455 5.2)."""
     size = len(payload)
     if size < 126:
         length = bytes((0x80 | size,))
@@ -54,7 +54,7 @@ def close_payload(code: int, reason: str = "") -> bytes:
 
 
 def upgrade(path: str, *fields: str, host: str = "localhost") -> bytes:
-    """The head of an upgrade request."""
+    """Make the head of an upgrade request."""
     lines = [
         f"GET {path} HTTP/1.1",
         f"Host: {host}",
@@ -76,7 +76,7 @@ class RawClient:
 
     @classmethod
     async def connect(cls, to: int | socket.socket | Path, *, tls: ssl.SSLContext | None = None) -> Self:
-        """Connect to a port or a unix socket, or use a connection."""
+        """Connect to a port or a unix socket, or use an open connection."""
         if isinstance(to, Path):
             return cls(*await asyncio.open_unix_connection(to))
         if isinstance(to, socket.socket):
@@ -99,12 +99,12 @@ class RawClient:
         self.send(mask_frame(text.encode()))
 
     async def read_head(self) -> str:
-        """The head of a response, up to and with the empty line."""
+        """Read the head of a response, including the empty line."""
         async with asyncio.timeout(DEADLINE):
             return (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
 
     async def read_frame(self) -> Frame:
-        """The next frame, whatever it is."""
+        """Read the next frame."""
         async with asyncio.timeout(DEADLINE):
             first, second = await self.reader.readexactly(2)
             assert second < 128, "a server must not mask"
@@ -114,12 +114,12 @@ class RawClient:
             return Frame(first, await self.reader.readexactly(size))
 
     async def hear(self, *texts: str) -> None:
-        """The next frames are these texts."""
+        """Check that the next frames are these texts."""
         for text in texts:
             assert await self.read_frame() == (FIN | TEXT, text.encode())
 
     async def read_close(self) -> tuple[int, str]:
-        """The next frame is a close: its code (1005 for none) and reason."""
+        """Check that the next frame is a close frame; return its code (1005 for none) and reason."""
         frame = await self.read_frame()
         assert frame.first == FIN | CLOSE, frame
         if not frame.payload:
@@ -127,23 +127,23 @@ class RawClient:
         return int.from_bytes(frame.payload[:2], "big"), frame.payload[2:].decode()
 
     async def read_close_after_echoes(self) -> int:
-        """The code of the close frame that comes, after messages that may still come before it."""
+        """Skip messages and pongs up to the close frame; return its code."""
         while (frame := await self.read_frame()).opcode in (TEXT, BINARY, PONG):
             pass
         assert frame.first == FIN | CLOSE, frame
         return int.from_bytes(frame.payload[:2], "big")
 
     async def read_end(self) -> bytes:
-        """All that comes until the server ends the connection."""
+        """Read everything until the server ends the connection."""
         async with asyncio.timeout(DEADLINE):
             return await self.reader.read()
 
     def cut(self) -> None:
-        """End the connection without a word."""
+        """Abort the connection."""
         self.writer.transport.abort()
 
     async def close(self) -> None:
-        """End the connection without a word, and wait until it has."""
+        """Abort the connection, and wait until it is closed."""
         self.cut()
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()

@@ -1,1 +1,1 @@
-"""Attacks on a running server, each a program of its own: `python -m tests.attacks.rebinding`. They print what came of it."""
+"""Attacks on a running server. Each is a program that prints its results: `python -m tests.attacks.rebinding`."""

@@ -1,4 +1,4 @@
-"""Request smuggling: a request whose end two servers would find at different places, with another request behind it."""
+"""Request smuggling: requests whose end is ambiguous, each followed by a second request."""
 
 import asyncio
 import sys
@@ -24,7 +24,7 @@ TRIES: Final = {
         HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n" + CHUNKS + HIDDEN,
     ),
     "two different lengths": ("400, closed", HEAD + b"Content-Length: 0\r\nContent-Length: 5\r\n\r\n" + HIDDEN),
-    "a length that is none": ("400, closed", HEAD + b"Content-Length: +5\r\n\r\n" + HIDDEN),
+    "an invalid length": ("400, closed", HEAD + b"Content-Length: +5\r\n\r\n" + HIDDEN),
     "another coding": ("501, closed", HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + HIDDEN),
     "a coding of HTTP/1.0": ("400, closed", HEAD.replace(b"1.1", b"1.0") + CHUNKED),
     "a space before the colon": ("400, closed", HEAD + b"Content-Length : 50\r\n\r\n" + HIDDEN),
@@ -35,7 +35,7 @@ TRIES: Final = {
     "an upgrade with a body, on a kept connection": ("200 400, closed", HEAD + b"\r\n" + UPGRADE + LENGTH),
     "an upgrade with LF alone": ("400, closed", upgrade("/chat/one").replace(b"\r\n", b"\n") + HIDDEN),
 }
-"""What is expected, and what is sent in one piece."""
+"""By name: the expected result, and the bytes that are sent at once."""
 
 
 async def attack() -> list[Try]:
@@ -45,7 +45,7 @@ async def attack() -> list[Try]:
 
 
 async def answers(site: Playground, request: bytes) -> str:
-    """The statuses of all answers to what is sent, and whether the server then closes."""
+    """Send a request; return the statuses of all responses, and whether the server closes then."""
     async with await RawClient.connect(site.port) as client:
         client.send(request)
         answer, end = b"", "open"

@@ -1,4 +1,4 @@
-"""Floods of HTTP/2 frames from one connection, and what they cost another client: `python -m tests.attacks.http2_floods`.
+"""Floods of HTTP/2 frames on one connection, and how much they delay another client: `python -m tests.attacks.http2_floods`.
 
 For each flood a server is started, one client sends 1 MiB of frames, and another measures the round trips of an echo. The
 table shows the longest round trip, how long the flood took, and how the server ended the connection.
@@ -59,7 +59,7 @@ def number(value: int, size: int = 4) -> bytes:
 
 
 def fields(method: str = "GET", path: str = "/health", *more: tuple[str, str]) -> bytes:
-    """A header block that leaves the dynamic table alone."""
+    """Encode a header block that does not use the dynamic table."""
     pseudo = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "localhost"), *more]
     return bytes(Encoder().encode([(name, value, True) for name, value in pseudo], huffman=False))
 
@@ -84,13 +84,13 @@ BIG_GET: Final = fields("GET", "/echo/big.bin")
 SOCKET: Final = fields("CONNECT", "/echo/flood", (":protocol", "websocket"), ("sec-websocket-version", "13"))
 
 ANSWERED: Final = b""
-"""In a flood: wait until the server has answered a request."""
+"""In a flood: wait for a response to a request."""
 WINDOW: Final = (1 << 16) - 1
-"""Bytes of DATA that may be on their way, where a flood keeps to that."""
+"""Bytes of DATA in flight, if a flood respects the window."""
 
 
 def opened(block: bytes = POST) -> bytes:
-    """A request that has no end yet."""
+    """A request that is not ended yet."""
     return request(1, block, flags=END_HEADERS)
 
 
@@ -109,7 +109,7 @@ def priority_again() -> Iterator[bytes]:
 
 
 def priority_chain() -> Iterator[bytes]:
-    """A tree that is as deep as it can be."""
+    """A tree of the greatest possible depth."""
     while True:
         for stream in range(2, 900):
             yield frame(PRIORITY, number(stream * 2 - 1 | 1 << 31) + b"\x0f", stream=stream * 2 + 1)
@@ -126,7 +126,7 @@ def rapid_reset() -> Iterator[bytes]:
 
 
 def provoked_reset() -> Iterator[bytes]:
-    """Requests that the server resets by itself, because their window overflows."""
+    """Requests that the server resets because their window overflows."""
     for stream in count(1, 2):
         yield request(stream, GET)
         yield frame(WINDOW_UPDATE, number((1 << 31) - 1), stream=stream)
@@ -144,7 +144,7 @@ def settings_window() -> Iterator[bytes]:
 
 
 def dribble() -> Iterator[bytes]:
-    """A download, taken byte by byte."""
+    """A download with a window of one byte at a time."""
     yield frame(SETTINGS, number(4, 2) + number(0))
     yield request(1, BIG_GET)
     yield from repeat(frame(WINDOW_UPDATE, number(1), stream=1))
@@ -204,11 +204,11 @@ FLOODS: Final[Mapping[str, Callable[[], Iterator[bytes]]]] = {
 
 
 POLITE: Final = {name for name in FLOODS if "websocket" in name}
-"""Floods that keep to the window of their stream: without that they would end early."""
+"""Floods that respect the window of their stream: otherwise the server would end them early."""
 
 
 def make_flood(name: str, size: int = MiB) -> list[bytes]:
-    """The frames of a flood, `size` bytes or a little more, in pieces to be sent at once."""
+    """Make the frames of a flood, `size` bytes or a little more, in pieces for one write each."""
     pieces, made = [b""], 0
     for piece in FLOODS[name]():
         if piece == ANSWERED:
@@ -234,7 +234,7 @@ def length_of_data(piece: bytes) -> int:
 
 
 class Attacker:
-    """One HTTP/2 connection that floods, and notes how it ended."""
+    """One HTTP/2 connection that floods, and records how the server ended it."""
 
     def __init__(self, port: int, flood: list[bytes], *, is_polite: bool = False) -> None:
         self._sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
@@ -244,7 +244,7 @@ class Attacker:
         self._window = WINDOW
         self._has_window = threading.Condition()
         self.end = ""
-        """How the server ended the connection; empty while it has not."""
+        """How the server ended the connection; empty while it is open."""
         self._is_over = threading.Event()
         self._is_sent = False
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._send, self._read)]
@@ -255,7 +255,7 @@ class Attacker:
 
     @property
     def is_over(self) -> bool:
-        """The server has read all of the flood, or ended the connection."""
+        """Whether the server has read the whole flood, or ended the connection."""
         return self._is_over.is_set()
 
     def stop(self) -> None:
@@ -331,7 +331,7 @@ class Echo:
         self.round_trip()
 
     def round_trip(self) -> float:
-        """Seconds that one message takes to come back."""
+        """Measure the echo of one message, in seconds."""
         begin = time.perf_counter()
         self._sock.sendall(mask_frame(b"hello"))
         answer = b""
@@ -345,7 +345,7 @@ class Echo:
 
 @dataclass
 class Figures:
-    """What a flood cost another client."""
+    """The effect of a flood on another client."""
 
     end: str
     seconds: float = 0.0
@@ -353,7 +353,7 @@ class Figures:
 
 
 def attack(port: int, name: str, size: int = MiB) -> Figures:
-    """Flood the server, and measure another client's round trips until it is over, in seconds."""
+    """Flood the server, and measure another client's round trips until the flood is over, in seconds."""
     flood = make_flood(name, size)
     echo, attacker = Echo(port), Attacker(port, flood, is_polite=name in POLITE)
     figures = Figures("")
@@ -372,7 +372,7 @@ def attack(port: int, name: str, size: int = MiB) -> Figures:
 
 @contextlib.contextmanager
 def open_site(settings: str = "") -> Iterator[int]:
-    """Serve an echo and a large file in a process of its own; give its port."""
+    """Serve an echo and a large file in another process; yield its port."""
     with TemporaryDirectory() as folder:
         (Path(folder) / "page").mkdir()
         (Path(folder) / "page/big.bin").write_bytes(bytes(MiB))

@@ -1,7 +1,7 @@
-"""Ten thousand clients that only listen, and are due for a ping together: how long the event loop is kept from others.
+"""Ten thousand silent clients that are due for a ping at the same time: how long they block the event loop.
 
-`python -m tests.attacks.ping_wave` prints the longest iterations of the event loop. The server is in this process, the clients
-are in another one, which answers every ping.
+`python -m tests.attacks.ping_wave` prints the longest event-loop iterations. The server is in this process, the clients are in
+another one, which answers every ping.
 """
 
 import argparse
@@ -30,7 +30,7 @@ INTERVAL: Final = 4.0
 
 
 def main() -> None:
-    """Print the figures."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=15.0)
@@ -51,7 +51,7 @@ async def measure(clients: int, seconds: float) -> None:
             ready = multiprocessing.Event()
             players = multiprocessing.Process(target=answer_pings, args=(port, clients, ready), daemon=True)
             players.start()
-            while not ready.is_set():  # noqa: ASYNC110 - it is set in another process
+            while not ready.is_set():  # noqa: ASYNC110 - set by another process
                 await asyncio.sleep(0.05)
             now = asyncio.get_running_loop().time()
             for room in service.gateway.pools["quiet"].all_rooms:
@@ -65,12 +65,12 @@ async def measure(clients: int, seconds: float) -> None:
     finally:
         spawner.close()
     iterations.sort(reverse=True)
-    print(f"{left} of {clients} clients stayed; {len(iterations)} iterations of the event loop in {seconds:.0f} s")
+    print(f"{left} of {clients} clients stayed; {len(iterations)} event-loop iterations in {seconds:.0f} s")
     print("longest, in ms: " + ", ".join(f"{iteration * 1000:.1f}" for iteration in iterations[:10]))
 
 
 async def time_iterations(seconds: float) -> list[float]:
-    """The time that each iteration of the event loop spent on callbacks, in seconds of this thread's processor time."""
+    """Measure each event-loop iteration, in seconds of this thread's CPU time."""
     found = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -81,7 +81,7 @@ async def time_iterations(seconds: float) -> list[float]:
 
 
 def answer_pings(port: int, count: int, ready: Event) -> None:
-    """Join so many clients, and answer their pings."""
+    """Connect `count` clients, and answer their pings."""
     selector = selectors.DefaultSelector()
     for number in range(count):
         sock = socket.create_connection(("127.0.0.1", port), 10)

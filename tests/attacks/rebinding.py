@@ -1,4 +1,4 @@
-"""DNS rebinding: a page of evil.example, whose owner has let that name point to 127.0.0.1, asks a server on the loopback."""
+"""DNS rebinding: evil.example resolves to 127.0.0.1, and its page sends requests to a server on the loopback."""
 
 import sys
 from typing import Final
@@ -13,7 +13,7 @@ FORGED: Final = "X-Forwarded-For: 192.0.2.1"
 
 
 def get(path: str, *fields: str, host: str) -> bytes:
-    """A request for a page."""
+    """Make a plain request."""
     return "".join(f"{line}\r\n" for line in (f"GET {path} HTTP/1.1", f"Host: {host}", *fields, "")).encode()
 
 
@@ -43,7 +43,7 @@ async def attack_lane(lane: Lane) -> list[Try]:
 
 
 def bad_host(host: str) -> tuple[str, str, bytes]:
-    """A websocket for something that is no host."""
+    """A websocket upgrade with an invalid host."""
     return f"a websocket, Host: {host}", "400", upgrade("/chat/one", host=host)
 
 

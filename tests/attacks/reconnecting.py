@@ -1,4 +1,4 @@
-"""Floods of upgrades: from one address, from all addresses of a customer of IPv6, and under forged addresses."""
+"""Floods of upgrades: from one address, from all addresses of an IPv6 network, and with forged addresses."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from tests.raw import upgrade
 
 RATE: Final = {"per_ip": 0.1, "burst": 5}
 FLOOD: Final = 40
-"""Upgrades of one attack: 5 get in, and one more for each 10 s that it takes."""
+"""Upgrades of one attack. 5 are accepted, and one more for every 10 s that it takes."""
 PROXIES: Final = ("127.0.0.0/8",)
 
 
@@ -24,22 +24,22 @@ async def attack() -> list[Try]:
     lanes: tuple[Lane, ...] = ("express", "general")
     for lane in lanes:
         tries += [
-            await flood(lane, "one address", "5 in, 35 told 429", lambda _: ()),
-            await flood(lane, "forged addresses", "5 in, 35 told 429", lambda number: (f"X-Forwarded-For: 192.0.2.{number}",)),
-            await flood(lane, "a /64 behind a proxy", "5 in, 35 told 429", customer, trusted=PROXIES),
-            await flood(lane, "40 clients behind a proxy", "40 in, 0 told 429", neighbours, trusted=PROXIES),
-            await flood(lane, "names that are nowhere", "5 in, 35 told 429", lambda _: (), path="/nowhere/one"),
+            await flood(lane, "one address", "5 in, 35 refused", lambda _: ()),
+            await flood(lane, "forged addresses", "5 in, 35 refused", lambda number: (f"X-Forwarded-For: 192.0.2.{number}",)),
+            await flood(lane, "a /64 behind a proxy", "5 in, 35 refused", customer, trusted=PROXIES),
+            await flood(lane, "40 clients behind a proxy", "40 in, 0 refused", neighbours, trusted=PROXIES),
+            await flood(lane, "unknown apps", "5 in, 35 refused", lambda _: (), path="/nowhere/one"),
         ]
     return [*tries, remember_all()]
 
 
 def customer(number: int) -> tuple[str, ...]:
-    """One address of a /64 after the other, as a trusted proxy reports it."""
+    """Another address of the same /64 each time, as a trusted proxy reports it."""
     return (f"X-Forwarded-For: 2001:db8::{number + 1:x}",)
 
 
 def neighbours(number: int) -> tuple[str, ...]:
-    """A client of its own each time."""
+    """Another address each time."""
     return (f"X-Forwarded-For: 192.0.2.{number + 1}",)
 
 
@@ -52,15 +52,15 @@ async def flood(
     trusted: Sequence[str] = (),
     path: str = "/chat/one",
 ) -> Try:
-    """Ask for many upgrades, one after the other; count those that came as far as their app."""
+    """Request many upgrades one after the other; count those that are not refused with 429."""
     server = Server.model_validate({"connect_rate": RATE, "trusted_proxies": trusted})
     async with open_playground(site_of({"chat": {"command": ["cat"]}}, server), lane) as site:
         statuses = Counter([await ask(site, upgrade(path, *fields(number))) for number in range(FLOOD)])
-    return Try(f"{lane}: {name}", expected, f"{FLOOD - statuses['429']} in, {statuses['429']} told 429")
+    return Try(f"{lane}: {name}", expected, f"{FLOOD - statuses['429']} in, {statuses['429']} refused")
 
 
 def remember_all() -> Try:
-    """Come from more addresses than are remembered."""
+    """Use more addresses than are remembered."""
     limits, rate = AddressLimits(), ConnectRate.model_validate(RATE)
     for number in range(MAX_BLOCKS * 2):
         limits.take_token((f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}::1", 1), rate, time.monotonic())

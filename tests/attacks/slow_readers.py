@@ -1,4 +1,4 @@
-"""Clients that read a burst at different speeds: what arrives, and what a slow one costs the others.
+"""Clients that read a burst at different speeds: what they receive, and how much a slow one delays the others.
 
 `python -m tests.attacks.slow_readers` prints one row per case. A program prints SIZE megabytes at once to a room of healthy
 clients, alone, beside one that never reads, and beside one that takes a megabyte a second. The server runs in a process
@@ -34,13 +34,13 @@ RSS: Final = re.compile(r"VmHWM:\s+(\d+) kB")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the healthy clients of one case saw."""
+    """The results of the healthy clients in one case."""
 
     whole: int
     """Clients that received every byte."""
     seconds: float
     longest_gap: float
-    """Seconds for which no healthy client received anything, at most."""
+    """The longest time for which no healthy client received anything, in seconds."""
     peak: int
     """Peak memory of the server, in MB."""
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def measure(clients: int, megabytes: int, beside: str) -> Outcome:
-    """One case, on a server of its own."""
+    """Run one case on a new server."""
     lines = megabytes * MB // (WIDTH + 1)
     with serve(lines) as (port, pid):
         bad = start_bad_client(port, beside)
@@ -89,7 +89,7 @@ def measure(clients: int, megabytes: int, beside: str) -> Outcome:
 
 @contextlib.contextmanager
 def serve(lines: int) -> Iterator[tuple[int, int]]:
-    """A server with one app, whose program prints so many lines when it reads its first; its port and process."""
+    """Run a server with one app, whose program prints `lines` lines after its first input; yield port and process."""
     with tempfile.TemporaryDirectory() as folder:
         burst = Path(folder, "burst")
         with burst.open("wb") as file:
@@ -117,7 +117,7 @@ def serve(lines: int) -> Iterator[tuple[int, int]]:
 
 
 def wait_port(log: Path) -> int:
-    """The port of a server that starts."""
+    """Read the port from the log of a starting server."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         found = re.search(r"http://127.0.0.1:(\d+)", log.read_text())
@@ -128,7 +128,7 @@ def wait_port(log: Path) -> int:
 
 
 def join(port: int) -> socket.socket:
-    """A websocket in the room."""
+    """Open a websocket to the room."""
     sock = socket.create_connection(("127.0.0.1", port), 10)
     sock.sendall(upgrade("/burst/one"))
     head = b""
@@ -139,7 +139,7 @@ def join(port: int) -> socket.socket:
 
 
 def read_all(players: list[socket.socket], size: int) -> Outcome:
-    """Read with all clients, each in a process of its own, until each has everything or its connection ends."""
+    """Read with all clients, each in its own process, until each has everything or its connection ends."""
     with multiprocessing.Pool(len(players)) as pool:
         results = pool.map(partial(read, size=size), players, chunksize=1)
     began = min(result[0] for result in results)
@@ -153,7 +153,7 @@ def read_all(players: list[socket.socket], size: int) -> Outcome:
 
 
 def read(player: socket.socket, size: int) -> tuple[float, float, int, float]:
-    """When the first and the last bytes came, how many in all, and the longest time without any in between."""
+    """Return the times of the first and the last bytes, the number of bytes, and the longest gap."""
     player.settimeout(DEADLINE)
     buffer = bytearray(READ)
     began = last = gap = 0.0
@@ -174,7 +174,7 @@ def read(player: socket.socket, size: int) -> tuple[float, float, int, float]:
 
 
 def start_bad_client(port: int, kind: str) -> multiprocessing.Process | None:
-    """Somebody else in the room, in a process of its own; None for nobody."""
+    """Start another client of the room in its own process; None for none."""
     if kind == "nobody":
         return None
     ready = multiprocessing.Event()
@@ -185,7 +185,7 @@ def start_bad_client(port: int, kind: str) -> multiprocessing.Process | None:
 
 
 def be_slow(port: int, ready: "multiprocessing.synchronize.Event", rate: int) -> None:
-    """Join, and read `rate` bytes a second in small pieces; nothing for 0."""
+    """Join, and read `rate` bytes per second in small pieces; nothing for 0."""
     sock = join(port)
     ready.set()
     while True:

@@ -1,7 +1,7 @@
-"""Attack: the log is a pipe that nobody reads, and a program writes a line to stderr every 2 ms.
+"""A log that nobody reads: it is a pipe, and a program writes a line to stderr every 2 ms.
 
-Prints the longest echo round trip in another room, the longest handshake and the longest `/health` meanwhile, and how long
-the server takes to end after SIGTERM. None for what did not come within DEADLINE.
+Prints the longest echo in another room, the longest handshake and the longest `/health` during the attack, and how long the
+server takes to end after SIGTERM; "hangs" after DEADLINE.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from tests.raw import RawClient
 ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = 3.0
 DEADLINE: Final = 5.0
-"""Seconds after which something counts as hanging."""
+"""Seconds after which an operation counts as hanging."""
 
 NOISY: Final = """\
 import sys, time
@@ -45,7 +45,7 @@ command = ["cat"]
 
 @dataclass(slots=True)
 class Figures:
-    """What the attack cost, in seconds; None for what hung."""
+    """The results in seconds; None for an operation that hung."""
 
     echo: float | None = 0.0
     handshake: float | None = 0.0
@@ -57,7 +57,7 @@ class Figures:
 
 
 async def attack(folder: Path, seconds: float = SECONDS) -> Figures:
-    """Serve a site in `folder`, attack it for so long, and end it."""
+    """Serve a site in `folder`, attack it for `seconds`, and stop it."""
     (folder / "noisy.py").write_text(NOISY)
     (folder / "site.toml").write_text(SITE.replace("{python}", sys.executable))
     unread, log = os.pipe()
@@ -118,7 +118,7 @@ async def _measure(server: Process, address: Path, seconds: float) -> Figures:
 
 
 async def _longest(once: Callable[[], Awaitable[None]], until: float, pause: float) -> float | None:
-    """Do something again and again; return the longest time it took, or None once it hangs."""
+    """Repeat an operation; return the longest time it took, or None if it hangs."""
     longest = 0.0
     while (begun := time.monotonic()) < until:
         try:
@@ -132,7 +132,7 @@ async def _longest(once: Callable[[], Awaitable[None]], until: float, pause: flo
 
 
 def main() -> None:
-    """Print the figures, a line each."""
+    """Print the results, one per line."""
     with tempfile.TemporaryDirectory() as folder:
         figures = asyncio.run(attack(Path(folder)))
     for name, took in (

@@ -1,4 +1,4 @@
-"""What was tried against a server and what it answered, as a table."""
+"""Attempts against a server, and a table of their results."""
 
 import asyncio
 import logging
@@ -24,12 +24,12 @@ Attack = Callable[[], Awaitable[list[Try]]]
 
 
 def status_of(answer: bytes) -> str:
-    """The status of a response, or what there is instead."""
+    """Return the status of a response, or what was received instead."""
     return answer.split(b" ")[1].decode() if answer.startswith(b"HTTP/1.") else "nothing" if not answer else "not HTTP"
 
 
 async def ask(site: Playground, request: bytes) -> str:
-    """Send a request on a connection of the site's lane; return the status of what comes first."""
+    """Send a request on a connection of the site's lane; return the status of the first response."""
     client = await RawClient.connect(await site.connect())
     async with client:
         client.send(request)
@@ -43,7 +43,7 @@ async def ask(site: Playground, request: bytes) -> str:
 
 
 def run(title: str, attack: Attack) -> int:
-    """Make an attack and print its table; 1 if any answer is another than expected, else 0."""
+    """Run an attack and print its table; return 1 if any result differs from the expected one, else 0."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     tries = asyncio.run(_collected(attack))
     width, wide = max(len(one.name) for one in tries), max(len("answered"), *(len(one.answered) for one in tries))
