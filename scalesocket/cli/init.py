@@ -44,7 +44,7 @@ def init(template: str | None, folder: Path | None, line: str | None, is_listing
         _list_templates()
         return
     if template not in TEMPLATES:
-        raise click.UsageError(f"unknown template {template!r} (choose one of: {', '.join(TEMPLATES)})")
+        raise click.UsageError(f"unknown template {template!r} (one of: {', '.join(TEMPLATES)})")
     folder = folder or Path()
     contents = _contents(template, folder)
     write_new(contents)

@@ -142,8 +142,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if not words:
         click.echo(WAYS_IN, err=True)
         sys.exit(WRONG_USAGE)
-    if list(words) == ["help"]:
-        words = ["--help"]
+    if words[0] == "help" and len(words) <= 2 and all(word in commands.commands for word in words[1:]):
+        words = [*words[1:], "--help"]
     is_command = words[:1] and (words[0] in commands.commands or words[0] in ("-h", "--help", "-V", "--version"))
     if is_command:
         commands.main(list(words), prog_name=NAME)

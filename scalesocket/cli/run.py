@@ -47,13 +47,14 @@ class OriginalCommand(click.Command):
                 ctx.exit()
             ctx.params["site"] = site_from_line(line)
         except click.UsageError as error:
-            raise click.UsageError(error.format_message() + _subcommand_hint(ctx, args), ctx) from error
+            raise click.UsageError(_with_suggestion(error.format_message(), args, ctx), ctx) from error
         _refuse_site_file(line.command[0], args, ctx)
         return []
 
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """Return what follows the name in the usage line."""
-        return ["[FLAGS] CMD [-- ARGS...]"]
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the usage line, with `run` only if the line has it."""
+        program = ctx.find_root().command_path if ctx.obj == BARE else ctx.command_path
+        formatter.write_usage(program, "[FLAGS] CMD [-- ARGS...]")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the flags from their table."""
@@ -61,15 +62,15 @@ class OriginalCommand(click.Command):
             formatter.write_dl([(flag.usage, flag.meaning) for flag in FLAGS])
 
 
-def _subcommand_hint(ctx: click.Context, args: list[str]) -> str:
-    """Suggest a command if the line begins with what may be a misspelt one."""
+def _with_suggestion(message: str, args: list[str], ctx: click.Context) -> str:
+    """Add a suggestion to an error message if the first argument may be a misspelt command or a site file."""
     group = ctx.parent.command if ctx.parent is not None else None
     if not isinstance(group, click.Group) or not args or args[0].startswith("-"):
-        return ""
+        return message
     if args[0].endswith(SITE_SUFFIX):
-        return f"; did you mean: scalesocket serve {shlex.join(args)}"
+        return f"{message}; did you mean: scalesocket serve {shlex.join(args)}"
     near = nearest_word(args[0], group.commands)
-    return f"; did you mean: scalesocket {near}" if near else ""
+    return f"no command {args[0]!r} (did you mean: scalesocket {near}?); as a program: {message}" if near else message
 
 
 def _refuse_site_file(command: str, args: list[str], ctx: click.Context) -> None:

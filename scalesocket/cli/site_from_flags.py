@@ -103,7 +103,7 @@ def _log_format(line: CommandLine) -> Literal["text", "json"]:
         case "json":
             return "json"
         case other:
-            raise click.UsageError(f"--log: unknown format {other!r} (write text or json)")
+            raise click.UsageError(f"--log: unknown format {other!r} (one of: text, json)")
 
 
 def _routes(line: CommandLine) -> Routes:
@@ -121,7 +121,7 @@ def _mode(line: CommandLine, flag: str) -> Routing | None:
         return None
     mode = line.value(flag)
     if mode not in MODES:
-        raise click.UsageError(f"{flag}: unknown mode {mode!r} (write json or gwsocket)")
+        raise click.UsageError(f"{flag}: unknown mode {mode!r} (one of: json, gwsocket)")
     return MODES[mode]
 
 
@@ -132,6 +132,8 @@ def _delimiter(line: CommandLine) -> str | None:
     characters = line.value("--delimiters")
     if line.has("--null"):
         return (characters or "") + "\0"  # as with the original, --null alone replaces the newline
+    if characters == "":
+        raise click.UsageError("--delimiters: is empty (write --binary for output that is not split)")
     return "\n" if characters is None else characters
 
 
@@ -147,7 +149,7 @@ def _history(line: CommandLine) -> History | None:
         case "tagged":
             keep = "tagged"
         case other:
-            raise click.UsageError(f"--cache: unknown type {other!r} (write all:SIZE or tagged:SIZE)")
+            raise click.UsageError(f"--cache: unknown type {other!r} (one of: all, tagged)")
     return History(size=_number("--cache", size), keep=keep, persist=line.has("--cachepersist"))
 
 
@@ -155,7 +157,9 @@ def _ports(line: CommandLine) -> PortRange | None:
     if not line.has("--tcp"):
         return None
     text = line.value("--tcpports") or DEFAULT_PORTS
-    start, _, end = text.partition(":")
+    start, colon, end = text.partition(":")
+    if not colon:
+        raise click.UsageError(f"--tcpports: {text!r} is not a range (write START:END, END not included)")
     first, last = _number("--tcpports", start), _number("--tcpports", end) - 1
     if not 1 <= first <= last <= 65535:
         raise click.UsageError(f"--tcpports: no port in {text!r} (write START:END, END not included, both from 1 to 65536)")

@@ -103,3 +103,4 @@ def test_a_misspelt_word_gets_a_suggestion(words: list[str], meant: str) -> None
 
 def test_help_is_also_a_word() -> None:
     assert scalesocket("help").out == scalesocket("--help").out
+    assert scalesocket("help", "serve").out == scalesocket("serve", "--help").out
