@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a backend ended. Exactly one of `status` and `signal` is set for a process; neither for a connection."""
+    """How a backend ended. For a process exactly one of `status` and `signal` is set, for a connection neither."""
 
     status: int | None = None
     signal: int | None = None
@@ -22,7 +22,7 @@ class Exit:
 
     @property
     def label(self) -> str:
-        """A short word for metrics: `0`, `3`, `SIGKILL`, `closed` or `lost`."""
+        """The label of metrics: `0`, `3`, `SIGKILL`, `closed` or `lost`."""
         if self.status is not None:
             return str(self.status)
         if self.signal is not None:
@@ -30,7 +30,7 @@ class Exit:
         return "closed" if self.error is None else "lost"
 
     def __str__(self) -> str:
-        """A sentence for the close reason and the log."""
+        """The text for close reasons and the log."""
         if self.status is not None:
             return f"the program ended with exit status {self.status}"
         if self.signal is not None:
@@ -39,7 +39,7 @@ class Exit:
 
 
 def signal_name(number: int) -> str:
-    """`SIGTERM` for 15; `signal 64` for a number without a name."""
+    """Name a signal: `SIGTERM` for 15; `signal 64` for a number without a name."""
     try:
         return Signals(number).name
     except ValueError:
@@ -47,65 +47,65 @@ def signal_name(number: int) -> str:
 
 
 class Receiver(Protocol):
-    """What a backend tells the room that opened it. All calls come from the event loop's thread, none before it was opened."""
+    """The callbacks of a backend, to the room that opened it: from the event loop's thread, and none before it is open."""
 
     def backend_output(self, chunk: bytes) -> None:
-        """One read of the backend's output, in order; never empty."""
+        """Receive the output of one read, in order; never empty."""
 
     def backend_blocked(self) -> None:
-        """Unsent input passed the high-water mark: stop giving more."""
+        """Stop writing: unsent input passed the high-water mark."""
 
     def backend_unblocked(self) -> None:
-        """Unsent input fell below the low-water mark, or will never be taken and was discarded."""
+        """Write again: unsent input fell below the low-water mark, or was discarded."""
 
 
 class Backend(Protocol):
-    """The other side of a room: opened, running, to be stopped exactly once.
+    """The backend of a room, from its opening until it is stopped, which must happen exactly once.
 
-    A room waits for the exit, then for the drain with a deadline, then stops the backend, which is then quick; or it
-    stops a backend that still runs.
+    A room stops a running backend; or it waits for the exit, then for the end of the output with a deadline, and stops the
+    backend after that.
     """
 
     @property
     def pid(self) -> int | None:
-        """The process, or None for a connection to a target."""
+        """The pid of the process; None for a connection to a target."""
 
     @property
     def unsent(self) -> int:
-        """Bytes of input the backend has not taken yet (0 after its input is gone)."""
+        """Bytes of input that the backend has not read yet; 0 once its input is closed."""
 
     @property
     def output(self) -> tuple[int, int]:
-        """Bytes of output that were read, and bytes that wait to be read now."""
+        """Bytes of output read so far, and bytes that can be read now."""
 
     def write(self, records: bytes) -> bool:
-        """Queue input. Never raises: returns False if it was discarded, because the backend ended or closed its input."""
+        """Queue input; False if it is discarded, because the backend ended or closed its input. Never raises."""
 
     def reclaim(self) -> Sequence[bytes]:
-        """Take back the writes that were queued and that the backend has not begun to take; for when it takes no more."""
+        """Remove and return the queued writes of which the backend has read nothing; for one that reads no more."""
 
     def pause_reading(self) -> None:
-        """Stop reading output, so that the backend blocks. Calls may repeat."""
+        """Stop reading output, so that the backend blocks when it writes. Calls may repeat."""
 
     def resume_reading(self) -> None:
         """Read output again. Calls may repeat."""
 
     async def wait_exit(self) -> Exit:
-        """Wait until the process that was started is gone, or the connection to the target is closed.
+        """Wait until the process has ended, or the connection to the target is closed.
 
-        Output may still come: from the pipe, and from processes it left behind.
+        More output may follow: from the pipe, and from processes that it left behind.
         """
 
     async def wait_drained(self) -> None:
-        """Wait until all output was given to the receiver: nobody is left who could write more.
+        """Wait until the receiver got all output and no process is left that could write more.
 
-        Never returns while reading is paused, nor while a process that was left behind holds the output open.
+        Never returns while reading is paused, or while a process that was left behind holds the output open.
         """
 
     async def stop(self, *, signal: int, timeout: float) -> Exit:
-        """Climb the stop ladder: end input, after at most 500 ms `signal` to the group, after `timeout` seconds SIGKILL.
+        """End the input, after at most 500 ms send `signal` to the group, and after `timeout` seconds SIGKILL.
 
-        Output that still comes is given to the receiver, for as long as it does not pause reading. Returns when every
-        process of the group is gone and reaped. A backend whose exit was seen before is not waited for: what is left
-        of its group is killed at once. If cancelled, the group is killed at once.
+        The receiver gets the rest of the output unless it pauses reading. Returns when every process of the group is
+        reaped. If the process has already ended, the rest of its group is killed at once. If cancelled, the group is
+        killed at once.
         """

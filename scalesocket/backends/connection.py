@@ -1,4 +1,4 @@
-"""A connection whose other end is a backend: how it comes about, what goes through it, how it ends."""
+"""A connection to a backend: a target, or a process on a port."""
 
 import asyncio
 import contextlib
@@ -18,15 +18,15 @@ from scalesocket.io.pipes import HIGH_WATER, LOW_WATER, count_unread
 from scalesocket.io.poller import Poller
 
 FIRST_PAUSE: Final = 0.005
-"""Seconds between the first two attempts to connect; each pause is half as long again as the last."""
+"""Seconds between the first two attempts to connect. Each pause is 1.5 times as long as the one before."""
 LONGEST_PAUSE: Final = 0.1
 TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # linux/tcp.h; Python has no name for it before 3.12
-MAX_UNSEEN: Final = 64 * 1024
-"""Bytes a kernel takes and does not send yet. All else waits where `unsent` counts it: a peer that reads slowly shows."""
+MAX_KERNEL_UNSENT: Final = 64 * 1024
+"""Bytes that the kernel buffers without sending them. `unsent` counts all others, so it shows a peer that reads slowly."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection whose peer is a backend. Reads nothing until it is told to."""
+    """A connection whose peer is a backend. Reads nothing until `resume`."""
 
     def __init__(self, receiver: Receiver, poller: Poller) -> None:
         self._receiver = receiver
@@ -35,17 +35,17 @@ class Connection(asyncio.Protocol):
         self._is_blocked = False
         self._is_paused = True
         self._early = b""
-        """What was read before anybody asked for it."""
+        """Bytes read before the first `resume`."""
         self.taken = 0
-        """Bytes that were read and given to the receiver."""
+        """Bytes that the receiver got."""
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
-        """Done when the connection has ended, and all output was given to the receiver. Not to be cancelled."""
+        """Done when the connection has ended and the receiver got all output. Never cancel it: use `wait_exit`."""
         self._is_closed = asyncio.Event()
 
     @property
     def exit(self) -> Exit | None:
-        """How it ended; None while it is open."""
+        """How the connection ended; None while it is open."""
         return self.ended.result() if self.ended.done() else None
 
     async def wait_exit(self) -> Exit:
@@ -54,13 +54,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes the peer has not taken."""
+        """Bytes that wait to be sent."""
         assert self._transport is not None
         return self._transport.get_write_buffer_size() if self.exit is None else 0
 
     @property
     def unread(self) -> int:
-        """Bytes that were sent to us and that the receiver has not seen."""
+        """Bytes that were received and that the receiver did not get yet."""
         connected = self._transport.get_extra_info("socket") if self._transport is not None else None
         return len(self._early) + (count_unread(connected.fileno()) if connected is not None else 0)
 
@@ -80,23 +80,23 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read, or read again. Calls may repeat."""
+        """Start reading, or continue. Calls may repeat."""
         assert self._transport is not None
         if self._is_paused:
             self._is_paused = False
             if self._early:
-                self._loop.call_soon(self._give_early)
+                self._loop.call_soon(self._deliver_early)
             else:
                 self._transport.resume_reading()
 
     def end_input(self) -> None:
-        """Tell the peer that no more input comes, after what was queued. Calls may repeat."""
+        """Shut down the sending direction after what is queued. Calls may repeat."""
         if self._transport is not None and self.exit is None and not self._transport.is_closing():
-            with contextlib.suppress(OSError):  # asyncio's own loop says so if the peer has reset the connection
+            with contextlib.suppress(OSError):  # asyncio's event loop raises it if the peer has reset the connection
                 self._transport.write_eof()
 
     async def finish(self, timeout: float) -> Exit:
-        """Wait at most `timeout` seconds for the rest of the output, unless reading is paused, and close."""
+        """Close, after at most `timeout` seconds for the rest of the output unless reading is paused."""
         try:
             if not self._is_paused:
                 await is_over(self.wait_exit(), timeout)
@@ -113,17 +113,17 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
         self._transport.pause_reading()
         connected = self._transport.get_extra_info("socket")
         if sys.platform == "linux" and connected.family != socket.AF_UNIX:
-            with contextlib.suppress(OSError):  # a kernel without it buffers more, and nothing else
-                connected.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, MAX_UNSEEN)
+            with contextlib.suppress(OSError):  # a kernel without it buffers more
+                connected.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, MAX_KERNEL_UNSENT)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         if self._is_paused:  # uvloop reads once, whatever `connection_made` asked for
             self._early += data
             assert self._transport is not None
@@ -134,26 +134,26 @@ class Connection(asyncio.Protocol):
             self._receiver.backend_output(data)
 
     def eof_received(self) -> None:
-        """Called by the loop: the peer writes no more, which ends the room, so the connection is closed."""
+        """Called by the event loop: close the connection, as the end of the output ends the room."""
         self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         self._end(exc)
         self._is_closed.set()
 
     def pause_writing(self) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         self._is_blocked = True
         self._receiver.backend_blocked()
 
     def resume_writing(self) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         if self._is_blocked:
             self._is_blocked = False
             self._receiver.backend_unblocked()
 
-    def _give_early(self) -> None:
+    def _deliver_early(self) -> None:
         if self._is_paused:
             return
         assert self._transport is not None
@@ -177,14 +177,14 @@ async def connect_tcp(host: str, port: int, receiver: Receiver, poller: Poller) 
 
 
 async def connect_unix(path: Path, receiver: Receiver, poller: Poller) -> Connection:
-    """Connect to a target's unix socket, as soon as its backlog has a place; raises OSError."""
+    """Connect to a target's unix socket, as soon as its backlog has a free place; raises OSError."""
     pause = FIRST_PAUSE
     connected = socket.socket(socket.AF_UNIX)
     try:
         connected.setblocking(False)
         while True:
             try:
-                connected.connect(str(path))  # never waits: a full backlog is EAGAIN, which asyncio takes for success
+                connected.connect(str(path))  # never waits: a full backlog is EAGAIN, which asyncio mistakes for success
             except BlockingIOError:
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, LONGEST_PAUSE)
@@ -199,7 +199,7 @@ async def connect_unix(path: Path, receiver: Receiver, poller: Poller) -> Connec
 
 
 async def try_connect(port: int, timeout: float) -> socket.socket | None:
-    """A connection to a port of this machine; None if nobody listens there, or nobody accepts within `timeout` seconds.
+    """Connect to a port of this machine; None if no process listens there or accepts within `timeout` seconds.
 
     Raises BackendError if no descriptor is left.
     """
@@ -219,12 +219,12 @@ async def try_connect(port: int, timeout: float) -> socket.socket | None:
     except BaseException:
         connected.close()
         raise
-    connected.close()  # the kernel gave us the very port, and TCP connects such a socket to itself (RFC 9293 3.5)
+    connected.close()  # the kernel chose the same port for both ends, and TCP connects such a socket to itself (RFC 9293 3.5)
     return None
 
 
 def describe(error: Exception) -> str:
-    """An error of a connection in a few words."""
+    """The short text of a connection's error."""
     if isinstance(error, socket.gaierror):
         return str(error.strerror).lower()
     if isinstance(error, OSError) and error.errno:

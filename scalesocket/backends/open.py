@@ -21,7 +21,7 @@ from scalesocket.errors import MAX_REASON, BackendError
 from scalesocket.io.poller import Poller
 
 MAX_STARTS: Final = 3
-"""Starts of a process that ended before it listened: another may have taken the port since it was found free."""
+"""Attempts to start a process that ends before it listens: another process may have taken the port meanwhile."""
 
 log = structlog.get_logger()
 
@@ -29,10 +29,10 @@ log = structlog.get_logger()
 async def open_backend(
     app: App, env: Mapping[str, str], *, room: str, receiver: Receiver, spawner: SpawnerClient, ports: Ports
 ) -> Backend:
-    """Start or connect the backend of a room. Nothing of it is left if this fails or is cancelled.
+    """Start or connect the backend of a room. If this fails or is cancelled, nothing of it is left.
 
-    `env` is the whole environment of the child, but for `PORT`. Raises BackendError, whose text is short enough for the
-    reason of a close; the log says more.
+    `env`: the whole environment of the child, without `PORT`. Raises BackendError, whose text fits a close reason; the log
+    has more.
     """
     try:
         if app.command is None:
@@ -75,7 +75,7 @@ async def _open_port(
         try:
             child = await spawner.spawn(request.with_env(PORT=str(port)))
         except BaseException:
-            ports.give_back(port)
+            ports.release(port)
             raise
         backend = PortBackend(child, receiver, port, ports, app=app.name, room=room)
         try:
@@ -119,7 +119,7 @@ def _target(app: App) -> str:
 
 
 def _reason(verb: str, name: str, error: str) -> str:
-    """`cannot start 'foo': no such file or directory`; a name that is too long is cut at its front."""
+    """Make a close reason: `cannot start 'foo': no such file or directory`. A name that is too long is cut at its front."""
     room = MAX_REASON - len(f"cannot {verb} '…': {error}".encode())
     if len(name.encode()) > room:
         name = "…" + name.encode()[-max(room, 16) :].decode(errors="ignore")

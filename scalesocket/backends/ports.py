@@ -1,4 +1,4 @@
-"""The TCP ports that children are told to listen on. Owns which of them belong to a room."""
+"""The TCP ports that children listen on, and which of them are in use by rooms."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from scalesocket.errors import BackendError
 
 LOOPBACK: Final = "127.0.0.1"
 MAX_ATTEMPTS: Final = 64
-"""Free ports the kernel is asked for: it may offer one that a room has, whose process does not listen yet."""
+"""Requests for a free port. The kernel may return that of a room whose process does not listen yet."""
 
 
 class Ports:
@@ -21,14 +21,14 @@ class Ports:
 
     @property
     def taken(self) -> frozenset[int]:
-        """The ports that rooms have."""
+        """The ports of the rooms."""
         return frozenset(self._taken)
 
     def take(self, first: int, last: int) -> int:
-        """A port that nobody listens on, from `first` to `last`, both included; 0 and 0 for any. To be given back.
+        """Reserve a free port from `first` to `last`, both included; 0 and 0 for any.
 
-        A range is gone round, because a port that was just given back may have connections that linger.
-        Raises BackendError if none is free, or if there is no descriptor left to find out.
+        A range is used in rotation, because a port that was just released may have connections in TIME_WAIT.
+        Raises BackendError if no port is free, or no descriptor is left for the check.
         """
         try:
             port = self._find_any() if first == 0 else self._find(first, last)
@@ -37,8 +37,8 @@ class Ports:
         self._taken.add(port)
         return port
 
-    def give_back(self, port: int) -> None:
-        """The room that had the port is done with it."""
+    def release(self, port: int) -> None:
+        """Release a port."""
         self._taken.remove(port)
 
     def _find(self, first: int, last: int) -> int:
@@ -60,7 +60,7 @@ class Ports:
 
 
 def is_free(port: int) -> bool:
-    """Whether a child could listen on this port now, if it does not mind old connections that linger. Raises OSError."""
+    """Whether a child could listen on this port now, if it sets SO_REUSEADDR. Raises OSError."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -13,16 +13,16 @@ from scalesocket.backends.line_log import LineLog
 from scalesocket.io.pipes import PipeReader, PipeWriter
 
 GRACE: Final = 0.5
-"""Seconds a process has, after its input ended, to go by itself before it is sent the stop signal."""
+"""Seconds in which a process may end by itself after the end of its input, before it gets the stop signal."""
 
 log = structlog.get_logger()
 
 
 class Process:
-    """A child with its three pipes; to be stopped, or killed, exactly once."""
+    """A child with its three pipes, which must be stopped or killed exactly once."""
 
     def __init__(self, child: Child, stdin: PipeWriter, stdout: PipeReader, *, app: str, room: str) -> None:
-        """Take the child over: its pipes and its release. Its stderr goes to the log."""
+        """Own the pipes and the release of `child` from now on. Its standard error goes to the log."""
         self._child = child
         self._names = {"app": app, "room": room}
         self.stdin = stdin
@@ -32,20 +32,20 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The process that was started, and the number of its group."""
+        """The pid of the process, and the number of its group."""
         return self._child.pid
 
     @property
     def ended(self) -> asyncio.Future[Exit]:
-        """Done when the process that was started is gone; others of its group may live on. Not to be cancelled."""
+        """Done when the process has ended; its group may still have others. Never cancel it: use `wait_exit`."""
         return self._child.ended
 
     async def wait_exit(self) -> Exit:
-        """Wait until the process that was started is gone."""
+        """Wait until the process has ended."""
         return await self._child.wait_exit()
 
     async def stop(self, *, signal: int, timeout: float, wait_drained: Callable[[], Awaitable[None]]) -> Exit:
-        """Climb the stop ladder: see `Backend.stop`. `wait_drained` waits until all output was delivered."""
+        """Stop the process as `Backend.stop` says. `wait_drained` waits until all output was delivered."""
         try:
             if not self._child.ended.done():
                 self.stdin.close()
@@ -62,7 +62,7 @@ class Process:
         return await self._child.wait_exit()
 
     def kill(self) -> None:
-        """Kill and release the group without waiting for it, and close the pipes. Calls may repeat."""
+        """Kill and release the group without waiting, and close the pipes. Calls may repeat."""
         self._child.release()
         self.stdin.abort()
         self.stdout.finish()
@@ -70,14 +70,14 @@ class Process:
         self._lines.finish()
 
     async def wait_gone(self) -> None:
-        """Wait until nothing of the killed group is left."""
+        """Wait until the whole killed group is reaped."""
         await self._child.wait_released()
 
     async def _wait_over(self, wait_drained: Callable[[], Awaitable[None]]) -> None:
-        """Wait until it has ended and all its output was delivered.
+        """Wait until the process has ended and all its output was delivered.
 
-        Once the whole group was killed by others, as when the server is told a second time to end, no output is waited
-        for: who left the group may hold its end open as long as it likes.
+        Does not wait for output once the whole group was killed elsewhere, as on the second request to end the server: a
+        process that left the group may hold the pipe open without end.
         """
         await self._child.wait_exit()
         waits = [asyncio.ensure_future(waited) for waited in (wait_drained(), self._child.wait_gone())]
@@ -89,8 +89,8 @@ class Process:
 
 
 async def is_over(waited: Awaitable[object], timeout: float) -> bool:
-    """Wait for something for at most `timeout` seconds; False if it did not come."""
-    # Not asyncio.timeout: in a task that was cancelled and is shielded, Python before 3.11.3 takes its end for the cancel.
+    """Await something for at most `timeout` seconds; False if it did not finish."""
+    # Not asyncio.timeout: in a task that was cancelled and is shielded, Python before 3.11.3 confuses its end with the cancel.
     with anyio.move_on_after(timeout):
         await waited
         return True

@@ -316,7 +316,7 @@ class SpawnerClient:
         try:
             self._process = SpawnerProcess(self._soft_limit)
         except OSError as error:
-            log.error("spawner not started", error=str(error), retry_in=RETRY_PAUSE)
+            log.error("spawner not started", error=str(error), retry_in=RETRY_PAUSE, hint="no program can be started until then")
             self._starts.fail_all("the spawner is not running")
             self._loop.call_later(RETRY_PAUSE, self._launch)
             return

@@ -1,4 +1,4 @@
-"""The standard error of the spawner, in the log: a traceback is written line by line, and is one event."""
+"""Logs the standard error of the spawner: a traceback, which is written line by line, becomes one event."""
 
 import asyncio
 import os
@@ -9,16 +9,16 @@ import structlog
 log = structlog.get_logger()
 
 QUIET: Final = 0.2
-"""Seconds without another line after which what was written is logged."""
+"""Seconds without another line after which the lines so far are logged."""
 MAX_TEXT: Final = 64 * 1024
-"""Bytes of one event; what the spawner writes beyond that is dropped."""
+"""Bytes of one event; more is dropped."""
 
 
 class SpawnerStderr:
-    """Our end of the pipe. The spawner does not write to the log itself, whose reader it would wait for."""
+    """The read end of the pipe. The spawner does not write to the log itself: a slow reader of the log would block it."""
 
     def __init__(self, fd: int, pid: int) -> None:
-        """Read `fd`, which does not block, and close it in the end. `pid`: the spawner's, for the log."""
+        """Own the non-blocking `fd`. `pid`: the spawner's, for the log."""
         self._fd = fd
         self._pid = pid
         self._text = b""
@@ -26,12 +26,12 @@ class SpawnerStderr:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Log what the spawner writes from now on."""
+        """Read and log from now on."""
         self._loop = loop
         loop.add_reader(self._fd, self._readable)
 
     def close(self) -> None:
-        """Log what was written and not logged yet, and close the pipe."""
+        """Log the rest, and close the pipe."""
         self._read()
         self._log()
         if self._loop is not None and not self._loop.is_closed():
@@ -48,7 +48,7 @@ class SpawnerStderr:
         self._timer = self._loop.call_later(QUIET, self._log)
 
     def _read(self) -> bool:
-        """Read what is there; False at the end."""
+        """Read what is available; False at the end of file."""
         try:
             text = os.read(self._fd, MAX_TEXT)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""A backend that is a process on its standard input and output."""
+"""The backend that is a process on standard input and output."""
 
 from scalesocket.backends.backend import Exit, Receiver
 from scalesocket.backends.child import Child
@@ -7,12 +7,12 @@ from scalesocket.io.pipes import PipeReader, PipeWriter
 
 
 class StdioBackend:
-    """Input goes to the process's standard input; its standard output comes from it."""
+    """A process that reads the input of the room on standard input and writes its output to standard output."""
 
     __slots__ = ("_process", "_stdin", "_stdout", "write")
 
     def __init__(self, child: Child, receiver: Receiver, *, app: str, room: str) -> None:
-        """Take `child` over and read its output from now on."""
+        """Own `child` and read its output from now on."""
         self._stdin = PipeWriter(
             child.stdin, poller=child.poller, on_blocked=receiver.backend_blocked, on_unblocked=receiver.backend_unblocked
         )
@@ -22,25 +22,25 @@ class StdioBackend:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The pid of the process."""
         return self._process.pid
 
     @property
     def unsent(self) -> int:
-        """Bytes of input the process has not taken yet."""
+        """Bytes of input that the process has not read yet."""
         return self._stdin.unsent
 
     @property
     def output(self) -> tuple[int, int]:
-        """Bytes of output that were read, and those in the pipe."""
+        """Bytes of output read so far, and those in the pipe."""
         return self._stdout.taken, self._stdout.unread
 
     def reclaim(self) -> list[bytes]:
-        """Take back input that the process has not begun to take."""
+        """Remove and return the queued writes of which the process has read nothing."""
         return self._stdin.reclaim()
 
     def pause_reading(self) -> None:
-        """Stop reading output, so that the process blocks."""
+        """Stop reading output, so that the process blocks when it writes."""
         self._stdout.pause()
 
     def resume_reading(self) -> None:
@@ -48,7 +48,7 @@ class StdioBackend:
         self._stdout.resume()
 
     async def wait_exit(self) -> Exit:
-        """Wait until the process is gone."""
+        """Wait until the process has ended."""
         return await self._process.wait_exit()
 
     async def wait_drained(self) -> None:
@@ -56,5 +56,5 @@ class StdioBackend:
         await self._stdout.is_drained.wait()
 
     async def stop(self, *, signal: int, timeout: float) -> Exit:
-        """Climb the stop ladder."""
+        """Stop the process; see `Backend.stop`."""
         return await self._process.stop(signal=signal, timeout=timeout, wait_drained=self.wait_drained)

@@ -1,4 +1,4 @@
-"""Backends that are a connection: to a target that is there anyway, or to a process that was started and told its port."""
+"""Backends that are a connection: to a target that runs independently, or to a started process that listens on a port."""
 
 import asyncio
 
@@ -15,12 +15,12 @@ from scalesocket.io.pipes import PipeReader, PipeWriter
 
 
 class TargetBackend:
-    """A connection to a target nobody here started."""
+    """A connection to a target that the server did not start."""
 
     __slots__ = ("_connection",)
 
     def __init__(self, connection: Connection) -> None:
-        """Take the connection over and read from now on."""
+        """Own the connection and read from now on."""
         self._connection = connection
         connection.resume()
 
@@ -31,12 +31,12 @@ class TargetBackend:
 
     @property
     def unsent(self) -> int:
-        """Bytes of input the target has not taken yet."""
+        """Bytes of input that wait to be sent."""
         return self._connection.unsent
 
     @property
     def output(self) -> tuple[int, int]:
-        """Bytes of output that were read, and those the kernel has for us."""
+        """Bytes of output read so far, and those that can be read now."""
         return self._connection.taken, self._connection.unread
 
     def write(self, records: bytes) -> bool:
@@ -44,11 +44,11 @@ class TargetBackend:
         return self._connection.write(records)
 
     def reclaim(self) -> list[bytes]:
-        """Nothing: what a transport holds can't be had back."""
+        """Return nothing: a transport does not return what it has queued."""
         return []
 
     def pause_reading(self) -> None:
-        """Stop reading output, so that the target blocks."""
+        """Stop reading output, so that the target blocks when it writes."""
         self._connection.pause()
 
     def resume_reading(self) -> None:
@@ -64,21 +64,21 @@ class TargetBackend:
         await self._connection.wait_exit()
 
     async def stop(self, *, signal: int, timeout: float) -> Exit:
-        """End input, give the target at most 500 ms for the rest of its output, and close. There is nothing to signal.
+        """End the input, wait at most 500 ms for the rest of the output, or `timeout` seconds if input is unsent, and close.
 
-        Input that still waits has `timeout` seconds.
+        `signal` has no meaning for a target.
         """
         self._connection.end_input()
         return await self._connection.finish(timeout if self.unsent else min(GRACE, timeout))
 
 
 class PortBackend:
-    """A process that was told its port, and the connection to it. Its standard output goes to the log."""
+    """A process that listens on a port, and the connection to it. Its standard output goes to the log."""
 
     __slots__ = ("_connection", "_lines", "_port", "_ports", "_process")
 
     def __init__(self, child: Child, receiver: Receiver, port: int, ports: Ports, *, app: str, room: str) -> None:
-        """Take over the child and the port that was taken for it. `connect` comes next, then all else; or `kill`."""
+        """Own the child and its reserved port. The next call must be `connect` or `kill`."""
         self._lines = LineLog("stdout", app=app, room=room, pid=child.pid)
         stdin = PipeWriter(
             child.stdin, poller=child.poller, on_blocked=receiver.backend_blocked, on_unblocked=receiver.backend_unblocked
@@ -91,7 +91,7 @@ class PortBackend:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The pid of the process."""
         return self._process.pid
 
     @property
@@ -101,19 +101,19 @@ class PortBackend:
 
     @property
     def unsent(self) -> int:
-        """Bytes of input the process has not taken yet."""
+        """Bytes of input that wait to be sent."""
         return self._connection.unsent
 
     @property
     def output(self) -> tuple[int, int]:
-        """Bytes of output that were read, and those the kernel has for us."""
+        """Bytes of output read so far, and those that can be read now."""
         return self._connection.taken, self._connection.unread
 
     async def connect(self, *, timeout: float, delay: float) -> None:
         """Connect as soon as the process listens, but not before `delay` seconds have passed.
 
-        The first connection that comes about is it: one to see whether anybody listens would use up the only one that
-        many a program accepts. Raises BackendError if the process ends before, or does not listen for `timeout` seconds.
+        There is no probe, as many programs accept a single connection. Raises BackendError if the process ends before, or
+        does not listen within `timeout` seconds.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + max(timeout, delay)
@@ -139,11 +139,11 @@ class PortBackend:
         return self._connection.write(records)
 
     def reclaim(self) -> list[bytes]:
-        """Nothing: what a transport holds can't be had back."""
+        """Return nothing: a transport does not return what it has queued."""
         return []
 
     def pause_reading(self) -> None:
-        """Stop reading output, so that the process blocks."""
+        """Stop reading output, so that the process blocks when it writes."""
         self._connection.pause()
 
     def resume_reading(self) -> None:
@@ -151,7 +151,7 @@ class PortBackend:
         self._connection.resume()
 
     async def wait_exit(self) -> Exit:
-        """Wait until the process is gone, or has closed the connection and not ended within 500 ms."""
+        """Wait until the process has ended, or has closed the connection and not ended within 500 ms."""
         exited, closed = self._process.ended, self._connection.ended
         await asyncio.wait((exited, closed), return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait((exited,), timeout=GRACE)
@@ -162,7 +162,7 @@ class PortBackend:
         await self._connection.wait_exit()
 
     async def stop(self, *, signal: int, timeout: float) -> Exit:
-        """End input, climb the stop ladder, deliver what the process had still sent, and give the port back."""
+        """Stop the process, deliver the rest of its output, and release the port; see `Backend.stop`."""
         try:
             self._connection.end_input()
             end = await self._process.stop(signal=signal, timeout=timeout, wait_drained=self.wait_drained)
@@ -172,16 +172,16 @@ class PortBackend:
         return end
 
     async def abandon(self) -> None:
-        """Kill the process's group, and wait until it is gone, also when cancelled."""
+        """Kill the process's group, and wait until it is reaped, also when cancelled."""
         self.kill()
         with anyio.CancelScope(shield=True):
             await self._process.wait_gone()
 
     def kill(self) -> None:
-        """Kill the process's group without waiting for it, close everything, and give the port back. Calls may repeat."""
+        """Kill the process's group without waiting, close everything, and release the port. Calls may repeat."""
         self._process.kill()
         self._lines.finish()
         self._connection.abort()
         if self._port:
-            self._ports.give_back(self._port)
+            self._ports.release(self._port)
             self._port = 0

@@ -316,7 +316,7 @@ async def test_a_stubborn_process_is_killed_after_the_timeout(open_room: Opener,
     assert outcome.signal == signal.SIGKILL
     assert 0.7 < time.monotonic() - started < 2
     assert bytes(room.heard) == b"stubborn\nno more input\nSIGTERM\n"
-    assert [told["after"] for told in logged if told["event"] == "backend killed"] == [0.3]
+    assert [event["after"] for event in logged if event["event"] == "backend killed"] == [0.3]
 
 
 async def test_a_deaf_process_is_stopped_in_time_whatever_input_waits(open_room: Opener) -> None:

@@ -272,7 +272,7 @@ async def test_a_process_that_ends_before_it_listens_is_tried_on_other_ports(
     with pytest.raises(BackendError, match=r"': the program ended with exit status 3 before it listened on port \d+$"):
         await open_room(*program("crash", 3), port=AUTO)
 
-    assert [event["event"] for event in logged].count("starting again on another port") == 2
+    assert [event["event"] for event in logged].count("backend restarted on another port") == 2
 
 
 async def test_a_process_whose_port_was_taken_gets_another(open_room: Opener, tmp_path: Path) -> None:
@@ -363,4 +363,4 @@ def test_ports_are_never_given_twice(first: int) -> None:
     assert len(set(taken)) == 200
     assert ports.taken == set(taken)
     for port in taken:
-        ports.give_back(port)
+        ports.release(port)
