@@ -1,7 +1,7 @@
-"""Attack: the server and its spawner are killed with SIGKILL in the same instant, in both orders and by one kill(1).
+"""Attack: kill the server and its spawner with SIGKILL at the same moment, in both orders and by one kill(1).
 
-Prints how many of the programs are left after 2 s, and when the last one was gone. The programs ignore SIGTERM and the end of
-their input; some have children of their own, some listen on a port, some run as another user.
+Prints how many programs are left after 2 s, and when the last one ended. The programs ignore SIGTERM and the end of their
+input; some have children, some listen on a port, some run as another user.
 """
 
 import os
@@ -28,7 +28,7 @@ ORDERS: Final = {
 ROOMS: Final = 4
 """Of each app."""
 WAIT: Final = 2.0
-"""Seconds after which nothing may be left."""
+"""Seconds after which no program may be left."""
 
 NEST: Final = Path(__file__).parents[1] / "programs" / "nest.py"
 STUBBORN: Final = "trap '' TERM HUP INT; sleep 600 & echo; while :; do sleep 600; done"
@@ -57,18 +57,18 @@ user = "nobody"
 
 @dataclass(slots=True, kw_only=True)
 class Figures:
-    """What became of the programs of some runs."""
+    """The outcome of some runs."""
 
     runs: int = 0
     programs: int = 0
     left: int = 0
-    """Of the programs, after WAIT."""
+    """Programs left after WAIT."""
     slowest: float = 0.0
-    """Seconds from the kill until the last program was gone; WAIT if some were left."""
+    """Seconds from the kill to the end of the last program; WAIT if some were left."""
 
 
 def attack(order: str, runs: int) -> Figures:
-    """Kill a server that has rooms of every kind, so many times."""
+    """Kill a server with rooms of every kind, `runs` times."""
     figures = Figures()
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +77,7 @@ def attack(order: str, runs: int) -> Figures:
 
 
 def kill_one(order: str, folder: Path, figures: Figures) -> None:
-    """Serve in `folder`, open the rooms, kill, and add to the figures what is left."""
+    """Serve in `folder`, open the rooms, kill, and add the outcome to the figures."""
     apps = ["nested", "listening", "stubborn", "limited", *(["nobody"] if os.geteuid() == 0 else [])]
     (folder / "site.toml").write_text(SITE + (AS_NOBODY if "nobody" in apps else ""))
     with ExitStack() as stack:
@@ -85,7 +85,7 @@ def kill_one(order: str, folder: Path, figures: Figures) -> None:
         for app in apps:
             for room in range(ROOMS):
                 client = stack.enter_context(unix_connect(str(folder / "socket"), f"ws://localhost/{app}/{room}"))
-                client.recv(timeout=10)  # all of its processes are there
+                client.recv(timeout=10)  # all of its processes run
         spawner, programs = find_programs(server.process.pid)
         subprocess.run(ORDERS[order].format(server=server.process.pid, spawner=spawner), shell=True, check=True)
         killed_at = time.monotonic()
@@ -103,7 +103,7 @@ def kill_one(order: str, folder: Path, figures: Figures) -> None:
 
 
 def find_programs(server: int) -> tuple[int, set[int]]:
-    """The spawner of a server, and what it has started and those have started."""
+    """Find the spawner of a server, and all descendants of the spawner but the guardian."""
     processes = list_running()
     [spawner] = [each.pid for each in processes if each.parent == server]
     programs: set[int] = set()
@@ -126,7 +126,7 @@ def main() -> int:
         total += figures.left
         print(
             f"{order:>18}, {figures.runs} runs: {figures.left} of {figures.programs} programs left after {WAIT:g} s,"
-            f" the last was gone after {figures.slowest * 1000:.0f} ms"
+            f" the last one ended after {figures.slowest * 1000:.0f} ms"
         )
     return int(total > 0)
 

@@ -1,4 +1,4 @@
-"""A spawner, and rooms that write down what their backend says. Every test runs on both loops and must leave nothing."""
+"""A spawner, and rooms that record output. Every test runs on both event loops and must leave no process or descriptor."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +10,7 @@ import structlog
 from scalesocket.backends.ports import Ports
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.io.poller import Poller
-from tests.backends.lobby import Opener, adopted, all_children, children, open_fds
+from tests.backends.recording import OpenRoom, adopted, all_children, children, open_fds
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -64,5 +64,5 @@ def ports() -> Iterator[Ports]:
 
 
 @pytest.fixture
-async def open_room(spawner: SpawnerClient, ports: Ports) -> Opener:
-    return Opener(spawner, ports)
+async def open_room(spawner: SpawnerClient, ports: Ports) -> OpenRoom:
+    return OpenRoom(spawner, ports)

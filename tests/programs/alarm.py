@@ -1,4 +1,4 @@
-"""Prints numbered lines as fast as it can, from when it reads the first one: `alarm.py COUNT WIDTH`."""
+"""Prints numbered lines as fast as it can once it has read a line: `alarm.py COUNT WIDTH`."""
 
 import sys
 

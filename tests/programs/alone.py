@@ -1,7 +1,7 @@
-"""Must be the only process of its room: `alone.py LOCK [SECONDS]`.
+"""Checks that it is the only process of its room: `alone.py LOCK [SECONDS]`.
 
-Says its pid, or "not alone" when another one holds the file LOCK.ROOM; then echoes. Goes on for SECONDS after its input
-ended.
+Prints its pid, or "not alone" when another process holds the lock LOCK.ROOM; then echoes. Runs for SECONDS after the end of its
+input.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""Prints numbered lines until nobody takes any more, says in a file how many, and ends: `brim.py FILE`."""
+"""Prints numbered lines until its output blocks, writes their number into a file, and exits: `brim.py FILE`."""
 
 import os
 import select

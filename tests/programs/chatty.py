@@ -1,4 +1,4 @@
-"""Writes COUNT lines to standard error, then one that has no end, and ends: `chatty.py COUNT [WIDTH]`."""
+"""Writes COUNT lines to standard error and one without a line end, and exits: `chatty.py COUNT [WIDTH]`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Says one line and ends: `crash.py 3` with that exit status, `crash.py SIGSEGV` by that signal."""
+"""Prints a line and ends: `crash.py 3` with this exit status, `crash.py SIGSEGV` by this signal."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Never reads its input, and says so."""
+"""Never reads its input; prints "deaf" first."""
 
 import signal
 

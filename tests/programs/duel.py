@@ -1,4 +1,4 @@
-"""A small game over JSON: who says the higher number wins the round, and who says "quit" is shown out."""
+"""A game over JSON: the higher number wins a round, and a client that sends "quit" is closed."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ for line in sys.stdin:
     match message:
         case {"_event": "join"}:
             players[player] = None
-            # The welcome last: whoever joins after somebody has heard it is not told of that player again.
+            # The welcome comes last: who joins after it was received gets no "joined" of this player.
             say(_meta=True, players=len(players))
             say(t="joined", _except=player, player=player)
             say(t="welcome", _to=player, players=sorted(players))

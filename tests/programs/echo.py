@@ -1,4 +1,4 @@
-"""Writes every line back at once."""
+"""Echoes every line at once."""
 
 import sys
 

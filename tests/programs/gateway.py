@@ -1,8 +1,8 @@
-"""A gateway and nothing else, to be killed: opens a room for each line of standard input, a JSON object of an app's keys.
+"""A gateway to be killed: opens a room for each line of standard input, a JSON object with the keys of an app.
 
-Prints the pid of its spawner, then a JSON list of pids for each room: its leader, and what the program printed as its
-first line. `kill` as a line kills the spawner, and prints the pid of the next one; `guardian` prints the pid of the
-guardian; `storm WORD…` starts a command a thousand times, prints an empty line when the first has started, and goes on.
+Prints the pid of its spawner, then for each room a JSON list of pids: its leader's, and those in the first line of its output.
+The line `kill` kills the spawner and prints the pid of the next one; `guardian` prints the pid of the guardian; `storm ARG…`
+starts a command a thousand times, prints an empty line when the first one has started, and continues.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from scalesocket.backends import spawner_client
 from scalesocket.backends.child import SpawnRequest
 from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
@@ -24,13 +25,13 @@ from scalesocket.io.poller import Poller
 
 class Room:
     def __init__(self) -> None:
-        self.heard = b""
-        self.has_spoken = asyncio.Event()
+        self.output = b""
+        self.has_line = asyncio.Event()
 
     def backend_output(self, chunk: bytes) -> None:
-        self.heard += chunk
-        if b"\n" in self.heard:
-            self.has_spoken.set()
+        self.output += chunk
+        if b"\n" in self.output:
+            self.has_line.set()
 
     def backend_blocked(self) -> None: ...
 
@@ -47,6 +48,7 @@ async def main(spawner: SpawnerClient) -> None:
         if line == b"kill\n":
             old = spawner.pid
             assert old is not None
+            spawner_client.SHORT_LIFE = 0.0  # type: ignore[misc]  # replaced at once, however young it is
             os.kill(old, signal.SIGKILL)
             while spawner.pid in {old, None}:  # noqa: ASYNC110 there is no event of it
                 await asyncio.sleep(0.01)
@@ -64,8 +66,8 @@ async def main(spawner: SpawnerClient) -> None:
         room = Room()
         app = App.model_validate({"name": "app", "cwd": Path("/"), **json.loads(line)})
         backend = await open_backend(app, dict(os.environ), room="lobby", receiver=room, spawner=spawner, ports=Ports())
-        await room.has_spoken.wait()
-        print(json.dumps([backend.pid, *map(int, room.heard.split())]), flush=True)
+        await room.has_line.wait()
+        print(json.dumps([backend.pid, *map(int, room.output.split())]), flush=True)
 
 
 if __name__ == "__main__":

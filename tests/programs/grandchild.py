@@ -1,6 +1,6 @@
-"""Starts a process in the background, prints its pid, and ends: `grandchild.py SECONDS hold|quiet`.
+"""Starts a process in the background, prints its pid, and exits: `grandchild.py SECONDS hold|quiet`.
 
-`hold`: the other one keeps standard output open, and says "bye" after SECONDS. `quiet`: it has closed everything.
+`hold`: the process keeps standard output open, and prints "bye" after SECONDS. `quiet`: it closes its standard streams.
 """
 
 import os

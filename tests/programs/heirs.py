@@ -1,4 +1,4 @@
-"""Leaves a child that goes on writing records to the same output, in pieces of 37 bytes: `heirs.py text` or `gwsocket`."""
+"""Exits after starting a child that goes on writing records to the same output, 37 bytes at a time: `heirs.py text|gwsocket`."""
 
 import os
 import struct

@@ -1,7 +1,7 @@
-"""A server that is there anyway: prints where it listens, then serves all who come. `listen.py [unix:PATH] [OPTION]`.
+"""A target: prints its port or path, then serves all connections. `listen.py [unix:PATH] [OPTION]`.
 
-Echoes what comes and says "bye" at the end of it. With `deaf` it never reads; with `reset` it breaks the connection
-after the first line; with `hangup` it closes it.
+Echoes its input, and sends "bye" at the end of it. `deaf`: never reads; `reset`: resets the connection after the first line;
+`hangup`: closes it.
 """
 
 import socket

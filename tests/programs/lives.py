@@ -1,7 +1,7 @@
-"""Counts its lives in a file and is killed as often as told: `lives.py FILE DEATHS [STATUS]`.
+"""Counts its runs in a file and fails as often as requested: `lives.py FILE DEATHS [STATUS]`.
 
-Says "life N", echoes, and ends with STATUS (default 1) at the line "die" or, without being told, in the lives that are
-still to be lost when DEATHS is negative.
+Prints "life N", echoes, and exits with STATUS (default 1) at the line "die"; if DEATHS is negative, its first -DEATHS runs
+exit at once.
 """
 
 import sys

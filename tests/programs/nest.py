@@ -1,6 +1,6 @@
-"""Stands for a shell with jobs: prints the pids of itself, a child and a grandchild, then all three sleep for ever.
+"""Prints the pids of itself, a child and a grandchild, like a shell with jobs; all three then sleep forever.
 
-With PORT in its environment it says so to whoever connects there.
+With PORT in its environment it sends the line to the first connection to that port.
 """
 
 import os

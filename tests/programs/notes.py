@@ -1,4 +1,4 @@
-"""Writes what it reads into a file: `notes.py FILE`."""
+"""Writes its input into a file: `notes.py FILE`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Reads nothing for a while, then echoes: `sleepy.py SECONDS`."""
+"""Reads nothing for SECONDS, then echoes: `sleepy.py SECONDS`."""
 
 import sys
 import time

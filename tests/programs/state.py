@@ -1,4 +1,4 @@
-"""Prints, as one line of JSON, what a process can know of how it was started."""
+"""Prints, as one line of JSON, what a process can find out about how it was started."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Ignores the end of its input, SIGTERM and SIGINT, and says when it was asked."""
+"""Ignores the end of its input, SIGTERM and SIGINT, and prints a line at each."""
 
 import signal
 import sys

@@ -1,7 +1,7 @@
-"""A program that is told its port: listens on 127.0.0.1:$PORT, accepts one connection and echoes what comes.
+"""Listens on 127.0.0.1:$PORT, accepts one connection and echoes: `tcp.py [OPTION…]`.
 
-`tcp.py [OPTION…]`: `slow` listens half a second late, `loud` fills its standard output first, `never` does not listen,
-`hangup` closes the connection after the first line but lives on, `exit` ends with status 4 instead.
+`slow`: listens half a second late; `loud`: fills its standard output first; `never`: does not listen; `hangup`: closes the
+connection after the first line and runs on; `exit`: exits with status 4 instead.
 """
 
 import os

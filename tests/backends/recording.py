@@ -1,4 +1,4 @@
-"""Rooms that write down what their backend says, and what is left of processes when they are gone."""
+"""Rooms that record the output of their backend, and what is left of processes and descriptors."""
 
 import asyncio
 import json
@@ -20,20 +20,20 @@ PROGRAMS = Path(__file__).parent.parent / "programs"
 DEADLINE = 10.0
 
 
-class Room:
-    """A receiver that keeps what it hears, and the backend it belongs to."""
+class RecordingRoom:
+    """A receiver that records output, and its backend."""
 
     backend: Backend
 
     def __init__(self) -> None:
-        self.heard = bytearray()
+        self.output = bytearray()
         self.is_blocked = False
         self.pauses = 0
         self._changed = asyncio.Event()
 
     def backend_output(self, chunk: bytes) -> None:
         assert chunk
-        self.heard += chunk
+        self.output += chunk
         self._changed.set()
 
     def backend_blocked(self) -> None:
@@ -48,24 +48,24 @@ class Room:
         self._changed.set()
 
     async def until(self, holds: Callable[[], bool], *, within: float = DEADLINE) -> None:
-        """Wait until something heard, or a block, makes this true."""
+        """Wait until output, or a block, makes this true."""
         try:
             async with asyncio.timeout(within):
                 while not holds():
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise AssertionError(f"heard {len(self.heard)} bytes, the last {bytes(self.heard[-200:])!r}") from None
+            raise AssertionError(f"received {len(self.output)} bytes, the last {bytes(self.output[-200:])!r}") from None
 
-    async def hear(self, text: bytes) -> None:
-        await self.until(lambda: text in self.heard)
+    async def wait_output(self, text: bytes) -> None:
+        await self.until(lambda: text in self.output)
 
     async def hear_line(self) -> str:
-        await self.until(lambda: b"\n" in self.heard)
-        return bytes(self.heard).split(b"\n", 1)[0].decode()
+        await self.until(lambda: b"\n" in self.output)
+        return bytes(self.output).split(b"\n", 1)[0].decode()
 
     async def end(self) -> Exit:
-        """Wait for the end as a room does, and stop the backend."""
+        """Wait for the exit and the rest of the output as a room does, then stop the backend."""
         async with asyncio.timeout(DEADLINE):
             outcome = await self.backend.wait_exit()
             await self.backend.wait_drained()
@@ -77,15 +77,15 @@ class Room:
             return await self.backend.stop(signal=signal, timeout=timeout)
 
 
-class Opener:
-    """Opens rooms of apps that are given by their keys."""
+class OpenRoom:
+    """Opens the room of an app with these keys."""
 
     def __init__(self, spawner: SpawnerClient, ports: Ports) -> None:
         self.spawner = spawner
         self.ports = ports
 
-    async def __call__(self, *command: str, env: dict[str, str] | None = None, **keys: object) -> Room:
-        room = Room()
+    async def __call__(self, *command: str, env: dict[str, str] | None = None, **keys: object) -> RecordingRoom:
+        room = RecordingRoom()
         if command:
             keys["command"] = command
         app = App(name="app", **keys)  # type: ignore[arg-type]
@@ -106,12 +106,12 @@ def program(name: str, *words: object) -> tuple[str, ...]:
 
 
 def open_fds() -> Counter[str]:
-    """How many of each kind of descriptor are open, but for /dev/null, which libuv opens with a loop's first stream."""
+    """Count the open descriptors of each kind, without /dev/null, which libuv opens with a loop's first stream."""
     kinds: Counter[str] = Counter()
     for path in Path("/proc/self/fd").iterdir():
         try:
             kinds[str(path.readlink()).partition(":[")[0]] += 1
-        except FileNotFoundError:  # the listing's own
+        except FileNotFoundError:  # the descriptor of the listing
             continue
     del kinds["/dev/null"]
     return kinds
@@ -128,7 +128,7 @@ def open_file_limit(soft: int) -> Iterator[None]:
 
 
 adopted: set[int] = set()
-"""Children that this process had before the test: orphans of other tests, such as a browser's, since it is a child subreaper."""
+"""Children of this process from before the test: orphans of other tests, such as a browser's, as it is a child subreaper."""
 
 
 def all_children() -> list[int]:
@@ -136,12 +136,12 @@ def all_children() -> list[int]:
 
 
 def children() -> list[int]:
-    """The children of this process that the test has made."""
+    """The children of this process that the test started."""
     return [pid for pid in all_children() if pid not in adopted]
 
 
 def exists(pid: int) -> bool:
-    """Whether a process exists, be it as a zombie."""
+    """Whether a process exists, also as a zombie."""
     return Path(f"/proc/{pid}").exists()
 
 
@@ -154,7 +154,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def until(holds: Callable[[], bool], *, within: float = DEADLINE) -> None:
-    """Look until it is true: for what nobody tells us of, such as the end of somebody else's process."""
+    """Poll until it is true: for what has no event, such as the end of another process's child."""
     async with asyncio.timeout(within):
         while not holds():  # noqa: ASYNC110 there is no event of it
             await asyncio.sleep(0.01)

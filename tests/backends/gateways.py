@@ -1,0 +1,94 @@
+"""A gateway in a process of its own, to be killed."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from tests.backends.recording import (
+    PROGRAMS,
+    is_alive,
+    program,
+    until,
+)
+
+
+class Gateway:
+    """A gateway in a process of its own."""
+
+    def __init__(self, process: Process, spawner: int) -> None:
+        self.process = process
+        self.spawner = spawner
+
+    async def ask(self, line: str) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        async with asyncio.timeout(10):
+            return (await self.process.stdout.readline()).decode()
+
+    async def open(self, *command: str, **keys: object) -> set[int]:
+        """The pids of a room's processes."""
+        return set(json.loads(await self.ask(json.dumps({"command": command, **keys}))))
+
+    async def kill_spawner(self) -> None:
+        self.spawner = int(await self.ask("kill"))
+
+    async def guardian(self) -> int:
+        return int(await self.ask("guardian"))
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.communicate()
+
+
+@asynccontextmanager
+async def started_gateway() -> AsyncIterator[Gateway]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(PROGRAMS / "gateway.py"),
+        stdin=PIPE,
+        stdout=PIPE,
+        env={**os.environ, "PYTHONPATH": str(PROGRAMS.parent.parent)},
+    )
+    assert process.stdout is not None
+    gateway = Gateway(process, int(await process.stdout.readline()))
+    yield gateway
+    if process.returncode is None:
+        await gateway.kill()
+    await until(lambda: not is_alive(gateway.spawner))
+    reap()
+
+
+def reap() -> None:
+    """Reap orphans: since an earlier test this process may be a child subreaper, and so their parent."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+async def open_all_kinds(gateway: Gateway) -> set[int]:
+    return {
+        *await gateway.open(*program("nest")),
+        *await gateway.open("sh", "-c", "trap '' TERM HUP INT; echo $$; while :; do sleep 60; done"),
+        *await gateway.open("sh", "-c", "sleep 60 & echo $!"),
+        *await gateway.open("sh", "-c", "(sleep 60 & echo $!); exec cat"),
+        *await gateway.open(*program("grandchild", 60, "quiet")),
+    }
+
+
+KILLS = {
+    "the gateway first": "kill -9 {gateway}; kill -9 {spawner}",
+    "the spawner first": "kill -9 {spawner}; kill -9 {gateway}",
+    "both": "kill -9 {gateway} {spawner}",
+}
+
+
+async def kill_both(gateway: Gateway, how: str = "both") -> None:
+    """Kill the gateway and its spawner at the same moment."""
+    command = KILLS[how].format(gateway=gateway.process.pid, spawner=gateway.spawner)
+    await (await asyncio.create_subprocess_exec("sh", "-c", command)).wait()
+    await gateway.process.communicate()
