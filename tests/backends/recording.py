@@ -60,7 +60,7 @@ class RecordingRoom:
     async def wait_output(self, text: bytes) -> None:
         await self.until(lambda: text in self.output)
 
-    async def hear_line(self) -> str:
+    async def wait_line(self) -> str:
         await self.until(lambda: b"\n" in self.output)
         return bytes(self.output).split(b"\n", 1)[0].decode()
 

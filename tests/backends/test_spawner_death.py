@@ -78,7 +78,7 @@ async def test_orphans_of_programs_are_reaped_after_the_death_of_their_spawner(
     spawner: SpawnerClient, open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orphan_reaper, "INTERVAL", 0.05)
-    room = await open_room("sh", "-c", "setsid sleep 60 & echo $!; wait")
+    room = await open_room("sh", "-c", "setsid sleep 60 >&- 2>&- & echo $!; wait")
     orphan = int(await room.wait_line())
     await kill_spawner(spawner)
     await room.stop()
@@ -205,6 +205,7 @@ async def test_orphans_of_running_programs_survive_the_death_of_the_spawner(open
     await room.stop()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)  # noqa: ASYNC222 - it is dead
+    await until(lambda: not spawner.groups)
 
 
 async def test_a_spawner_that_hangs_is_replaced(

@@ -186,7 +186,7 @@ async def test_a_start_cancelled_as_it_is_answered_is_waited_for(spawner: Spawne
         starting = asyncio.create_task(spawner.spawn(CAT))
         await asyncio.sleep(0)
         os.write(wake, b"x")
-        time.sleep(0.02)  # noqa: ASYNC251 - so that the answer and the wish to cancel are read in the same turn
+        time.sleep(0.02)  # noqa: ASYNC251 - both are read in one iteration of the event loop
         await asyncio.wait((starting,))
         assert not spawner.groups
     asyncio.get_running_loop().remove_reader(woken)
