@@ -91,6 +91,21 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert find_circle(arrows) == []
 
 
+@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) == "rooms"], ids=named)
+def test_rooms_reach_clients_through_the_ports_of_the_edge(module: Path) -> None:
+    edge = {name for name in imports_of(module) if name.startswith("scalesocket.edge.")}
+    allowed = {"scalesocket.edge.ports"}
+    if module.name == "pool.py":  # makes the audiences, and adds clients to them
+        allowed = {"scalesocket.edge.audience", "scalesocket.edge.client"}
+
+    assert edge <= allowed
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) == "edge"], ids=named)
+def test_the_edge_knows_nothing_of_rooms(module: Path) -> None:
+    assert not {name for name in imports_of(module) if name.startswith("scalesocket.rooms")}
+
+
 def dotted(module: Path) -> str:
     """`scalesocket.rooms.room`; a package has the name of its folder."""
     return ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
