@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
+import anyio.to_thread
 import structlog
 
 from scalesocket.cleanup import logged_faults
@@ -91,7 +92,9 @@ class Listeners:
 
         They accept nothing before the change is committed. Host names of open listeners are not resolved again.
         """
-        tls = load_tls(server.tls) if server.tls is not None else None
+        tls = None
+        if server.tls is not None:  # in a thread: the files may be on a slow disk
+            tls = await anyio.to_thread.run_sync(load_tls, server.tls, abandon_on_cancel=True)
         entries: list[Entry] = [(bind, server.bind[:at].count(bind)) for at, bind in enumerate(server.bind)]
         meant = {entry: self._meant.get(entry) or await resolve(entry[0]) for entry in entries}
         # No await from here on: bound sockets are committed or closed soon.

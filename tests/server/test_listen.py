@@ -8,11 +8,13 @@ import ssl
 import stat
 import struct
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from scalesocket.config.model import Server, Tls
+from scalesocket.server import listen
 from scalesocket.server.addresses import ListenError, resolve
 from scalesocket.server.bind import bind_all, start_listening
 from scalesocket.server.listen import fixed_address
@@ -87,7 +89,7 @@ def test_an_invalid_certificate_is_refused(tmp_path: Path) -> None:
     (tmp_path / "certificate.pem").write_text("rubbish")
     (tmp_path / "key.pem").write_text("rubbish")
 
-    with pytest.raises(ListenError, match=r"server.tls.certificate: .*certificate.pem holds no certificate"):
+    with pytest.raises(ListenError, match=r"server.tls.certificate: .*certificate.pem contains no certificate"):
         load_tls(Tls(certificate=tmp_path / "certificate.pem", key=tmp_path / "key.pem"))
 
 
@@ -216,10 +218,27 @@ def tls(tmp_path: Path) -> dict[str, Path]:
     return files
 
 
+async def test_certificates_are_loaded_in_a_thread(
+    serve_express: Serve, tls: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def load(tls: Tls) -> ssl.SSLContext:
+        threads.append(threading.current_thread())
+        return load_tls(tls)
+
+    monkeypatch.setattr(listen, "load_tls", load)
+
+    await serve_express(Server.model_validate({"bind": "127.0.0.1:0", "tls": tls}), game={"command": ["cat"]})
+
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+
+
 async def test_connections_in_a_tls_handshake_count(serve_express: Serve, tls: dict[str, Path]) -> None:
     """Twenty clients connect over TLS and send nothing; the limit is six, so the others are cut.
 
-    When they go, their places are free.
+    When they leave, new clients are accepted.
     """
     settings = Server.model_validate({"bind": "127.0.0.1:0", "tls": tls, "max_connections": 4})
     site = await serve_express(settings, game={"command": ["cat"]})
