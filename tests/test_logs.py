@@ -1,4 +1,4 @@
-"""What the log looks like, and what it never does."""
+"""The log: its lines as text and JSON, its level, and tracebacks."""
 
 import json
 import logging
@@ -92,7 +92,7 @@ def test_bound_keys_are_on_every_line(capfd: pytest.CaptureFixture[str]) -> None
     assert capfd.readouterr().err.count("app=chat") == 2
 
 
-def test_a_fault_of_ours_brings_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+def test_exception_logs_the_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     for log_format in ("text", "json"):
         set_log(log_format, "info")
         try:
@@ -179,7 +179,7 @@ def test_every_traceback_is_one_object_of_json() -> None:
         assert where in event["exception"]
 
 
-def test_the_standard_library_is_led_here_without_its_chatter(capfd: pytest.CaptureFixture[str]) -> None:
+def test_warnings_and_errors_of_libraries_are_logged(capfd: pytest.CaptureFixture[str]) -> None:
     set_log("text", "info")
 
     logging.getLogger("hypercorn.error").error("it %s", "failed")
@@ -194,7 +194,7 @@ def test_the_standard_library_is_led_here_without_its_chatter(capfd: pytest.Capt
     assert source.strip().startswith("warnings.warn")
 
 
-def test_a_reader_that_went_away_does_not_take_the_server_down() -> None:
+def test_a_closed_standard_error_does_not_end_the_server() -> None:
     program = (
         "import structlog; from scalesocket.logs import set_log\n"
         "set_log('text', 'info')\n"

@@ -1,4 +1,4 @@
-"""A command that is started without one of its standard streams."""
+"""Commands that are started with closed standard streams."""
 
 import os
 import shlex
@@ -64,10 +64,12 @@ def test_no_socket_gets_the_number_of_a_standard_stream(
             assert server.wait(DEADLINE) == 0
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ALL])
-@pytest.mark.parametrize(("words", "code"), [(("check", "site.toml"), 0), (("check", "no.toml"), 78), (("serve", "--nope"), 2)])
+@pytest.mark.parametrize(
+    ("closed", "words", "code"),
+    [(ALL, ("check", "site.toml"), 0), ("2>&-", ("check", "no.toml"), 78), ("2>&-", ("serve", "--nope"), 2)],
+)
 def test_an_exit_code_does_not_depend_on_the_streams(closed: str, words: tuple[str, ...], code: int, folder: Path) -> None:
     with start(MODULE, closed, *words, cwd=folder) as done:
-        said = done.communicate(timeout=DEADLINE)
+        output = done.communicate(timeout=DEADLINE)
 
-    assert done.returncode == code, said
+    assert done.returncode == code, output

@@ -1,4 +1,4 @@
-"""What a server does when its terminal is closed, and on SIGHUP."""
+"""A server whose terminal is closed, and SIGHUP."""
 
 import contextlib
 import fcntl
@@ -36,7 +36,7 @@ def until(holds: Callable[[], bool], what: Callable[[], str] = lambda: "") -> No
 
 
 class Terminal:
-    """A terminal that is drained until it is closed, and a server that says when it is ready."""
+    """A terminal that is read until it is closed, and the notification socket of a server."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class Terminal:
         os.write(self.master, line.encode() + b"\n")
 
     def hang_up(self) -> None:
-        """Close the terminal, as its window does."""
+        """Close the terminal, as closing its window does."""
         if not self._is_closing.is_set():
             self._is_closing.set()
             self._reader.join()
@@ -101,13 +101,13 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 
 def pid_of_server(terminal: Terminal) -> int:
-    """The process a shell has started."""
+    """Return the pid of the server that a shell has started."""
     until(lambda: (terminal.folder / "pid").exists() and bool((terminal.folder / "pid").read_text().strip()))
     return int((terminal.folder / "pid").read_text())
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it runs; one that nobody has reaped does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
@@ -115,7 +115,7 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("command", [SERVE, (*COMMAND, "--addr", "127.0.0.1:0", "cat")], ids=["serve", "run"])
-def test_a_server_whose_terminal_is_closed_ends_in_order(terminal: Terminal, command: tuple[str, ...]) -> None:
+def test_a_server_whose_terminal_is_closed_exits_with_0(terminal: Terminal, command: tuple[str, ...]) -> None:
     with terminal.run(*command) as server:
         terminal.wait_ready()
 
@@ -141,7 +141,7 @@ def test_clients_of_a_server_whose_terminal_is_closed_get_a_close_frame(terminal
 
 
 @pytest.mark.parametrize("sign", ["&", ""], ids=["background", "foreground"])
-def test_a_job_of_a_shell_ends_with_its_terminal(terminal: Terminal, sign: str) -> None:
+def test_a_job_of_a_shell_stops_with_its_terminal(terminal: Terminal, sign: str) -> None:
     with terminal.run("bash", "--norc", "--noprofile", "-i"):
         terminal.type(f"{shlex.join(SERVE)} 2>log >/dev/null </dev/null {sign}")
         terminal.wait_ready()
@@ -152,7 +152,7 @@ def test_a_job_of_a_shell_ends_with_its_terminal(terminal: Terminal, sign: str) 
         terminal.wait_logged("stopped")
 
 
-def test_a_job_that_its_shell_has_disowned_lives_on_and_reloads(terminal: Terminal) -> None:
+def test_a_disowned_job_goes_on_and_reloads_on_sighup(terminal: Terminal) -> None:
     with terminal.run("bash", "--norc", "--noprofile", "-i") as shell:
         terminal.type(f"{shlex.join(SERVE)} 2>log >/dev/null </dev/null & disown; echo $! >pid")
         terminal.wait_ready()
@@ -170,7 +170,7 @@ def test_a_job_that_its_shell_has_disowned_lives_on_and_reloads(terminal: Termin
             until(lambda: not is_alive(server), terminal.log.read_text)
 
 
-def test_a_shell_that_sends_hangups_before_it_exits_ends_its_jobs(terminal: Terminal) -> None:
+def test_a_shell_that_sends_sighup_before_it_exits_stops_its_jobs(terminal: Terminal) -> None:
     with terminal.run("bash", "--norc", "--noprofile", "-i"):
         terminal.type(f"{shlex.join(SERVE)} 2>log >/dev/null </dev/null &")
         terminal.wait_ready()
@@ -196,7 +196,7 @@ def test_a_server_started_by_nohup_ignores_the_end_of_its_terminal(terminal: Ter
     assert "SIGHUP" not in terminal.log.read_text()
 
 
-def test_a_hangup_signal_reloads_while_the_terminal_is_there(terminal: Terminal) -> None:
+def test_sighup_reloads_while_the_terminal_is_open(terminal: Terminal) -> None:
     with terminal.log.open("wb") as log, terminal.run(*SERVE, stderr=log.fileno()) as server:
         terminal.wait_ready()
 
@@ -207,12 +207,12 @@ def test_a_hangup_signal_reloads_while_the_terminal_is_there(terminal: Terminal)
         assert server.wait(DEADLINE) == 0
 
 
-def test_a_hangup_signal_ends_a_server_without_a_file_and_a_second_one_does_not_force_it() -> None:
+def test_sighup_stops_a_server_without_a_file_and_a_second_one_does_not_force_it() -> None:
     with serving("--addr=127.0.0.1:0", "cat") as server:
         server.send_signal(signal.SIGHUP)
-        server.wait_said("stopping")
+        server.wait_output("stopping")
         with contextlib.suppress(ProcessLookupError):
             server.send_signal(signal.SIGHUP)
 
         assert server.wait_ended() == 0
-    assert "at once" not in server.said
+    assert "at once" not in server.output

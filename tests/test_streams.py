@@ -1,4 +1,4 @@
-"""Standard streams that never block: what is printed while nobody reads waits, is counted, or goes nowhere."""
+"""Standard streams that never block: lines without a reader are queued, or dropped and counted."""
 
 import fcntl
 import os
@@ -21,9 +21,9 @@ from tests.attacks.stalled_log import attack
 
 DEADLINE: Final = 20.0
 LINES: Final = 30_000
-"""More than a stalled reader's queue holds."""
+"""More lines than the queue of a stalled reader holds."""
 Ends = tuple[int, int]
-"""The end that reads and the end that writes."""
+"""The reading and the writing end."""
 
 
 def describe(lines: int, cause: str) -> str:
@@ -46,7 +46,7 @@ def terminal() -> Ends:
 
 
 def pipe_of_another_user() -> Ends:
-    """One that cannot be opened a second time: only a thread can write to it."""
+    """A pipe that cannot be opened a second time: only a thread can write to it."""
     return os.pipe()
 
 
@@ -71,7 +71,7 @@ def read_until(fd: int, last: bytes) -> list[bytes]:
     return text.splitlines()
 
 
-def test_a_stalled_reader_blocks_no_writer_and_is_told_what_was_dropped(ends: Ends) -> None:
+def test_a_stalled_reader_blocks_no_writer_and_receives_the_number_of_dropped_lines(ends: Ends) -> None:
     ours, its = ends
     output = Output(its, describe)
 
@@ -82,20 +82,20 @@ def test_a_stalled_reader_blocks_no_writer_and_is_told_what_was_dropped(ends: En
         output.write(b"%d %s\n" % (number, b"x" * 80))
         longest = max(longest, time.monotonic() - before)
     taken = time.monotonic() - begun
-    told = read_until(ours, b"dropped while the log's reader stalled")
+    lines = read_until(ours, b"dropped while the log's reader stalled")
     output.write(b"again\n")
     again = read_until(ours, b"again")
 
     assert longest < 1.0, taken
     assert not fcntl.fcntl(its, fcntl.F_GETFL) & os.O_NONBLOCK  # others may share the open file description
-    kept = [int(line.split()[0]) for line in told[:-1]]
+    kept = [int(line.split()[0]) for line in lines[:-1]]
     assert kept == list(range(len(kept)))
-    assert told[-1] == b"%d lines dropped while the log's reader stalled" % (LINES - len(kept))
+    assert lines[-1] == b"%d lines dropped while the log's reader stalled" % (LINES - len(kept))
     assert len(kept) * 80 > MAX_UNWRITTEN // 2
     assert again == [b"again"]
 
 
-def test_lines_keep_their_order_whoever_reads_when(ends: Ends) -> None:
+def test_lines_keep_their_order_with_a_slow_reader(ends: Ends) -> None:
     ours, its = ends
     output = Output(its, describe)
 
@@ -113,7 +113,7 @@ def test_lines_keep_their_order_whoever_reads_when(ends: Ends) -> None:
     assert [int(line.split()[0]) for line in lines] == list(range(5_000))
 
 
-def test_a_reader_that_is_gone_costs_its_lines_alone(ends: Ends) -> None:
+def test_without_a_reader_only_lines_are_lost(ends: Ends) -> None:
     ours, its = ends
     output = Output(its, describe)
     silent = os.open(os.devnull, os.O_RDONLY)
@@ -135,7 +135,7 @@ def run(program: str, **options: object) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", prelude + program], **options)  # type: ignore[call-overload,no-any-return]
 
 
-def test_a_full_disk_drops_lines_and_says_so_when_there_is_room(tmp_path: Path) -> None:
+def test_lines_dropped_by_a_full_disk_are_reported_when_there_is_room(tmp_path: Path) -> None:
     program = """
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -157,7 +157,7 @@ print("last")
     assert report == "7 lines dropped because the log could not be written (File too large)"
 
 
-def test_the_last_lines_before_a_crash_are_seen() -> None:
+def test_the_last_lines_before_a_crash_are_written() -> None:
     program = "print('x' * 100_000)\nprint('y' * 100_000, file=sys.stderr)\nraise ValueError('it broke')"
 
     with run(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
@@ -169,13 +169,13 @@ def test_the_last_lines_before_a_crash_are_seen() -> None:
     assert process.returncode == 1
 
 
-def test_a_line_is_out_before_the_process_dies_of_a_signal() -> None:
+def test_a_line_is_written_before_a_signal_kills_the_process() -> None:
     with run("print('the end', file=sys.stderr); os.abort()", stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert process.stderr.read() == b"the end\n"
 
 
-def test_a_reader_that_never_reads_holds_no_exit_up() -> None:
+def test_a_reader_that_never_reads_does_not_delay_the_exit() -> None:
     reader, unread = os.pipe()
     begun = time.monotonic()
 
@@ -189,7 +189,7 @@ def test_a_reader_that_never_reads_holds_no_exit_up() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_log_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_log_that_nobody_reads_delays_no_client(tmp_path: Path) -> None:
     figures = await attack(tmp_path, 1.0)
 
     assert figures.echo is not None

@@ -1,4 +1,4 @@
-"""What is said to systemd, and what is taken from it."""
+"""Notifications to systemd, and sockets from it."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ from scalesocket.systemd import (
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The socket systemd would listen on."""
+    """The notification socket of systemd."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
         sock.settimeout(1.0)
@@ -28,7 +28,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         yield sock
 
 
-def test_ready_and_stopping_are_told(manager: socket.socket) -> None:
+def test_ready_and_stopping_are_reported(manager: socket.socket) -> None:
     assert notify_ready()
     assert notify_stopping()
 
@@ -67,7 +67,7 @@ def test_passed_descriptors_are_for_the_process_they_name(environment: dict[str,
     assert parse_listen_fds(environment, pid=7) == fds
 
 
-def test_children_do_not_inherit_what_was_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_do_not_inherit_passed_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", "0")
     monkeypatch.setenv("LISTEN_FDNAMES", "")
@@ -85,7 +85,7 @@ def test_an_inherited_listener_is_adopted_as_a_duplicate() -> None:
         socket.create_connection(original.getsockname(), timeout=1.0).close()
 
 
-def test_what_is_not_a_listener_is_refused() -> None:
+def test_a_descriptor_that_is_not_a_listener_is_refused() -> None:
     with socket.socket() as idle, Path(os.devnull).open() as file:
         for fd, why in ((idle.fileno(), "not a listening"), (file.fileno(), "not a socket"), (999_999, "not open")):
             with pytest.raises(InheritedSocketError, match=why):

@@ -64,26 +64,26 @@ class Serving:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self._said: list[str] = []
+        self._lines: list[str] = []
         self._readers = [threading.Thread(target=self._read, args=(pipe,)) for pipe in (process.stdout, process.stderr)]
         for reader in self._readers:
             reader.start()
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """Both streams, line by line."""
-        return "".join(self._said)
+        return "".join(self._lines)
 
     @property
     def port(self) -> int:
         """The port of the first address in its banner."""
-        match = re.search(r"listening on https?://\S+:(\d+)", self.said)
-        assert match is not None, self.said
+        match = re.search(r"listening on https?://\S+:(\d+)", self.output)
+        assert match is not None, self.output
         return int(match[1])
 
-    def wait_said(self, words: str, times: int = 1) -> None:
+    def wait_output(self, words: str, times: int = 1) -> None:
         """Wait until its output contains these words, so many times."""
-        self._wait(lambda: self.said.count(words) >= times, f"{words!r} {times} times")
+        self._wait(lambda: self.output.count(words) >= times, f"{words!r} {times} times")
 
     def wait_ended(self) -> int:
         """Wait until it has exited; return its exit code."""
@@ -97,13 +97,13 @@ class Serving:
 
     def _read(self, pipe: object) -> None:
         for line in pipe:  # type: ignore[attr-defined]
-            self._said.append(line)
+            self._lines.append(line)
 
     def _wait(self, holds: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + DEADLINE
         while not holds():
-            assert time.monotonic() < deadline, f"waited for {what}; output:\n{self.said}"
-            assert self.process.poll() is None or holds(), f"exited with {self.process.returncode}; output:\n{self.said}"
+            assert time.monotonic() < deadline, f"waited for {what}; output:\n{self.output}"
+            assert self.process.poll() is None or holds(), f"exited with {self.process.returncode}; output:\n{self.output}"
             time.sleep(0.01)
 
 
@@ -125,7 +125,7 @@ def serving(
     )
     server = Serving(process)
     try:
-        server.wait_said("/health")
+        server.wait_output("/health")
         yield server
     finally:
         if process.poll() is None:

@@ -1,4 +1,4 @@
-"""What a server says when it is ready."""
+"""The banner of a server that is ready."""
 
 import os
 import socket
@@ -21,19 +21,19 @@ def test_each_app_is_shown_with_its_page_its_rooms_and_its_program() -> None:
     chat = App(name="chat", command=("cat", "-u"), static=Path("/srv/chat"))
     mud = App(name="mud", tcp="127.0.0.1:4000")
 
-    said = banner("127.0.0.1:9000", "unix:/run/site.sock", chat=chat, mud=mud)
+    text = banner("127.0.0.1:9000", "unix:/run/site.sock", chat=chat, mud=mud)
 
-    assert "serves /srv/site.toml" in said
-    assert "  listening on http://127.0.0.1:9000\n  listening on unix:/run/site.sock\n" in said
-    assert "  chat  http://127.0.0.1:9000/chat/\n        ws://127.0.0.1:9000/chat/ROOM  cat -u\n" in said
-    assert "  mud   ws://127.0.0.1:9000/mud/ROOM  tcp 127.0.0.1:4000\n" in said
+    assert "serves /srv/site.toml" in text
+    assert "  listening on http://127.0.0.1:9000\n  listening on unix:/run/site.sock\n" in text
+    assert "  chat  http://127.0.0.1:9000/chat/\n        ws://127.0.0.1:9000/chat/ROOM  cat -u\n" in text
+    assert "  mud   ws://127.0.0.1:9000/mud/ROOM  tcp 127.0.0.1:4000\n" in text
 
 
 def test_an_app_without_a_target_is_shown_as_pages() -> None:
-    said = banner("127.0.0.1:9000", home=App(name="home", mount="/", static=Path("/srv/home")))
+    text = banner("127.0.0.1:9000", home=App(name="home", mount="/", static=Path("/srv/home")))
 
-    assert "  home  http://127.0.0.1:9000/  pages\n" in said
-    assert "ws://" not in said
+    assert "  home  http://127.0.0.1:9000/  pages\n" in text
+    assert "ws://" not in text
 
 
 def test_a_command_is_cut_to_the_width_of_the_terminal() -> None:
@@ -48,47 +48,47 @@ def test_a_command_is_cut_to_the_width_of_the_terminal() -> None:
 
 
 def test_a_listener_on_every_interface_is_shown_as_this_machine() -> None:
-    said = banner("0.0.0.0:9000", app=App(name="app", mount="/", command=("cat",)))
+    text = banner("0.0.0.0:9000", app=App(name="app", mount="/", command=("cat",)))
 
-    assert "listening on http://0.0.0.0:9000  (all addresses: other machines can connect)\n" in said
-    assert "  app  ws://127.0.0.1:9000/ROOM  cat" in said
+    assert "listening on http://0.0.0.0:9000  (all addresses: other machines can connect)\n" in text
+    assert "  app  ws://127.0.0.1:9000/ROOM  cat" in text
 
 
-def test_a_command_line_that_listens_on_all_addresses_says_how_not_to() -> None:
+def test_a_command_line_on_all_addresses_gets_the_flag_for_this_machine_only() -> None:
     site = Site(server=Server(), apps={"app": App(name="app", mount="/", command=("cat",))})
 
-    said = click.unstyle(format_banner(["0.0.0.0:9000", "[::]:9000", "127.0.0.1:9001"], site))
+    text = click.unstyle(format_banner(["0.0.0.0:9000", "[::]:9000", "127.0.0.1:9001"], site))
 
     for address, local in (("0.0.0.0:9000", "127.0.0.1:9000"), ("[::]:9000", "[::1]:9000")):
         note = f"(all addresses: other machines can connect; for this machine only: --bind {local})"
-        assert f"http://{address}  {note}" in said
-    assert "http://127.0.0.1:9001\n" in said
+        assert f"http://{address}  {note}" in text
+    assert "http://127.0.0.1:9001\n" in text
 
 
-def test_with_tls_the_urls_say_so() -> None:
+def test_with_tls_the_urls_are_https_and_wss() -> None:
     server = Server(tls=Tls(certificate=Path("/srv/a.pem"), key=Path("/srv/a.key")))
 
-    said = banner("[::]:443", server=server, chat=App(name="chat", command=("cat",)))
+    text = banner("[::]:443", server=server, chat=App(name="chat", command=("cat",)))
 
-    assert "wss://[::1]:443/chat/ROOM" in said
-    assert "https://[::1]:443/health" in said
+    assert "wss://[::1]:443/chat/ROOM" in text
+    assert "https://[::1]:443/health" in text
 
 
-def test_what_is_not_served_is_not_shown() -> None:
-    said = banner("127.0.0.1:1", server=Server(metrics=False, api=False), chat=App(name="chat", command=("cat",)))
+def test_endpoints_that_are_off_are_not_shown() -> None:
+    text = banner("127.0.0.1:1", server=Server(metrics=False, api=False), chat=App(name="chat", command=("cat",)))
 
-    assert "/health" in said
-    assert "/metrics" not in said
-    assert "/api" not in said
+    assert "/health" in text
+    assert "/metrics" not in text
+    assert "/api" not in text
 
 
 def test_a_unix_socket_alone_has_no_urls() -> None:
-    said = banner("unix:/run/site.sock", chat=App(name="chat", command=("cat",)))
+    text = banner("unix:/run/site.sock", chat=App(name="chat", command=("cat",)))
 
-    assert "  chat  /chat/ROOM  cat" in said
+    assert "  chat  /chat/ROOM  cat" in text
 
 
-def test_a_banner_that_cannot_be_written_stops_no_server(tmp_path: Path) -> None:
+def test_a_banner_that_cannot_be_written_does_not_stop_the_server(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text('[server]\nbind = "127.0.0.1:0"\n[apps.chat]\ncommand = "cat"\n')
     reader, unread = os.pipe()
     os.close(reader)
@@ -112,6 +112,6 @@ def test_a_banner_that_cannot_be_written_stops_no_server(tmp_path: Path) -> None
         server.terminate()
 
         assert server.stderr is not None
-        said = server.stderr.read()
-        assert server.wait(DEADLINE) == 0, said
-    assert "Traceback" not in said
+        text = server.stderr.read()
+        assert server.wait(DEADLINE) == 0, text
+    assert "Traceback" not in text

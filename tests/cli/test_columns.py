@@ -1,4 +1,4 @@
-"""Text for a terminal: aligned, and no wider than it is."""
+"""Text for a terminal: aligned, and cut to its width."""
 
 import fcntl
 import os
@@ -47,7 +47,7 @@ def test_the_columns_of_a_table_are_aligned(width: int | None) -> None:
 
 
 def on_terminal(*words: str, columns: int) -> list[str]:
-    """What a command line prints on a terminal of so many columns."""
+    """Return what a command line prints on a terminal of `columns` columns."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
@@ -65,7 +65,7 @@ def on_terminal(*words: str, columns: int) -> list[str]:
     return re.sub(r"\x1b\[[\d;]*m", "", text.decode()).splitlines()
 
 
-def test_status_fits_a_terminal_and_shows_what_crashed(tmp_path: Path) -> None:
+def test_status_fits_a_terminal_and_counts_crashes(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text(
         '[server]\nbind = "127.0.0.1:0"\n[apps.crash]\ncommand = ["sh", "-c", "exit 3"]\n'

@@ -13,7 +13,7 @@ def test_the_quick_start_is_a_command_and_nothing_else() -> None:
     assert line.flags == {}
 
 
-def test_what_follows_the_dashes_belongs_to_the_command() -> None:
+def test_arguments_after_the_dashes_belong_to_the_command() -> None:
     line = parse_command_line(["--oneshot", "echo", "--", "hello", "--json", "--", "-v"])
 
     assert line.command == ("echo", "hello", "--json", "--", "-v")
@@ -27,7 +27,7 @@ def test_flags_after_the_command_are_read_until_the_dashes() -> None:
     assert set(line.flags) == {"--json", "--addr"}
 
 
-def test_dashes_before_the_command_let_it_be_called_like_a_flag() -> None:
+def test_a_command_after_dashes_may_look_like_a_flag() -> None:
     assert parse_command_line(["--json", "--", "serve"]).command == ("serve",)
     assert parse_command_line(["--", "--json", "-v"]).command == ("--json", "-v")
     assert parse_command_line(["--", "serve", "--", "-v"]).command == ("serve", "-v")
@@ -40,7 +40,7 @@ def test_a_bare_frame_takes_no_value_from_the_next_word() -> None:
     assert line.flags["--frame"] == (None,)
 
 
-def test_an_attached_value_may_be_anything_even_nothing() -> None:
+def test_a_value_after_an_equal_sign_may_be_anything_or_empty() -> None:
     line = parse_command_line(["--passenv=", "--delimiters=--", "--joinmsg=-x=y", "cat"])
 
     assert line.value("--passenv") == ""
@@ -49,21 +49,21 @@ def test_an_attached_value_may_be_anything_even_nothing() -> None:
     assert line.value("--joinmsg") == "-x=y"
 
 
-def test_a_list_grows_each_time_its_flag_is_given() -> None:
+def test_a_repeated_flag_extends_its_list() -> None:
     line = parse_command_line(["--rooms", "a,b", "--rooms=c", "cat"])
 
     assert line.values("--rooms") == ("a", "b", "c")
     assert line.values("--passenv") is None
 
 
-def test_short_flags_may_stand_together() -> None:
+def test_short_flags_can_be_combined() -> None:
     line = parse_command_line(["-bvv", "cat"])
 
     assert line.has("--binary")
     assert len(line.flags["-v"]) == 2
 
 
-def test_the_old_name_of_maxrooms_still_counts() -> None:
+def test_maxforks_is_another_name_of_maxrooms() -> None:
     assert parse_command_line(["--maxforks", "3", "cat"]).value("--maxrooms") == "3"
 
 
@@ -73,7 +73,7 @@ def test_a_lone_dash_is_a_word_and_a_value() -> None:
 
 
 @pytest.mark.parametrize("asked", ["-h", "--help", "-V", "--version"])
-def test_help_and_version_are_given_however_wrong_the_rest_is(asked: str) -> None:
+def test_help_and_version_ignore_the_rest_of_the_line(asked: str) -> None:
     line = parse_command_line(["--json", "--frame", asked, "--no-such-flag"])
 
     assert len(line.flags) == 1
@@ -81,7 +81,7 @@ def test_help_and_version_are_given_however_wrong_the_rest_is(asked: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ([], "no command given"),
         (["--json"], "no command given"),
@@ -108,21 +108,21 @@ def test_help_and_version_are_given_however_wrong_the_rest_is(asked: str) -> Non
         (["--tcpports=1:2", "cat"], "--tcpports needs --tcp"),
     ],
 )
-def test_what_the_original_refuses_is_refused(words: list[str], told: str) -> None:
+def test_a_line_that_the_original_refuses_is_a_usage_error(words: list[str], message: str) -> None:
     with pytest.raises(click.UsageError) as refused:
         parse_command_line(words)
 
-    assert told in refused.value.format_message()
+    assert message in refused.value.format_message()
 
 
-def test_a_misspelt_flag_is_answered_with_the_right_one() -> None:
+def test_a_misspelt_flag_gets_a_suggestion() -> None:
     with pytest.raises(click.UsageError) as refused:
         parse_command_line(["--metrisc", "cat"])
 
     assert "--metrics" in refused.value.format_message()
 
 
-def test_every_flag_that_takes_a_value_says_what_it_is() -> None:
+def test_every_flag_has_a_meaning_and_a_name_for_its_value() -> None:
     for flag in FLAGS:
         assert bool(flag.value) == (flag.takes is not Takes.NOTHING), flag.name
         assert flag.meaning, flag.name

@@ -14,12 +14,12 @@ from tests.cli.serving import SITE, scalesocket, serving
 def test_edits_are_applied_on_change_on_sighup_and_on_request(file: Path) -> None:
     with serving("serve", str(file)) as server:
         file.write_text(SITE + '[apps.other]\ncommand = ["cat"]\n')
-        server.wait_said('changes="added other"')
+        server.wait_output('changes="added other"')
 
         file.write_text(SITE + "x =")
-        server.wait_said("site.toml:6:4: not valid TOML")
+        server.wait_output("site.toml:6:4: not valid TOML")
         server.send_signal(signal.SIGHUP)
-        server.wait_said("trigger=SIGHUP")
+        server.wait_output("trigger=SIGHUP")
         done = scalesocket("reload", str(file))
         assert done.code == 78
         assert "site.toml:6:4" in done.err
@@ -31,7 +31,7 @@ def test_edits_are_applied_on_change_on_sighup_and_on_request(file: Path) -> Non
         file.write_text(SITE)
         done = scalesocket("reload", str(file))
         assert done.code == 0
-        server.wait_said('changes="removed other"')
+        server.wait_output('changes="removed other"')
 
 
 def test_diff_shows_a_change_and_reload_applies_it(file: Path) -> None:

@@ -73,10 +73,15 @@ def test_a_program_gets_pythonunbuffered_and_no_other_variable() -> None:
     assert "PATH" not in variables
 
 
-def test_a_missing_program_is_a_warning_at_start() -> None:
-    with serving("--addr=127.0.0.1:0", "--staticdir=nowhere", "no-such-program") as server:
-        assert "'no-such-program' is not found on PATH" in server.said
-        assert "there is no folder" in server.said
+def test_a_missing_program_is_a_warning_at_start_and_closes_its_rooms() -> None:
+    with serving("--bind=127.0.0.1:0", "--staticdir=nowhere", "no-such-program") as server:
+        assert "'no-such-program' is not found on PATH" in server.output
+        assert "there is no folder" in server.output
+        with connect(f"ws://127.0.0.1:{server.port}/room") as client, pytest.raises(ConnectionClosed) as closed:
+            client.recv(timeout=10)
+
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1011
 
 
 def test_the_first_ctrl_c_explains_the_second() -> None:
@@ -84,7 +89,7 @@ def test_the_first_ctrl_c_explains_the_second() -> None:
         server.send_signal(signal.SIGINT)
 
         assert server.wait_ended() == 0
-        assert "press Ctrl+C again to stop at once" in server.said
+        assert "press Ctrl+C again to stop at once" in server.output
 
 
 def test_one_signal_to_a_oneshot_server_does_not_force_the_stop() -> None:
@@ -99,7 +104,7 @@ def test_one_signal_to_a_oneshot_server_does_not_force_the_stop() -> None:
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1001
         assert server.wait_ended() == 0
-        assert "at once" not in server.said
+        assert "at once" not in server.output
 
 
 def test_a_command_name_that_is_not_the_first_word_is_a_program(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from tests.cli.serving import ROOT, SITE, scalesocket, serving
 
 def test_the_banner_has_the_addresses_and_urls(file: Path) -> None:
     with serving("serve", str(file)) as server:
-        assert f"listening on http://127.0.0.1:{server.port}" in server.said
-        assert f"ws://127.0.0.1:{server.port}/chat/ROOM" in server.said
-        assert "\x1b" not in server.said
+        assert f"listening on http://127.0.0.1:{server.port}" in server.output
+        assert f"ws://127.0.0.1:{server.port}/chat/ROOM" in server.output
+        assert "\x1b" not in server.output
 
         server.send_signal(signal.SIGTERM)
         assert server.wait_ended() == 0
@@ -62,7 +62,7 @@ def test_a_site_is_served_again_after_its_server_was_killed(file: Path) -> None:
 def test_level_and_format_of_the_log_change_with_an_edit(file: Path) -> None:
     with serving("serve", str(file)) as server:
         file.write_text(SITE.replace("[apps", 'log = { format = "json" }\n[apps', 1))
-        server.wait_said('"event":"reloaded"')
+        server.wait_output('"event":"reloaded"')
 
 
 def test_systemd_is_notified_of_start_reload_and_stop(file: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_bind_is_another_name_of_addr() -> None:
         site_from_args(["--bind=a:1", "--addr=a:2", "cat"])
 
 
-def test_json_brings_framing_and_both_messages() -> None:
+def test_json_sets_framing_and_both_messages() -> None:
     app = app_of("--json")
 
     assert app.routing == JSON
@@ -64,7 +64,7 @@ def test_json_keeps_a_message_that_is_given() -> None:
 
 
 @pytest.mark.parametrize("frame", ["--frame", "--frame=json"])
-def test_frame_alone_brings_no_messages(frame: str) -> None:
+def test_frame_alone_sets_no_messages(frame: str) -> None:
     app = app_of(frame)
 
     assert app.routing == JSON
@@ -73,16 +73,16 @@ def test_frame_alone_brings_no_messages(frame: str) -> None:
 
 
 @pytest.mark.parametrize("frame", ["--json", "--frame", "--frame=json", "--clientframe=json"])
-def test_clients_keep_the_keys_that_the_original_leaves_them(frame: str) -> None:
+def test_client_keys_are_those_of_the_original(frame: str) -> None:
     assert app_of(frame).client_keys == ("_to", "_meta", "_cache")
 
 
 @pytest.mark.parametrize("flags", [[], ["--frame=gwsocket"], ["--serverframe=json"]])
-def test_there_are_no_keys_without_json_from_clients(flags: list[str]) -> None:
+def test_there_are_no_client_keys_without_json_from_clients(flags: list[str]) -> None:
     assert app_of(*flags).client_keys == ()
 
 
-def test_each_direction_can_be_framed_by_itself() -> None:
+def test_each_direction_can_have_its_own_framing() -> None:
     assert app_of("--clientframe=json").routing == Routes(client=Routing.JSON)
     assert app_of("--serverframe=gwsocket").routing == Routes(server=Routing.GWSOCKET)
     assert app_of("--clientframe=gwsocket", "--serverframe=json").routing == Routes(client=Routing.GWSOCKET, server=Routing.JSON)
@@ -134,7 +134,7 @@ def test_a_delay_is_a_minimum_and_none_without_the_flag() -> None:
     assert app_of("--delay=2").start_delay == 2.0
 
 
-def test_oneshot_has_one_room_unless_told_otherwise() -> None:
+def test_oneshot_has_one_room_by_default() -> None:
     assert app_of("--oneshot").oneshot
     assert app_of("--oneshot").max_rooms == 1
     assert app_of("--oneshot", "--maxrooms=4").max_rooms == 4
@@ -146,7 +146,7 @@ def test_lists_are_split_by_comma() -> None:
     assert app_of("--passenv=").pass_env == ()
 
 
-def test_the_endpoints_are_served_when_asked_for() -> None:
+def test_flags_enable_endpoints_and_set_the_log() -> None:
     site = site_from_args(["--api", "--metrics", "--addr=127.0.0.1:0", "--log=json", "-vv", "cat"])
 
     assert site.server.api
@@ -161,7 +161,7 @@ def test_a_folder_starts_from_the_working_directory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--addr=localhost"], "--addr: 'localhost' has no port"),
         (["--cache=x"], "--cache: 'x' is not a whole number"),
@@ -182,14 +182,14 @@ def test_a_folder_starts_from_the_working_directory() -> None:
         (["--tcp", "--tcpports=9:70000"], "--tcpports"),
     ],
 )
-def test_a_value_without_meaning_is_a_usage_error(flags: list[str], told: str) -> None:
+def test_an_invalid_value_is_a_usage_error(flags: list[str], message: str) -> None:
     with pytest.raises(click.UsageError) as refused:
         app_of(*flags)
 
-    assert told in refused.value.format_message()
+    assert message in refused.value.format_message()
 
 
-def test_more_than_one_v_logs_no_more_and_the_help_says_so() -> None:
+def test_a_second_v_has_no_effect_and_the_help_says_so() -> None:
     (flag,) = (flag for flag in FLAGS if flag.name == "-v")
 
     assert site_from_args(["-v", "cat"]) == site_from_args(["-vv", "cat"])

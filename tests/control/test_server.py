@@ -1,4 +1,4 @@
-"""The control socket: found by both ends, for its user alone, and never in another server's way."""
+"""The control socket: found by both ends, private to its user, never that of another server."""
 
 import asyncio
 import fcntl
@@ -32,7 +32,7 @@ def anyio_backend() -> str:
 
 
 async def respond(request: Request) -> Answer:
-    """Say what was asked for."""
+    """Answer with the request."""
     match request:
         case Reload(restart="broken"):
             raise ValueError("no")
@@ -48,7 +48,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-async def test_a_question_is_answered(tmp_path: Path) -> None:
+async def test_a_request_is_answered(tmp_path: Path) -> None:
     paths = [tmp_path / "control.sock"]
 
     async with open_control(paths, respond):
@@ -57,7 +57,7 @@ async def test_a_question_is_answered(tmp_path: Path) -> None:
     assert answer.report == ReloadReport(is_applied=False, generation=7)
 
 
-async def test_a_place_it_will_move_to_takes_no_connection_before_it_does(tmp_path: Path) -> None:
+async def test_a_prepared_socket_accepts_nothing_before_the_commit(tmp_path: Path) -> None:
     old, new = (
         Site(path=tmp_path / "site.toml", server=Server(control=str(tmp_path / name)), apps={}) for name in ("old", "new")
     )
@@ -66,7 +66,9 @@ async def test_a_place_it_will_move_to_takes_no_connection_before_it_does(tmp_pa
         move = await control.prepare(new, make_plan(old, new))
         with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
             client.connect(str(tmp_path / "new"))
-        with pytest.raises(ControlError, match="another process holds a lock"):  # nor does another server take it for a stale one
+        with pytest.raises(
+            ControlError, match="another process holds a lock"
+        ):  # another server does not take it for a stale one either
             await to_thread.run_sync(bind_control, [tmp_path / "new"])
         move.commit()
 
@@ -75,7 +77,7 @@ async def test_a_place_it_will_move_to_takes_no_connection_before_it_does(tmp_pa
     assert answer.report == ReloadReport(is_applied=False, generation=7)
 
 
-async def test_a_place_that_cannot_have_its_links_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_bind_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError("injected")
 
@@ -87,7 +89,7 @@ async def test_a_place_that_cannot_have_its_links_is_left_as_it_was(tmp_path: Pa
     assert names_in(tmp_path) == []
 
 
-async def test_nobody_else_may_open_it_and_it_goes_with_its_server(tmp_path: Path) -> None:
+async def test_the_socket_is_private_and_removed_with_its_server(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
 
     async with open_control([path], respond):
@@ -96,7 +98,7 @@ async def test_nobody_else_may_open_it_and_it_goes_with_its_server(tmp_path: Pat
     assert not path.exists()
 
 
-async def test_an_error_is_raised_where_it_was_asked(tmp_path: Path) -> None:
+async def test_an_error_answer_is_raised_in_the_client(tmp_path: Path) -> None:
     paths = [tmp_path / "control.sock"]
 
     async with open_control(paths, respond):
@@ -109,7 +111,7 @@ async def test_an_error_is_raised_where_it_was_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", [b"\n", b"{}\n", b'{"command":"explode"}\n', b'{"command":"reload","x":1}\n', b"[" * 100_000, b"half"]
 )
-async def test_what_is_no_request_is_answered_with_an_error(tmp_path: Path, line: bytes) -> None:
+async def test_an_invalid_request_is_answered_with_an_error(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "control.sock"
 
     async with open_control([path], respond):
@@ -146,7 +148,7 @@ async def test_the_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> None:
         await to_thread.run_sync(send_request, [path], Reload(dry_run=True))
 
 
-async def test_the_socket_of_a_living_server_is_left_alone(tmp_path: Path) -> None:
+async def test_the_socket_of_a_live_server_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
 
     async with open_control([path], respond):
@@ -156,7 +158,7 @@ async def test_the_socket_of_a_living_server_is_left_alone(tmp_path: Path) -> No
         await to_thread.run_sync(send_request, [path], Reload(dry_run=True))
 
 
-async def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
+async def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("mine")
 
@@ -178,8 +180,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.timeout(10)
-async def test_a_folder_that_another_process_locks_is_not_waited_for(tmp_path: Path) -> None:
-    """A folder in which any user can hold the lock, held: no socket is opened there, and one that is open closes."""
+async def test_a_lock_of_another_process_is_not_waited_for(tmp_path: Path) -> None:
+    """With the folder locked, no socket is opened there, and an open one can be closed."""
     with locked(tmp_path):
         with pytest.raises(ControlError, match="another process holds a lock"):
             async with open_control([tmp_path / "control.sock"], respond):
@@ -203,7 +205,7 @@ async def test_a_path_the_system_refuses_is_an_error(tmp_path: Path) -> None:
                 pass
 
 
-async def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+async def test_a_missing_server_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="no server runs this site"):
         send_request([tmp_path / "control.sock"], Status())
 
@@ -242,27 +244,27 @@ async def test_the_socket_moves_with_an_edit(tmp_path: Path) -> None:
         await until(lambda: names_in(tmp_path) == [])
 
 
-async def test_a_lock_that_is_waited_for_holds_up_nobody_else(tmp_path: Path) -> None:
-    """Neither when the socket of an edit is opened in a locked folder nor when that of the old place is removed from one."""
+async def test_waiting_for_a_lock_does_not_block_the_event_loop(tmp_path: Path) -> None:
+    """Neither while the socket of an edit is opened in a locked folder, nor while the old one is removed from a locked folder."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     old, new = (
         Site(apps={}, server=Server(control=str(tmp_path / "a"))),
         Site(apps={}, server=Server(control=str(elsewhere / "b"))),
     )
-    turns = 0
+    iterations = 0
 
-    async def count_turns() -> None:
-        nonlocal turns
+    async def count_iterations() -> None:
+        nonlocal iterations
         while True:
-            turns += 1
+            iterations += 1
             await anyio.sleep(0.01)
 
     async with open_control([tmp_path / "a"], respond) as control, anyio.create_task_group() as tasks:
-        tasks.start_soon(count_turns)
+        tasks.start_soon(count_iterations)
         with locked(elsewhere), pytest.raises(ControlError, match="another process holds a lock"):
             await control.prepare(new, make_plan(old, new))
-        assert turns >= 5  # 25 in what LOCK_TIMEOUT lasts
+        assert iterations >= 5  # 25 in what LOCK_TIMEOUT lasts
 
         move = await control.prepare(new, make_plan(old, new))
         with locked(tmp_path):
@@ -275,7 +277,7 @@ async def test_a_lock_that_is_waited_for_holds_up_nobody_else(tmp_path: Path) ->
     assert names_in(elsewhere) == []
 
 
-async def test_both_ends_find_the_place_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_both_ends_find_the_socket_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     file = tmp_path / "site.toml"
     file.touch()
@@ -290,7 +292,7 @@ async def test_both_ends_find_the_place_from_the_file(tmp_path: Path, monkeypatc
         await to_thread.run_sync(send_request, paths, Reload(dry_run=True))
 
 
-async def test_a_server_is_found_after_its_symlink_was_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_is_found_after_its_symlink_was_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     for version in ("1.toml", "2.toml"):
         (tmp_path / version).touch()
@@ -308,7 +310,7 @@ async def test_a_server_is_found_after_its_symlink_was_swapped(tmp_path: Path, m
     assert names_in(tmp_path / "scalesocket") == []
 
 
-def test_off_is_nowhere_and_a_path_is_itself(tmp_path: Path) -> None:
+def test_off_has_no_path_and_an_explicit_path_is_used(tmp_path: Path) -> None:
     assert control_paths("off", tmp_path / "site.toml") == ()
     assert control_paths("auto", None) == ()
     assert control_paths(str(tmp_path / "x.sock"), tmp_path / "site.toml") == (tmp_path / "x.sock",)

@@ -160,7 +160,7 @@ async def edit(file: Path, server: Serving, edits: int) -> AsyncIterator[int]:
         words = "not reloaded" if kind == "broken" else "INFO     reloaded"
         told[words] += 1
         write(file, text)
-        await asyncio.to_thread(server.wait_said, words, told[words])
+        await asyncio.to_thread(server.wait_output, words, told[words])
         await asyncio.sleep(PAUSE)
         yield number
 
@@ -188,7 +188,7 @@ async def play(folder: Path, *, clients: int, edits: int, warm_up: int) -> None:
         assert min(talker.said for talker in talkers) > 1
         closes = sum((passerby.closes for passerby in passersby), Counter[int]())
         refusals = sum((passerby.refusals for passerby in passersby), Counter[int]())
-        assert set(closes) == {1001}, server.said
+        assert set(closes) == {1001}, server.output
         assert set(refusals) == {404}
         assert resident(server) - before < 16 * 1024 * 1024
 

@@ -31,13 +31,13 @@ def test_a_file_replaced_on_the_host_is_followed_with_its_folder_and_warned_of_w
     mounted = [host / "site.toml", inside / "site.toml"] if what == "the file" else [host, inside]
 
     with serving("serve", str(inside / "site.toml"), wrapper=["unshare", "-m", "sh", "-c", MOUNT, *map(str, mounted)]) as server:
-        assert WARNING not in server.said
+        assert WARNING not in server.output
         (host / "new.toml").write_text(SERVER + CHAT + OTHER)
         (host / "new.toml").rename(host / "site.toml")
 
         if what == "the file":
-            server.wait_said(WARNING)
-            assert "reloaded" not in server.said
+            server.wait_output(WARNING)
+            assert "reloaded" not in server.output
         else:
-            server.wait_said("reloaded")
-            assert WARNING not in server.said
+            server.wait_output("reloaded")
+            assert WARNING not in server.output

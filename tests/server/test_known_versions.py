@@ -74,9 +74,9 @@ def test_serve_reports_it_and_serves(tmp_path: Path) -> None:
     search_path = os.pathsep.join([str(tmp_path), str(ROOT)])
 
     with serving("serve", str(tmp_path / "site.toml"), environment={"PYTHONPATH": search_path}) as server:
-        server.wait_said("dependency not tested in this version")
+        server.wait_output("dependency not tested in this version")
 
-        assert re.search(r'package=hypercorn installed=99\.1 known=">=0\.\d+,<0\.\d+"', server.said)
+        assert re.search(r'package=hypercorn installed=99\.1 known=">=0\.\d+,<0\.\d+"', server.output)
 
 
 @pytest.mark.parametrize(
