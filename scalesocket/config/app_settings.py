@@ -156,10 +156,13 @@ class App(Table):
         "LANG",
         "HOME",
     )
-    user: Annotated[str | None, next_key("User to run the program as. The server must run as root")] = None
-    group: Annotated[str | None, next_key("Group to run the program as. The server must run as root", default="the user's")] = (
-        None
-    )
+    user: Annotated[
+        str | None, next_key("User to run the program as. A server that does not run as root can only use its own")
+    ] = None
+    group: Annotated[
+        str | None,
+        next_key("Group to run the program as. A server that does not run as root can only use its own", default="the user's"),
+    ] = None
     limits: Annotated[Limits | None, next_key("Resource limits of the program")] = None
     routing: Annotated[
         Routes,
@@ -175,8 +178,8 @@ class App(Table):
     delimiter: Annotated[
         Delimiter | None,
         next_key(
-            'Characters that end a record; any one of them does. `"\\u0000"` stands for NUL. With gwsocket the header gives the '
-            "length, and one such character is expected after each payload",
+            'Characters that end a record; any one of them does. `"\\u0000"` stands for NUL. With gwsocket the header gives '
+            "the length; if this key is set, one such character is expected after each payload",
             default='`"\\n"`; with gwsocket none',
         ),
     ] = None
@@ -210,12 +213,14 @@ class App(Table):
         PositiveSize, next_key("Longest record or payload from the backend. A longer one ends the room with 1011")
     ] = 16 * MiB
     rooms: Annotated[Names | None, live_key("Names of the rooms that can be joined. Others get 404", default="any")] = None
-    room_pattern: Annotated[Pattern, live_key("Regular expression for the decoded name of a room, as a whole")] = (
+    room_pattern: Annotated[Pattern, live_key("Regular expression for the whole decoded name of a room. Other names get 400")] = (
         r"[\w.~-]{1,128}"
     )
-    max_rooms: Annotated[Count | None, live_key("Rooms of the app at a time")] = 1000
-    max_clients: Annotated[Count | None, live_key("Clients of one room at a time")] = None
-    max_connections: Annotated[Count | None, live_key("Clients of the app at a time")] = None
+    max_rooms: Annotated[Count | None, live_key("Rooms of the app at a time. Clients of further rooms are closed with 1013")] = (
+        1000
+    )
+    max_clients: Annotated[Count | None, live_key("Clients of one room at a time. Further ones are closed with 1013")] = None
+    max_connections: Annotated[Count | None, live_key("Clients of the app at a time. Further ones are closed with 1013")] = None
     idle_timeout: Annotated[AnyDuration, live_key("Time for which a room without clients keeps its backend")] = 0.0
     client_idle_timeout: Annotated[
         PositiveDuration | None, live_key("Close a client that has sent nothing for this time with 1008")

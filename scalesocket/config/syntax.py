@@ -17,12 +17,12 @@ from scalesocket.config.problems import key_text, quote
 
 _LONGEST_EXAMPLE: Final = 60
 _CURLY_QUOTES: Final = "“”„‟«»‘’‚‛`´"
-_BORROWED: Final = {
+_FOREIGN_VALUES: Final = {
     **dict.fromkeys(("true", "yes", "on"), "write true"),
     **dict.fromkeys(("false", "no", "off"), "write false"),
     **dict.fromkeys(("none", "null", "nil"), "delete the line; a key that is not set has its default"),
 }
-"""Words for values in other languages, in lower case."""
+"""Values as other languages write them, in lower case, and what to do."""
 _NEXT_STATEMENT: Final = re.compile(r"\s*(?:\[|[\w.\-]+[ \t]*=)")
 _PIECE: Final = re.compile(
     r'"""(?:[^\\]|\\[\s\S])*?"""|' + r"'''[\s\S]*?'''|" + r'"(?!"")(?:[^"\\\n]|\\.)*"|' + r"'(?!'')[^'\n]*'|"
@@ -40,7 +40,7 @@ class Fault:
 
 
 def explain_syntax(text: str, shown: str, at: int) -> Fault:
-    """Say what is wrong with a text that is not TOML. Its line ends are single line feeds.
+    """Explain what is wrong with a text that is not TOML. Its lines end with single line feeds.
 
     `at` is the offset at which parsing stopped. `shown` is the text with its secrets masked, character by character; examples
     are taken from it.
@@ -192,8 +192,8 @@ def _item(statement: _Statement, bracket: int) -> Fault | None:
 def _unquoted(statement: _Statement, span: Span) -> Fault:
     """A value without quotes that is neither a number nor a boolean nor a date."""
     written = statement.text[span.start : span.end]
-    if written.lower() in _BORROWED:
-        return Fault(f"not valid TOML: {written} is not a value ({_BORROWED[written.lower()]})", span)
+    if written.lower() in _FOREIGN_VALUES:
+        return Fault(f"not valid TOML: {written} is not a value ({_FOREIGN_VALUES[written.lower()]})", span)
     kind = "curly quotes" if written[0] in _CURLY_QUOTES else "a string needs quotes"
     return Fault(f"not valid TOML: {kind} (write {statement.example(span)})", span)
 
