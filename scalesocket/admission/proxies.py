@@ -3,7 +3,7 @@
 from ipaddress import IPv4Network, IPv6Network
 
 from scalesocket.wire.address import parse_address
-from scalesocket.wire.forwarded import seen_by_proxies
+from scalesocket.wire.forwarded import find_client
 from scalesocket.wire.handshake import Request
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -14,7 +14,7 @@ def resolve_client(request: Request, trusted: Networks) -> Request:
     """Return the request with the address and the scheme of the client, as reported by trusted proxies."""
     if not is_from_trusted(trusted, request):
         return request
-    peer, proto = seen_by_proxies(request.headers, lambda address: is_trusted(address, trusted))
+    peer, proto = find_client(request.headers, lambda address: is_trusted(address, trusted))
     return request._replace(
         peer=peer or request.peer,
         is_secure=request.is_secure if proto is None else proto in ("https", "wss"),

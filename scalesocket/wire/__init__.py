@@ -1,1 +1,1 @@
-"""What goes over the wire, as pure functions and sans-IO state machines: bytes in, values out."""
+"""Protocols without I/O, as pure functions and state machines: bytes in, values out."""

@@ -1,13 +1,13 @@
-"""Content negotiation: what a client accepts, by the `Accept` and `Accept-Encoding` fields of its request (RFC 9110 12.5)."""
+"""Content negotiation by the `Accept` and `Accept-Encoding` fields of a request (RFC 9110 12.5)."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 IDENTITY: Final = "identity"
-"""The content coding of a body as it is."""
+"""The content coding of an unencoded body."""
 LAST: Final = 1e-9
-"""The weight of `identity` for a client that does not name it: any other coding it accepts is better."""
+"""The weight of `identity` if the client does not name it: less than that of any other accepted coding."""
 
 _MEMBER: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 _PARAMETER: Final = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*"?)+')
@@ -21,15 +21,15 @@ class Preference(NamedTuple):
     name: str
     """A media range or a content coding, in lower case."""
     parameters: Mapping[str, str]
-    """Those before the weight, unquoted, their names in lower case."""
+    """The parameters before the weight, unquoted, with names in lower case."""
     weight: float
-    """From 0, which refuses it, to 1."""
+    """From 0, which means not acceptable, to 1."""
 
 
 def parse_accept(field: str) -> Iterator[Preference]:
-    """Read the members of a field. A member that is not valid is left out, as if the client had not sent it.
+    """Parse the members of a field. Invalid members are skipped.
 
-    A weight with more than three digits, or without its leading 0, is read; one above 1 counts as 1.
+    Weights with more than three digits or without a leading 0 are accepted; a weight above 1 counts as 1.
     """
     for member in _MEMBER.findall(field):
         name, *rest = (part.strip(" \t") for part in _PARAMETER.findall("-" + member))
@@ -49,7 +49,7 @@ def parse_accept(field: str) -> Iterator[Preference]:
 
 
 def choose_named(preferences: Iterable[Preference], offers: Sequence[str]) -> str | None:
-    """The offer that the client names with the highest weight; the first of several, None where it names none of them.
+    """Return the offer that the client names with the highest weight, the first of equal ones, or None if it names none.
 
     A wildcard does not name an offer.
     """
@@ -61,10 +61,10 @@ def choose_named(preferences: Iterable[Preference], offers: Sequence[str]) -> st
 
 
 def choose_coding(field: str | None, offers: Sequence[str]) -> str | None:
-    """The content coding to answer with: one of `offers`, the server's preference first, or `identity`.
+    """Return the content coding of the response: one of `offers`, in the order of the server's preference, or `identity`.
 
-    None where the client accepts neither (RFC 9110 12.5.3). `field` is the `Accept-Encoding` of the request, None without
-    one; then, and where it is empty, the answer is `identity`, which is also the choice where nothing is preferred to it.
+    None if the client accepts neither (RFC 9110 12.5.3). `field`: the `Accept-Encoding` of the request, or None. Without it, or
+    if it is empty, the coding is `identity`.
     """
     weights = {_ALIASES.get(name, name): weight for name, _, weight in parse_accept(field or "")}
     rest = weights.get("*")

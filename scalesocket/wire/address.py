@@ -1,11 +1,11 @@
-"""What IP addresses mean."""
+"""IP addresses: parsing, loopback, and the blocks that count as one client."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Read an address without its zone; None for what is none. IPv4 mapped into IPv6, as a listener at [::] has it, is IPv4."""
+    """Parse an address and ignore its zone; None if invalid. IPv4 mapped to IPv6, as on a listener at [::], becomes IPv4."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
@@ -17,15 +17,15 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
 
 @lru_cache(maxsize=512)
 def is_loopback(text: str) -> bool:
-    """Whether an address is one of this machine's loopback: 127.0.0.0/8 or ::1."""
+    """Return whether an address is a loopback address: 127.0.0.0/8 or ::1."""
     address = parse_address(text)
     return address is not None and address.is_loopback
 
 
 def block_of(text: str) -> str:
-    """The block of addresses that counts as one client: an IPv4 address, mapped into IPv6 or not, or the /64 of an IPv6 one.
+    """Return the block that counts as one client: an IPv4 address, mapped to IPv6 or not, or the /64 of an IPv6 address.
 
-    A customer of IPv6 has at least a /64, and so 2^64 addresses to come from (RFC 6177 2).
+    An IPv6 customer has at least a /64, and so 2^64 addresses (RFC 6177 2).
     """
     return _block_of(text) if ":" in text else text
 

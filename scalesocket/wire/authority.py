@@ -1,4 +1,4 @@
-"""Hosts and ports as requests name them: the authority of a URL (RFC 3986 3.2) and the origin of a page (RFC 6454 7)."""
+"""Hosts and ports in requests: the authority of a URL (RFC 3986 3.2) and the origin of a page (RFC 6454 7)."""
 
 import re
 from functools import lru_cache
@@ -6,12 +6,12 @@ from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
 MAX_AUTHORITY: Final = 272
-"""Characters of an authority that are read: the longest DNS name (RFC 1035 2.3.4), its final dot, and a port."""
+"""Characters of the longest authority: a DNS name (RFC 1035 2.3.4), its final dot, and a port."""
 WEB_PORTS: Final = {"http": 80, "https": 443}
-"""The schemes a page of the same site may have, and the ports their URLs leave out."""
+"""The schemes of pages of the same site, and their default ports."""
 
-# Labels have an underscore where containers are named that way. An escape or a delimiter, which RFC 3986 would allow in a
-# name, stands in no name that DNS or a hosts file knows. A zone (RFC 6874) means something on the client's machine alone.
+# Names of containers may have an underscore. RFC 3986 also allows percent-encoding and delimiters in names, but DNS and hosts
+# files do not. A zone (RFC 6874) has a meaning on the client's machine only.
 _LABEL: Final = "[A-Za-z0-9_~-]+"
 _AUTHORITY: Final = re.compile(
     rf"(?:({_LABEL}(?:\.{_LABEL})*)\.?|\[([0-9A-Fa-f:.]+)(?:%[A-Za-z0-9._~-]+)?\])(?::([0-9]{{0,5}}))?"
@@ -19,20 +19,20 @@ _AUTHORITY: Final = re.compile(
 
 
 class Authority(NamedTuple):
-    """A host and the port beside it."""
+    """A host, and a port if there is one."""
 
     host: str
-    """A name in lower case without its final dot, or an address; IPv6 in its shortest form, without brackets and zone."""
+    """A name in lower case without a final dot, or an address; IPv6 in its shortest form, without brackets and zone."""
     port: int | None
-    """None where none is written."""
+    """None if there is none."""
 
     def port_or(self, default: int) -> int:
-        """The port, or that of the scheme."""
+        """Return the port, or `default` if there is none."""
         return default if self.port is None else self.port
 
 
 def parse_authority(text: str) -> Authority | None:
-    """Read `host`, `host:port`, `[v6]` or `[v6]:port`; None for anything else, a user part and two hosts included."""
+    """Parse `host`, `host:port`, `[v6]` or `[v6]:port`; None for anything else, as with a user part or two hosts."""
     return _parse(text) if len(text) <= MAX_AUTHORITY else None
 
 
@@ -54,9 +54,9 @@ def _parse(text: str) -> Authority | None:
 
 
 def is_same_origin(origin: str, host: str) -> bool:
-    """Whether a page of `origin` came from `host`, the Host header of a request: by `http` or `https`, the port being equal.
+    """Return whether `origin` has the host and the port of `host`, the Host header of a request.
 
-    Either scheme will do, because a proxy may have ended TLS. The port that is left out is that of the origin's scheme.
+    Its scheme may be http or https, because a proxy may terminate TLS, and is the default for both ports.
     """
     scheme, _, rest = origin.partition("://")
     default = WEB_PORTS.get(scheme.lower())

@@ -1,4 +1,4 @@
-"""A batch: messages in a row that go to the same clients, encoded to frames at most once."""
+"""Batches: consecutive messages for the same clients, encoded to frames at most once."""
 
 from collections.abc import Sequence
 from typing import Final, NewType
@@ -7,13 +7,13 @@ from scalesocket.wire.deflate import deflate
 from scalesocket.wire.frames import RSV1, Opcode, encode_frames
 
 ClientId = NewType("ClientId", int)
-"""u32 from 1, one counter per server; never used twice while the server runs."""
+"""A u32 from 1, unique while the server runs."""
 
 NOBODY: Final[frozenset[ClientId]] = frozenset()
 
 
 class Batch:
-    """Messages in a row for the same clients. Frozen after it is made; the frames are encoded when first asked for."""
+    """Consecutive messages for the same clients. Immutable; the frames are encoded on first use."""
 
     __slots__ = ("_deflated", "_plain", "cache", "exclude", "opcode", "payloads", "to")
 
@@ -28,8 +28,8 @@ class Batch:
     ) -> None:
         """Hold `payloads` (valid UTF-8 if `opcode` is TEXT).
 
-        `to`: ids of the clients, None for everyone in the room. `exclude`: ids left out. `cache`: what the backend
-        said of the room's history (None: nothing).
+        `to`: ids of the recipients, None for everyone in the room. `exclude`: ids that are left out. `cache`: whether the
+        messages enter the room's history, None if the backend did not specify it.
         """
         self.payloads = payloads
         self.opcode = opcode
@@ -49,7 +49,7 @@ class Batch:
 
     @property
     def deflated_frames(self) -> bytes:
-        """The same for clients with permessage-deflate: each message is compressed once for all of them."""
+        """The same for clients with permessage-deflate: each message is compressed once for all clients."""
         if self._deflated is None:
             self._deflated = encode_frames(map(deflate, self.payloads), self.opcode, RSV1)
         return self._deflated

@@ -1,4 +1,4 @@
-"""What proxies say of the client they speak for: Forwarded (RFC 7239), X-Forwarded-For, and the PROXY protocol."""
+"""Clients as reported by proxies: Forwarded (RFC 7239), X-Forwarded-For, and the PROXY protocol."""
 
 import re
 import struct
@@ -10,45 +10,43 @@ _FORWARDED_PAIR: Final = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*=\s*(?
 _V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 _V2_HEAD: Final = struct.Struct("!12sBBH")
 MAX_V1: Final = 107
-"""Bytes a PROXY line of version 1 may have, with its end."""
+"""Bytes of a PROXY line of version 1, its end included."""
 MAX_V2: Final = 16 + 536
-"""Bytes of a version 2 header that are taken: addresses, and room for a few of its TLVs."""
+"""Bytes of an accepted header of version 2: addresses and a few TLVs."""
 
 FORWARDING: Final = ("forwarded", "via", "x-real-ip")
-"""Headers that proxies add, beside those that begin with `x-forwarded-`."""
+"""Headers that proxies add, besides those with the prefix `x-forwarded-`."""
 
 Address = tuple[str, int]
+Report = tuple[Address | None, str | None]
+"""The client's address, with port 0 if it is not reported, and its scheme in lower case; None for what is not reported."""
 
-
-Seen = tuple[Address | None, str | None]
-"""The client's address, its port 0 where none is told, and the scheme it used, in lower case; None for what nothing says."""
-
-NOTHING: Final[Seen] = (None, None)
+NO_REPORT: Final[Report] = (None, None)
 
 
 def is_forwarded(headers: Mapping[str, str]) -> bool:
-    """Whether a request has a header that proxies add, whatever its value."""
+    """Return whether a request has a header that proxies add, with any value."""
     return any(name in FORWARDING or name.startswith("x-forwarded-") for name in headers)
 
 
-def seen_by_proxies(headers: Mapping[str, str], is_trusted: Callable[[str], bool]) -> Seen:
-    """The client as the chain of trusted proxies saw it: the address nearest to us that is not itself a trusted proxy.
+def find_client(headers: Mapping[str, str], is_trusted: Callable[[str], bool]) -> Report:
+    """Return the client that the trusted proxies report: the last address of the chain that is not a trusted proxy.
 
-    `Forwarded` and `X-Forwarded-For` must agree where there are both. A proxy that knows one of them passes on the other as it
-    came, and then the client has written it: so neither is believed.
+    `Forwarded` and `X-Forwarded-For` must agree if both are present. A proxy that knows one of them passes the other on
+    unchanged, so a client may have written it. If they differ, neither is used.
     """
     forwarded, chain = headers.get("forwarded"), headers.get("x-forwarded-for")
     if forwarded is None:
-        return _seen_by_older_proxies(headers, is_trusted)
+        return _find_in_x_forwarded(headers, is_trusted)
     elements = _forwarded_elements(forwarded)
     client, depth = _nearest([element.get("for", "") for element in elements], is_trusted)
-    if chain is not None and _seen_by_older_proxies(headers, is_trusted)[0] != client:
-        return NOTHING
+    if chain is not None and _find_in_x_forwarded(headers, is_trusted)[0] != client:
+        return NO_REPORT
     proto = elements[-1 - depth].get("proto") if elements else None
     return client, proto.lower() if proto else None
 
 
-def _seen_by_older_proxies(headers: Mapping[str, str], is_trusted: Callable[[str], bool]) -> Seen:
+def _find_in_x_forwarded(headers: Mapping[str, str], is_trusted: Callable[[str], bool]) -> Report:
     hops = [hop.strip() for hop in headers.get("x-forwarded-for", "").split(",")]
     client, depth = _nearest(hops, is_trusted)
     protos = [proto.strip().lower() for proto in headers.get("x-forwarded-proto", "").split(",")]
@@ -56,11 +54,11 @@ def _seen_by_older_proxies(headers: Mapping[str, str], is_trusted: Callable[[str
 
 
 def _nearest(hops: Sequence[str], is_trusted: Callable[[str], bool]) -> tuple[Address | None, int]:
-    """The last address of a chain that is no trusted proxy, and how many come after it."""
+    """Return the last address of a chain that is not a trusted proxy, and the number of addresses after it."""
     last, depth = None, 0
     for at, hop in enumerate(reversed(hops)):
         address = _parse_node(hop) if hop else None
-        if address is None:  # obfuscated or rubbish: who said it knows no better
+        if address is None:  # obfuscated or invalid: the proxy that reported it is the nearest known
             break
         last, depth = address, at
         if not is_trusted(address[0]):
@@ -81,13 +79,13 @@ def _forwarded_elements(value: str) -> list[dict[str, str]]:
             if value[at] == ",":
                 elements.append({})
             elif value[at] != ";":
-                return []  # malformed: believe none of it
+                return []  # malformed: ignore all of it
             at += 1
     return elements
 
 
 def _parse_node(node: str) -> Address | None:
-    """`192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]:80`, `2001:db8::1`."""
+    """Parse `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]:80` or `2001:db8::1`."""
     host, port = node, ""
     if node.startswith("["):
         host, _, port = node[1:].partition("]")
@@ -101,18 +99,18 @@ def _parse_node(node: str) -> Address | None:
 
 
 class ProxyHeaderError(Exception):
-    """A PROXY header that is malformed."""
+    """A PROXY header is malformed."""
 
 
 def starts_proxy_header(head: bytes) -> bool:
-    """Whether what was read so far is, or may become, a PROXY header of version 1 or 2."""
+    """Return whether `head` is a PROXY header of version 1 or 2, or the start of one."""
     return head[:6] == b"PROXY "[: len(head)] or head[:12] == _V2_SIGNATURE[: len(head)]
 
 
 def parse_proxy_header(head: bytes) -> tuple[int, Address | None] | None:
-    """Read a PROXY header (haproxy.org, proxy-protocol.txt): its length in bytes, and the client's address.
+    """Parse a PROXY header (haproxy.org, proxy-protocol.txt). Return its length in bytes and the client's address.
 
-    The address is None for a connection of the proxy's own (LOCAL, UNKNOWN). Returns None while it is incomplete.
+    The address is None for connections of the proxy itself (LOCAL, UNKNOWN). Returns None while the header is incomplete.
     Raises ProxyHeaderError.
     """
     if head[:12] == _V2_SIGNATURE[: len(head)]:

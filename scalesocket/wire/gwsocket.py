@@ -13,7 +13,7 @@ from scalesocket.errors import BackendError, RecordTooLong, RoutingError
 from scalesocket.wire.batch import Batch, ClientId
 from scalesocket.wire.frames import Event, Opcode
 from scalesocket.wire.routed import Drop, Routed, then_raise
-from scalesocket.wire.text import MENDED, is_utf8, mend_utf8
+from scalesocket.wire.text import INVALID_UTF8, is_utf8, replace_invalid_utf8
 
 ByteOrder = Literal["little", "big"]
 
@@ -117,7 +117,7 @@ def _batch(payloads: list[bytes], to: int, opcode: Opcode) -> list[Routed]:
         return []
     ids = frozenset((ClientId(to),)) if to else None
     if opcode is Opcode.TEXT and not all(map(is_utf8, payloads)):
-        return [MENDED, Batch([mend_utf8(payload) for payload in payloads], opcode, to=ids)]
+        return [INVALID_UTF8, Batch([replace_invalid_utf8(payload) for payload in payloads], opcode, to=ids)]
     return [Batch(payloads, opcode, to=ids)]
 
 

@@ -1,4 +1,4 @@
-"""What routing makes of a backend's output: values for the room to act on, in order."""
+"""The results of routing a backend's output, for the room to carry out in order."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from scalesocket.wire.batch import Batch, ClientId
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Becomes the room's metadata, in place of what it had; sent to nobody."""
+    """Replaces the room's metadata. Not sent to clients."""
 
     value: bytes
     """A JSON object."""
@@ -17,7 +17,7 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class CloseClients:
-    """Close these clients, after what was sent to them before."""
+    """Close these clients, after the messages before it."""
 
     to: frozenset[ClientId]
     code: int
@@ -27,23 +27,23 @@ class CloseClients:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A message, or a wish in one, that was not carried out; to be counted, and each reason logged once a room."""
+    """A message or command that was not carried out. Counted, and each reason is logged once for each room."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that had to be mended on the way, and nothing was lost; each reason is logged once a room."""
+    """A problem that was corrected without loss of messages. Each reason is logged once for each room."""
 
     reason: str
 
 
 Routed = Batch | Metadata | CloseClients | Drop | Notice
-"""One of the values above, or messages in a row for the same clients. A batch for no client at all is still counted."""
+"""A batch, or one of the values above. A batch without recipients is still counted."""
 
 
 def then_raise(routed: Iterable[Routed], error: BackendError) -> Iterator[Routed]:
-    """Give what was good before the backend broke its contract, then raise."""
+    """Yield the valid results before an error of the backend, then raise it."""
     yield from routed
     raise error

@@ -1,7 +1,7 @@
-"""Routing: who gets what a backend says, and how a backend is told what clients say.
+"""Routing: the recipients of a backend's output, and the encoding of clients' messages for the backend.
 
-A router turns chunks into values for the room, an encoder turns clients' messages into bytes for the backend. An app
-chooses one of each by name: `broadcast`, `json` or `gwsocket`.
+A router turns chunks of output into results for the room; an encoder turns clients' messages into input. An app chooses both by
+name: `broadcast`, `json` or `gwsocket`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ from scalesocket.wire.gwsocket import ByteOrder, GwsocketEncoder, GwsocketRouter
 from scalesocket.wire.json_routing import JsonEncoder, address_json
 from scalesocket.wire.routed import CloseClients, Drop, Metadata, Notice, Routed, then_raise
 from scalesocket.wire.splitter import NEWLINE, Splitter
-from scalesocket.wire.text import MENDED, is_utf8, mend_utf8
+from scalesocket.wire.text import INVALID_UTF8, is_utf8, replace_invalid_utf8
 
 __all__ = [
     "CloseClients",
@@ -33,28 +33,28 @@ class Router(Protocol):
     """Reads the output of one backend."""
 
     def route(self, chunk: bytes) -> Iterable[Routed]:
-        """Return what follows from this chunk, in order.
+        """Return the results of a chunk, in order.
 
-        Iterating raises BackendError where the backend broke its contract, after everything that was good before;
-        the router is silent from then on.
+        The iterator raises BackendError at an error of the backend, after the results before it. The router returns nothing
+        more after that.
         """
 
     def finish(self) -> Iterable[Routed]:
-        """Return what follows from the output having ended: the last record may lack its delimiter."""
+        """Return the results at the end of the output: the last record may lack its delimiter."""
 
 
 class Encoder(Protocol):
     """Writes the input of one backend."""
 
     def encode(self, sender: ClientId, messages: Sequence[Event]) -> tuple[bytes, Sequence[Drop]]:
-        """Return the messages of one client as one write, and what had to be left out."""
+        """Return messages of one client as one write, and the messages that were dropped."""
 
     def encode_text(self, sender: ClientId, text: bytes) -> bytes:
         """Return a join or leave message about `sender` as one record."""
 
 
-Address = Callable[[Sequence[bytes], bytes, Opcode], list[Routed]]
-"""Says who gets each of these records; the second argument is all of them in one piece."""
+Addresser = Callable[[Sequence[bytes], bytes, Opcode], list[Routed]]
+"""Finds the recipients of records; the second argument is all of them joined."""
 
 
 def address_everyone(records: Sequence[bytes], text: bytes, opcode: Opcode) -> list[Routed]:
@@ -62,16 +62,16 @@ def address_everyone(records: Sequence[bytes], text: bytes, opcode: Opcode) -> l
     return [Batch(records, opcode)]
 
 
-ADDRESSES: Final = {"broadcast": address_everyone, "json": address_json}
+ADDRESSERS: Final = {"broadcast": address_everyone, "json": address_json}
 
 
 class TextRouter:
-    """Splits chunks into records and sends each as a text message, bad UTF-8 mended."""
+    """Splits chunks into records and sends each as a text message. Invalid UTF-8 is replaced."""
 
     __slots__ = ("_address", "_is_broken", "_splitter")
 
-    def __init__(self, splitter: Splitter, address: Address) -> None:
-        """Give records to those `address` says."""
+    def __init__(self, splitter: Splitter, address: Addresser) -> None:
+        """Split with `splitter`; `address` finds the recipients."""
         self._splitter = splitter
         self._address = address
         self._is_broken = False
@@ -84,7 +84,7 @@ class TextRouter:
             records = self._splitter.feed(chunk)
         except RecordTooLong as error:
             return self._break(error)
-        return self._give(records) if records else ()
+        return self._route(records) if records else ()
 
     def finish(self) -> Iterable[Routed]:
         """Route the last record if it has no delimiter. Raises RecordTooLong."""
@@ -94,19 +94,19 @@ class TextRouter:
             records = self._splitter.finish()
         except RecordTooLong as error:
             return self._break(error)
-        return self._give(records) if records else ()
+        return self._route(records) if records else ()
 
     def _break(self, error: RecordTooLong) -> Iterable[Routed]:
         self._is_broken = True
-        return then_raise(self._give(error.records), error)
+        return then_raise(self._route(error.records), error)
 
-    def _give(self, records: Sequence[bytes]) -> list[Routed]:
-        # One look at all of them: a newline between them keeps half a character from being completed by the next record.
+    def _route(self, records: Sequence[bytes]) -> list[Routed]:
+        # One check for all: a newline between records separates incomplete characters.
         text = records[0] if len(records) == 1 else b"\n".join(records)
         if text.isascii() or is_utf8(text):
             return self._address(records, text, Opcode.TEXT)
-        mended = [mend_utf8(record) for record in records]
-        return [MENDED, *self._address(mended, b"\n".join(mended), Opcode.TEXT)]
+        valid = [replace_invalid_utf8(record) for record in records]
+        return [INVALID_UTF8, *self._address(valid, b"\n".join(valid), Opcode.TEXT)]
 
 
 class BinaryRouter:
@@ -114,8 +114,8 @@ class BinaryRouter:
 
     __slots__ = ("_address",)
 
-    def __init__(self, address: Address) -> None:
-        """Give chunks to those `address` says."""
+    def __init__(self, address: Addresser) -> None:
+        """`address` finds the recipients."""
         self._address = address
 
     def route(self, chunk: bytes) -> Iterable[Routed]:
@@ -123,12 +123,12 @@ class BinaryRouter:
         return self._address([chunk], chunk, Opcode.BINARY)
 
     def finish(self) -> Iterable[Routed]:
-        """Nothing is ever left."""
+        """Return nothing: chunks are not buffered."""
         return ()
 
 
 class PlainEncoder:
-    """Passes each message on as it is."""
+    """Passes messages on unchanged."""
 
     __slots__ = ("_terminator",)
 
@@ -137,27 +137,27 @@ class PlainEncoder:
         self._terminator = terminator
 
     def encode(self, sender: ClientId, messages: Sequence[Event]) -> tuple[bytes, Sequence[Drop]]:
-        """Make one write of a client's messages."""
+        """Encode messages of one client as one write."""
         payloads = [payload for _, payload in messages]
         payloads.append(b"")
         return self._terminator.join(payloads), ()
 
     def encode_text(self, sender: ClientId, text: bytes) -> bytes:
-        """Make a record of a join or leave message."""
+        """Encode a join or leave message as a record."""
         return text + self._terminator
 
 
 def make_router(
     routing: str, *, binary: bool = False, delimiter: str | None = None, byte_order: ByteOrder = "little", max_record: int
 ) -> Router:
-    """Make what reads a backend's output; `routing` is `broadcast`, `json` or `gwsocket`.
+    """Make the router of a backend's output. `routing`: `broadcast`, `json` or `gwsocket`; ValueError for any other.
 
-    `delimiter`: characters, each of which ends a record (None: a newline; none at all for gwsocket). `max_record`: in
-    bytes. `binary` sends each chunk as it comes. Raises ValueError for another routing.
+    `delimiter`: characters that end a record each; by default a newline, none for gwsocket. `max_record`: in bytes. `binary`:
+    send each chunk as a message.
     """
     if routing == "gwsocket":
         return GwsocketRouter(byte_order, delimiter or "", max_record=max_record)
-    address = ADDRESSES.get(routing)
+    address = ADDRESSERS.get(routing)
     if address is None:
         raise ValueError(f"unknown routing {routing!r}")
     if binary:
@@ -174,12 +174,10 @@ def make_encoder(
     byte_order: ByteOrder = "little",
     client_keys: Iterable[str] = (),
 ) -> Encoder:
-    """Make what writes a backend's input; `routing` is `broadcast`, `json` or `gwsocket`.
+    """Make the encoder of a backend's input. `routing`: `broadcast`, `json` or `gwsocket`; ValueError for any other.
 
-    `delimiter`: as for `make_router`. `input_end` ends what we write; without it a newline does if it is a delimiter, else
-    the first of them;
-    with `binary` nothing does. `client_keys`: the control keys that clients' messages keep, with `json`. Raises ValueError for
-    another routing.
+    `delimiter`: as for `make_router`. `input_end`: ends each message; by default a newline if that is a delimiter, else the first
+    delimiter; nothing with `binary`. `client_keys`: the control keys that clients may use, with `json`.
     """
     delimiters = delimiter or ("" if routing == "gwsocket" else NEWLINE)
     if input_end is None:

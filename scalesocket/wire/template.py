@@ -1,4 +1,4 @@
-"""Templates of join and leave messages: text with `#ID`, `#ROOM`, `#REMOTE_ADDR`, `#QUERY_STRING` and `#QUERY_<PARAM>`."""
+"""Templates of join and leave messages: variables `#ID`, `#ROOM`, `#REMOTE_ADDR`, `#QUERY_STRING` and `#QUERY_<PARAM>`."""
 
 import json
 import re
@@ -17,20 +17,20 @@ _QUERY: Final = "QUERY_"
 
 
 class _Place(Enum):
-    """Where in a template a variable stands, which decides how its value is written."""
+    """The place of a variable in a template, which decides how its value is escaped."""
 
-    TEXT = "outside of JSON"
+    TEXT = "outside JSON"
     STRING = "within a JSON string"
-    VALUE = "where JSON wants a value"
+    VALUE = "as a JSON value"
 
 
 class Template:
-    """A message with places for a client's particulars, which the client chooses in part and cannot break out of."""
+    """A message with variables. Their values, which clients choose in part, cannot change its structure."""
 
     __slots__ = ("_json_escapes", "_parts", "_text_escapes")
 
     def __init__(self, parts: tuple[tuple[str, str, _Place], ...], delimiters: str) -> None:
-        """Keep what `parse_template` found: literal text, and the variable after it with its place."""
+        """Hold the result of `parse_template`: literal texts, each with the variable after it and its place."""
         self._parts = parts
         forbidden = _CONTROLS + delimiters
         self._text_escapes = str.maketrans({character: quote(character, safe="") for character in forbidden})
@@ -40,12 +40,11 @@ class Template:
         )
 
     def render(self, client_id: ClientId, room: str, remote_addr: str, query: str) -> bytes:
-        """Fill in one client's particulars; `query` is the raw query string.
+        """Fill in the values of one client. `query`: the raw query string.
 
-        A parameter's value is percent-encoded. A parameter the client did not give leaves its variable as it stands (as
-        the original does), or null where JSON wants a value. Within JSON every value is escaped, and one that is not a
-        number becomes a string where JSON wants a value; elsewhere control characters and delimiters are
-        percent-encoded, so that one message stays one record.
+        Values of parameters are percent-encoded. The variable of a missing parameter stays as it is, as in the original, or
+        becomes null as a JSON value. Within JSON, values are escaped, and a JSON value that is not a number becomes a string.
+        Outside JSON, control characters and delimiters are percent-encoded, so that the message stays one record.
         """
         values = {"ID": str(client_id), "ROOM": room, "REMOTE_ADDR": remote_addr, "QUERY_STRING": query}
         parameters: Mapping[str, str] | None = None
@@ -69,7 +68,7 @@ class Template:
         return f'"{escaped}"' if place is _Place.VALUE else escaped
 
     def _write_parameter(self, variable: str, parameters: Mapping[str, str], place: _Place) -> str:
-        """Take the longest parameter the variable begins with: `#QUERY_A_#QUERY_B` is two variables and a `_`."""
+        """Write the longest parameter that the variable begins with: `#QUERY_A_#QUERY_B` is two variables and a `_`."""
         name = variable.removeprefix(_QUERY)
         for end in range(len(name), 0, -1):
             value = parameters.get(name[:end])
@@ -79,11 +78,11 @@ class Template:
 
 
 def parse_template(text: str, delimiters: str | None = None) -> Template:
-    """Find the variables in a template, and whether it is JSON: an object, an array or a string, once they are filled in.
+    """Parse the variables of a template, which is JSON if it is an object, an array or a string with the variables filled in.
 
-    Line ends around a template are not part of it, and JSON on many lines becomes one line.
+    Line ends around the template are removed, and JSON on several lines is joined to one.
 
-    `delimiters`: the characters besides control characters that no value may bring in.
+    `delimiters`: characters that values must not contain, besides control characters.
     """
     text = text.strip("\r\n")
     is_json = _is_json(_VARIABLE.sub("0", text))
@@ -94,7 +93,7 @@ def parse_template(text: str, delimiters: str | None = None) -> Template:
     for match in _VARIABLE.finditer(text):
         literal = text[at : match.start()]
         if is_json:
-            # Quotes in JSON that no backslash escapes begin and end strings.
+            # In JSON, quotes without a backslash begin and end strings.
             is_in_string ^= re.sub(r"\\.", "", literal).count('"') % 2 == 1
             place = _Place.STRING if is_in_string else _Place.VALUE
         else:

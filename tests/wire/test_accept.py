@@ -42,11 +42,11 @@ CODINGS = [
 
 
 @pytest.mark.parametrize(("field", "chosen"), CODINGS)
-def test_a_coding_is_chosen_by_weight_and_then_by_the_servers_preference(field: str | None, chosen: str | None) -> None:
+def test_the_coding_is_chosen_by_weight_then_by_the_servers_preference(field: str | None, chosen: str | None) -> None:
     assert choose_coding(field, OFFERS) == chosen
 
 
-def test_without_a_compressed_file_identity_is_all_there_is() -> None:
+def test_without_a_compressed_file_only_identity_is_offered() -> None:
     assert choose_coding("gzip, br", ()) == "identity"
     assert choose_coding("gzip, identity;q=0", ()) is None
 
@@ -59,7 +59,7 @@ def written(weight: int) -> str:
 
 
 @given(st.dictionaries(st.sampled_from(("br", "gzip", "identity", "*", "deflate", "zstd")), WEIGHTS), st.randoms())
-def test_the_best_acceptable_coding_wins_however_the_field_is_ordered(weights: dict[str, int], shuffle: Random) -> None:
+def test_the_order_of_the_field_does_not_matter(weights: dict[str, int], shuffle: Random) -> None:
     members = [f"{name};q={written(weight)}" for name, weight in weights.items()]
     shuffle.shuffle(members)
 
@@ -73,12 +73,12 @@ def test_the_best_acceptable_coding_wins_however_the_field_is_ordered(weights: d
 
 
 @given(st.one_of(st.text(), st.text('gzipbr*identity;q=0.19," \t\\', max_size=60)))
-def test_any_text_is_read_and_an_offer_or_identity_comes_out(field: str) -> None:
+def test_any_text_gives_an_offer_or_identity(field: str) -> None:
     assert choose_coding(field, OFFERS) in {"br", "gzip", "identity", None}
     assert all(0 <= preference.weight <= 1 and preference.name for preference in parse_accept(field))
 
 
-def test_a_field_of_the_longest_head_is_read_in_one_pass() -> None:
+def test_the_longest_field_is_parsed_in_linear_time() -> None:
     for piece in ('"', '"\\', "a;", ",", ';q="', "gzip;q=0.1,"):
         assert choose_coding(piece * (32_768 // len(piece)), OFFERS) in {"br", "gzip", "identity"}
 
@@ -100,5 +100,5 @@ TYPES = ("application/json", "text/plain")
         ("", None),
     ],
 )
-def test_a_media_type_is_chosen_only_where_it_is_named(field: str, chosen: str | None) -> None:
+def test_only_named_media_types_are_chosen(field: str, chosen: str | None) -> None:
     assert choose_named(parse_accept(field), TYPES) == chosen

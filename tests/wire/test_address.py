@@ -1,4 +1,4 @@
-"""What IP addresses mean."""
+"""IP addresses: loopback, and the blocks that count as one client."""
 
 from ipaddress import IPv6Address
 
@@ -36,7 +36,7 @@ def test_other_addresses(address: str) -> None:
         ("", ""),
     ],
 )
-def test_a_block_is_an_ipv4_address_or_a_64(address: str, block: str) -> None:
+def test_blocks_are_ipv4_addresses_and_64s(address: str, block: str) -> None:
     assert block_of(address) == block
 
 
@@ -49,5 +49,5 @@ def test_all_addresses_of_a_64_are_one_block(address: IPv6Address, host: int) ->
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv4_address_is_itself_however_it_came(address: object) -> None:
+def test_an_ipv4_address_is_its_own_block_in_any_form(address: object) -> None:
     assert block_of(f"::ffff:{address}") == block_of(str(address)) == str(address) == str(parse_address(f"::ffff:{address}"))

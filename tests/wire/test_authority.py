@@ -1,4 +1,4 @@
-"""Hosts as requests name them, and pages of the same origin."""
+"""Hosts in requests, and pages of the same origin."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ from scalesocket.wire.authority import MAX_AUTHORITY, is_same_origin, parse_auth
         ("[fe80::1%eth0]:80", ("fe80::1", 80)),
     ],
 )
-def test_an_authority_is_a_host_and_maybe_a_port(text: str, expected: tuple[str, int | None]) -> None:
+def test_an_authority_has_a_host_and_possibly_a_port(text: str, expected: tuple[str, int | None]) -> None:
     assert parse_authority(text) == expected
 
 
@@ -36,7 +36,7 @@ def test_an_authority_is_a_host_and_maybe_a_port(text: str, expected: tuple[str,
         *("::1", "[::1", "::1]", "[::1]9000", "[127.0.0.1]", "[:]", "[]", "[v1.x]", "[::1%]", "http://a", "a" * 300),
     ],
 )
-def test_what_is_no_authority_is_none(text: str) -> None:
+def test_invalid_authorities_are_none(text: str) -> None:
     assert parse_authority(text) is None
 
 
@@ -61,7 +61,7 @@ def test_any_text_is_an_authority_or_none(text: str) -> None:
         ("[::1]:9000", "http://[0:0::1]:9000"),
     ],
 )
-def test_a_page_of_the_same_host_and_port_has_the_same_origin(host: str, origin: str) -> None:
+def test_the_same_host_and_port_are_the_same_origin(host: str, origin: str) -> None:
     assert is_same_origin(origin, host)
 
 
@@ -77,10 +77,10 @@ def test_a_page_of_the_same_host_and_port_has_the_same_origin(host: str, origin:
         *("http://evil.example", "http://[", "http://", "http:///example.org", "http://evil.example\\@example.org"),
     ],
 )
-def test_any_other_origin_is_another(origin: str) -> None:
+def test_other_origins_are_different(origin: str) -> None:
     assert not is_same_origin(origin, "example.org")
 
 
 @pytest.mark.parametrize("host", ["", "a, b", "user@example.org"])
-def test_what_names_no_host_has_no_origin(host: str) -> None:
+def test_an_invalid_host_has_no_origin(host: str) -> None:
     assert not is_same_origin(f"http://{host}", host)

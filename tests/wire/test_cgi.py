@@ -26,7 +26,7 @@ def with_headers(**headers: str) -> Request:
     return REQUEST._replace(headers=REQUEST.headers | {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def test_the_environment_describes_the_request_in_the_words_of_rfc_3875() -> None:
+def test_the_environment_has_the_variables_of_rfc_3875() -> None:
     assert describe() == {
         "GATEWAY_INTERFACE": "CGI/1.1",
         "SERVER_SOFTWARE": "scalesocket/0",
@@ -49,7 +49,7 @@ def test_the_environment_describes_the_request_in_the_words_of_rfc_3875() -> Non
     }
 
 
-def test_https_is_on_only_when_it_is() -> None:
+def test_https_is_set_for_tls_only() -> None:
     assert describe(REQUEST._replace(is_secure=True))["HTTPS"] == "on"
     assert "HTTPS" not in describe()
 
@@ -69,13 +69,13 @@ def test_https_is_on_only_when_it_is() -> None:
         "anything",
     ],
 )
-def test_a_header_that_is_not_on_the_list_leaves_no_trace(name: str) -> None:
+def test_unlisted_headers_are_not_passed(name: str) -> None:
     request = REQUEST._replace(headers=REQUEST.headers | {name: "evil"})
 
     assert describe(request) == describe()
 
 
-def test_there_is_never_an_http_proxy() -> None:
+def test_http_proxy_is_never_set() -> None:
     request = REQUEST._replace(headers={"proxy": "http://evil.example", "Proxy": "http://evil.example"})
 
     assert not [name for name in describe(request) if "PROXY" in name]
@@ -91,11 +91,11 @@ def test_there_is_never_an_http_proxy() -> None:
         ("evil$(reboot)", "198.51.100.1"),
     ],
 )
-def test_the_servers_name_is_what_the_client_called_it_if_that_is_a_name(host: str, name: str) -> None:
+def test_the_server_name_is_the_host_of_the_request_if_it_is_valid(host: str, name: str) -> None:
     assert describe(with_headers(host=host))["SERVER_NAME"] == name
 
 
-def test_on_a_unix_socket_there_are_no_addresses() -> None:
+def test_addresses_are_empty_on_a_unix_socket() -> None:
     on_socket = REQUEST._replace(peer=None, local=None)
 
     assert [describe(on_socket)[name] for name in ("REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT")] == ["", "", ""]
@@ -105,7 +105,7 @@ def test_on_a_unix_socket_there_are_no_addresses() -> None:
     assert describe(on_socket._replace(headers={}, is_secure=True))["SERVER_PORT"] == "443"
 
 
-def test_a_child_starts_whatever_a_client_puts_into_a_value() -> None:
+def test_any_value_of_a_client_can_be_passed_to_a_process() -> None:
     request = with_headers(user_agent="a\0b\nc\x7f\ud800")._replace(query="x=\0")
 
     given = describe(request, room="ro\0om\n") | {"PATH": "/usr/bin:/bin"}
@@ -116,7 +116,7 @@ def test_a_child_starts_whatever_a_client_puts_into_a_value() -> None:
     assert given["ROOM"] == "ro?om?"
 
 
-def test_a_child_gets_what_is_passed_then_the_apps_own_then_the_requests() -> None:
+def test_passed_variables_are_overridden_by_those_of_the_app() -> None:
     environ = {"PATH": "/bin", "LANG": "C", "SECRET": "s", "ROOM": "x"}
 
     assert base_environment({"LANG": "de", "APP": "y"}, ["PATH", "LANG", "ROOM", "HOME"], environ) == {
@@ -128,7 +128,7 @@ def test_a_child_gets_what_is_passed_then_the_apps_own_then_the_requests() -> No
     }
 
 
-def test_python_programs_are_unbuffered_unless_the_site_says_otherwise() -> None:
+def test_python_programs_are_unbuffered_unless_the_site_file_disables_it() -> None:
     environ = {"PYTHONUNBUFFERED": "x"}
 
     assert base_environment({}, [], environ) == {"PYTHONUNBUFFERED": "1"}
@@ -136,7 +136,7 @@ def test_python_programs_are_unbuffered_unless_the_site_says_otherwise() -> None
     assert base_environment({"PYTHONUNBUFFERED": ""}, ["PYTHONUNBUFFERED"], environ) == {"PYTHONUNBUFFERED": ""}
 
 
-def test_a_header_in_utf_8_is_given_as_it_was_sent() -> None:
+def test_a_header_in_utf_8_is_passed_unchanged() -> None:
     request = REQUEST._replace(headers={"cookie": "name=zoë".encode().decode("latin-1")})
 
     assert describe(request)["HTTP_COOKIE"] == "name=zoë"

@@ -1,4 +1,4 @@
-"""What a client's object keeps on its way to the program, however its keys are spelled."""
+"""The keys of clients' objects that are removed, in any spelling."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -78,7 +78,7 @@ def objects(draw: st.DrawFn) -> str:
 
 @given(texts=st.lists(objects(), min_size=1, max_size=3), allowed=st.sets(st.sampled_from(sorted(CONTROL_KEYS))))
 @pytest.mark.parametrize(("delimiters", "end"), [("\n", "\n"), ("\0", "\0"), ("\n;é", ";")])
-def test_a_program_reads_no_key_that_the_client_may_not_have(
+def test_programs_never_read_a_key_that_clients_may_not_set(
     texts: list[str], allowed: set[str], delimiters: str, end: str
 ) -> None:
     records = read_by_program(*texts, keys=allowed, delimiters=delimiters, end=end)
@@ -92,7 +92,7 @@ def test_a_program_reads_no_key_that_the_client_may_not_have(
 
 
 @pytest.mark.parametrize("key", sorted(SERVER_KEYS | CONTROL_KEYS))
-def test_no_spelling_of_a_key_gets_by(key: str) -> None:
+def test_every_spelling_of_a_key_is_removed(key: str) -> None:
     forms = [(character, f"\\u{ord(character):04x}", f"\\u{ord(character):04X}") for character in key]
     spellings = {"".join(letters) for letters in product(*forms)}
 
@@ -102,7 +102,7 @@ def test_no_spelling_of_a_key_gets_by(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", sorted(CONTROL_KEYS))
-def test_a_key_that_clients_may_have_stays_and_the_others_go(key: str) -> None:
+def test_allowed_keys_stay_and_the_others_are_removed(key: str) -> None:
     text = "{" + ",".join(f'"{each}":5' for each in sorted(SERVER_KEYS | CONTROL_KEYS)) + "}"
 
     [pairs] = read_by_program(text, keys=[key])
@@ -110,7 +110,7 @@ def test_a_key_that_clients_may_have_stays_and_the_others_go(key: str) -> None:
     assert as_tuples(pairs) == [("_from", 7), (key, 5)]
 
 
-def test_an_object_whose_keys_may_stay_is_passed_on_as_it_is() -> None:
+def test_an_object_with_allowed_keys_only_is_passed_on_unchanged() -> None:
     encoder = JsonEncoder("\n", b"\n", ["_to", "_cache"])
 
     written, _ = encoder.encode(ANN, [(Opcode.TEXT, rb'{"_to" : 5, "n": 1.50,"\u005fcache":true, "_to":6}')])
@@ -118,7 +118,7 @@ def test_an_object_whose_keys_may_stay_is_passed_on_as_it_is() -> None:
     assert written == rb'{"_from":7,"_to" : 5, "n": 1.50,"\u005fcache":true, "_to":6}' + b"\n"
 
 
-def test_the_site_file_knows_the_keys_that_routing_does() -> None:
+def test_the_site_file_and_routing_have_the_same_keys() -> None:
     [words, *_] = get_args(App.model_fields["client_keys"].annotation)
 
     assert set(get_args(words)) == CONTROL_KEYS

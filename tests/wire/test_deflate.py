@@ -22,7 +22,7 @@ from scalesocket.wire.deflate import RESPONSE, answer_offers, deflate, inflate
         "Permessage-Deflate ; Client_Max_Window_Bits",
     ],
 )
-def test_offers_that_can_be_answered_are_accepted(header: str) -> None:
+def test_acceptable_offers_are_accepted(header: str) -> None:
     assert answer_offers(header) == RESPONSE
 
 
@@ -47,12 +47,12 @@ def test_other_offers_are_declined(header: str) -> None:
     assert not answer_offers(header)
 
 
-def test_a_window_that_is_offered_is_named_in_the_answer() -> None:
+def test_an_offered_window_is_repeated_in_the_response() -> None:
     assert answer_offers("permessage-deflate; server_max_window_bits=15") == f"{RESPONSE}; server_max_window_bits=15"
 
 
 @pytest.mark.parametrize("missing", [1, 5, 20])
-def test_a_message_whose_end_is_missing_is_damaged(missing: int) -> None:
+def test_an_incomplete_message_is_an_error(missing: int) -> None:
     whole = deflate(b"".join(b"%d," % number for number in range(100)))
 
     with pytest.raises(ValueError, match=r"missing|invalid|incomplete"):
@@ -60,18 +60,18 @@ def test_a_message_whose_end_is_missing_is_damaged(missing: int) -> None:
 
 
 @given(st.binary(max_size=5000))
-def test_what_was_deflated_inflates_to_what_it_was(payload: bytes) -> None:
+def test_inflate_reverses_deflate(payload: bytes) -> None:
     assert inflate(deflate(payload), len(payload)) == payload
 
 
 @given(st.lists(st.binary(max_size=500), max_size=5))
-def test_a_peer_that_keeps_its_window_reads_every_message(payloads: list[bytes]) -> None:
+def test_a_peer_that_keeps_its_window_can_read_every_message(payloads: list[bytes]) -> None:
     peer = zlib.decompressobj(-15)
 
     assert [peer.decompress(deflate(payload) + b"\x00\x00\xff\xff") for payload in payloads] == payloads
 
 
-def test_the_example_of_the_rfc_is_read() -> None:
+def test_the_example_of_the_rfc_is_inflated() -> None:
     assert inflate(bytes.fromhex("f248cdc9c90700"), 5) == b"Hello"  # 7.2.3.1, one block
     assert inflate(bytes.fromhex("000500faff48656c6c6f00"), 5) == b"Hello"  # 7.2.3.3, a block without compression
     assert inflate(bytes.fromhex("f348cdc9c9070000"), 5) == b"Hello"  # 7.2.3.4, a block with BFINAL
@@ -85,6 +85,6 @@ def test_no_more_than_the_limit_is_inflated() -> None:
     assert inflate(payload, 99) is None
 
 
-def test_damaged_data_is_said_to_be_damaged() -> None:
+def test_damaged_data_is_an_error() -> None:
     with pytest.raises(ValueError, match="invalid"):
         inflate(b"\xff\xff\xff\xff", 100)

@@ -1,4 +1,4 @@
-"""What proxies say: Forwarded (RFC 7239), X-Forwarded-For, and the PROXY protocol."""
+"""Clients reported by proxies: Forwarded (RFC 7239), X-Forwarded-For, and the PROXY protocol."""
 
 import struct
 from ipaddress import ip_address, ip_network
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, seen_by_proxies, starts_proxy_header
+from scalesocket.wire.forwarded import ProxyHeaderError, find_client, parse_proxy_header, starts_proxy_header
 
 
 def is_trusted(address: str) -> bool:
@@ -31,8 +31,8 @@ def is_trusted(address: str) -> bool:
         ("", None),
     ],
 )
-def test_the_client_is_the_first_in_the_chain_that_is_no_proxy_of_ours(chain: str, client: tuple[str, int] | None) -> None:
-    assert seen_by_proxies({"x-forwarded-for": chain}, is_trusted)[0] == client
+def test_the_client_is_the_last_address_that_is_not_a_trusted_proxy(chain: str, client: tuple[str, int] | None) -> None:
+    assert find_client({"x-forwarded-for": chain}, is_trusted)[0] == client
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_the_client_is_the_first_in_the_chain_that_is_no_proxy_of_ours(chain: st
         ('for="192.0.2.1', None),
     ],
 )
-def test_forwarded_is_understood(forwarded: str, client: tuple[str, int] | None) -> None:
-    assert seen_by_proxies({"forwarded": forwarded}, is_trusted)[0] == client
+def test_the_client_is_read_from_forwarded(forwarded: str, client: tuple[str, int] | None) -> None:
+    assert find_client({"forwarded": forwarded}, is_trusted)[0] == client
 
 
 def test_forwarded_and_x_forwarded_for_must_agree() -> None:
@@ -58,8 +58,8 @@ def test_forwarded_and_x_forwarded_for_must_agree() -> None:
     agreed = {"forwarded": "for=192.0.2.1;proto=https", "x-forwarded-for": "192.0.2.1"}
     forged = {"forwarded": "for=192.0.2.9;proto=https", "x-forwarded-for": "192.0.2.1", "x-forwarded-proto": "http"}
 
-    assert seen_by_proxies(agreed, is_trusted) == (("192.0.2.1", 0), "https")
-    assert seen_by_proxies(forged, is_trusted) == (None, None)
+    assert find_client(agreed, is_trusted) == (("192.0.2.1", 0), "https")
+    assert find_client(forged, is_trusted) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,14 @@ def test_forwarded_and_x_forwarded_for_must_agree() -> None:
         ({}, None),
     ],
 )
-def test_the_scheme_is_the_one_by_which_the_client_came(headers: dict[str, str], proto: str | None) -> None:
-    assert seen_by_proxies(headers, is_trusted)[1] == proto
+def test_the_scheme_is_that_of_the_client(headers: dict[str, str], proto: str | None) -> None:
+    assert find_client(headers, is_trusted)[1] == proto
 
 
 @given(st.text(max_size=100))
-def test_any_text_names_a_client_or_nobody(text: str) -> None:
+def test_any_text_gives_a_client_or_none(text: str) -> None:
     for name in ("forwarded", "x-forwarded-for"):
-        client, _ = seen_by_proxies({name: text}, is_trusted)
+        client, _ = find_client({name: text}, is_trusted)
         assert client is None or ip_address(client[0])
 
 
@@ -110,14 +110,14 @@ HEADERS = [
 
 
 @pytest.mark.parametrize(("header", "client"), HEADERS)
-def test_a_proxy_header_names_the_client_and_its_own_length(header: bytes, client: tuple[str, int] | None) -> None:
+def test_a_proxy_header_has_the_client_and_its_own_length(header: bytes, client: tuple[str, int] | None) -> None:
     assert starts_proxy_header(header)
     assert parse_proxy_header(header) == (len(header), client)
     assert parse_proxy_header(header + b"GET / HTTP/1.1") == (len(header), client)
 
 
 @pytest.mark.parametrize("header", [header for header, _ in HEADERS])
-def test_an_incomplete_proxy_header_is_waited_for(header: bytes) -> None:
+def test_an_incomplete_proxy_header_is_recognized(header: bytes) -> None:
     for at in range(1, len(header)):
         assert starts_proxy_header(header[:at])
         assert parse_proxy_header(header[:at]) is None
@@ -145,7 +145,7 @@ def test_a_malformed_proxy_header_is_refused(header: bytes) -> None:
         parse_proxy_header(header)
 
 
-def test_a_request_is_no_proxy_header() -> None:
+def test_a_request_is_not_taken_for_a_proxy_header() -> None:
     assert not starts_proxy_header(b"GET / HTTP/1.1")
     assert not starts_proxy_header(b"PRI * HTTP/2.0")
     assert not starts_proxy_header(b"PROPFIND / HTTP/1.1")

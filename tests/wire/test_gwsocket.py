@@ -45,7 +45,7 @@ HEARD = [(to or None, Opcode(kind), payload) for to, kind, payload in STREAM]
 
 @pytest.mark.parametrize("delimiter", [None, "\n", "\0;", "é"])
 @pytest.mark.parametrize("order", ["little", "big"])
-def test_messages_keep_their_kind_and_bounds_at_every_cut(delimiter: str | None, order: Literal["little", "big"]) -> None:
+def test_messages_keep_their_type_and_bounds_at_every_cut(delimiter: str | None, order: Literal["little", "big"]) -> None:
     end = (delimiter or "")[-1:].encode()
     stream = b"".join(framed(*it, end=end, order="<" if order == "little" else ">") for it in STREAM)
 
@@ -54,7 +54,7 @@ def test_messages_keep_their_kind_and_bounds_at_every_cut(delimiter: str | None,
         assert hear(router, chunks) == (HEARD, None)
 
 
-def test_neighbours_for_the_same_client_and_of_one_kind_share_a_batch() -> None:
+def test_consecutive_messages_of_one_client_and_type_share_a_batch() -> None:
     router = make_router("gwsocket", max_record=1 * MiB)
 
     routed = router.route(b"".join(framed(*it) for it in STREAM))
@@ -67,14 +67,14 @@ def test_neighbours_for_the_same_client_and_of_one_kind_share_a_batch() -> None:
     ]
 
 
-def test_a_message_is_delivered_before_its_delimiter_comes() -> None:
+def test_a_message_is_delivered_before_its_delimiter_is_received() -> None:
     router = make_router("gwsocket", delimiter="\n", max_record=1 * MiB)
 
     assert hear(router, [framed(2, TEXT, b"abc")]) == ([(2, Opcode.TEXT, b"abc")], None)
 
 
 @pytest.mark.parametrize("kind", [0, 3, 256, 1 << 24])
-def test_a_wrong_header_ends_the_room_after_what_was_good(kind: int) -> None:
+def test_an_invalid_header_ends_the_room_after_the_messages_before_it(kind: int) -> None:
     good, bad = framed(2, TEXT, b"abc"), framed(2, kind, b"rubbish")
 
     for chunks in every_cut(good + bad + good):
@@ -84,14 +84,14 @@ def test_a_wrong_header_ends_the_room_after_what_was_good(kind: int) -> None:
         assert "unknown type" in error
 
 
-def test_a_header_in_the_other_byte_order_is_a_wrong_one() -> None:
+def test_a_header_in_the_other_byte_order_is_invalid() -> None:
     router = make_router("gwsocket", max_record=1 * MiB)
 
     with pytest.raises(RoutingError):
         list(router.route(framed(2, TEXT, b"abc", order=">")))
 
 
-def test_a_missing_delimiter_ends_the_room_after_what_was_good() -> None:
+def test_a_missing_delimiter_ends_the_room_after_the_messages_before_it() -> None:
     for chunks in every_cut(framed(2, TEXT, b"abc") + framed(2, TEXT, b"def")):
         heard, error = hear(make_router("gwsocket", delimiter="\n", max_record=1 * MiB), chunks)
         assert heard == [(2, Opcode.TEXT, b"abc")]
@@ -99,7 +99,7 @@ def test_a_missing_delimiter_ends_the_room_after_what_was_good() -> None:
         assert "delimiter" in error
 
 
-def test_a_payload_too_long_ends_the_room_before_it_is_read() -> None:
+def test_a_payload_that_is_too_long_ends_the_room_before_it_is_buffered() -> None:
     router = make_router("gwsocket", max_record=3)
 
     assert list(router.route(framed(2, TEXT, b"abc")))
@@ -110,7 +110,7 @@ def test_a_payload_too_long_ends_the_room_before_it_is_read() -> None:
 
 
 @pytest.mark.parametrize("kept", range(1, 15))
-def test_an_output_that_ends_within_a_message_drops_it(kept: int) -> None:
+def test_an_incomplete_message_at_the_end_of_the_output_is_dropped(kept: int) -> None:
     router = make_router("gwsocket", max_record=1 * MiB)
 
     assert list(router.route(framed(2, TEXT, b"abc")[:kept])) == []
@@ -118,7 +118,7 @@ def test_an_output_that_ends_within_a_message_drops_it(kept: int) -> None:
     assert list(router.finish()) == []
 
 
-def test_text_that_is_not_utf8_is_mended() -> None:
+def test_invalid_utf8_is_replaced() -> None:
     router = make_router("gwsocket", max_record=1 * MiB)
 
     routed = list(router.route(framed(2, TEXT, b"b\xffd") + framed(2, TEXT, b"good")))
@@ -135,7 +135,7 @@ def test_text_that_is_not_utf8_is_mended() -> None:
     order=st.sampled_from(["little", "big"]),
     delimiter=st.sampled_from([None, "\n"]),
 )
-def test_what_a_client_says_comes_back_to_it_from_a_backend_that_repeats_it(
+def test_messages_come_back_from_a_backend_that_echoes_its_input(
     messages: list[tuple[tuple[Opcode, bytes]]],
     places: list[int],
     order: Literal["little", "big"],
@@ -150,7 +150,7 @@ def test_what_a_client_says_comes_back_to_it_from_a_backend_that_repeats_it(
     assert not drops
 
 
-def test_a_long_payload_in_many_small_chunks_costs_no_more_than_its_length() -> None:
+def test_a_long_payload_in_many_small_chunks_is_read_in_linear_time() -> None:
     router = make_router("gwsocket", max_record=16 * MiB)
     stream = framed(0, BINARY, bytes(8 * MiB))
 
@@ -159,7 +159,7 @@ def test_a_long_payload_in_many_small_chunks_costs_no_more_than_its_length() -> 
     assert (heard, error) == ([(None, Opcode.BINARY, bytes(8 * MiB))], None)
 
 
-def test_a_join_message_is_a_text_from_the_client_it_is_about() -> None:
+def test_a_join_message_is_a_text_message_of_the_client_it_describes() -> None:
     encoder = make_encoder("gwsocket", delimiter="\n")
 
     assert encoder.encode_text(ClientId(9), b"hi") == framed(9, TEXT, b"hi", end=b"\n")

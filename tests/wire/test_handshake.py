@@ -40,11 +40,11 @@ def parse(head: bytes, **facts: Any) -> Request:
     return parse_request(head, **{"peer": ("192.0.2.1", 1234), "local": ("192.0.2.9", 80), "is_secure": False, **facts})
 
 
-def test_the_key_of_the_rfc_is_answered_as_it_says() -> None:
+def test_the_example_key_of_the_rfc_gets_its_response() -> None:
     assert accept_key("dGhlIHNhbXBsZSBub25jZQ==") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
-def test_a_request_is_read_into_facts() -> None:
+def test_a_request_head_is_parsed() -> None:
     request = parse(b"GET /chat/caf%C3%A9?name=ann&x=1?2 HTTP/1.1\r\nHost:  example.org \r\nX-One: a\r\nx-one:b\r\nX-Empty:")
 
     assert request.method == "GET"
@@ -72,7 +72,7 @@ def test_a_request_is_read_into_facts() -> None:
         ("http:///chat", "", "/chat", ""),
     ],
 )
-def test_the_absolute_form_of_a_target_is_understood_and_replaces_host(target: str, host: str, path: str, query: str) -> None:
+def test_a_target_in_absolute_form_replaces_host(target: str, host: str, path: str, query: str) -> None:
     request = parse(f"GET {target} HTTP/1.1\r\nHost: other.example".encode())
 
     assert (request.headers["host"], request.path, request.query) == (host, path, query)
@@ -80,14 +80,14 @@ def test_the_absolute_form_of_a_target_is_understood_and_replaces_host(target: s
 
 
 @pytest.mark.parametrize("fields", [b"", b"\r\nHost: a, b", b"\r\nHost:"])
-def test_an_absolute_target_does_not_make_up_for_a_missing_or_bad_host(fields: bytes) -> None:
+def test_an_absolute_target_does_not_replace_a_missing_or_invalid_host(fields: bytes) -> None:
     request = parse(b"GET http://example.org/chat HTTP/1.1" + fields)
 
     assert request.headers.get("host") != "example.org"
     assert request.path == "/chat"
 
 
-def test_a_query_in_utf_8_is_read_as_such() -> None:
+def test_a_query_in_utf_8_is_decoded() -> None:
     assert parse("GET /chat?name=zoë HTTP/1.1".encode()).query == "name=zoë"
     assert parse(b"GET /chat?name=\xff HTTP/1.1").query == "name=\ufffd"
 
@@ -96,7 +96,7 @@ def test_an_empty_line_before_the_request_is_skipped() -> None:
     assert parse(b"\r\nGET /chat HTTP/1.1\r\nHost: one").path == "/chat"
 
 
-def test_long_names_of_fields_are_not_kept() -> None:
+def test_long_field_names_are_not_cached() -> None:
     before = len(handshake._names)
 
     for number in range(10):
@@ -145,21 +145,21 @@ def test_a_malformed_head_is_400(head: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_a_request_or_400(head: bytes) -> None:
+def test_any_bytes_give_a_request_or_400(head: bytes) -> None:
     with suppress(HandshakeError):
         assert "?" not in parse(head).path
 
 
-def test_an_upgrade_gives_its_key() -> None:
+def test_a_valid_upgrade_returns_its_key() -> None:
     assert check_upgrade(parse(head_of())) == GOOD["Sec-WebSocket-Key"]
 
 
-def test_the_odd_key_of_the_original_s_quick_start_is_accepted() -> None:
+def test_the_short_key_of_the_quick_start_of_the_original_is_accepted() -> None:
     assert check_upgrade(parse(head_of(Sec_WebSocket_Key="SGVsbG8sIHdvcmxkIQ=="))) == "SGVsbG8sIHdvcmxkIQ=="
 
 
 @pytest.mark.parametrize("connection", ["upgrade", "keep-alive, Upgrade", "Upgrade,keep-alive", "UPGRADE"])
-def test_upgrade_may_be_one_of_several_words(connection: str) -> None:
+def test_upgrade_may_be_one_of_several_tokens(connection: str) -> None:
     check_upgrade(parse(head_of(Connection=connection)))
 
 
@@ -182,14 +182,14 @@ def test_upgrade_may_be_one_of_several_words(connection: str) -> None:
         (head_of(Sec_WebSocket_Version="13, 8"), 426),
     ],
 )
-def test_what_is_no_good_upgrade_is_refused(head: bytes, status: int) -> None:
+def test_invalid_upgrades_are_refused(head: bytes, status: int) -> None:
     with pytest.raises(HandshakeError) as refused:
         check_upgrade(parse(head))
 
     assert refused.value.status == status
 
 
-def test_tokens_are_whole_words_in_any_case() -> None:
+def test_tokens_are_compared_whole_and_without_case() -> None:
     assert has_token("WebSocket", "websocket")
     assert has_token("h2c, websocket", "websocket")
     assert not has_token("websockets", "websocket")
@@ -210,7 +210,7 @@ def test_tokens_are_whole_words_in_any_case() -> None:
         ("!#$%&'*+-.^_`|~09azAZ", ("!#$%&'*+-.^_`|~09azAZ",)),
     ],
 )
-def test_a_client_offers_subprotocols_in_its_order(value: str, names: tuple[str, ...]) -> None:
+def test_offered_subprotocols_keep_their_order(value: str, names: tuple[str, ...]) -> None:
     assert offered_subprotocols(value) == names
 
 
@@ -218,7 +218,7 @@ def test_a_client_offers_subprotocols_in_its_order(value: str, names: tuple[str,
     "value",
     ["", " ", ",", "a b", "a;b", 'a, "b"', "a/b", "chat@1", "a\x7f", "caf\xe9", "a, a", "bearer, eyJ0=, bearer", "a\xa0"],
 )
-def test_what_is_no_list_of_different_tokens_is_400(value: str) -> None:
+def test_an_invalid_list_of_subprotocols_is_400(value: str) -> None:
     with pytest.raises(HandshakeError) as caught:
         offered_subprotocols(value)
 
@@ -238,5 +238,7 @@ def test_what_is_no_list_of_different_tokens_is_400(value: str) -> None:
         (["*"], ["a"], None),
     ],
 )
-def test_the_first_offer_that_is_listed_is_agreed_on(offered: list[str], listed: list[str], chosen: str | None) -> None:
+def test_the_first_offered_subprotocol_that_is_listed_is_chosen(
+    offered: list[str], listed: list[str], chosen: str | None
+) -> None:
     assert choose_subprotocol(offered, listed) == chosen

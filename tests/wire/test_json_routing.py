@@ -66,7 +66,7 @@ def addresses(routed: Iterable[Routed]) -> list[object]:
         ('{"_to":6,"_to":5}', {5}, set()),
     ],
 )
-def test_to_and_except_say_who_gets_a_message(record: str, to: set[int] | None, exclude: set[int]) -> None:
+def test_to_and_except_choose_the_recipients(record: str, to: set[int] | None, exclude: set[int]) -> None:
     assert addresses(route(record)) == [([record], None if to is None else frozenset(to), frozenset(exclude), None)]
 
 
@@ -75,7 +75,7 @@ def test_to_and_except_say_who_gets_a_message(record: str, to: set[int] | None, 
     "value",
     ['"5"', "true", "false", "5.0", "-1", "4294967296", "1e3", "1e999", "{}", "[null]", '["5"]', "[[5]]", "[true]", "9" * 5000],
 )
-def test_a_wrong_address_reaches_nobody(key: str, value: str) -> None:
+def test_a_message_with_an_invalid_address_is_sent_to_nobody(key: str, value: str) -> None:
     record = f'{{"{key}": {value}, "secret": 1}}'
 
     assert addresses(route("before", record, "after")) == [(["before"], *EVERYONE), WRONG_ADDRESS, (["after"], *EVERYONE)]
@@ -97,25 +97,25 @@ def test_a_wrong_address_reaches_nobody(key: str, value: str) -> None:
         "null",
     ],
 )
-def test_output_that_is_no_json_object_is_for_everyone(record: str) -> None:
+def test_output_that_is_not_a_json_object_is_sent_to_everyone(record: str) -> None:
     assert addresses(route(record)) == [([record], *EVERYONE)]
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", r'"\ud800"'])
-def test_what_only_pythons_json_writes_does_not_make_a_message_public(value: str) -> None:
+def test_json_that_only_python_writes_does_not_make_a_message_public(value: str) -> None:
     record = f'{{"_to": 5, "x": {value}}}'
 
     assert addresses(route(record)) == [([record], frozenset({5}), frozenset(), None)]
     assert addresses(route(record.replace("5", '"5"'))) == [WRONG_ADDRESS]
 
 
-def test_what_cannot_be_read_for_its_depth_reaches_nobody() -> None:
+def test_an_object_that_is_nested_too_deep_is_sent_to_nobody() -> None:
     depth = 500_000  # Python 3.14 reads more than 100,000
 
     assert addresses(route('{"_to": 5, "x": ' + "[" * depth + "]" * depth + "}")) == [UNREADABLE]
 
 
-def test_neighbours_for_the_same_clients_share_a_batch_and_order_is_kept() -> None:
+def test_consecutive_messages_for_the_same_clients_share_a_batch_in_order() -> None:
     one, two, three = '{"_to":1}', '{"_to":[1]}', '{"_to":2}'
 
     assert addresses(route("a", "b", one, two, three, "c", '{"_except":3}', '{"_cache":true}')) == [
@@ -153,13 +153,13 @@ def test_addresses_do_not_depend_on_where_chunks_end() -> None:
 
 
 @pytest.mark.parametrize(("value", "cache"), [("true", True), ("false", False), ("null", None), ("1", None), ('"yes"', None)])
-def test_cache_is_passed_on_to_the_history(value: str, cache: bool | None) -> None:
+def test_cache_is_passed_to_the_history(value: str, cache: bool | None) -> None:
     record = f'{{"_cache": {value}}}'
 
     assert addresses(route(record)) == [([record], None, frozenset(), cache)]
 
 
-def test_meta_is_sent_to_nobody_and_loses_nothing_but_itself() -> None:
+def test_metadata_is_sent_to_nobody_and_keeps_every_other_key() -> None:
     record = '{"_meta": true, "foo": "bär", "big": 123456789012345678901234567890, "e": 1e400, "l": [ 1 ]}'
 
     assert addresses(route("a", record, "b")) == [
@@ -170,24 +170,24 @@ def test_meta_is_sent_to_nobody_and_loses_nothing_but_itself() -> None:
 
 
 @pytest.mark.parametrize("value", ["false", "null", "1", '"true"'])
-def test_meta_other_than_true_is_an_ordinary_field(value: str) -> None:
+def test_meta_other_than_true_is_an_ordinary_key(value: str) -> None:
     record = f'{{"_meta": {value}, "_to": 5}}'
 
     assert addresses(route(record)) == [([record], frozenset({5}), frozenset(), None)]
 
 
-def test_metadata_must_be_json_for_those_who_read_it() -> None:
+def test_metadata_must_be_valid_json() -> None:
     assert route('{"_meta": true, "x": NaN}') == [WRONG_META]
 
 
 @pytest.mark.parametrize("code", [1000, 4000, 4999])
-def test_a_close_that_says_nothing_else_is_not_sent(code: int) -> None:
+def test_a_close_command_is_not_sent(code: int) -> None:
     assert route(f'{{"_to": [3, 4], "_except": 4, "_close": {code}, "reason": "cheat"}}') == [
         CloseClients(frozenset({ClientId(3)}), code, "cheat")
     ]
 
 
-def test_a_close_that_says_more_is_sent_first() -> None:
+def test_a_message_with_a_close_is_sent_before_the_close() -> None:
     record = '{"_to": 3, "_close": 4001, "t": "Kick", "reason": 5}'
 
     assert addresses(route("a", record, "b")) == [
@@ -199,7 +199,7 @@ def test_a_close_that_says_more_is_sent_first() -> None:
 
 
 @pytest.mark.parametrize("code", ["999", "1001", "1011", "3999", "5000", "true", '"4000"', "4000.0", "[4000]"])
-def test_a_wrong_close_closes_nobody_and_is_counted(code: str) -> None:
+def test_an_invalid_close_closes_nobody_and_is_counted(code: str) -> None:
     record = f'{{"_to": 3, "_close": {code}}}'
 
     assert addresses(route(record)) == [([record], frozenset({3}), frozenset(), None), WRONG_CLOSE]
@@ -211,11 +211,11 @@ def test_a_close_without_to_is_ignored_and_counted() -> None:
     assert addresses(route(record)) == [([record], None, frozenset({5}), None), CLOSE_WITHOUT_TO]
 
 
-def test_a_null_close_is_none() -> None:
+def test_a_null_close_is_ignored() -> None:
     assert addresses(route('{"_close": null}')) == [(['{"_close": null}'], *EVERYONE)]
 
 
-def test_binary_chunks_are_routed_by_what_they_say() -> None:
+def test_binary_chunks_are_routed_by_their_keys() -> None:
     router = make_router("json", binary=True, max_record=1 * MiB)
 
     routed = [*router.route(b'{"_to":5}\n'), *router.route(b'\xff_to"')]
@@ -263,12 +263,12 @@ def encode(*texts: str, delimiter: str | None = None) -> tuple[bytes, list[objec
         ('{"a":"\\"\\\\",\n"b":"} \\\\\\" {"}', '{"_from":7,"a":"\\"\\\\","b":"} \\\\\\" {"}'),
     ],
 )
-def test_from_is_set_and_the_rest_is_kept_as_it_was(text: str, record: str) -> None:
+def test_from_is_set_and_the_rest_is_unchanged(text: str, record: str) -> None:
     assert encode(text) == (record.encode() + b"\n", [])
 
 
 @given(value=objects, indent=st.none() | st.just(1), ascii_only=st.booleans())
-def test_a_client_can_say_anything_but_who_it_is_and_whom_it_is_for(
+def test_clients_can_set_every_key_but_those_of_the_server(
     value: dict[str, object], indent: int | None, ascii_only: bool
 ) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
@@ -299,12 +299,12 @@ def test_a_client_can_say_anything_but_who_it_is_and_whom_it_is_for(
         ('{"a":"_event","_Event":1,"_events":2,"event":3}', '{"_from":7,"a":"_event","_Event":1,"_events":2,"event":3}'),
     ],
 )
-def test_an_event_is_not_for_clients_to_tell(text: str, record: str) -> None:
+def test_clients_cannot_set_event(text: str, record: str) -> None:
     assert encode(text) == (record.encode() + b"\n", [])
 
 
 @given(st.lists(st.sampled_from(["_from", r"\u005ffrom", r"_\u0066rom", r"\u005Ff\u0072om", "a", "from"]), max_size=5))
-def test_no_spelling_forges_a_sender(keys: list[str]) -> None:
+def test_no_spelling_of_from_forges_a_sender(keys: list[str]) -> None:
     written, _ = encode("{" + ",".join(f'"{key}":{at}' for at, key in enumerate(keys)) + "}")
 
     pairs = json.loads(written, object_pairs_hook=list)
@@ -331,11 +331,11 @@ def test_no_spelling_forges_a_sender(keys: list[str]) -> None:
         '{"a":' + "[" * 100_000,
     ],
 )
-def test_what_is_no_json_object_is_dropped_and_the_rest_goes_on(text: str) -> None:
+def test_messages_that_are_not_json_objects_are_dropped_and_the_others_are_not(text: str) -> None:
     assert encode('{"a":1}', text, '{"b":2}') == (b'{"_from":7,"a":1}\n{"_from":7,"b":2}\n', [NOT_AN_OBJECT])
 
 
-def test_a_record_is_one_record_whatever_the_delimiters() -> None:
+def test_a_message_is_one_record_with_any_delimiters() -> None:
     assert encode('{"a;":"b;\n",\n"c":"d\\;"}', delimiter=";") == (b"", [NOT_AN_OBJECT])
     assert encode('{"a;":";;b",\n"c":"😀"}', delimiter=";😀") == (
         rb'{"_from":7,"a\u003b":"\u003b\u003bb","c":"\ud83d\ude00"};',
@@ -347,7 +347,7 @@ def test_a_record_is_one_record_whatever_the_delimiters() -> None:
 
 
 @given(value=objects, places=st.lists(st.integers(0)))
-def test_what_a_client_says_comes_back_from_a_backend_that_repeats_it(value: dict[str, object], places: list[int]) -> None:
+def test_messages_come_back_from_a_backend_that_echoes_its_input(value: dict[str, object], places: list[int]) -> None:
     value.pop("_to", None)
     written, drops = encode(json.dumps(value))
     router = make_router("json", max_record=1 * MiB)
@@ -363,7 +363,7 @@ def test_what_a_client_says_comes_back_from_a_backend_that_repeats_it(value: dic
     assert [json.loads(payload) for payload in heard] == ([] if drops else [value | {"_from": 7}])
 
 
-def test_a_binary_message_is_stamped_too_and_its_bytes_are_kept() -> None:
+def test_from_is_set_in_binary_messages_and_their_bytes_are_unchanged() -> None:
     encoder = make_encoder("json", binary=True)
 
     assert encoder.encode(ANN, [(Opcode.BINARY, b'{"a":"\xff",\n"b":1}')]) == (b'{"_from":7,"a":"\xff","b":1}', [])
@@ -371,7 +371,7 @@ def test_a_binary_message_is_stamped_too_and_its_bytes_are_kept() -> None:
 
 
 @pytest.mark.parametrize(("message", "drop"), [(b"x", NOT_AN_OBJECT), (b'{";":1e400}', CUT_BY_DELIMITER)])
-def test_many_dropped_messages_cost_no_more_each_than_few(message: bytes, drop: Drop) -> None:
+def test_messages_are_dropped_in_linear_time(message: bytes, drop: Drop) -> None:
     # Were the list of drops made anew for each, so many would take a minute.
     encoder = make_encoder("json", delimiter=";e")
     started = time.process_time()
@@ -382,14 +382,14 @@ def test_many_dropped_messages_cost_no_more_each_than_few(message: bytes, drop: 
     assert drops == [drop] * 100_000
 
 
-def test_a_join_message_is_one_record_as_its_template_says() -> None:
+def test_a_join_message_is_one_record() -> None:
     encoder = make_encoder("json")
 
     assert encoder.encode_text(ANN, b'{"t":"Join","_from":7}') == b'{"t":"Join","_from":7}\n'
     assert encoder.encode_text(ANN, b"client 7 came") == b"client 7 came\n"
 
 
-def test_floats_keep_their_last_digit() -> None:
+def test_floats_keep_all_digits() -> None:
     written, _ = encode('{"pi":3.141592653589793238462643383279,"_from":0}')
 
     assert b"3.141592653589793238462643383279" in written

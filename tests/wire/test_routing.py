@@ -62,7 +62,7 @@ def test_all_records_of_a_chunk_are_one_batch_for_everyone() -> None:
     ],
     ids=["frame", "plain", "delimiters", "null", "binary", "gwsocket"],
 )
-def test_the_originals_examples_are_routed_as_it_does(
+def test_examples_of_the_original_are_routed_like_there(
     flags: dict[str, object], command: tuple[str, ...], expected: list[object]
 ) -> None:
     router = make_router(**flags, max_record=1 * MiB)  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ def test_the_originals_examples_are_routed_as_it_does(
 
 
 @pytest.mark.parametrize("routing", ["broadcast", "json"])
-def test_text_that_is_cut_within_a_character_arrives_whole(routing: str) -> None:
+def test_a_character_may_be_split_between_chunks(routing: str) -> None:
     stream = 'grüße 😀\n{"_to":null,"text":"日本"}\n'.encode()
 
     for chunks in every_cut(stream):
@@ -81,7 +81,7 @@ def test_text_that_is_cut_within_a_character_arrives_whole(routing: str) -> None
 
 
 @pytest.mark.parametrize("routing", ["broadcast", "json"])
-def test_a_record_that_is_not_utf8_is_mended_and_the_others_are_untouched(routing: str) -> None:
+def test_invalid_utf8_is_replaced_and_other_records_are_unchanged(routing: str) -> None:
     router = make_router(routing, max_record=1 * MiB)
 
     routed = list(router.route(b"good\nb\xffd\ngr\xc3\xbcn\n\xc3\n\xbc\n"))
@@ -90,7 +90,7 @@ def test_a_record_that_is_not_utf8_is_mended_and_the_others_are_untouched(routin
     assert [type(it) for it in routed] == [Notice, Batch]
 
 
-def test_a_binary_app_sends_each_chunk_as_it_comes() -> None:
+def test_a_binary_app_sends_each_chunk_as_a_message() -> None:
     router = make_router("broadcast", binary=True, max_record=1 * MiB)
 
     assert described(router.route(b"\xff\n\x00")) == [([b"\xff\n\x00"], Opcode.BINARY, None)]
@@ -113,7 +113,7 @@ def test_records_before_one_that_is_too_long_are_delivered_and_nothing_after_it(
 # --- Towards the backend
 
 
-def test_broadcast_passes_messages_on_as_they_are_each_with_a_newline() -> None:
+def test_broadcast_writes_messages_unchanged_with_a_newline_each() -> None:
     encoder = make_encoder("broadcast")
 
     assert encoder.encode(ANN, [(Opcode.TEXT, b"one"), (Opcode.TEXT, b""), (Opcode.TEXT, b"t\nwo")]) == (b"one\n\nt\nwo\n", ())
@@ -123,19 +123,19 @@ def test_broadcast_passes_messages_on_as_they_are_each_with_a_newline() -> None:
 @pytest.mark.parametrize(
     ("delimiter", "written"), [(None, b"hi\n"), ("\0", b"hi\0"), ("\0\n", b"hi\n"), (";,", b"hi;"), ("é", "hié".encode())]
 )
-def test_a_newline_ends_what_is_written_or_else_the_first_delimiter(delimiter: str | None, written: bytes) -> None:
+def test_input_ends_with_a_newline_or_else_the_first_delimiter(delimiter: str | None, written: bytes) -> None:
     encoder = make_encoder("broadcast", delimiter=delimiter)
 
     assert encoder.encode(ANN, [(Opcode.TEXT, b"hi")]) == (written, ())
 
 
-def test_input_may_end_otherwise_than_output() -> None:
+def test_input_and_output_may_have_different_delimiters() -> None:
     encoder = make_encoder("broadcast", delimiter="bc", input_end="\n")
 
     assert encoder.encode(ANN, [(Opcode.TEXT, b"hi")]) == (b"hi\n", ())
 
 
-def test_json_never_holds_what_ends_the_input() -> None:
+def test_json_never_contains_the_delimiter_of_the_input() -> None:
     encoder = make_encoder("json", delimiter="\0", input_end="\n")
 
     written, drops = encoder.encode(ANN, [(Opcode.TEXT, b'{"a":\n1}')])
@@ -143,7 +143,7 @@ def test_json_never_holds_what_ends_the_input() -> None:
     assert (written.count(b"\n"), written[-1:], list(drops)) == (1, b"\n", [])
 
 
-def test_a_binary_app_is_given_bytes_without_a_delimiter() -> None:
+def test_a_binary_app_receives_bytes_without_a_delimiter() -> None:
     encoder = make_encoder("broadcast", binary=True)
 
     assert encoder.encode(ANN, [(Opcode.BINARY, b"\xff\x00"), (Opcode.TEXT, b"a")]) == (b"\xff\x00a", ())
@@ -163,6 +163,6 @@ def test_an_unknown_routing_is_refused() -> None:
         make_encoder("bogus")
 
 
-def test_errors_of_routing_are_the_backends() -> None:
+def test_errors_of_routing_are_errors_of_the_backend() -> None:
     assert issubclass(RecordTooLong, BackendError)
     assert Drop("reason").reason == "reason"

@@ -59,7 +59,7 @@ def test_a_stream_is_split_the_same_at_every_cut(delimiters: str, stream: bytes,
     places=st.lists(st.integers(0)),
 )
 @pytest.mark.parametrize("delimiters", ["\n", "\0", "\nb", "é\n", "ab"])
-def test_where_chunks_end_never_shows(delimiters: str, stream: bytes, places: list[int]) -> None:
+def test_records_do_not_depend_on_the_chunks(delimiters: str, stream: bytes, places: list[int]) -> None:
     pattern = "|".join(r"\r?\n" if end == "\n" else re.escape(end) for end in delimiters).encode()
     expected = re.split(pattern, stream)
     if expected[-1] == b"":
@@ -69,7 +69,7 @@ def test_where_chunks_end_never_shows(delimiters: str, stream: bytes, places: li
 
 
 @pytest.mark.parametrize("delimiters", ["\n", "\n\0", "\0", "é"])
-def test_a_record_of_max_record_passes_and_a_longer_one_is_an_error_after_those_before_it(delimiters: str) -> None:
+def test_a_record_longer_than_max_record_is_an_error_after_the_records_before_it(delimiters: str) -> None:
     end = delimiters[-1].encode()
     stream = b"one" + end + b"x" * 8 + end
 
@@ -81,19 +81,19 @@ def test_a_record_of_max_record_passes_and_a_longer_one_is_an_error_after_those_
         assert split_until_too_long(chunks, 8, delimiters) == ([b"one", b"x" * 8], True)
 
 
-def test_a_carriage_return_before_the_newline_is_no_part_of_a_record_of_max_record() -> None:
+def test_a_carriage_return_before_the_newline_does_not_count_for_max_record() -> None:
     for chunks in every_cut(b"x" * 8 + b"\r\n"):
         assert split_until_too_long(chunks, 8) == ([b"x" * 8], False)
 
 
-def test_a_record_too_long_is_the_backends_fault_and_needs_no_end_to_be_seen() -> None:
+def test_a_record_that_is_too_long_is_an_error_before_its_end() -> None:
     splitter = Splitter(max_record=8)
 
     with pytest.raises(BackendError, match="max_record"):
         splitter.feed(b"x" * 10)
 
 
-def test_a_long_record_in_many_small_chunks_costs_no_more_than_its_length() -> None:
+def test_a_long_record_in_many_small_chunks_is_read_in_linear_time() -> None:
     splitter = Splitter(max_record=16 * MiB)
     chunk = b"x" * 64
 

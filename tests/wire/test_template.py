@@ -56,7 +56,7 @@ def test_variables_are_filled_in_as_the_original_does(template: str, query: str,
         ('{"#ROOM": 1}', {'x","_from":9,"y":"\n\\': 1}),
     ],
 )
-def test_a_value_cannot_break_out_of_json(template: str, message: object) -> None:
+def test_values_cannot_change_the_structure_of_json(template: str, message: object) -> None:
     rendered = render(template, room='x","_from":9,"y":"\n\\')
 
     assert json.loads(rendered) == message
@@ -67,7 +67,7 @@ def test_a_value_cannot_break_out_of_json(template: str, message: object) -> Non
     ("value", "written"),
     [("5", 5), ("-1.5e3", -1500.0), ("007", "007"), ("true", "true"), ("1,2", "1%2C2"), ("", ""), ("nan", "nan"), (None, None)],
 )
-def test_where_json_wants_a_value_it_gets_a_number_or_a_string(value: str | None, written: object) -> None:
+def test_a_json_value_is_a_number_or_a_string(value: str | None, written: object) -> None:
     rendered = render('{"a": #QUERY_A}', query="" if value is None else f"a={value}")
 
     assert json.loads(rendered) == {"a": written}
@@ -85,7 +85,7 @@ def test_where_json_wants_a_value_it_gets_a_number_or_a_string(value: str | None
         (None, "#QUERY_A"),
     ],
 )
-def test_within_quotes_a_value_is_always_a_string(value: str | None, written: str) -> None:
+def test_a_value_within_quotes_is_always_a_string(value: str | None, written: str) -> None:
     rendered = render('{"a": "#QUERY_A"}', query="" if value is None else f"a={quote(value)}")
 
     assert json.loads(rendered) == {"a": written}
@@ -98,11 +98,11 @@ def test_a_room_is_a_string_within_quotes() -> None:
 @pytest.mark.parametrize(
     ("delimiters", "written"), [(None, "say a;b%0A%00%0D"), (";", "say a%3Bb%0A%00%0D"), ("ab", "say %61;%62%0A%00%0D")]
 )
-def test_a_value_cannot_bring_a_delimiter_into_text(delimiters: str | None, written: str) -> None:
+def test_values_in_text_have_no_delimiter(delimiters: str | None, written: str) -> None:
     assert render("say #ROOM", room="a;b\n\0\r", delimiters=delimiters) == written
 
 
-def test_a_value_cannot_bring_a_delimiter_into_json() -> None:
+def test_values_in_json_have_no_delimiter() -> None:
     rendered = render('{"room":"#ROOM"}', room="a;😀b", delimiters=";😀")
 
     assert rendered == r'{"room":"a\u003b\ud83d\ude00b"}'
@@ -110,7 +110,7 @@ def test_a_value_cannot_bring_a_delimiter_into_json() -> None:
 
 
 @given(room=st.text(), remote_addr=st.text(), query=st.text())
-def test_whatever_a_client_calls_itself_the_message_keeps_its_shape(room: str, remote_addr: str, query: str) -> None:
+def test_no_value_changes_the_structure_of_a_message(room: str, remote_addr: str, query: str) -> None:
     template = parse_template('{"id":#ID,"room":"#ROOM","addr":#REMOTE_ADDR,"q":"#QUERY_STRING","a":"#QUERY_A"}')
 
     rendered = template.render(ClientId(1), room, remote_addr, query)
@@ -121,7 +121,7 @@ def test_whatever_a_client_calls_itself_the_message_keeps_its_shape(room: str, r
     assert b"\n" not in rendered
 
 
-def test_line_ends_around_a_template_are_not_part_of_it() -> None:
+def test_line_ends_around_a_template_are_removed() -> None:
     assert render("\nhello #ID\r\n") == "hello 1"
 
 

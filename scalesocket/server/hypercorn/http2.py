@@ -24,7 +24,7 @@ from scalesocket.server.hypercorn.context import wake_idle
 from scalesocket.server.hypercorn.outgoing_stream import OutgoingStream, is_control_frame
 from scalesocket.server.hypercorn.state import CUT
 from scalesocket.wire.address import is_loopback
-from scalesocket.wire.http2 import ErrorCode, Http2Error, Inflow, encode_refusal
+from scalesocket.wire.http2 import ErrorCode, FrameFilter, Http2Error, encode_refusal
 
 log = structlog.get_logger("http2")
 
@@ -106,7 +106,7 @@ class Http2(H2Protocol):
         self._is_over = False
         self._left = anyio.Event()
         self._unread = LAST_READ
-        self._inflow = Inflow(self.streams, time.monotonic())
+        self._inflow = FrameFilter(self.streams, time.monotonic())
         self.priority = RoundRobin()  # type: ignore[assignment]
         self.connection.remote_settings = KnownSettings(client=True)
 

@@ -1,4 +1,4 @@
-"""What a peer sends over HTTP/2, as frame headers: what is passed on, in which pieces, and what is too much."""
+"""The filter of HTTP/2 frames: what is passed on, in which pieces, and the limits."""
 
 from collections.abc import Collection
 
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scalesocket.wire.http2 import (
     MAX_BLOCK,
     MAX_FRAME,
-    MAX_UNASKED,
+    MAX_OVERHEAD,
     PREFACE,
     ErrorCode,
     Flag,
+    FrameFilter,
     FrameType,
     Http2Error,
-    Inflow,
     encode_frame_header,
     encode_refusal,
 )
@@ -46,16 +46,16 @@ PADDED = frame(FrameType.DATA, b"\x03content\0\0\0", stream=1, flags=Flag.PADDED
 
 def split(*chunks: bytes, streams: Collection[int] = OPEN) -> list[bytes]:
     """The pieces of what was received after the preface, all in the same moment."""
-    inflow = Inflow(streams, 0.0)
-    return [piece for chunk in (PREFACE, *chunks) for piece in inflow.split(chunk, 0.0)][1:]
+    frames = FrameFilter(streams, 0.0)
+    return [piece for chunk in (PREFACE, *chunks) for piece in frames.split(chunk, 0.0)][1:]
 
 
 def split_until_cut(chunks: list[bytes]) -> tuple[bytes, str]:
     """All that is passed on after the preface, and why the peer is cut; empty if it is not."""
-    inflow, passed = Inflow(OPEN, 0.0), b""
+    frames, passed = FrameFilter(OPEN, 0.0), b""
     try:
         for chunk in (PREFACE, *chunks):
-            for piece in inflow.split(chunk, 0.0):
+            for piece in frames.split(chunk, 0.0):
                 passed += piece
     except Http2Error as error:
         return passed[len(PREFACE) :], error.message
@@ -69,14 +69,14 @@ def test_frames_are_passed_on_as_they_are_at_every_cut() -> None:
         assert b"".join(split(*chunks)) == stream
 
 
-def test_priority_and_unknown_frames_are_left_out_at_every_cut() -> None:
+def test_priority_and_unknown_frames_are_dropped_at_every_cut() -> None:
     stream = PRIORITY + GET + UNKNOWN + PING + PRIORITY + PRIORITY + DATA + UNKNOWN
 
     for chunks in every_cut(stream):
         assert b"".join(split(*chunks)) == GET + PING + DATA
 
 
-def test_what_breaks_the_protocol_is_left_to_the_library() -> None:
+def test_violations_of_the_protocol_are_left_to_the_library() -> None:
     header_without_end = frame(FrameType.HEADERS, b"\x82", stream=1)
     for stream in (
         header_without_end + UNKNOWN,
@@ -88,12 +88,12 @@ def test_what_breaks_the_protocol_is_left_to_the_library() -> None:
         assert b"".join(split(stream)) == stream
 
 
-def test_a_piece_has_one_request_at_most() -> None:
+def test_a_piece_has_at_most_one_request() -> None:
     assert split(GET * 3) == [GET] * 3
     assert split(LONG_GET * 3) == [LONG_GET] * 3
 
 
-def test_a_piece_has_few_frames_and_few_bytes() -> None:
+def test_the_frames_and_bytes_of_a_piece_are_bounded() -> None:
     pieces = split(PING * 100 + frame(FrameType.DATA, bytes(MAX_FRAME), stream=1) * 4)
 
     assert all(piece.count(PING) <= 16 and len(piece) < 2 * MAX_FRAME + 1000 for piece in pieces)
@@ -101,7 +101,7 @@ def test_a_piece_has_few_frames_and_few_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unasked", "cost"),
+    ("overhead", "cost"),
     [
         pytest.param(PRIORITY, 1, id="PRIORITY"),
         pytest.param(UNKNOWN, 1, id="unknown"),
@@ -120,43 +120,43 @@ def test_a_piece_has_few_frames_and_few_bytes() -> None:
         pytest.param(frame(FrameType.DATA, b"late", stream=5), 1, id="DATA-for-no-stream"),
     ],
 )
-def test_frames_that_ask_for_nothing_are_bounded_a_second(unasked: bytes, cost: int) -> None:
-    inflow = Inflow(OPEN, 0.0)
-    list(inflow.split(PREFACE + unasked * (MAX_UNASKED // cost), 0.0))
-    list(inflow.split(unasked * (MAX_UNASKED // cost // 2), 0.5))
+def test_the_rate_of_overhead_frames_is_limited(overhead: bytes, cost: int) -> None:
+    frames = FrameFilter(OPEN, 0.0)
+    list(frames.split(PREFACE + overhead * (MAX_OVERHEAD // cost), 0.0))
+    list(frames.split(overhead * (MAX_OVERHEAD // cost // 2), 0.5))
 
     with pytest.raises(Http2Error) as caught:
-        list(inflow.split(unasked, 0.5))
+        list(frames.split(overhead, 0.5))
 
     assert caught.value.code == ErrorCode.ENHANCE_YOUR_CALM
 
 
-@pytest.mark.parametrize("asking", [GET, DATA, PADDED, frame(FrameType.DATA, stream=1, flags=Flag.END_STREAM)])
-def test_requests_and_data_are_not_bounded(asking: bytes) -> None:
-    assert b"".join(split(asking * 5000)) == asking * 5000
+@pytest.mark.parametrize("frame", [GET, DATA, PADDED, frame(FrameType.DATA, stream=1, flags=Flag.END_STREAM)])
+def test_requests_and_data_are_not_limited(frame: bytes) -> None:
+    assert b"".join(split(frame * 5000)) == frame * 5000
 
 
-def test_what_is_sent_may_be_answered_by_window_updates() -> None:
-    inflow = Inflow(OPEN, 0.0)
+def test_window_updates_for_sent_data_are_allowed() -> None:
+    frames = FrameFilter(OPEN, 0.0)
     update = frame(FrameType.WINDOW_UPDATE, bytes(4))
-    list(inflow.split(PREFACE, 0.0))
+    list(frames.split(PREFACE, 0.0))
 
     for _ in range(100):
-        inflow.sent(16_384)
-        list(inflow.split(update * 200, 0.0))
+        frames.sent(16_384)
+        list(frames.split(update * 200, 0.0))
 
     with pytest.raises(Http2Error):
-        list(inflow.split(update * 10_000, 0.0))
+        list(frames.split(update * 10_000, 0.0))
 
 
-def test_what_came_before_the_excess_is_passed_on() -> None:
-    passed, message = split_until_cut([GET + PING * (MAX_UNASKED + 1)])
+def test_frames_before_the_limit_are_passed_on() -> None:
+    passed, message = split_until_cut([GET + PING * (MAX_OVERHEAD + 1)])
 
-    assert passed == GET + PING * MAX_UNASKED
+    assert passed == GET + PING * MAX_OVERHEAD
     assert "frames a second" in message
 
 
-def test_long_headers_and_long_frames_are_refused_before_they_are_there() -> None:
+def test_long_headers_and_frames_are_refused_before_they_are_complete() -> None:
     begin = frame(FrameType.HEADERS, bytes(MAX_FRAME), stream=1)
     more = frame(FrameType.CONTINUATION, bytes(MAX_FRAME), stream=1)
     for stream, code in (
@@ -185,14 +185,14 @@ def test_long_headers_and_long_frames_are_refused_before_they_are_there() -> Non
     ),
     places=st.lists(st.integers(0)),
 )
-def test_what_is_passed_on_depends_on_no_cut(frames: list[bytes], places: list[int]) -> None:
+def test_the_result_does_not_depend_on_the_chunks(frames: list[bytes], places: list[int]) -> None:
     stream = b"".join(frames)
 
     assert split_until_cut(cut(stream, places)) == split_until_cut([stream])
 
 
 @given(frames=st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=40)), max_size=40), places=st.lists(st.integers(0)))
-def test_what_is_passed_on_is_whole_frames(frames: list[tuple[int, bytes]], places: list[int]) -> None:
+def test_only_complete_frames_are_passed_on(frames: list[tuple[int, bytes]], places: list[int]) -> None:
     sent = [frame(kind, payload, stream=1, flags=Flag.END_HEADERS) for kind, payload in frames]
 
     passed, message = split_until_cut(cut(b"".join(sent), places))
