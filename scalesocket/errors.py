@@ -1,7 +1,7 @@
-"""The exception tree, and the one table of close codes and their reasons.
+"""The exception tree, and the table of close codes and reasons.
 
-Blame decides the cost: a client's mistake closes that client, a backend's mistake ends its room, a mistake in the
-site file leaves the running site as it was, and a mistake of ours is a traceback in the log.
+An error affects only its cause: an error of a client closes that client, one of a backend ends its room, one in the site file
+leaves the running site unchanged, and a bug is a traceback in the log.
 """
 
 from collections.abc import Sequence
@@ -10,41 +10,41 @@ from enum import IntEnum
 from typing import Final
 
 MAX_REASON: Final = 123
-"""Bytes of UTF-8 a close frame has for its reason (RFC 6455 5.5: 125 less the code)."""
+"""Bytes of UTF-8 in the reason of a close frame (RFC 6455 5.5: 125 without the code)."""
 
 
 class CloseCode(IntEnum):
-    """Why a websocket was closed (RFC 6455 7.4.1 and the IANA registry)."""
+    """Close codes of websockets (RFC 6455 7.4.1 and the IANA registry)."""
 
     NORMAL = 1000
     """The backend ended with exit status 0, or the room reached its `max_lifetime`."""
     GOING_AWAY = 1001
     """The server is shutting down, or the app was removed."""
     PROTOCOL_ERROR = 1002
-    """The client broke RFC 6455."""
+    """The client violated RFC 6455."""
     INVALID_DATA = 1007
-    """The client sent a text that is not UTF-8."""
+    """The client sent text that is not UTF-8."""
     POLICY = 1008
     """The client was idle too long, or did not answer a ping."""
     TOO_BIG = 1009
-    """The client's message is longer than `max_message`."""
+    """The client sent a message longer than `max_message`."""
     BACKEND_FAILED = 1011
     """The backend failed to start or crashed; the reason says how."""
     RESTARTED = 1012
     """The room was restarted by an operator, or by a reload that asked for it."""
     TRY_LATER = 1013
-    """The client is too slow, or there is no place: room, app or server full."""
+    """The client is too slow, or the room, the app or the server is full."""
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """How a websocket is closed: a code and a reason a person can read (cut to 123 bytes of UTF-8)."""
+    """How a websocket is closed: a code, and a reason for people, which is cut to 123 bytes of UTF-8."""
 
     code: int
     reason: str = ""
 
     def payload(self) -> bytes:
-        """The payload of the close frame (RFC 6455 5.5.1). Half surrogate pairs, which a backend's JSON may spell, become `?`."""
+        """Return the payload of the close frame (RFC 6455 5.5.1). Half surrogate pairs, which JSON may have, become `?`."""
         reason = self.reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore").encode()
         return self.code.to_bytes(2, "big") + reason
 
@@ -56,7 +56,7 @@ LIFETIME_REACHED: Final = Close(CloseCode.NORMAL, "the room reached its max_life
 CLIENT_IDLE: Final = Close(CloseCode.POLICY, "nothing was sent for client_idle_timeout")
 PONG_MISSING: Final = Close(CloseCode.POLICY, "a ping was not answered within ping_timeout")
 BACKEND_BEHIND: Final = Close(CloseCode.TRY_LATER, "the backend is far behind with its input")
-BACKEND_DEAF: Final = Close(CloseCode.BACKEND_FAILED, "the backend does not read")
+BACKEND_STALLED: Final = Close(CloseCode.BACKEND_FAILED, "the backend does not read")
 RECORD_TOO_LONG: Final = Close(CloseCode.BACKEND_FAILED, "the backend sent a record longer than max_record")
 ROOM_RESTARTED: Final = Close(CloseCode.RESTARTED, "the room was restarted")
 TOO_SLOW: Final = Close(CloseCode.TRY_LATER, "too slow: more than send_buffer was left unread")
@@ -67,23 +67,23 @@ SERVER_FULL: Final = Close(CloseCode.TRY_LATER, "the server is full")
 TOO_MANY_ROOMS: Final = Close(CloseCode.TRY_LATER, "the app has no place for another room")
 INTERNAL_ERROR: Final = Close(CloseCode.BACKEND_FAILED, "internal error")
 ONESHOT_TAKEN: Final = Close(CloseCode.TRY_LATER, "the room takes one client, once")
-BINARY_IS_NO_TEXT: Final = Close(CloseCode.INVALID_DATA, "a binary message is not UTF-8, and this app takes text")
+BINARY_NOT_UTF8: Final = Close(CloseCode.INVALID_DATA, "a binary message is not UTF-8, and this app takes text")
 
 PEER_FAULTS: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
-"""Codes after which the connection is closed without waiting for the peer's close frame: it broke the protocol already."""
+"""Codes for violations of the protocol, after which the connection is closed without waiting for the peer's close frame."""
 
 
 def message_too_big(limit: int) -> Close:
-    """How a client is closed whose message is longer than `limit`, its `max_message` in bytes."""
+    """Return the close for a message longer than `limit`, the `max_message` in bytes."""
     return Close(CloseCode.TOO_BIG, f"the message is longer than max_message ({limit} bytes)")
 
 
 class ScalesocketError(Exception):
-    """Every error this package raises on purpose. Its text reads `where: what (hint)`, lower case, no full stop."""
+    """The base of all errors that this package raises. Texts read `where: what (hint)`, in lower case, without a full stop."""
 
 
 class BackendError(ScalesocketError):
-    """A backend could not be started or connected, or broke its contract; its text becomes the 1011 close reason."""
+    """A backend could not be started or connected, or its output is invalid. The text becomes the close reason with 1011."""
 
 
 class SpawnerError(BackendError):
@@ -100,4 +100,4 @@ class RecordTooLong(BackendError):
 
 
 class RoutingError(BackendError):
-    """The backend sent a gwsocket header that makes no sense, so that where the next one begins is anyone's guess."""
+    """The backend sent an invalid gwsocket header, so the start of the next one is unknown."""

@@ -1,10 +1,9 @@
-"""The site's numbers as OpenMetrics or Prometheus text. Nothing is counted here: every scrape reads one `SiteStatus`.
+"""The metrics of a site as OpenMetrics or Prometheus text, read from a `SiteStatus` at each scrape.
 
-With `metrics_rooms` the families in `ROOM_SERIES` carry a label `room` and have one sample for each open room; a room
-that ended takes its samples with it, so that their number is bounded by the rooms that are open. There is no sample for
-ended rooms: their counts would rise a second time when a room ends, and `rate()` would count them twice. Totals that
-outlive rooms are therefore read with `metrics_rooms = false`, where the same families are sums over all rooms of an app,
-ended ones included.
+With `metrics_rooms` the families in `ROOM_SERIES` have a label `room` and one sample for each open room. The samples of a room
+disappear when it ends, so their number is bounded by the open rooms. No sample includes ended rooms, because their counts would
+rise a second time when a room ends, and `rate()` would count them twice. Totals that include ended rooms are available with
+`metrics_rooms = false`, where the same families are sums over all rooms of an app.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,18 +31,18 @@ class Format:
 
     @property
     def content_type(self) -> str:
-        """With the version of the format, as scrapers need it."""
+        """The value of `Content-Type`, with the version of the format."""
         return f"{self.media_type}; version={self.version}; charset=utf-8"
 
 
 TEXT: Final = Format("text/plain", "0.0.4", prometheus.generate_latest)
-"""Prometheus text, which a browser shows."""
+"""Prometheus text, which browsers display."""
 OPENMETRICS: Final = Format("application/openmetrics-text", "1.0.0", openmetrics.generate_latest)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the tables below: a family's name (less `_total`), its documentation, and the field it is read from."""
+    """A counter: the name of its family without `_total`, its documentation, and the field it is read from."""
 
     name: str
     documentation: str
@@ -65,20 +64,20 @@ ROOM_SERIES: Final = (
     Row("scalesocket_slow_clients", "Clients closed because they did not read fast enough.", "slow_clients"),
     Row("scalesocket_slow_client_messages_dropped", "Messages left out for slow clients.", "slow_dropped"),
 )
-"""Counters read from `Counts`: by app, or by open room."""
+"""Counters from `Counts`, by app or by open room."""
 
 APP_SERIES: Final = (
     Row("scalesocket_rooms", "Rooms that were opened.", "rooms_total"),
     Row("scalesocket_backend_starts", "Backends started or connected.", "backend_starts"),
     Row("scalesocket_backend_start_failures", "Backends that could not be started or connected.", "backend_failures"),
 )
-"""Counters read from `AppStatus`: always by app."""
+"""Counters from `AppStatus`, by app."""
 
 
 def choose_format(accept: str) -> Format:
-    """The format that a request's `Accept` asks for: OpenMetrics where it is named and not outweighed, else Prometheus text.
+    """Choose the format by the `Accept` of a request: OpenMetrics if it is named with the highest weight, else Prometheus text.
 
-    An OpenMetrics of another version than ours counts as not named.
+    Other versions of OpenMetrics are ignored.
     """
     preferences = parse_accept(accept)
     known = (wanted for wanted in preferences if wanted.name != OPENMETRICS.media_type or _is_ours(wanted.parameters))
@@ -90,7 +89,7 @@ def _is_ours(parameters: Mapping[str, str]) -> bool:
 
 
 def expose(status: SiteStatus, *, by_room: bool, form: Format = TEXT) -> bytes:
-    """Write everything as text of this format. Touches nothing but `status`, so it may run in any thread."""
+    """Return all metrics as text in a format. Reads only `status`, so it may run in any thread."""
     registry = CollectorRegistry()
     registry.register(SiteCollector(lambda: status, lambda: by_room))
     ProcessCollector(registry=registry)
@@ -98,25 +97,25 @@ def expose(status: SiteStatus, *, by_room: bool, form: Format = TEXT) -> bytes:
 
 
 class SiteCollector(Collector):
-    """The site's metric families, read from `source` at each scrape. `by_room` is `server.metrics_rooms` at that moment."""
+    """Collects the metric families of the site. `source` and `by_room` (`server.metrics_rooms`) are called at each scrape."""
 
     def __init__(self, source: Callable[[], SiteStatus], by_room: Callable[[], bool]) -> None:
         self._source = source
         self._by_room = by_room
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every family; called by the registry."""
+        """Yield all families. Called by the registry."""
         status = self._source()
         by_room = self._by_room()
-        yield from counts_of(status.apps, by_room=by_room)
-        yield from apps_of(status.apps)
-        yield from refusals_of(status)
-        yield from config_of(status)
+        yield from collect_counts(status.apps, by_room=by_room)
+        yield from collect_apps(status.apps)
+        yield from collect_refusals(status)
+        yield from collect_config(status)
         yield InfoMetricFamily("scalesocket_build", "The running version.", value={"version": __version__})
 
 
-def counts_of(apps: Sequence[AppStatus], *, by_room: bool) -> Iterator[Metric]:
-    """What rooms counted, and how many websockets are open in them."""
+def collect_counts(apps: Sequence[AppStatus], *, by_room: bool) -> Iterator[Metric]:
+    """Yield the counts of rooms and their open websockets."""
     labels = ("app", "room") if by_room else ("app",)
     rows: list[tuple[tuple[str, ...], int, Counts]] = []
     for app in apps:
@@ -135,8 +134,8 @@ def counts_of(apps: Sequence[AppStatus], *, by_room: bool) -> Iterator[Metric]:
         yield family
 
 
-def apps_of(apps: Sequence[AppStatus]) -> Iterator[Metric]:
-    """Rooms and backends of each app."""
+def collect_apps(apps: Sequence[AppStatus]) -> Iterator[Metric]:
+    """Yield the rooms and backends of each app."""
     is_open = GaugeMetricFamily("scalesocket_rooms_open", "Rooms that can be joined now, by state.", labels=("app", "state"))
     exits = CounterMetricFamily(
         "scalesocket_backend_exits", "Backends that ended, by exit status or signal.", labels=("app", "status")
@@ -158,8 +157,8 @@ def apps_of(apps: Sequence[AppStatus]) -> Iterator[Metric]:
         yield family
 
 
-def refusals_of(status: SiteStatus) -> Iterator[Metric]:
-    """Who was turned away, and why; `app` is empty when no app was found."""
+def collect_refusals(status: SiteStatus) -> Iterator[Metric]:
+    """Yield the refusals by reason. `app` is empty if no app was found."""
     family = CounterMetricFamily("scalesocket_refusals", "Upgrades and joins turned away, by reason.", labels=("app", "reason"))
     for name, refusals in (("", status.refusals), *((app.name, app.refusals) for app in status.apps)):
         for reason, number in refusals.items():
@@ -167,8 +166,8 @@ def refusals_of(status: SiteStatus) -> Iterator[Metric]:
     yield family
 
 
-def config_of(status: SiteStatus) -> Iterator[Metric]:
-    """The site file: which edit is in force, and whether the newest one is."""
+def collect_config(status: SiteStatus) -> Iterator[Metric]:
+    """Yield the state of the site file: the edit in force, and whether it is the newest."""
     yield GaugeMetricFamily(
         "scalesocket_config_generation", "1 for the site as started, plus one for each edit applied.", value=status.generation
     )

@@ -1,4 +1,4 @@
-"""The sixteen faults of the original (Rust scalesocket 0.2.4), each a test by name: here they must not be."""
+"""The sixteen faults of the original (Rust scalesocket 0.2.4), which this server must not have."""
 
 import asyncio
 import json
@@ -24,17 +24,17 @@ async def metrics_of(site: Playground) -> list[str]:
     return (await site.get("/metrics"))[1].splitlines()
 
 
-async def test_fault_1_a_client_that_lags_loses_nothing(serve: Serve) -> None:
+async def test_fault_1_a_slow_client_loses_nothing(serve: Serve) -> None:
     site = await serve(game={"command": program("alarm", 20_000, 100), "send_buffer": 8_000_000})
-    lagging = await site.join("/game/one", receive_buffer=4096)
-    await lagging.say("go")
+    slow = await site.join("/game/one", receive_buffer=4096)
+    await slow.say("go")
     await site.until(lambda: site.room("game", "one").counts.records_out > 1000)
 
     for number in range(20_000):
-        assert await lagging.listen() == f"{number:0100}"
+        assert await slow.listen() == f"{number:0100}"
 
 
-async def test_fault_2_what_waits_for_a_process_that_does_not_read_is_bounded(serve: Serve) -> None:
+async def test_fault_2_the_queue_of_a_process_that_does_not_read_is_bounded(serve: Serve) -> None:
     site = await serve(game={"command": program("deaf"), "stall_timeout": 30.0, "stop_timeout": 0.1})
     ann = await site.join("/game/one")
 
@@ -65,7 +65,7 @@ async def test_fault_3_a_large_message_through_cat_does_not_hang_the_room(serve:
     await ann.hear(*["y" * 1000] * 160)
 
 
-async def test_fault_3_a_process_that_stopped_reading_is_killed_all_the_same(serve: Serve) -> None:
+async def test_fault_3_a_process_that_stopped_reading_is_killed(serve: Serve) -> None:
     site = await serve(game={"command": program("deaf"), "stall_timeout": 0.3, "stop_timeout": 0.1})
     ann = await site.join("/game/one")
     await ann.hear("deaf")
@@ -92,7 +92,7 @@ async def test_fault_4_the_history_does_not_replay_private_messages(serve: Serve
     await bob.hear_nothing(within=0.05)
 
 
-async def test_fault_5_pings_and_pongs_are_no_messages(serve: Serve) -> None:
+async def test_fault_5_pings_and_pongs_are_not_messages(serve: Serve) -> None:
     site = await serve(game=CAT)
     ann = await site.join_raw("/game/one")
 
@@ -113,7 +113,7 @@ async def test_fault_6_a_line_that_is_not_utf8_does_not_stall_the_output(serve: 
     await ann.hear("a", "\ufffd", "b")
 
 
-async def test_fault_7_what_a_child_on_a_port_prints_does_not_block_it(serve: Serve) -> None:
+async def test_fault_7_the_output_of_a_process_on_a_port_does_not_block_it(serve: Serve) -> None:
     site = await serve(game={"command": program("tcp", "loud"), "port": "auto"})
 
     ann = await site.join("/game/one")
@@ -146,7 +146,7 @@ def free_port() -> int:
     return port
 
 
-async def test_fault_8_the_whole_group_is_asked_to_stop_and_no_grandchild_survives(serve: Serve) -> None:
+async def test_fault_8_the_whole_process_group_is_stopped(serve: Serve) -> None:
     site = await serve(game={"command": program("nest")})
     ann = await site.join("/game/one")
     pids = [int(word) for word in str(await ann.listen()).split()]
@@ -192,7 +192,7 @@ async def test_fault_10_after_a_crash_the_gauge_is_zero_and_after_a_failed_start
         assert json.loads((await site.get(f"/{app}/api/rooms/"))[1]) == []
 
 
-async def test_fault_11_a_dead_room_takes_no_new_clients(serve: Serve) -> None:
+async def test_fault_11_an_ended_room_takes_no_new_clients(serve: Serve) -> None:
     site = await serve(game={"command": ["head", "-n", "1"]})
     ann = await site.join_raw("/game/one")  # who will not answer the close frame, and so stays for a while
     bob = await site.join("/game/one")
@@ -206,7 +206,7 @@ async def test_fault_11_a_dead_room_takes_no_new_clients(serve: Serve) -> None:
     ann.cut()
 
 
-async def test_fault_12_series_of_rooms_are_freed_with_them(serve: Serve) -> None:
+async def test_fault_12_the_series_of_a_room_end_with_it(serve: Serve) -> None:
     site = await serve(Server(metrics_rooms=True), game=CAT)
     async with await site.join("/game/one") as ann:
         await ann.say("hello")
@@ -226,7 +226,7 @@ async def test_fault_13_when_the_process_ends_its_clients_get_a_close_frame(serv
     assert await ann.wait_closed() == (1000, "the program ended")
 
 
-async def test_fault_14_wrong_json_does_not_end_the_connection(serve: Serve) -> None:
+async def test_fault_14_invalid_json_does_not_end_the_connection(serve: Serve) -> None:
     site = await serve(game={**CAT, "routing": "json", "join_message": "", "leave_message": ""})
     ann = await site.join("/game/one")
 
@@ -237,7 +237,7 @@ async def test_fault_14_wrong_json_does_not_end_the_connection(serve: Serve) -> 
 
 
 @pytest.mark.parametrize("output", ["\\001\\002", "\\000\\000\\000\\000\\011\\000\\000\\000\\001\\000\\000\\000x"])
-async def test_fault_15_malformed_gwsocket_headers_cost_their_room_alone(serve: Serve, output: str) -> None:
+async def test_fault_15_an_invalid_gwsocket_header_ends_its_room_only(serve: Serve, output: str) -> None:
     site = await serve(game={"command": ["printf", output], "routing": "gwsocket"}, other={**CAT, "routing": "gwsocket"})
     bob = await site.join("/other/one")
 

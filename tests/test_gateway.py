@@ -1,4 +1,4 @@
-"""A whole site: who is let in, and what its end waits for, whoever hurries it."""
+"""The gateway: limits at the admission and the join, and the shutdown."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,12 +33,12 @@ async def serving(site: Site) -> AsyncIterator[Service]:
 
 
 def guest(admission: Admission) -> GeneralClient:
-    """A client whose connection does nothing."""
+    """A client without a connection."""
     return GeneralClient(admission, cast(Any, None), cast(Any, None))
 
 
-async def test_the_limit_of_an_address_holds_for_those_that_were_admitted_together() -> None:
-    """As on one HTTP/2 connection, whose peer may let the answers to many upgrades wait before it joins with all of them."""
+async def test_the_limit_of_an_address_holds_for_clients_admitted_at_the_same_time() -> None:
+    """On one HTTP/2 connection a peer may delay the responses to many upgrades, and then join with all of them."""
     site = site_of({"game": {"command": ["cat"]}}, Server(max_connections_per_ip=2))
     async with serving(site) as service:
         request = parse_request(
@@ -53,7 +53,7 @@ async def test_the_limit_of_an_address_holds_for_those_that_were_admitted_togeth
         service.gateway.cut()
 
 
-async def test_who_was_admitted_before_an_edit_took_the_target_away_is_turned_away(tmp_path: Path) -> None:
+async def test_a_client_admitted_before_an_edit_removed_the_target_is_closed(tmp_path: Path) -> None:
     async with serving(site_of({"game": {"command": ["cat"], "static": tmp_path}})) as service:
         request = parse_request(upgrade("/game/one").removesuffix(b"\r\n\r\n"), peer=None, local=None, is_secure=False)
         admission = service.gateway.admission.admit(request)
@@ -67,7 +67,7 @@ async def test_who_was_admitted_before_an_edit_took_the_target_away_is_turned_aw
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("is_forced", [False, True])
-async def test_a_download_that_nobody_reads_does_not_hold_up_the_end(tmp_path: Path, is_forced: bool) -> None:
+async def test_a_download_that_is_not_read_does_not_delay_the_shutdown(tmp_path: Path, is_forced: bool) -> None:
     (tmp_path / "large").write_bytes(bytes(30_000_000))
     site = site_of({"game": {"command": ["cat"], "static": tmp_path}})
     async with serving(site) as service:
@@ -86,7 +86,7 @@ async def test_a_download_that_nobody_reads_does_not_hold_up_the_end(tmp_path: P
     writer.transport.abort()
 
 
-async def test_a_site_that_is_cancelled_again_and_again_waits_for_its_backends() -> None:
+async def test_a_site_that_is_cancelled_repeatedly_waits_for_its_backends() -> None:
     site = site_of({"game": {"command": program("stubborn"), "stop_timeout": 0.5}})
     spawner = SpawnerClient()
     spawner.start()
@@ -110,7 +110,7 @@ async def test_a_site_that_is_cancelled_again_and_again_waits_for_its_backends()
         spawner.close()
 
 
-async def test_addresses_are_forgotten_once_their_rate_allows_a_whole_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_addresses_are_forgotten_when_their_buckets_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scalesocket.admission.control.SWEEP_INTERVAL", 0.01)
     server = Server.model_validate({"connect_rate": {"per_ip": 20, "burst": 2}})
     async with serving(site_of({"game": {"command": ["cat"]}}, server)) as service:

@@ -54,7 +54,7 @@ def make_site(*apps: AppStatus, last_error: str | None = None, is_draining: bool
     )
 
 
-def test_series_are_sums_of_an_app() -> None:
+def test_series_by_app_are_sums_over_its_rooms() -> None:
     counts = Counts(connections_total=11, messages_in=2, bytes_in=20, messages_out=3, bytes_out=30, records_out=4, slow_clients=5)
     site = make_site(make_app("chat", make_room("a", connections=2), make_room("b", state="lingering"), counts=counts))
 
@@ -74,7 +74,7 @@ def test_series_are_sums_of_an_app() -> None:
     assert series["scalesocket_rooms_open", labels(app="chat", state="lingering")] == 1
 
 
-def test_backends_are_counted_by_how_they_ended() -> None:
+def test_backends_are_counted_by_exit_status_or_signal() -> None:
     series = read(make_site(make_app("chat")))
 
     assert series["scalesocket_backend_starts_total", labels(app="chat")] == 6
@@ -83,14 +83,14 @@ def test_backends_are_counted_by_how_they_ended() -> None:
     assert series["scalesocket_backend_exits_total", labels(app="chat", status="SIGKILL")] == 1
 
 
-def test_refusals_are_counted_by_reason_with_an_empty_app_where_none_was_found() -> None:
+def test_refusals_are_counted_by_reason_with_an_empty_app_if_none_was_found() -> None:
     series = read(make_site(make_app("chat")))
 
     assert series["scalesocket_refusals_total", labels(app="chat", reason="origin")] == 2
     assert series["scalesocket_refusals_total", labels(app="", reason="unknown_app")] == 5
 
 
-def test_in_room_mode_each_open_room_has_its_series() -> None:
+def test_by_room_each_open_room_has_its_series() -> None:
     lobby = make_room("lobby", connections=2, counts=Counts(connections_total=9, messages_in=4))
     site = make_site(make_app("chat", lobby, counts=Counts(connections_total=100)))
 
@@ -102,7 +102,7 @@ def test_in_room_mode_each_open_room_has_its_series() -> None:
     assert series["scalesocket_messages_received_total", where] == 4
 
 
-def test_in_room_mode_a_room_that_ended_leaves_no_series() -> None:
+def test_by_room_an_ended_room_has_no_series() -> None:
     before = read(make_site(make_app("chat", make_room("lobby"))), by_room=True)
 
     after = read(make_site(make_app("chat", counts=Counts(connections_total=1))), by_room=True)
@@ -111,7 +111,7 @@ def test_in_room_mode_a_room_that_ended_leaves_no_series() -> None:
     assert not any("room" in dict(names) for _, names in after)
 
 
-def test_in_room_mode_no_sample_of_the_app_counts_a_room_twice() -> None:
+def test_by_room_no_sample_of_the_app_counts_a_room_twice() -> None:
     rooms = [make_room(name, counts=Counts(connections_total=3)) for name in ("a", "b")]
     site = make_site(make_app("chat", *rooms, counts=Counts(connections_total=6)))
 
@@ -120,7 +120,7 @@ def test_in_room_mode_no_sample_of_the_app_counts_a_room_twice() -> None:
     assert sum(value for (name, _), value in series.items() if name == "scalesocket_websocket_connections_total") == 6
 
 
-def test_odd_room_names_are_escaped() -> None:
+def test_special_characters_in_room_names_are_escaped() -> None:
     name = 'a"b\\c\nd-ü'
 
     series = read(make_site(make_app("chat", make_room(name))), by_room=True)
@@ -128,7 +128,7 @@ def test_odd_room_names_are_escaped() -> None:
     assert ("scalesocket_websocket_connections_open", labels(app="chat", room=name)) in series
 
 
-def test_a_broken_edit_shows() -> None:
+def test_a_refused_edit_is_exposed() -> None:
     good = read(make_site())
     broken = read(make_site(last_error="site.toml:1:1: unknown key"))
 
@@ -138,7 +138,7 @@ def test_a_broken_edit_shows() -> None:
     assert broken["scalesocket_config_generation", labels()] == 4
 
 
-def test_draining_version_and_process_are_there() -> None:
+def test_draining_version_and_process_are_exposed() -> None:
     series = read(make_site(is_draining=True))
 
     assert series["scalesocket_draining", labels()] == 1
@@ -146,7 +146,7 @@ def test_draining_version_and_process_are_there() -> None:
     assert series["process_resident_memory_bytes", labels()] > 0
 
 
-def test_both_formats_hold_the_same_samples() -> None:
+def test_both_formats_have_the_same_samples() -> None:
     site = make_site(make_app("chat", make_room('a"b', connections=2), counts=Counts(messages_in=2)), last_error="wrong")
 
     families = parse_text(expose(site, by_room=True, form=TEXT).decode())  # type: ignore[no-untyped-call]

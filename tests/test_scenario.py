@@ -1,4 +1,4 @@
-"""A site of four apps, read from a file and served by the real command, played with the `websockets` client."""
+"""A site of four apps in a site file, served by the command, with the `websockets` client."""
 
 import json
 import signal
@@ -46,7 +46,7 @@ idle_timeout = "30s"
 
 
 class Visitor:
-    """One websocket, spoken to without a loop of our own."""
+    """A websocket with a synchronous client."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -82,7 +82,7 @@ def site(tmp_path: Path, mud: int) -> Iterator[Serving]:
         yield server
 
 
-def test_four_apps_are_played_at_once(site: Serving) -> None:
+def test_four_apps_at_the_same_time(site: Serving) -> None:
     with ExitStack() as stack:
 
         def visit(path: str) -> Visitor:

@@ -19,8 +19,8 @@ from scalesocket.config.model import App
 from scalesocket.edge.ports import Member, RoomAudience
 from scalesocket.errors import (
     BACKEND_BEHIND,
-    BACKEND_DEAF,
     BACKEND_ENDED,
+    BACKEND_STALLED,
     INTERNAL_ERROR,
     ONESHOT_TAKEN,
     ROOM_FULL,
@@ -226,7 +226,7 @@ class Room:
         ):
             hint = "it does not read its input; its room is closed"
             log.error("backend stalled", app=app.name, room=self.name, stall_timeout=app.stall_timeout, hint=hint)
-            self.stop(BACKEND_DEAF)
+            self.stop(BACKEND_STALLED)
             return
         if self._backend is not None:
             has_output = self._backend.output != (0, 0)

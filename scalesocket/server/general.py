@@ -16,7 +16,7 @@ from scalesocket.admission.control import Admission
 from scalesocket.config.model import App
 from scalesocket.edge.client import Client, Hold
 from scalesocket.edge.limits import CLOSE_TIMEOUT, find_high_water
-from scalesocket.errors import BINARY_IS_NO_TEXT, PEER_FAULTS, SHUTTING_DOWN, Close, message_too_big
+from scalesocket.errors import BINARY_NOT_UTF8, PEER_FAULTS, SHUTTING_DOWN, Close, message_too_big
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.frames import Opcode
 
@@ -199,7 +199,7 @@ class GeneralClient(Client):
             return
         if opcode is Opcode.BINARY and not self._app.takes_binary:
             if not is_utf8(payload):
-                self.room.expel(self, BINARY_IS_NO_TEXT)
+                self.room.expel(self, BINARY_NOT_UTF8)
                 return
             opcode = Opcode.TEXT
         self.room.from_client(self, [(opcode, payload)])

@@ -32,13 +32,13 @@ OTHERS: Final = (
     '"_event":1',
     "\\u005fto",
 )
-"""Keys that are the client's own business."""
+"""Keys without a meaning for the server."""
 
 
 def read_by_program(
     *texts: str, keys: Iterable[str] = (), delimiters: str = "\n", end: str = "\n"
 ) -> list[list[tuple[str, object]]]:
-    """The records a program reads, each as its top-level pairs."""
+    """Return the records that a program reads, each as its top-level pairs."""
     encoder = JsonEncoder(delimiters, end.encode(), keys)
     written, drops = encoder.encode(ANN, [(Opcode.TEXT, text.encode()) for text in texts])
     assert not drops
@@ -46,7 +46,7 @@ def read_by_program(
 
 
 def spelled(word: str) -> st.SearchStrategy[str]:
-    """A key between its quotes, each character as it is or as one of its escapes."""
+    """A key in quotes, with each character as it is or escaped."""
     escapes = {'"': ['\\"'], "\\": ["\\\\"], "/": ["\\/"]}
 
     def spellings(character: str) -> Sequence[str]:
@@ -70,7 +70,7 @@ values = st.sampled_from(
 
 @st.composite
 def objects(draw: st.DrawFn) -> str:
-    """The text of a JSON object with any keys, in any spelling, as often as it likes, and any whitespace."""
+    """A JSON object with any keys, repeated, in any spelling, with any whitespace."""
     pairs = draw(st.lists(st.tuples(keys.flatmap(spelled), values, spaces, spaces, spaces), max_size=6))
     inner = ",".join(f'{one}"{key}"{two}:{three}{value}' for key, value, one, two, three in pairs)
     return draw(spaces) + "{" + inner + (draw(spaces) if pairs else "") + "}" + draw(spaces)

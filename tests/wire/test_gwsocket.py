@@ -22,7 +22,7 @@ def framed(to: int, kind: int, payload: bytes, *, size: int | None = None, end: 
 
 
 def hear(router: Router, chunks: Iterable[bytes]) -> tuple[list[tuple[int | None, Opcode, bytes]], str | None]:
-    """What is sent to whom, however it is batched, and the error that ended it."""
+    """Return the messages with their recipients, in any batches, and the error at the end."""
     routed: list[Routed] = []
     error = None
     try:

@@ -29,7 +29,7 @@ GOOD = {
 
 
 def head_of(request_line: str = "GET /chat HTTP/1.1", **changes: str | None) -> bytes:
-    """A head with the fields of a good upgrade, but for those given (`_` for `-`; None for none)."""
+    """The head of a valid upgrade, except for these fields: `_` stands for `-`, None for no field."""
     fields: dict[str, str | None] = {**GOOD, **{name.replace("_", "-"): value for name, value in changes.items()}}
     return "\r\n".join([request_line, *(f"{name}: {value}" for name, value in fields.items() if value is not None)]).encode(
         "latin-1"

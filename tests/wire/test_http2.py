@@ -45,13 +45,13 @@ PADDED = frame(FrameType.DATA, b"\x03content\0\0\0", stream=1, flags=Flag.PADDED
 
 
 def split(*chunks: bytes, streams: Collection[int] = OPEN) -> list[bytes]:
-    """The pieces of what was received after the preface, all in the same moment."""
+    """Return the pieces of the input after the preface, all received at the same time."""
     frames = FrameFilter(streams, 0.0)
     return [piece for chunk in (PREFACE, *chunks) for piece in frames.split(chunk, 0.0)][1:]
 
 
 def split_until_cut(chunks: list[bytes]) -> tuple[bytes, str]:
-    """All that is passed on after the preface, and why the peer is cut; empty if it is not."""
+    """Return what is passed on after the preface, and why the connection is closed; empty if it is not."""
     frames, passed = FrameFilter(OPEN, 0.0), b""
     try:
         for chunk in (PREFACE, *chunks):

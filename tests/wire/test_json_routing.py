@@ -32,7 +32,7 @@ def route(*records: bytes | str) -> list[Routed]:
 
 
 def addresses(routed: Iterable[Routed]) -> list[object]:
-    """For each batch its payloads and address; other values as they are."""
+    """Return payloads and address of each batch, and other values unchanged."""
     return [
         ([payload.decode() for payload in it.payloads], it.to, it.exclude, it.cache) if isinstance(it, Batch) else it
         for it in routed
@@ -372,7 +372,7 @@ def test_from_is_set_in_binary_messages_and_their_bytes_are_unchanged() -> None:
 
 @pytest.mark.parametrize(("message", "drop"), [(b"x", NOT_AN_OBJECT), (b'{";":1e400}', CUT_BY_DELIMITER)])
 def test_messages_are_dropped_in_linear_time(message: bytes, drop: Drop) -> None:
-    # Were the list of drops made anew for each, so many would take a minute.
+    # If the list of drops were copied for each message, this would take a minute.
     encoder = make_encoder("json", delimiter=";e")
     started = time.process_time()
 

@@ -14,7 +14,7 @@ ANN = ClientId(7)
 
 
 def described(routed: Iterable[Routed]) -> list[object]:
-    """Batches as (payloads, kind, to), other values as they are."""
+    """Return batches as (payloads, opcode, to), and other values unchanged."""
     return [(list(it.payloads), it.opcode, it.to) if isinstance(it, Batch) else it for it in routed]
 
 
@@ -23,7 +23,7 @@ def text(*payloads: bytes, to: Iterable[int] | None = None) -> tuple[list[bytes]
 
 
 def messages(routed: Iterable[Routed]) -> list[tuple[Opcode, bytes]]:
-    """What a client hears, however it is batched."""
+    """Return what a client receives, in any batches."""
     return [(it.opcode, payload) for it in routed if isinstance(it, Batch) for payload in it.payloads]
 
 

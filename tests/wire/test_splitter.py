@@ -19,7 +19,7 @@ def split(chunks: list[bytes], delimiters: str = "\n", max_record: int = 1 * MiB
 
 
 def split_until_too_long(chunks: list[bytes], max_record: int, delimiters: str = "\n") -> tuple[list[bytes], bool]:
-    """The records, and whether one was too long."""
+    """Return the records, and whether one was too long."""
     splitter = Splitter(delimiters, max_record=max_record)
     records: list[bytes] = []
     try:
