@@ -83,6 +83,7 @@ MOVES: Final[Mapping[State, Mapping[Move, State]]] = {
     },
     State.LINGERING: {
         Move.CLIENT_JOINED: State.OPEN,
+        Move.EMPTIED: State.LINGERING,  # a leave within a leave: the last client failed while another one left
         Move.BACKEND_FINISHED: State.DRAINING,
         Move.RETIRE: State.RETIRING,
         Move.STOP: State.STOPPING,

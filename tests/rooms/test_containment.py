@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scalesocket.edge.client import Hold
-from scalesocket.errors import BACKEND_ENDED, INTERNAL_ERROR
+from scalesocket.errors import BACKEND_ENDED, INTERNAL_ERROR, SHUTTING_DOWN
+from scalesocket.rooms import room
 from scalesocket.rooms.codec import Codec
 from scalesocket.rooms.history import History
+from scalesocket.rooms.state import IllegalMoveError, Move, State, next_state
 from tests.rooms.memory import MemoryClient, Stage, play, request, site_of
 
 
@@ -154,6 +156,21 @@ def test_a_client_that_fails_while_it_joins_leaves_no_count_behind() -> None:
     play(scene, routing="json")
 
 
+def test_a_room_whose_last_client_fails_while_another_leaves_lingers() -> None:
+    async def scene(stage: Stage) -> None:
+        ann, bad = await stage.joined(), await stage.joined()
+        bad.pause_reading = fail  # type: ignore[method-assign]
+        block_on_write(stage)
+
+        stage.room().leave(ann)
+
+        assert bad.closed == INTERNAL_ERROR
+        assert stage.room().status().state == "lingering"
+        check_sums(stage)
+
+    play(scene, routing="json", idle_timeout=30.0)
+
+
 def test_a_router_that_fails_ends_its_room_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(stage: Stage) -> None:
         ann, bob = await stage.joined(room="one"), await stage.joined(room="two")
@@ -171,7 +188,7 @@ def test_a_router_that_fails_ends_its_room_alone(monkeypatch: pytest.MonkeyPatch
 
 # --- Random faults
 
-STEPS = ("join", "join", "join", "leave", "say", "say", "block", "unblock", "exit", "edit", "restart", "wait")
+STEPS = ("join", "join", "join", "leave", "say", "say", "block", "unblock", "exit", "edit", "restart", "retire", "stop", "wait")
 FAULTY = ("send", "close", "ping", "apply", "pause_reading", "resume_reading", "abort")
 
 
@@ -224,11 +241,31 @@ def test_all_sums_come_out_even_over_random_faults(seed: int, steps: list[str], 
         await asyncio.sleep(30.0)
         assert all(pool.is_empty for pool in stage.gateway.find_all_pools())
 
+    illegal: list[str] = []
+
+    def noted_move(state: State, move: Move) -> State:
+        try:
+            return next_state(state, move)
+        except IllegalMoveError as error:
+            illegal.append(str(error))
+            raise
+
     with monkeypatch.context() as patch:
+        patch.setattr(room, "next_state", noted_move)
         patch.setattr(FaultyClient, "chance", staticmethod(chance))
         for owner, name in ((Codec, "join_record"), (Codec, "leave_record"), (History, "replay")):
             patch.setattr(owner, name, faulty(getattr(owner, name)))
-        play(scene, history={"size": 3}, routing="json", restart="on-failure", ping_interval=1.0, ping_timeout=2.0, max_clients=4)
+        play(
+            scene,
+            history={"size": 3},
+            routing="json",
+            restart="on-failure",
+            ping_interval=1.0,
+            ping_timeout=2.0,
+            max_clients=4,
+            idle_timeout=dice.choice([0.0, 5.0]),
+        )
+    assert illegal == []
 
 
 async def take_step(stage: Stage, step: str, clients: list[FaultyClient], dice: random.Random) -> None:
@@ -251,8 +288,18 @@ async def take_step(stage: Stage, step: str, clients: list[FaultyClient], dice: 
         case "exit" if backends:
             dice.choice(backends).end(dice.choice([0, 1]))
         case "edit":
-            settings = {"history": {"size": 3}, "routing": "json", "restart": "on-failure", "max_clients": dice.choice([3, 4])}
+            settings = {
+                "history": {"size": 3},
+                "routing": "json",
+                "restart": "on-failure",
+                "max_clients": dice.choice([3, 4]),
+                "idle_timeout": dice.choice([0.0, 5.0]),
+            }
             stage.gateway.apply(site_of(**settings, ping_interval=1.0, ping_timeout=2.0))
+        case "retire" if rooms:
+            dice.choice(rooms).retire(SHUTTING_DOWN)
+        case "stop" if rooms:
+            dice.choice(rooms).stop(SHUTTING_DOWN)
         case "restart":
             stage.gateway.restart_app("game")
         case "wait":

@@ -60,7 +60,7 @@ def test_a_room_that_was_stopped_only_ends() -> None:
 
 
 def test_a_room_without_clients_lingers_only_when_its_first_backend_has_begun() -> None:
-    assert {state for state in State if Move.EMPTIED in MOVES[state]} == {State.OPEN, State.RESTARTING}
+    assert {state for state in State if Move.EMPTIED in MOVES[state]} == {State.OPEN, State.LINGERING, State.RESTARTING}
     assert {State.WAITING, State.STARTING} <= KEPT_WITHOUT_CLIENTS
 
 
