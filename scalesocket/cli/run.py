@@ -102,11 +102,11 @@ def run(form: str | None, site: Site) -> None:
     from scalesocket.supervisor import Options  # imported here, because loading it takes longer than `check` runs
     from scalesocket.supervisor import serve as serve_site
 
-    missing = check_machine(site, spell=_spell_on_line)
-    if form != BARE and any(problem.severity is Severity.ERROR for problem in missing):
-        raise ConfigError([replace(problem, key=flag_of(problem.key.rpartition(".")[2])) for problem in missing])
+    problems = check_machine(site, spell=_spell_on_line)
+    if form != BARE and any(problem.severity is Severity.ERROR for problem in problems):
+        raise ConfigError([replace(problem, key=flag_of(problem.key.rpartition(".")[2])) for problem in problems])
     set_log(site.server.log.format, site.server.log.level)
     log_faults()
-    for problem in missing:  # only a warning: as with the original, rooms fail when they are opened
+    for problem in problems:  # only a warning: as with the original, rooms fail when they are opened
         structlog.get_logger().warning(problem.message)
     sys.exit(serve_site(site, announce=announce, options=Options(is_oneshot=site.apps[APP_NAME].oneshot)))

@@ -65,10 +65,10 @@ def serve(
     overrides = Overrides(bind=bind, log_format=log_format, log_level="debug" if verbose else None)
     loaded = load_site_with_origins(site_file, with_machine=True)
     site = overrides.amend(loaded.site)
-    missing = check_machine(site, loaded.origins)
-    if any(problem.severity is Severity.ERROR for problem in missing):
-        raise ConfigError([*loaded.warnings, *missing])
-    if warnings := [*loaded.warnings, *missing]:
+    problems = check_machine(site, loaded.origins)
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        raise ConfigError([*loaded.warnings, *problems])
+    if warnings := [*loaded.warnings, *problems]:
         click.echo(render_problems(warnings), err=True)
     _refuse_second_server(site, site_file)
     from scalesocket.supervisor import Options  # imported here, because loading it takes longer than `check` runs
