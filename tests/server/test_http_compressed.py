@@ -15,7 +15,7 @@ from tests.server.test_http_static import open_files
 pytestmark = pytest.mark.anyio
 
 SCRIPT = b"console.log('a script');\n" * 400
-GZIP = gzip.compress(SCRIPT)
+GZIP = gzip.compress(SCRIPT, mtime=0)  # without the time, which would differ between the processes of pytest-xdist
 BR = b"what brotli would make of it; nothing here reads it"
 MEDIA = "identity;q=1, *;q=0"
 """The `Accept-Encoding` of browsers for sounds and videos."""
