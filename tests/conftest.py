@@ -1,7 +1,7 @@
-"""What behaviour tests share: both loops, both lanes, and `serve`.
+"""Fixtures that serve a site with real sockets and processes, on both lanes and both event loops.
 
-A behaviour test takes `serve` and runs four times, on each lane and each loop. A test of the wire takes `serve_express`
-and runs twice, on each loop.
+A test that takes `serve` runs four times: on each lane with each loop. A test that takes `serve_express` runs twice: on the
+express lane with each loop.
 """
 
 import signal
@@ -17,7 +17,7 @@ from scalesocket import logs
 from scalesocket.config.model import App, Server
 from tests.playing import Lane, Playground, open_playground, site_of
 
-# A suite that was started with nohup, or by a program that ignores it, would hand that on to every server it starts.
+# nohup and some job runners start the tests with SIGHUP ignored, and every server that a test starts would inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
@@ -32,7 +32,7 @@ def lane(request: pytest.FixtureRequest) -> Lane:
 
 
 class Serve:
-    """Serves apps: `site = await serve(chat={"command": ["cat"]})`."""
+    """Serves a site of the given apps: `site = await serve(chat={"command": ["cat"]})`."""
 
     def __init__(self, stack: AsyncExitStack, lane: Lane, events: list[Any], folder: Path) -> None:
         self._stack = stack
@@ -40,19 +40,19 @@ class Serve:
         self.folder = folder
         """An empty folder for this test's programs."""
         self.events = events
-        """What was logged."""
+        """The log events so far."""
 
     async def __call__(self, server: Server | None = None, **apps: App | dict[str, Any]) -> Playground:
         return await self._stack.enter_async_context(open_playground(site_of(apps, server), self._lane))
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """The entries of the log with this event."""
+        """Return the entries of the log with this event."""
         return [entry for entry in self.events if entry["event"] == event]
 
 
 @contextmanager
 def capture_all_logs() -> Iterator[list[Any]]:
-    """Capture the log at every level, whatever level an earlier test of this process has set."""
+    """Capture the log at every level. An earlier test in this process may have set another one."""
     logs.set_level("debug")
     try:
         with structlog.testing.capture_logs() as events:

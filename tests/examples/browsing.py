@@ -20,7 +20,7 @@ FLAGS: Final = (
     "--disable-sync",
 )
 SERVE: Final = (sys.executable, "-m", "scalesocket", "serve", "--bind", "127.0.0.1:0")
-PATIENCE: Final = 10_000
+PAGE_TIMEOUT: Final = 10_000
 """Milliseconds for a page to show what it receives."""
 JOINED: Final = '.status[data-state="open"]'
 PHONE: Final[dict[str, Any]] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from tests.examples.browsing import CHROMIUM, FLAGS, PATIENCE, Open
+from tests.examples.browsing import CHROMIUM, FLAGS, PAGE_TIMEOUT, Open
 
 
 @pytest.fixture(scope="module")
@@ -26,27 +26,27 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Open]:
     """Open a URL in a new browser context; at the end no page may have an error in its console."""
-    complaints: list[str] = []
+    errors: list[str] = []
     contexts = []
 
     def visit(url: str, *, width: int = 1100, **options: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": width, "height": 720}, **options})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(PAGE_TIMEOUT)
 
-        def hear(message: ConsoleMessage) -> None:
+        def check(message: ConsoleMessage) -> None:
             if (
                 message.type in ("error", "warning") and "willReadFrequently" not in message.text
             ):  # caused by tests that read a canvas
-                complaints.append(f"{url}: {message.type}: {message.text}")
+                errors.append(f"{url}: {message.type}: {message.text}")
 
-        page.on("console", hear)
-        page.on("pageerror", lambda error: complaints.append(f"{url}: {error}"))
+        page.on("console", check)
+        page.on("pageerror", lambda error: errors.append(f"{url}: {error}"))
         page.goto(url)
         return page
 
     yield visit
     for context in contexts:
         context.close()
-    assert not complaints, "\n".join(complaints)
+    assert not errors, "\n".join(errors)

@@ -24,14 +24,14 @@ def run_until_listening(*command: str, cwd: Path | None = None, **environ: str) 
         stderr=subprocess.STDOUT,
         text=True,
     )
-    said: list[str] = []
+    output: list[str] = []
     addresses: list[str] = []
     is_settled = threading.Event()
 
     def listen() -> None:
         assert server.stdout is not None
         for line in server.stdout:
-            said.append(line)
+            output.append(line)
             if match := re.search(r"listening on (?:https?://)?([\d.]+:\d+)", line):
                 addresses.append(match[1])
                 is_settled.set()
@@ -41,7 +41,7 @@ def run_until_listening(*command: str, cwd: Path | None = None, **environ: str) 
     listener.start()
     try:
         is_settled.wait(START)
-        assert addresses, f"{command} did not listen within {START} s:\n{''.join(said)}"
+        assert addresses, f"{command} did not listen within {START} s:\n{''.join(output)}"
         yield addresses[0]
     finally:
         server.terminate()

@@ -110,8 +110,8 @@ def test_both_clients_of_the_sixty_seconds_receive_a_typed_message(tmp_path: Pat
         ann.stdin.write(typed.removeprefix("> ") + "\n")
         ann.stdin.flush()
 
-        for said in (ann.stdout, bob.stdout):
-            assert any(re.search(r'\{"_from":[12],"text":"hello"\}', line) for line in said)
+        for output in (ann.stdout, bob.stdout):
+            assert any(re.search(r'\{"_from":[12],"text":"hello"\}', line) for line in output)
 
 
 def test_the_sixty_seconds_of_the_readme_check_ok(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_the_readme_shows_the_example_script() -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_quick_start_of_the_readme_works_as_written() -> None:
-    serve, talk = (
+    serve, connect = (
         shlex.split(block.removeprefix("$ "))
         for block in find_blocks(README, "console")
         if block.startswith(("$ scalesocket ./example.sh", "$ curl --include"))
@@ -140,10 +140,10 @@ def test_the_quick_start_of_the_readme_works_as_written() -> None:
         # Only the port differs from the page, because 9000 may be in use.
         address = stack.enter_context(run_until_listening(*SCALESOCKET, "--addr", "127.0.0.1:0", *serve[1:], cwd=ROOT))
 
-        heard = subprocess.run(
-            [word.replace("localhost:9000", address) for word in talk], capture_output=True, timeout=20, check=False
+        output = subprocess.run(
+            [word.replace("localhost:9000", address) for word in connect], capture_output=True, timeout=20, check=False
         ).stdout
 
-    assert heard.startswith(b"HTTP/1.1 101 ")
-    assert b'{"message": "hello world"}' in heard
-    assert b'{"message": "goodbye"}' in heard
+    assert output.startswith(b"HTTP/1.1 101 ")
+    assert b'{"message": "hello world"}' in output
+    assert b'{"message": "goodbye"}' in output

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from websockets.sync.client import connect
 
-from tests.examples.browsing import JOINED, NEEDS_CHROMIUM, PATIENCE, PHONE, SERVE, Open
+from tests.examples.browsing import JOINED, NEEDS_CHROMIUM, PAGE_TIMEOUT, PHONE, SERVE, Open
 from tests.examples.listening import run_until_listening
 
 pytestmark = NEEDS_CHROMIUM
@@ -35,7 +35,7 @@ def test_the_start_page_links_every_app_and_counts_its_clients(site: str, visit:
 
     start = visit(f"{site}/")
 
-    expect(start.locator("[data-app=chat] .count")).to_have_text(re.compile(r"\d+ online"), timeout=PATIENCE)
+    expect(start.locator("[data-app=chat] .count")).to_have_text(re.compile(r"\d+ online"), timeout=PAGE_TIMEOUT)
     for name in ("chat", "arena", "mud", "whiteboard", "editor"):
         assert start.request.get(f"{site}/{name}/").ok
 
@@ -47,8 +47,8 @@ def test_two_pages_of_chat_receive_each_others_messages(site: str, visit: Open) 
     expect(ann.locator("#people")).to_contain_text("Bob B.")
     expect(bob.locator("#people")).to_contain_text("Ann")
 
-    for page, words in ((ann, "hello <b>Bob</b>"), (bob, "hello Ann")):
-        page.fill("#text", words)
+    for page, text in ((ann, "hello <b>Bob</b>"), (bob, "hello Ann")):
+        page.fill("#text", text)
         page.press("#text", "Enter")
 
     for page in (ann, bob):
@@ -163,7 +163,9 @@ def test_two_authors_that_type_at_once_end_with_the_same_text(site: str, visit: 
     start = "".join(f"ann{number} 😀 " for number in range(20))
     end = "".join(f"bob{number}\n" for number in range(20))
     for page in (ann, bob):
-        expect(page.locator("#text")).to_have_value(re.compile(f"^{re.escape(start)}[^😀]+{re.escape(end)}$"), timeout=PATIENCE)
+        expect(page.locator("#text")).to_have_value(
+            re.compile(f"^{re.escape(start)}[^😀]+{re.escape(end)}$"), timeout=PAGE_TIMEOUT
+        )
     assert ann.input_value("#text") == bob.input_value("#text")
 
 
@@ -312,17 +314,17 @@ def test_invalid_messages_of_other_clients_break_no_page_of_the_chat(site: str, 
     expect(page.locator("#people")).to_contain_text("Ann (you)")
     values: list[object] = [None, 1, [], {}, "x", 1e308, True]
 
-    with connect(f"{site.replace('http', 'ws')}/chat/rubbish", max_queue=None) as vandal:
+    with connect(f"{site.replace('http', 'ws')}/chat/rubbish", max_queue=None) as client:
         for value in values:
             for kind in ("Say", "Here", "Name", "join", "leave", "constructor", "__proto__", value):
                 for key in ("name", "text", "at"):
                     good = {"name": "Eve", "text": "good", "at": 1}
-                    vandal.send(json.dumps({**good, "t": kind, key: value, "_cache": True}))
-        vandal.send(json.dumps({"t": "Say", "name": "Eve", "text": "the end", "at": 1}))
+                    client.send(json.dumps({**good, "t": kind, key: value, "_cache": True}))
+        client.send(json.dumps({"t": "Say", "name": "Eve", "text": "the end", "at": 1}))
 
         expect(page.locator(".said .text").last).to_have_text("the end")
-    newcomer = visit(f"{site}/chat/?room=rubbish&name=Bob")
-    expect(newcomer.locator("#people")).to_contain_text("Ann")
+    bob = visit(f"{site}/chat/?room=rubbish&name=Bob")
+    expect(bob.locator("#people")).to_contain_text("Ann")
 
 
 def test_on_a_narrow_phone_no_text_or_field_is_cut_off(site: str, visit: Open) -> None:
@@ -361,7 +363,7 @@ def width_of(page: Page, selector: str) -> float:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     page = browser.new_page()
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(PAGE_TIMEOUT)
     yield page
     page.close()
 
@@ -372,7 +374,7 @@ def test_a_page_with_an_invalid_room_name_shows_the_reason_and_stops(site: str, 
     page.clock.install()
 
     page.goto(f"{site}/chat/?room={name}")
-    expect(page.locator(".status")).to_have_text(f"{name}: this is not a name a room can have", timeout=PATIENCE)
+    expect(page.locator(".status")).to_have_text(f"{name}: this is not a name a room can have", timeout=PAGE_TIMEOUT)
     page.clock.fast_forward("01:00")
 
     expect(page.locator(".status")).to_have_attribute("data-state", "closed")
@@ -386,7 +388,9 @@ def test_a_page_that_is_refused_repeatedly_stops(examples: Path, page: Page) -> 
 
     with run_until_listening(*SERVE, str(listed)) as address:
         page.goto(f"http://{address}/chat/?room=attic")
-        expect(page.locator(".status")).to_have_text(re.compile("^the server refuses room attic *join again$"), timeout=PATIENCE)
+        expect(page.locator(".status")).to_have_text(
+            re.compile("^the server refuses room attic *join again$"), timeout=PAGE_TIMEOUT
+        )
 
     assert len(tries) == 3
 
@@ -429,10 +433,10 @@ def test_a_page_reconnects_to_a_room_that_was_restarted(site: str, page: Page, e
     page.goto(f"{site}/chat/?room=restarted")
     expect(page.locator(JOINED)).to_be_visible()
 
-    with page.expect_websocket(timeout=PATIENCE):
+    with page.expect_websocket(timeout=PAGE_TIMEOUT):
         subprocess.run([*SERVE[:3], "reload", "--restart", "chat", examples / "site.toml"], check=True, capture_output=True)
 
-    expect(page.locator(JOINED)).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(JOINED)).to_be_visible(timeout=PAGE_TIMEOUT)
 
     assert len(tries) == 2
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.examples.browsing import NEEDS_CHROMIUM, PATIENCE, SERVE, Open
+from tests.examples.browsing import NEEDS_CHROMIUM, PAGE_TIMEOUT, SERVE, Open
 from tests.examples.listening import run_until_listening
 
 pytestmark = [
@@ -47,5 +47,5 @@ def test_a_page_uses_http2_and_its_websocket_http1_by_default(
     with run_until_listening(*SERVE, str(tmp_path / "site.toml")) as address:
         page = visit(f"https://{address}/chat/", ignore_https_errors=True)
 
-        expect(page.locator("#page")).to_have_text("h2", timeout=PATIENCE)
-        expect(page.locator("#websocket")).to_have_text(f"{protocol} and an echo", timeout=PATIENCE)
+        expect(page.locator("#page")).to_have_text("h2", timeout=PAGE_TIMEOUT)
+        expect(page.locator("#websocket")).to_have_text(f"{protocol} and an echo", timeout=PAGE_TIMEOUT)

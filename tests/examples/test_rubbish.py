@@ -147,33 +147,33 @@ def test_a_program_ignores_rubbish_and_serves_the_next_client(name: str) -> None
     program = PROGRAMS[name]
     joins = [json.dumps({"t": "Join", "_event": "join", "_from": client, "name": "Ann"}).encode() for client in (1, 9)]
     proof = json.dumps({**program.proof, "_from": 9}).encode()
-    said: list[dict[str, Any]] = []
+    printed: list[dict[str, Any]] = []
 
     with running(program.path) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         write_aside(process, b"\n".join([joins[0], *program.rubbish(), joins[1], proof]) + b"\n")
         is_welcome = False
-        while not (is_welcome and said[-1]["t"] == program.answer):
+        while not (is_welcome and printed[-1]["t"] == program.answer):
             line = process.stdout.readline()
-            assert line, f"it ended with {process.wait()} after {said[-1:]}"
-            said.append(json.loads(line, parse_constant=refuse))
-            is_welcome |= said[-1]["t"] == program.welcome and said[-1]["_to"] == 9
+            assert line, f"it ended with {process.wait()} after {printed[-1:]}"
+            printed.append(json.loads(line, parse_constant=refuse))
+            is_welcome |= printed[-1]["t"] == program.welcome and printed[-1]["_to"] == 9
         process.stdin.close()
         process.stdout.read()
 
         assert process.wait(DEADLINE) == 0
-    assert "\\ud800" not in json.dumps(said[-1])
+    assert "\\ud800" not in json.dumps(printed[-1])
 
 
 def test_the_line_program_of_a_template_answers_rubbish() -> None:
     rubbish = [b"\xff\xfe", b"\x00\x1b[2J", b"x" * 500_000, *LINES]
 
     with running(TEMPLATES / "minimal/hello.py", ROOM="lobby") as program:
-        said, _ = program.communicate(b"\n".join([*rubbish, b"good morning"]) + b"\n", DEADLINE)
+        printed, _ = program.communicate(b"\n".join([*rubbish, b"good morning"]) + b"\n", DEADLINE)
 
     assert program.returncode == 0
-    assert said.splitlines()[-1] == f"{len(rubbish) + 1}: you said 'good morning'".encode()
+    assert printed.splitlines()[-1] == f"{len(rubbish) + 1}: you said 'good morning'".encode()
 
 
 RUBBISH_LINES: Final = (
@@ -216,22 +216,22 @@ def test_the_text_adventure_ignores_rubbish_and_removes_control_characters() -> 
     ):
         host, _, port = address.rpartition(":")
         ann, bob = (stack.enter_context(create_connection((host, int(port)), DEADLINE)) for _ in range(2))
-        hear_ann, hear_bob = (stack.enter_context(each.makefile("rb")) for each in (ann, bob))
+        from_ann, from_bob = (stack.enter_context(each.makefile("rb")) for each in (ann, bob))
         bob.sendall(b"hero bob\n")
-        while not hear_bob.readline().startswith(b"Ways"):
+        while not from_bob.readline().startswith(b"Ways"):
             pass
 
         ann.sendall(b"\n".join([*RUBBISH_LINES, b"who"]) + b"\n")
         ann.sendall(b"say done\n")
 
-        heard = [b""]
-        while not heard[-1].startswith(b"Heroes: "):
-            heard.append(hear_ann.readline())
-            assert heard[-1], "the connection has ended"
-        while not heard[-1].endswith(b'says: "done"\n'):
-            heard.append(hear_bob.readline())
-            assert heard[-1], "the connection has ended"
-    assert b"\x1b" not in b"".join(heard)
+        received = [b""]
+        while not received[-1].startswith(b"Heroes: "):
+            received.append(from_ann.readline())
+            assert received[-1], "the connection has ended"
+        while not received[-1].endswith(b'says: "done"\n'):
+            received.append(from_bob.readline())
+            assert received[-1], "the connection has ended"
+    assert b"\x1b" not in b"".join(received)
 
 
 def test_the_dice_over_gwsocket_ignore_rubbish() -> None:
@@ -239,10 +239,10 @@ def test_the_dice_over_gwsocket_ignore_rubbish() -> None:
     frames = b"".join(struct.pack(header, 5, kind, len(line)) + line for line in RUBBISH_LINES for kind in (1, 2))
 
     with running(EXAMPLES / "gwsocket/dice.py") as program:
-        said, _ = program.communicate(frames + struct.pack(header, 7, 1, 3) + b"0d6" + b"\x01\x00", DEADLINE)
+        printed, _ = program.communicate(frames + struct.pack(header, 7, 1, 3) + b"0d6" + b"\x01\x00", DEADLINE)
 
     assert program.returncode == 0
-    assert said.endswith(b"player 7 rolls 0d6: 0 = 0")
+    assert printed.endswith(b"player 7 rolls 0d6: 0 = 0")
 
 
 def test_the_terminal_applies_a_size_and_ignores_rubbish() -> None:
@@ -257,11 +257,11 @@ def test_the_terminal_applies_a_size_and_ignores_rubbish() -> None:
         assert program.stdout is not None
         program.stdin.write(frames + header.pack(5, 2, len(keys)) + keys)
         program.stdin.flush()  # not closed: the end of input ends the terminal
-        said = program.stdout.read()
+        printed = program.stdout.read()
 
         assert program.wait(DEADLINE) == 0
-    assert b'{"size": [100, 30]}' in said
-    assert b"30 100" in said
+    assert b'{"size": [100, 30]}' in printed
+    assert b"30 100" in printed
 
 
 # -- run by the server
@@ -284,7 +284,7 @@ def sites(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.mark.parametrize(
-    ("site", "app", "say", "hear"),
+    ("site", "app", "valid", "answer"),
     [
         ("site", "chat", '{"t":"Say","text":"hello"}', '"text":"hello"'),
         ("site", "arena", '{"t":"Dash"}', '"t":"State"'),
@@ -297,7 +297,7 @@ def sites(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         ("tcp", "dice", "0d6", "0d6: 0 = 0"),
     ],
 )
-def test_a_room_outlives_a_client_that_sends_rubbish(sites: dict[str, str], site: str, app: str, say: str, hear: str) -> None:
+def test_a_room_outlives_a_client_that_sends_rubbish(sites: dict[str, str], site: str, app: str, valid: str, answer: str) -> None:
     url = f"ws://{sites[site]}/{app}/attacked"
     rubbish = [
         '{"move":[]}',
@@ -311,17 +311,17 @@ def test_a_room_outlives_a_client_that_sends_rubbish(sites: dict[str, str], site
         "[]",
         "x" * 65_536,
     ]
-    with connect(url, max_size=None) as bystander, connect(url) as vandal:
+    with connect(url, max_size=None) as bystander, connect(url) as attacker:
         for message in rubbish:
-            vandal.send(message)
-        vandal.send(say)
-        while hear not in str(vandal.recv(timeout=DEADLINE)):
+            attacker.send(message)
+        attacker.send(valid)
+        while answer not in str(attacker.recv(timeout=DEADLINE)):
             pass
 
-        bystander.send(say)
-        while hear not in str(bystander.recv(timeout=DEADLINE)):
+        bystander.send(valid)
+        while answer not in str(bystander.recv(timeout=DEADLINE)):
             pass
-        with connect(f"{url}?name=7") as newcomer:
-            newcomer.send(say)
-            while hear not in str(newcomer.recv(timeout=DEADLINE)):
+        with connect(f"{url}?name=7") as new_client:
+            new_client.send(valid)
+            while answer not in str(new_client.recv(timeout=DEADLINE)):
                 pass

@@ -17,7 +17,7 @@ import pytest
 from websockets.sync.client import connect
 
 ROOT: Final = Path(__file__).parents[2]
-PATIENCE: Final = 20.0
+DEADLINE: Final = 20.0
 """Seconds for the servers to start or to end."""
 
 
@@ -35,7 +35,7 @@ class Script:
     """serve.sh, with the output of it and its servers."""
 
     process: subprocess.Popen[str]
-    said: list[str] = field(default_factory=list)
+    output: list[str] = field(default_factory=list)
     site: str = ""
     """Wait until the site listens, and return its `host:port`."""
     mud_port: int = 0
@@ -44,8 +44,8 @@ class Script:
         assert self.process.stdout is not None
         while not (self.site and self.mud_port):
             line = self.process.stdout.readline()
-            assert line, "".join(self.said)
-            self.said.append(line)
+            assert line, "".join(self.output)
+            self.output.append(line)
             if match := re.search(r"listening on (?:http://)?([\d.]+:(\d+))", line):
                 if line.startswith("mud:"):
                     self.mud_port = int(match[2])
@@ -55,8 +55,8 @@ class Script:
     def wait_until_ended(self) -> tuple[int, str]:
         """Wait for the end, and return the exit status and the output."""
         assert self.process.stdout is not None
-        self.said += self.process.stdout.readlines()
-        return self.process.wait(PATIENCE), "".join(self.said)
+        self.output += self.process.stdout.readlines()
+        return self.process.wait(DEADLINE), "".join(self.output)
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def run_script(path: str, *command: str | Path, **environ: str) -> Iterator[Scri
         finally:
             if script.poll() is None:
                 script.terminate()
-                script.communicate(timeout=PATIENCE)
+                script.communicate(timeout=DEADLINE)
 
 
 def is_free(port: int) -> bool:
@@ -100,10 +100,10 @@ def busy_port() -> Iterator[int]:
 @pytest.mark.parametrize("port", ["some", "70000"])
 def test_an_invalid_port_stops_the_script(examples: Path, path: str, port: str) -> None:
     with run_script(path, examples / "serve.sh", MUD_PORT=port) as script:
-        code, said = script.wait_until_ended()
+        code, output = script.wait_until_ended()
 
     assert code == 1
-    assert f"127.0.0.1:{port}: not a port" in said
+    assert f"127.0.0.1:{port}: not a port" in output
 
 
 @pytest.mark.parametrize(
@@ -120,34 +120,34 @@ def test_a_signal_ends_the_example_site_and_its_tcp_server_gracefully(
         assert httpx.get(f"http://{script.site}/health").json() == {"status": "ok"}
 
         send(script.process.pid, signal_)
-        code, said = script.wait_until_ended()
+        code, output = script.wait_until_ended()
 
-    assert code == 0, said
-    assert "stopping at once" not in said
-    assert "BIND" not in said
+    assert code == 0, output
+    assert "stopping at once" not in output
+    assert "BIND" not in output
     for port in (script.mud_port, int(script.site.rpartition(":")[2])):
         assert is_free(port)
 
 
 def test_a_busy_port_of_the_mud_stops_the_script_and_says_what_to_do(examples: Path, path: str, busy_port: int) -> None:
     with run_script(path, examples / "serve.sh", "--bind", "127.0.0.1:0", MUD_PORT=str(busy_port)) as script:
-        code, said = script.wait_until_ended()
+        code, output = script.wait_until_ended()
 
     assert code == 1
-    assert f"the mud cannot listen on 127.0.0.1:{busy_port}: Address already in use" in said
-    assert "make serve MUD_PORT=4001" in said
-    assert "listening" not in said
+    assert f"the mud cannot listen on 127.0.0.1:{busy_port}: Address already in use" in output
+    assert "make serve MUD_PORT=4001" in output
+    assert "listening" not in output
 
 
 def test_a_busy_port_of_the_site_stops_the_script_and_says_what_to_do(
     examples: Path, path: str, busy_port: int, free_port: int
 ) -> None:
     with run_script(path, examples / "serve.sh", BIND=f"127.0.0.1:{busy_port}", MUD_PORT=str(free_port)) as script:
-        code, said = script.wait_until_ended()
+        code, output = script.wait_until_ended()
 
     assert code == 1
-    assert f"can't listen at 127.0.0.1:{busy_port}" in said
-    assert "make serve BIND=127.0.0.1:8000" in said
+    assert f"can't listen at 127.0.0.1:{busy_port}" in output
+    assert "make serve BIND=127.0.0.1:8000" in output
     assert is_free(free_port)
 
 
@@ -161,6 +161,6 @@ def test_make_serve_with_an_address_works_beside_another_one(path: str, tmp_path
             second.wait_until_listening()
             for script in (first, second):
                 with connect(f"ws://{script.site}/mud/red") as client:
-                    assert "Welcome, hero of red" in str(client.recv(timeout=PATIENCE))
+                    assert "Welcome, hero of red" in str(client.recv(timeout=DEADLINE))
 
     assert first.mud_port != second.mud_port

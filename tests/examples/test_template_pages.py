@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.cli.serving import scalesocket
-from tests.examples.browsing import JOINED, NEEDS_CHROMIUM, PATIENCE, PHONE, SERVE, Open
+from tests.examples.browsing import JOINED, NEEDS_CHROMIUM, PAGE_TIMEOUT, PHONE, SERVE, Open
 from tests.examples.listening import run_until_listening
 
 pytestmark = NEEDS_CHROMIUM
@@ -88,22 +88,22 @@ def test_a_template_page_reconnects_when_its_room_was_restarted(template: Templa
     expect(page.locator(JOINED)).to_be_visible()
 
     reload = (sys.executable, "-m", "scalesocket", "reload", "--restart", template.app, template.file)
-    with page.expect_websocket(timeout=PATIENCE):
+    with page.expect_websocket(timeout=PAGE_TIMEOUT):
         subprocess.run(reload, check=True, capture_output=True)
 
-    expect(page.locator(JOINED)).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(JOINED)).to_be_visible(timeout=PAGE_TIMEOUT)
 
 
 def test_a_template_page_with_an_invalid_room_name_shows_the_reason_and_stops(template: Template, browser: Browser) -> None:
     page = browser.new_page()  # without a check of the console, into which browsers write each refusal
     page.clock.install()
     page.goto(template.url)
-    expect(page.locator(JOINED)).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(JOINED)).to_be_visible(timeout=PAGE_TIMEOUT)
     tries: list[str] = []
     page.on("websocket", lambda socket: tries.append(socket.url))
 
     page.evaluate("location.hash = 'tea time'")
-    expect(page.locator(".status")).to_have_text("tea time: this is not a name a room can have", timeout=PATIENCE)
+    expect(page.locator(".status")).to_have_text("tea time: this is not a name a room can have", timeout=PAGE_TIMEOUT)
     page.clock.fast_forward("01:00")
 
     expect(page.locator(".status")).to_have_attribute("data-state", "closed")
