@@ -25,7 +25,7 @@ TESTS: Final = (
     "tests/rooms/test_routing.py",
     "tests/rooms/test_state.py",
     "tests/rooms/test_sweep.py",
-    "tests/backends/test_spawner.py::test_a_fault_of_the_spawner_is_one_event_of_the_log",
+    "tests/backends/test_spawner_process.py",
     "tests/test_faults.py",
     "tests/test_gateway.py",
     "tests/test_scenario.py",
