@@ -133,6 +133,19 @@ async def test_writes_that_no_reader_has_begun_are_reclaimed(pipe: Written) -> N
     assert pipe.writer.reclaim() == []
 
 
+async def test_reclaimed_writes_keep_their_type(pipe: Written) -> None:
+    class Marked(bytes):
+        """Bytes that their owner recognizes."""
+
+    queued = Marked(b"queued")
+    pipe.writer.write(os.urandom(2 * HIGH_WATER))
+    pipe.writer.write(queued)
+
+    [reclaimed] = pipe.writer.reclaim()
+
+    assert reclaimed is queued
+
+
 async def test_a_write_after_the_reader_has_closed_is_reclaimed(pipe: Written) -> None:
     pipe.close_read_end()
 
