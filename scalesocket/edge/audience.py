@@ -236,7 +236,8 @@ class Audience:
     def _for_each(self, act: Callable[[Client], None]) -> None:
         for client in tuple(self.members.values()):
             try:
-                act(client)
+                if client.id in self.members:  # it may have left because another one failed
+                    act(client)
             except Exception:
                 self._expel_failed(client)
 

@@ -190,6 +190,23 @@ def test_a_client_that_fails_to_close_is_cut() -> None:
 
 
 @alone
+def test_a_client_that_left_because_another_failed_is_not_sent_the_history() -> None:
+    stand = Stand(2)
+    ann, bob = stand.clients
+
+    def fail_and_take_bob(_: Batch) -> None:
+        stand.leave(bob)
+        raise Mistake
+
+    ann.send = fail_and_take_bob  # type: ignore[method-assign]
+    stand.audience.replay_to_all([Batch([b"a"])])
+
+    assert ann.closed == INTERNAL_ERROR
+    assert bob.closed is None
+    assert bob.heard == []
+
+
+@alone
 def test_a_client_that_cannot_be_held_is_not_added() -> None:
     stand = Stand(1)
     stand.audience.hold()
