@@ -133,11 +133,8 @@ def _string(statement: _Statement) -> Fault | None:
     if statement.char not in ("", "\n"):
         message = r"not valid TOML: a backslash in double quotes starts an escape (write \\, or use single quotes)"
         return Fault(message, Span(backslash, backslash + 2)) if closing[0] == '"' and backslash > 0 else None
-    if len(closing) == 3:
-        message = f"not valid TOML: this string is not closed (write {closing} after its last line)"
-        return Fault(message, Span(opening, opening + 3))
-    message = f"not valid TOML: this string is not closed (write {closing} at its end, on the same line)"
-    return Fault(message, Span(opening, at))
+    where, end = ("after its last line", opening + 3) if len(closing) == 3 else ("at its end, on the same line", at)
+    return Fault(f"not valid TOML: this string is not closed (write {closing} {where})", Span(opening, end))
 
 
 def _header(statement: _Statement) -> Fault | None:
@@ -152,8 +149,10 @@ def _pair(statement: _Statement) -> Fault | None:
     if bracket is not None:
         return _item(statement, bracket)
     name = key_text(statement.path[len(statement.table) :])
+    if not name:
+        return None
     equals = len(text) - len(text[statement.key.end :].lstrip(" \t"))
-    if name and text[equals : equals + 1] != "=":
+    if text[equals : equals + 1] != "=":
         if text[equals : equals + 1] == ":":
             return Fault(f'not valid TOML: ":" instead of "=" (write {name} = …)', Span(equals, equals + 1))
         if "=" in statement.rest or statement.rest.startswith("]"):
@@ -161,8 +160,6 @@ def _pair(statement: _Statement) -> Fault | None:
         return Fault(f'not valid TOML: "=" is missing after {name} (write {name} = …)', statement.here)
     start = len(text) - len(text[equals + 1 :].lstrip(" \t"))
     value = Span(start, start + len(text[start:].partition("\n")[0].partition("#")[0].rstrip()))
-    if not name:
-        return None
     if value.start == value.end or text[start] == "=":
         return Fault('not valid TOML: the value is missing after "=" (write one, or delete the line)', Span(start, start + 1))
     if not statement.rest and _is_toml(text[statement.start : at]):
@@ -182,7 +179,8 @@ def _item(statement: _Statement, bracket: int) -> Fault | None:
     if (statement.is_at_end and before != "=") or is_next_statement or (text[bracket] == "{" and statement.char == "\n"):
         kind, closing = ("array", "]") if text[bracket] == "[" else ("table", "}")
         return Fault(f'not valid TOML: this {kind} is not closed (write "{closing}" at its end)', Span(bracket, bracket + 1))
-    if statement.char in " \t\n,]}=":
+    has_no_value = text[bracket] == "{" and "=" not in re.split(r"[{,]", text[bracket:at])[-1]
+    if has_no_value or statement.char in " \t\n,]}=":
         return None
     if before in "[,=":
         return _unquoted(statement, Span(at, at + max(1, len(re.split(r"[,\]}]", statement.rest)[0].rstrip()))))
@@ -194,7 +192,7 @@ def _unquoted(statement: _Statement, span: Span) -> Fault:
     written = statement.text[span.start : span.end]
     if written.lower() in _FOREIGN_VALUES:
         return Fault(f"not valid TOML: {written} is not a value ({_FOREIGN_VALUES[written.lower()]})", span)
-    kind = "curly quotes" if written[0] in _CURLY_QUOTES else "a string needs quotes"
+    kind = "a string needs straight quotes" if written[0] in _CURLY_QUOTES else "a string needs quotes"
     return Fault(f"not valid TOML: {kind} (write {statement.example(span)})", span)
 
 

@@ -46,7 +46,7 @@ UNQUOTED = {
     "max_rooms = ${X:-5}": '1:13: a string needs quotes (write "${X:-5}")',
     "routing = " + "x" * 70: '1:11: a string needs quotes (write "…")',
     'routing = json"': '1:11: a string needs quotes (write "json")',
-    "routing = “json”": '1:11: curly quotes (write "json")',
+    "routing = “json”": '1:11: a string needs straight quotes (write "json")',
     "oneshot = Yes": "1:11: Yes is not a value (write true)",
     "oneshot = False": "1:11: False is not a value (write false)",
     "rate = none": "1:8: none is not a value (delete the line; a key that is not set has its default)",
@@ -85,7 +85,20 @@ MISPLACED = {
 
 FAULTS = {**REPEATED, **UNQUOTED, **UNCLOSED, **MISPLACED}
 
-RARE = ["]", "a = [1,,2]", "// why", "<<<<<<< HEAD", '{ "apps": {} }', "[apps.my chat]", "[apps.]", "é = 1", '= "cat"', "a b = 1"]
+RARE = [
+    "a = { b = 1, é = 2 }",
+    "a = { b c = 1 }",
+    "]",
+    "a = [1,,2]",
+    "// why",
+    "<<<<<<< HEAD",
+    '{ "apps": {} }',
+    "[apps.my chat]",
+    "[apps.]",
+    "é = 1",
+    '= "cat"',
+    "a b = 1",
+]
 
 
 @pytest.mark.parametrize("text", FAULTS)
