@@ -56,7 +56,7 @@ class Output:
         self._unwritten = 0
         """Bytes in the queue and those that the thread is writing."""
         self._is_full = False
-        self._lost = 0
+        self._dropped = 0
         self._cause = ""
         self._thread: threading.Thread | None = None
 
@@ -65,7 +65,7 @@ class Output:
         with self._lock:
             if self._is_full or (self._unwritten and self._unwritten + len(data) > MAX_UNWRITTEN):
                 self._is_full = True
-                self._lose(data, STALLED)
+                self._count_dropped(data, STALLED)
             elif self._unwritten or self._write_now is None:
                 self._enqueue(data)
             else:
@@ -83,11 +83,11 @@ class Output:
         except BlockingIOError:
             written = 0
         except OSError as error:
-            self._lose(data, _describe(error))
+            self._count_dropped(data, _describe(error))
             return
         if written < len(data):
             self._enqueue(data[written:])
-        elif self._lost:
+        elif self._dropped:
             self.write(self._take_report())
 
     def _enqueue(self, data: bytes) -> None:
@@ -109,14 +109,14 @@ class Output:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._thread = thread
 
-    def _lose(self, data: bytes, cause: str) -> None:
-        self._lost += data.count(b"\n") or 1
+    def _count_dropped(self, data: bytes, cause: str) -> None:
+        self._dropped += data.count(b"\n") or 1
         self._cause = cause
 
     def _take_report(self) -> bytes:
         """Return the line about dropped lines, and reset their count."""
-        line = self._describe_loss(self._lost, self._cause)
-        self._lost = 0
+        line = self._describe_loss(self._dropped, self._cause)
+        self._dropped = 0
         return line.encode(errors="replace") + b"\n"
 
     def _run(self) -> None:
@@ -130,10 +130,10 @@ class Output:
             with self._lock:
                 self._unwritten -= len(chunk)
                 if error is not None:
-                    self._lose(chunk, _describe(error))
+                    self._count_dropped(chunk, _describe(error))
                 if self._unwritten <= MAX_UNWRITTEN // 2:
                     self._is_full = False
-                    if self._lost and error is None:  # after the lines that were queued before the loss
+                    if self._dropped and error is None:  # after the lines that were queued before the loss
                         self._enqueue(self._take_report())
                 self._changed.notify_all()
 
