@@ -19,7 +19,7 @@ SERVER: Final = '[server]\nbind = "127.0.0.1:0"\ncontrol = "off"\n'
 CHAT: Final = '[apps.chat]\ncommand = ["cat"]\n'
 OTHER: Final = '[apps.other]\ncommand = ["cat"]\n'
 WITHIN: Final = 2.0 + 0.5
-"""Seconds within which an edit must be applied, and some for a busy machine."""
+"""Seconds within which an edit must be applied, on a busy machine."""
 
 
 class Edited:
@@ -53,7 +53,7 @@ class Edited:
         assert self.generation == generation
 
     async def wait_refused(self) -> str:
-        """Wait until an edit was refused; return why."""
+        """Wait until an edit is refused; return the error."""
         await until(lambda: self.last_error is not None, within=WITHIN)
         assert self.last_error is not None
         return self.last_error

@@ -1,4 +1,4 @@
-"""Certificates that are renewed while the server runs."""
+"""The renewal of certificates while the server runs."""
 
 import shutil
 import ssl
@@ -30,7 +30,7 @@ def write_certificate(folder: Path) -> bytes:
 
 
 async def fetch_certificate(edited: Edited) -> bytes:
-    """The certificate a new connection is shown (DER)."""
+    """The certificate that a new connection gets (DER)."""
     trust = ssl.create_default_context()
     trust.check_hostname = False
     trust.verify_mode = ssl.CERT_NONE
@@ -53,7 +53,7 @@ async def test_a_renewed_pair_is_used_for_new_connections(tmp_path: Path) -> Non
         assert await fetch_certificate(edited) == new
 
 
-async def test_a_pair_that_does_not_belong_together_is_refused(tmp_path: Path) -> None:
+async def test_a_certificate_that_does_not_match_its_key_is_refused(tmp_path: Path) -> None:
     old = write_certificate(tmp_path)
     async with open_edited(tmp_path / "site.toml", SERVER + TLS + CHAT) as edited:
         key = (tmp_path / "site.key").read_text()
@@ -68,7 +68,7 @@ async def test_a_pair_that_does_not_belong_together_is_refused(tmp_path: Path) -
         assert await fetch_certificate(edited) == new
 
 
-async def test_tls_can_be_put_on_and_taken_off_the_same_address(tmp_path: Path) -> None:
+async def test_tls_can_be_added_and_removed_at_the_same_address(tmp_path: Path) -> None:
     certificate = write_certificate(tmp_path)
     async with open_edited(tmp_path / "site.toml", SERVER + CHAT, is_watching=False) as edited:
         ann = await edited.playground.join("/chat/lobby")

@@ -1,4 +1,4 @@
-"""What an edit to each key does to a room that runs, by the key's declared class; one test a key."""
+"""The effect of an edit of each key on a running room, by the class of the key; one test a key."""
 
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,13 @@ def site_text(app: dict[str, Any], server: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_every_key_is_edited_here() -> None:
+def test_every_key_is_covered_by_this_module() -> None:
     assert set(APP_EDITS) == set(file_keys_of(App))
     assert set(SERVER_EDITS) | {"tls", "control", "log"} == set(file_keys_of(Server))
 
 
 @pytest.mark.parametrize("key", [key for key, values in APP_EDITS.items() if values != (None, None)])
-async def test_a_running_room_takes_up_live_keys_alone(key: str, tmp_path: Path) -> None:
+async def test_a_running_room_adopts_only_live_keys(key: str, tmp_path: Path) -> None:
     before, after = APP_EDITS[key]
     async with open_edited(tmp_path / "site.toml", site_text({key: before}, {}), is_watching=False) as edited:
         ann = await edited.playground.join("/chat/lobby")
@@ -63,7 +63,7 @@ async def test_a_running_room_takes_up_live_keys_alone(key: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("key", SERVER_EDITS)
-async def test_a_key_of_the_server_is_in_force_and_connections_stay(key: str, tmp_path: Path) -> None:
+async def test_a_changed_key_of_the_server_takes_effect_and_connections_stay(key: str, tmp_path: Path) -> None:
     before, after = SERVER_EDITS[key]
     async with open_edited(tmp_path / "site.toml", site_text({}, {key: before}), is_watching=False) as edited:
         ann = await edited.playground.join("/chat/lobby")
@@ -80,7 +80,7 @@ async def test_a_key_of_the_server_is_in_force_and_connections_stay(key: str, tm
         await ann.hear("still here")
 
 
-async def test_a_room_that_waits_for_clients_gives_way_to_a_changed_app(tmp_path: Path) -> None:
+async def test_a_lingering_room_is_stopped_when_its_app_changes(tmp_path: Path) -> None:
     text = site_text({"idle_timeout": "1m"}, {})
     async with open_edited(tmp_path / "site.toml", text, is_watching=False) as edited:
         ann = await edited.playground.join("/chat/lobby")
@@ -95,7 +95,7 @@ async def test_a_room_that_waits_for_clients_gives_way_to_a_changed_app(tmp_path
         await edited.playground.wait_no_rooms()
 
 
-async def test_a_room_that_still_starts_without_clients_gives_way_too(tmp_path: Path) -> None:
+async def test_a_starting_room_without_clients_is_stopped_when_its_app_changes(tmp_path: Path) -> None:
     text = f'{SERVER}[apps.chat]\ncommand = {to_toml(program("tcp", "slow"))}\nport = "auto"\nidle_timeout = "1m"\n'
     async with open_edited(tmp_path / "site.toml", text, is_watching=False) as edited:
         ann = await edited.playground.join("/chat/lobby")
@@ -109,7 +109,7 @@ async def test_a_room_that_still_starts_without_clients_gives_way_too(tmp_path: 
         await edited.playground.wait_no_rooms()
 
 
-async def test_a_running_room_says_who_joins_as_its_own_routing_and_a_written_message_have_it(tmp_path: Path) -> None:
+async def test_join_messages_of_a_running_room_follow_its_routing_and_the_edited_text(tmp_path: Path) -> None:
     text = SERVER + CHAT
     async with open_edited(tmp_path / "site.toml", text, is_watching=False) as edited:
         ann = await edited.playground.join("/chat/lobby")

@@ -1,4 +1,4 @@
-"""What an edit prepares does nothing before it is committed, and nothing at all when it is taken back."""
+"""Preparations of an edit have no effect before the commit, and none at all when they are rolled back."""
 
 import asyncio
 import socket
@@ -78,7 +78,7 @@ class Slow:
 
 @asynccontextmanager
 async def preparing(file: Path, text: str, slow: Slow, *, dry_run: bool = False) -> AsyncIterator[Edited]:
-    """A served site and an edit of it, all of which but the end is prepared; it is over after the block."""
+    """Serve a site and prepare an edit of it up to its last step; the edit ends with the block."""
     async with open_edited(file, SERVER + CHAT, prepare=[slow.prepare], is_watching=False) as edited:
         edited.write(text)
         reload = asyncio.create_task(edited.reloader.reload("test", dry_run=dry_run))
@@ -94,7 +94,7 @@ async def preparing(file: Path, text: str, slow: Slow, *, dry_run: bool = False)
 
 
 @pytest.mark.parametrize("end", ["applied", "dry run", "taken back"])
-async def test_requests_are_answered_as_before_while_tls_is_prepared(tmp_path: Path, anyio_backend: object, end: str) -> None:
+async def test_requests_are_answered_without_tls_while_tls_is_prepared(tmp_path: Path, anyio_backend: object, end: str) -> None:
     slow = Slow("no place" if end == "taken back" else None)
     text = SERVER + TLS + CHAT
     async with preparing(tmp_path / "site.toml", text, slow, dry_run=end == "dry run") as edited:
@@ -106,7 +106,7 @@ async def test_requests_are_answered_as_before_while_tls_is_prepared(tmp_path: P
 
 
 @pytest.mark.parametrize("end", ["applied", "dry run", "taken back"])
-async def test_a_new_address_takes_no_connection_before_the_commit(
+async def test_a_new_address_accepts_no_connection_before_the_commit(
     tmp_path: Path, anyio_backend: object, free_port: int, end: str
 ) -> None:
     slow = Slow("no place" if end == "taken back" else None)
@@ -131,7 +131,7 @@ async def test_a_new_address_takes_no_connection_before_the_commit(
         async with asyncio.timeout(DEADLINE):
             await slow.is_reached.wait()
         assert try_both() == ["ConnectionRefusedError"] * 2
-        with pytest.raises(OSError, match="in use"):  # it is ours already
+        with pytest.raises(OSError, match="in use"):  # the server has bound it
             socket.create_server(("127.0.0.1", free_port))
         slow.may_end.set()
         await asyncio.wait([reload])
@@ -141,11 +141,11 @@ async def test_a_new_address_takes_no_connection_before_the_commit(
         socket.create_server(("127.0.0.2", free_port)).close()
 
 
-# -- connections that the kernel holds at the moment of the commit
+# -- connections in the kernel's queue at the commit
 
 
 def queue(port: int, number: int = 40) -> list[socket.socket]:
-    """Connections with a request each, which the loop has not had a moment to accept."""
+    """Open connections, each with a request, which the event loop has not accepted yet."""
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(number)]
     for client in clients:
         client.sendall(REQUEST)
@@ -177,7 +177,7 @@ async def first_lines(clients: list[socket.socket]) -> set[bytes]:
     ],
     ids=["TLS is put on", "an address is added", "the address goes", "the address becomes wider"],
 )
-async def test_connections_that_wait_at_the_commit_are_served_as_what_they_came_to(
+async def test_connections_queued_at_the_commit_are_served_as_before_it(
     serve_express: Serve, tmp_path: Path, change: Callable[[Playground, Path], Server]
 ) -> None:
     site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
@@ -189,7 +189,7 @@ async def test_connections_that_wait_at_the_commit_are_served_as_what_they_came_
     assert await first_lines(clients) == {b"HTTP/1.1 200"}
 
 
-async def test_tls_is_put_on_and_taken_off_on_the_same_socket(serve_express: Serve, tmp_path: Path) -> None:
+async def test_tls_is_added_and_removed_on_the_same_socket(serve_express: Serve, tmp_path: Path) -> None:
     site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
     (listener,) = site.service.listeners._open.values()
     tls = Tls(certificate=tmp_path / "site.pem", key=tmp_path / "site.key")
@@ -203,9 +203,7 @@ async def test_tls_is_put_on_and_taken_off_on_the_same_socket(serve_express: Ser
 # -- files of unix sockets
 
 
-async def test_a_unix_socket_stays_with_its_file_and_is_opened_again_when_that_is_gone(
-    serve_express: Serve, tmp_path: Path
-) -> None:
+async def test_a_unix_socket_is_kept_with_its_file_and_reopened_without_it(serve_express: Serve, tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     server = Server.model_validate({"bind": f"unix:{path}"})
     site = await serve_express(server, game={"command": ["cat"]})
@@ -226,7 +224,7 @@ async def test_a_unix_socket_stays_with_its_file_and_is_opened_again_when_that_i
     await edit(path)
 
 
-async def test_a_file_that_another_server_has_put_in_the_place_is_left_to_it(serve_express: Serve, tmp_path: Path) -> None:
+async def test_a_socket_file_of_another_server_is_not_removed(serve_express: Serve, tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     site = await serve_express(Server.model_validate({"bind": f"unix:{path}"}), game={"command": ["cat"]})
     path.rename(tmp_path / "old.sock")
@@ -241,15 +239,15 @@ async def test_a_file_that_another_server_has_put_in_the_place_is_left_to_it(ser
 # -- cleanups
 
 
-@pytest.mark.parametrize("step", ["close", "take back", "commit"])
-async def test_a_listener_that_cannot_be_closed_keeps_no_other_open(
+@pytest.mark.parametrize("step", ["close", "roll back", "commit"])
+async def test_a_listener_that_fails_to_close_does_not_keep_others_open(
     serve_express: Serve, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     binds = ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0")
     site = await serve_express(Server(bind=binds), game={"command": ["cat"]})
     listeners = site.service.listeners
-    change = await listeners.prepare(Server(bind=(*binds, *binds) if step == "take back" else ("127.0.0.2:0",)))
-    at_stake = change.added if step == "take back" else list(listeners._open.values())
+    change = await listeners.prepare(Server(bind=(*binds, *binds) if step == "roll back" else ("127.0.0.2:0",)))
+    at_stake = change.added if step == "roll back" else list(listeners._open.values())
     real, failed = Listener.close, []
 
     def close(listener: Listener) -> None:
@@ -259,7 +257,7 @@ async def test_a_listener_that_cannot_be_closed_keeps_no_other_open(
             raise OSError("injected")
 
     monkeypatch.setattr(Listener, "close", close)
-    {"close": listeners.close, "take back": change.roll_back, "commit": change.commit}[step]()
+    {"close": listeners.close, "roll back": change.roll_back, "commit": change.commit}[step]()
 
     assert len(at_stake) == 3
     assert [listener.sock.fileno() for listener in at_stake] == [-1] * 3
@@ -268,10 +266,10 @@ async def test_a_listener_that_cannot_be_closed_keeps_no_other_open(
         change.roll_back()
 
 
-async def test_an_address_that_cannot_be_listened_at_after_all_keeps_no_other_from_it(
+async def test_an_address_that_fails_at_the_commit_does_not_affect_the_others(
     serve_express: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`prepare` has ruled it out; were it not so, the rest of the edit would be in force, and a server would not start."""
+    """`prepare` excludes this; otherwise the rest of the edit takes effect, and a starting server would fail."""
 
     site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
     real = listen_module.start_listening

@@ -1,4 +1,4 @@
-"""Any sequence of edits of `bind` and `tls`: after each, exactly the addresses it names are served, as it says."""
+"""Any sequence of edits of `bind` and `tls`: after each, exactly the named addresses are served, with or without TLS."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ REQUEST: Final = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 TCP: Final = ("127.0.0.1", "0.0.0.0", "[::]", "[::1]", "localhost")
 UNIX: Final = ("one.sock", "two.sock")
 PLACES: Final = ("127.0.0.1", "127.0.0.2", "::1", *UNIX)
-"""Where it is looked whether something answers."""
+"""The places that are checked for an answer."""
 
 
 def has_ipv6() -> bool:
@@ -35,7 +35,7 @@ def has_ipv6() -> bool:
 
 
 def choose_binds(chance: random.Random) -> list[str]:
-    """Some addresses that may stand in one list."""
+    """Draw addresses that are valid together in one list."""
     while True:
         binds = chance.sample([*TCP, *UNIX], chance.randint(1, 5))
         if not ({"127.0.0.1", "0.0.0.0"} <= set(binds) or {"[::1]", "[::]"} <= set(binds)):
@@ -43,7 +43,7 @@ def choose_binds(chance: random.Random) -> list[str]:
 
 
 def expect_served(binds: Sequence[str]) -> set[str]:
-    """What docs/config.md says is listened at."""
+    """The addresses that docs/config.md specifies."""
     named = {bind for bind in binds if bind in UNIX}
     if "localhost" in binds:
         named |= {"127.0.0.1", "::1"}
@@ -57,7 +57,7 @@ def expect_served(binds: Sequence[str]) -> set[str]:
 
 
 async def look(folder: Path, place: str, port: int, *, tls: bool) -> str:
-    """What a request at a place gets: a status, or that nothing listens or answers there."""
+    """The outcome of a request at a place: a status, or that nothing listens or answers there."""
     context = ssl._create_unverified_context() if tls else None
     try:
         async with asyncio.timeout(DEADLINE):
@@ -91,7 +91,7 @@ def site_text(binds: Sequence[str], port: int, *, tls: bool, taken: str = "") ->
 
 
 async def edit(edited: Edited, binds: Sequence[str], port: int, *, tls: bool, how: str) -> bool:
-    """Apply an edit; or only try it, or have something keep it from being applied. Returns whether it is applied."""
+    """Apply an edit, dry-run it, or make it fail. Returns whether it is applied."""
     text = site_text(binds, port, tls=tls)
     if how == "refused":
         with socket.create_server(("127.0.0.1", 0)) as other:
@@ -113,10 +113,10 @@ def free_port() -> int:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback (::1)")
 @pytest.mark.parametrize("seed", os.environ.get("LISTENING_SEEDS", "1 2").split())
-async def test_after_each_edit_the_named_addresses_are_served_and_no_other(
+async def test_after_each_edit_exactly_the_named_addresses_are_served(
     tmp_path: Path, anyio_backend: object, monkeypatch: pytest.MonkeyPatch, free_port: int, seed: str
 ) -> None:
-    """A client that was there first stays through all of it."""
+    """A client that is connected from the beginning stays connected."""
     monkeypatch.setattr(watch_module, "SETTLE", 0.002)
     real = addresses_module.look_up
 

@@ -1,4 +1,4 @@
-"""An app plays on, without a close and without losing a message, while the app beside it is edited over and over."""
+"""Repeated edits of one app close no client of another app and lose none of its messages."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ INTERVAL: Final = 1.0
 PAUSE: Final = 0.1
 """Seconds between an edit that is applied and the next."""
 DEADLINE: Final = 30.0
-"""Seconds for whatever is waited for at the end, on a busy machine."""
+"""Seconds for each wait at the end, on a busy machine."""
 
 HEAD: Final = SERVER.replace('control = "off"\n', 'drain_timeout = "500ms"\n')
 STEADY: Final = '[apps.steady]\ncommand = ["cat"]\n'
@@ -40,37 +40,37 @@ CYCLE: Final = {
 
 
 @dataclass
-class Talker:
-    """A client of the app that is left alone. All in its room say numbers, each counting up from 0."""
+class SteadyClient:
+    """A client of the app that is not edited. Each client of a room sends numbers, counting up from 0."""
 
     name: str
     connection: ClientConnection
-    said: int = 0
-    heard: Counter[str] = field(default_factory=Counter)
-    """How many numbers came from whom; each was the next one."""
+    sent: int = 0
+    received: Counter[str] = field(default_factory=Counter)
+    """How many numbers were received from each client, all in order."""
 
-    async def talk(self, stop: asyncio.Event) -> None:
+    async def send_numbers(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            await self.connection.send(f"{self.name} {self.said}")
-            self.said += 1
+            await self.connection.send(f"{self.name} {self.sent}")
+            self.sent += 1
             await wait_or(stop, INTERVAL)
 
     async def listen(self) -> None:
         async for message in self.connection:
             name, _, number = str(message).partition(" ")
-            assert int(number) == self.heard[name], f"{self.name} heard {message!r} after {self.heard[name]} of {name}"
-            self.heard[name] += 1
+            assert int(number) == self.received[name], f"{self.name} received {message!r} after {self.received[name]} of {name}"
+            self.received[name] += 1
 
 
 @dataclass
-class Passerby:
-    """A client of the app that is edited: it is sent away when the app goes, and comes back with it."""
+class ReturningClient:
+    """A client of the edited app: it is closed when the app is removed, and reconnects when it is added again."""
 
     path: str
     closes: Counter[int] = field(default_factory=Counter)
     refusals: Counter[int] = field(default_factory=Counter)
 
-    async def pass_by(self, port: int, stop: asyncio.Event) -> None:
+    async def reconnect(self, port: int, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
                 async with connect(f"ws://127.0.0.1:{port}{self.path}", compression=None, ping_interval=None) as connection:
@@ -83,16 +83,16 @@ class Passerby:
 
     async def play(self, connection: ClientConnection, stop: asyncio.Event) -> None:
         for number in itertools.count():
-            await connection.send(said := f"{id(self)} {number}")
+            await connection.send(message := f"{id(self)} {number}")
             async with asyncio.timeout(DEADLINE):
-                while await connection.recv() != said:  # the others' words must be read as well, or reading stops
+                while await connection.recv() != message:  # also the messages of others
                     pass
             if await wait_or(stop, INTERVAL / 4):
                 return
 
 
 async def wait_or(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait until it is time to stop, but no longer than so many seconds; whether it is time."""
+    """Wait at most `seconds` for `stop`; whether it is set."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await stop.wait()
@@ -100,37 +100,37 @@ async def wait_or(stop: asyncio.Event, seconds: float) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def talking(port: int, count: int) -> AsyncIterator[list[Talker]]:
-    """Have `count` clients talk in rooms of ROOM_SIZE; at the end all have heard all that was said, and nobody was closed."""
+async def sending(port: int, count: int) -> AsyncIterator[list[SteadyClient]]:
+    """Let `count` clients send in rooms of ROOM_SIZE; at the end each has received all messages, and none was closed."""
     stop = asyncio.Event()
-    talkers = []
+    senders = []
     for number in range(count):
         url = f"ws://127.0.0.1:{port}/steady/room-{number // ROOM_SIZE}"
-        talkers.append(Talker(f"t{number}", await connect(url, compression=None, ping_interval=None)))
-    listening = [asyncio.create_task(talker.listen()) for talker in talkers]
+        senders.append(SteadyClient(f"t{number}", await connect(url, compression=None, ping_interval=None)))
+    listening = [asyncio.create_task(sender.listen()) for sender in senders]
     try:
         async with asyncio.TaskGroup() as tasks:
-            for talker in talkers:
-                tasks.create_task(talker.talk(stop))
+            for sender in senders:
+                tasks.create_task(sender.send_numbers(stop))
             try:
-                yield talkers
+                yield senders
             finally:
                 stop.set()
         async with asyncio.timeout(DEADLINE):
-            while not all_heard(talkers):
+            while not all_received(senders):
                 for task in listening:
                     assert not task.done(), task.result()
                 await asyncio.sleep(0.05)
     finally:
         for task in listening:
             task.cancel()
-        for talker in talkers:
-            await talker.connection.close()
+        for sender in senders:
+            await sender.connection.close()
 
 
-def all_heard(talkers: list[Talker]) -> bool:
-    rooms = [talkers[first : first + ROOM_SIZE] for first in range(0, len(talkers), ROOM_SIZE)]
-    return all(listener.heard[speaker.name] == speaker.said for room in rooms for listener in room for speaker in room)
+def all_received(senders: list[SteadyClient]) -> bool:
+    rooms = [senders[first : first + ROOM_SIZE] for first in range(0, len(senders), ROOM_SIZE)]
+    return all(receiver.received[sender.name] == sender.sent for room in rooms for receiver in room for sender in room)
 
 
 def fetch_status(file: Path) -> SiteStatus:
@@ -154,29 +154,29 @@ def resident(server: Serving) -> int:
 
 
 async def edit(file: Path, server: Serving, edits: int) -> AsyncIterator[int]:
-    """Edit the file so many times, each once the one before was applied or refused; tell how many it were."""
-    told: Counter[str] = Counter()
+    """Edit the file `edits` times, each time after the previous edit was applied or refused; yield the number of each."""
+    counts: Counter[str] = Counter()
     for number, (kind, text) in zip(range(1, edits + 1), itertools.cycle(CYCLE.items()), strict=False):
-        words = "not reloaded" if kind == "broken" else "INFO     reloaded"
-        told[words] += 1
+        text_logged = "not reloaded" if kind == "broken" else "INFO     reloaded"
+        counts[text_logged] += 1
         write(file, text)
-        await asyncio.to_thread(server.wait_output, words, told[words])
+        await asyncio.to_thread(server.wait_output, text_logged, counts[text_logged])
         await asyncio.sleep(PAUSE)
         yield number
 
 
 async def play(folder: Path, *, clients: int, edits: int, warm_up: int) -> None:
-    """Edit one app `edits` times while `clients` play each of the two, and count what was lost and what was left."""
+    """Edit one app `edits` times while each of both has `clients`; check for lost messages, closes and leaks."""
     file = folder / "site.toml"
     file.write_text(HEAD + STEADY)
     with serving("serve", str(file)) as server:
         port, stop = server.port, asyncio.Event()
-        passersby = [Passerby(f"/edited/room-{number // ROOM_SIZE}") for number in range(clients)]
-        async with talking(port, clients) as talkers, asyncio.TaskGroup() as tasks:
+        returning = [ReturningClient(f"/edited/room-{number // ROOM_SIZE}") for number in range(clients)]
+        async with sending(port, clients) as senders, asyncio.TaskGroup() as tasks:
             while None in (pids := await asyncio.to_thread(steady_pids, file)).values():  # noqa: ASYNC110
                 await asyncio.sleep(PAUSE)
-            for passerby in passersby:
-                tasks.create_task(passerby.pass_by(port, stop))
+            for client in returning:
+                tasks.create_task(client.reconnect(port, stop))
             before = 0
             async for number in edit(file, server, edits):
                 if number == warm_up:
@@ -185,9 +185,9 @@ async def play(folder: Path, *, clients: int, edits: int, warm_up: int) -> None:
 
             assert await asyncio.to_thread(steady_pids, file) == pids
             assert len(pids) == -(-clients // ROOM_SIZE)
-        assert min(talker.said for talker in talkers) > 1
-        closes = sum((passerby.closes for passerby in passersby), Counter[int]())
-        refusals = sum((passerby.refusals for passerby in passersby), Counter[int]())
+        assert min(sender.sent for sender in senders) > 1
+        closes = sum((client.closes for client in returning), Counter[int]())
+        refusals = sum((client.refusals for client in returning), Counter[int]())
         assert set(closes) == {1001}, server.output
         assert set(refusals) == {404}
         assert resident(server) - before < 16 * 1024 * 1024
@@ -210,7 +210,7 @@ async def test_a_hundred_edits_beside_five_hundred_clients_lose_nothing(tmp_path
     await play(tmp_path, clients=500, edits=100, warm_up=40)
 
 
-async def test_edits_leave_no_descriptors_and_no_tasks_behind(tmp_path: Path) -> None:
+async def test_edits_leak_no_descriptors_and_no_tasks(tmp_path: Path) -> None:
     async with open_edited(tmp_path / "site.toml", CYCLE["removed"], is_watching=False) as edited:
 
         async def play_a_cycle(cycles: int) -> tuple[int, int]:

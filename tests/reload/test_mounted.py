@@ -1,4 +1,4 @@
-"""A site file in a container: mounted by itself, and with its folder."""
+"""A site file in a container, mounted as a file or with its folder."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ def can_mount(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("what", ["the file", "its folder"])
-def test_a_file_replaced_on_the_host_is_followed_with_its_folder_and_warned_of_without(tmp_path: Path, what: str) -> None:
+def test_a_file_replaced_on_the_host_is_read_if_its_folder_is_mounted_and_else_warned_about(tmp_path: Path, what: str) -> None:
     if not can_mount(tmp_path):
         pytest.skip("may not mount (run as root)")
     host, inside = tmp_path / "host", tmp_path / "inside"

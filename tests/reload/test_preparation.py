@@ -16,7 +16,7 @@ class Failing:
         raise OSError("injected")
 
 
-def test_one_that_fails_keeps_no_other_from_its_commit_or_its_way_back() -> None:
+def test_one_that_fails_does_not_stop_the_commit_or_rollback_of_others() -> None:
     done: list[str] = []
 
     commit_all([Failing(done), Failing(done)])

@@ -24,7 +24,7 @@ from scalesocket.reload.public_error import redact_error
         ("mode = 1\nmood = 2", "site.toml:3:1: apps.a.mode: unknown key (and 1 more)"),
     ],
 )
-def test_neither_values_nor_paths_nor_hints_are_told(tmp_path: Path, line: str, public: str) -> None:
+def test_a_public_error_has_no_values_paths_or_hints(tmp_path: Path, line: str, public: str) -> None:
     path = tmp_path / "site.toml"
     path.write_text(f'[apps.a]\ncommand = "cat"\n{line}\n')
 
@@ -34,7 +34,7 @@ def test_neither_values_nor_paths_nor_hints_are_told(tmp_path: Path, line: str, 
     assert redact_error(refused.value) == public
 
 
-def test_other_errors_lose_their_values_too() -> None:
+def test_values_of_other_errors_are_removed_too() -> None:
     assert (
         redact_error(ScalesocketError("server.bind: can't listen at unix socket")) == "server.bind: can't listen at unix socket"
     )

@@ -1,4 +1,4 @@
-"""A change of a file is noticed once, however it was made."""
+"""A change of a file is detected once, however it is made."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from scalesocket.reload.watch import SETTLE, WatchedFiles, wait_changed
 pytestmark = pytest.mark.anyio
 
 DEADLINE = 2.0 + SETTLE
-"""Seconds after its last piece within which a change must be seen."""
+"""Seconds after the last write within which a change must be detected."""
 
 
 @pytest.fixture(params=["asyncio", "asyncio+uvloop"], ids=["asyncio", "uvloop"])
@@ -65,7 +65,7 @@ CHANGES: list[Callable[[Path], None]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-async def test_a_change_is_noticed(file: Path, change: Callable[[Path], None]) -> None:
+async def test_a_change_is_detected(file: Path, change: Callable[[Path], None]) -> None:
     watched = WatchedFiles(files=frozenset({file}))
     before = watched.fingerprint()
 
@@ -77,7 +77,7 @@ async def test_a_change_is_noticed(file: Path, change: Callable[[Path], None]) -
     assert after == watched.fingerprint() != before
 
 
-async def test_a_change_made_before_the_wait_is_noticed(file: Path) -> None:
+async def test_a_change_before_the_wait_is_detected(file: Path) -> None:
     watched = WatchedFiles(files=frozenset({file}))
     before = watched.fingerprint()
     write_in_place(file)
@@ -88,7 +88,7 @@ async def test_a_change_made_before_the_wait_is_noticed(file: Path) -> None:
     assert after != before
 
 
-async def test_the_swap_of_a_symlinked_folder_is_noticed(tmp_path: Path) -> None:
+async def test_the_swap_of_a_symlinked_folder_is_detected(tmp_path: Path) -> None:
     # given a mounted ConfigMap: site.toml -> ..data/site.toml, ..data -> ..1
     for version in ("1", "2"):
         (tmp_path / f"..{version}").mkdir()
@@ -107,7 +107,7 @@ async def test_the_swap_of_a_symlinked_folder_is_noticed(tmp_path: Path) -> None
     assert file.read_text() == "2"
 
 
-async def test_an_edit_behind_a_symlink_is_noticed(tmp_path: Path, file: Path) -> None:
+async def test_an_edit_behind_a_symlink_is_detected(tmp_path: Path, file: Path) -> None:
     link = tmp_path / "elsewhere" / "link.toml"
     link.parent.mkdir()
     link.symlink_to(file)
@@ -120,7 +120,7 @@ async def test_an_edit_behind_a_symlink_is_noticed(tmp_path: Path, file: Path) -
             await wait_changed(watched, before)
 
 
-async def test_a_new_file_that_matches_an_include_is_noticed(tmp_path: Path, file: Path) -> None:
+async def test_a_new_file_that_matches_an_include_is_detected(tmp_path: Path, file: Path) -> None:
     apps = tmp_path / "apps"
     apps.mkdir()
     watched = WatchedFiles(files=frozenset({file}), folders=frozenset({apps}))
@@ -135,7 +135,7 @@ async def test_a_new_file_that_matches_an_include_is_noticed(tmp_path: Path, fil
 
 
 @pytest.mark.usefixtures("real_intervals")
-async def test_a_file_written_in_pieces_is_awaited_to_its_end(file: Path) -> None:
+async def test_the_wait_lasts_until_a_file_written_in_pieces_is_complete(file: Path) -> None:
     watched = WatchedFiles(files=frozenset({file}))
     before = watched.fingerprint()
 
@@ -155,7 +155,7 @@ async def test_a_file_written_in_pieces_is_awaited_to_its_end(file: Path) -> Non
     assert [mark[2] for mark in after.values() if mark is not None] == [len("piece\n" * 8)]
 
 
-async def test_a_file_beside_is_nobodys_business(tmp_path: Path, file: Path) -> None:
+async def test_a_file_beside_the_site_file_is_ignored(tmp_path: Path, file: Path) -> None:
     watched = WatchedFiles(files=frozenset({file}))
     before = watched.fingerprint()
     (tmp_path / "notes.txt").write_text("not a site")
@@ -169,7 +169,7 @@ async def test_a_file_beside_is_nobodys_business(tmp_path: Path, file: Path) -> 
 @pytest.mark.parametrize(
     "error", [OSError("no inotify watch to spare"), RuntimeError("broken"), ExceptionGroup("in a thread", [OSError()])]
 )
-async def test_without_notifications_a_change_is_found_by_looking(
+async def test_without_notifications_a_change_is_found_by_polling(
     file: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def awatch(*_: object, **__: object) -> AsyncIterator[None]:
