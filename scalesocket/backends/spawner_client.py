@@ -4,7 +4,9 @@
 the loop and its poller. It starts no tasks: everything happens in callbacks of the loop.
 
 The gateway is a child subreaper, so when the spawner dies its children become the gateway's own. They run on as adopted
-children, and the new spawner is asked to kill them if the gateway ends.
+children, and the new spawner is asked to kill them if the gateway ends (spawner_recovery.py).
+
+Requests, reports and the replacement stay in one class: all three change the same table of children and queue of starts.
 """
 
 import asyncio
