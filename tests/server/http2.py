@@ -52,7 +52,7 @@ class Http2Websocket:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.frames = Connection(ConnectionType.CLIENT)
-        self.heard: list[str | bytes] = []
+        self.received: list[str | bytes] = []
 
     async def say(self, message: str | bytes) -> None:
         event = TextMessage(data=message) if isinstance(message, str) else BytesMessage(data=message)
@@ -67,15 +67,15 @@ class Http2Websocket:
                     case Message():
                         parts.append(event.data)
                         if event.message_finished:
-                            self.heard.append(type(parts[0])().join(parts))  # type: ignore[arg-type]
+                            self.received.append(type(parts[0])().join(parts))  # type: ignore[arg-type]
                             parts = []
                     case Ping():
                         await self.stream.client.send(self.stream, self.frames.send(event.response()))
                     case CloseConnection():
                         await self.stream.client.send(self.stream, self.frames.send(event.response()))
                         raise ConnectionError(event.code, event.reason)
-            if self.heard:
-                return self.heard.pop(0)
+            if self.received:
+                return self.received.pop(0)
             chunk = await self.stream.read_chunk()
             if not chunk:
                 raise ConnectionError("the stream ended")
@@ -104,7 +104,7 @@ class Http2Client:
         self.writer = writer
         self.streams: dict[int, Stream] = {}
         self.settings = asyncio.Event()
-        self.told: dict[int, int] = {}
+        self.server_settings: dict[int, int] = {}
         """The settings that the server has sent."""
         self.window = asyncio.Event()
         self.connection.initiate_connection()
@@ -172,7 +172,7 @@ class Http2Client:
     def take(self, event: h2.events.Event) -> None:
         match event:
             case h2.events.RemoteSettingsChanged():
-                self.told |= {int(code): changed.new_value for code, changed in event.changed_settings.items()}
+                self.server_settings |= {int(code): changed.new_value for code, changed in event.changed_settings.items()}
                 self.settings.set()
             case h2.events.WindowUpdated():
                 self.window.set()

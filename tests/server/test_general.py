@@ -161,14 +161,14 @@ async def test_sending_many_messages_does_not_block_the_event_loop() -> None:
     async with open_general(blank, App(name="chat", command=["cat"])) as general:
         bob = await general.join("/chat/lobby")
         with closing(await open_mute(general, "/blank/lobby")):
-            crowd = general.playground.room("blank", "lobby").counts
+            counts = general.playground.room("blank", "lobby").counts
             slowest, rounds_after = 0.0, 0
             while rounds_after < 20:
                 before = time.process_time()  # not the clock, which also counts other processes
                 await bob.say("still there?")
                 await bob.hear("still there?")
                 slowest = max(slowest, time.process_time() - before)
-                rounds_after += crowd.messages_out > 50_000
+                rounds_after += counts.messages_out > 50_000
         assert slowest < 0.5
 
 
@@ -266,17 +266,17 @@ async def test_a_malformed_upgrade_ends_its_connection(part: bytes) -> None:
 
 
 async def test_a_client_that_leaves_while_over_its_rate_is_freed() -> None:
-    def sessions() -> list[GeneralClient]:
+    def general_clients() -> list[GeneralClient]:
         gc.collect()
         return [one for one in gc.get_objects() if isinstance(one, GeneralClient)]
 
     async with open_general(App(name="chat", command=["cat"], rate={"bytes": 10})) as general:
         ann = await general.join("/chat/lobby")
         await ann.say("x" * 1000)  # the next message would be read after more than a minute
-        await until(lambda: bool(sessions()[0].held))
+        await until(lambda: bool(general_clients()[0].held))
         await ann.leave()
 
-        await until(lambda: not sessions())
+        await until(lambda: not general_clients())
 
 
 async def test_a_client_that_keeps_sending_after_our_close_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:

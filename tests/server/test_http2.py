@@ -205,7 +205,7 @@ async def test_websockets_are_off_by_default(anyio_backend: Any) -> None:
         async with asyncio.timeout(DEADLINE):
             await http2.settings.wait()
 
-        assert SettingCodes.ENABLE_CONNECT_PROTOCOL not in http2.told
+        assert SettingCodes.ENABLE_CONNECT_PROTOCOL not in http2.server_settings
         refused = http2.start("CONNECT", "/chat/lobby", (":protocol", "websocket"), is_ended=False)
         status, _ = await refused.wait_status()
         assert (status, b"http2_websockets = true" in await refused.read_body()) == (501, True)
