@@ -58,7 +58,7 @@ ROOM_SERIES: Final = (
     Row("scalesocket_backend_records", "Records read from backends.", "records_out"),
     Row(
         "scalesocket_messages_dropped",
-        "Messages nobody got: not valid, or for a backend that no longer reads.",
+        "Messages that were not delivered: invalid, or for a backend that no longer reads.",
         "messages_dropped",
     ),
     Row("scalesocket_slow_clients", "Clients closed because they did not read fast enough.", "slow_clients"),

@@ -24,7 +24,7 @@ class Counts:
     records_out: int = 0
     """Records read from the backend."""
     messages_dropped: int = 0
-    """Messages nobody got: bad JSON from a client, a wrong `_to`, or input for a backend that no longer reads."""
+    """Messages that were not delivered: bad JSON of a client, an invalid `_to`, or input for a backend that no longer reads."""
     slow_clients: int = 0
     """Clients closed because they did not read fast enough."""
     slow_dropped: int = 0

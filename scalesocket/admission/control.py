@@ -65,7 +65,7 @@ class AdmissionControl:
         self.site = site
         """The site in force. The gateway replaces it."""
         self.is_closed = False
-        """Whether the server drains and admits nobody."""
+        """Whether the server drains and admits no more clients."""
         self.connections = 0
         """Websockets that are in a room."""
         self.refusals: Counter[str] = Counter()
@@ -151,7 +151,7 @@ class AdmissionControl:
             self._addresses.sweep(self.site.server.connect_rate, time.monotonic())
 
     def _check_server(self, request: Request, resolved: Request) -> Refusal | None:
-        """Return why nobody with this address or host is admitted, whatever the app."""
+        """Return why no upgrade with this address or host is admitted, for any app."""
         if self.is_closed:
             return DRAINING
         rate = self.site.server.connect_rate

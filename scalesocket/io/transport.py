@@ -162,7 +162,7 @@ class SocketTransport(Writer, asyncio.Transport):
             self._shut_down()
 
     def _shut_down(self) -> None:
-        with suppress(OSError):  # a peer that is gone is noticed by reading
+        with suppress(OSError):  # a lost connection is noticed by reading
             self._open_socket().shutdown(socket.SHUT_WR)
 
     def _write_failed(self, error: OSError) -> None:

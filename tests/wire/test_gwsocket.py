@@ -21,7 +21,7 @@ def framed(to: int, kind: int, payload: bytes, *, size: int | None = None, end: 
     return struct.pack(order + "III", to, kind, len(payload) if size is None else size) + payload + end
 
 
-def hear(router: Router, chunks: Iterable[bytes]) -> tuple[list[tuple[int | None, Opcode, bytes]], str | None]:
+def receive(router: Router, chunks: Iterable[bytes]) -> tuple[list[tuple[int | None, Opcode, bytes]], str | None]:
     """Return the messages with their recipients, in any batches, and the error at the end."""
     routed: list[Routed] = []
     error = None
@@ -40,7 +40,7 @@ def hear(router: Router, chunks: Iterable[bytes]) -> tuple[list[tuple[int | None
 
 
 STREAM = [(2, TEXT, b"abc"), (2, TEXT, b""), (2, BINARY, b"\xff\n\x00"), (0, TEXT, "grüße".encode()), (3, TEXT, b"\n")]
-HEARD = [(to or None, Opcode(kind), payload) for to, kind, payload in STREAM]
+RECEIVED = [(to or None, Opcode(kind), payload) for to, kind, payload in STREAM]
 
 
 @pytest.mark.parametrize("delimiter", [None, "\n", "\0;", "é"])
@@ -51,7 +51,7 @@ def test_messages_keep_their_type_and_bounds_at_every_cut(delimiter: str | None,
 
     for chunks in every_cut(stream):
         router = make_router("gwsocket", byte_order=order, delimiter=delimiter, max_record=1 * MiB)
-        assert hear(router, chunks) == (HEARD, None)
+        assert receive(router, chunks) == (RECEIVED, None)
 
 
 def test_consecutive_messages_of_one_client_and_type_share_a_batch() -> None:
@@ -70,16 +70,16 @@ def test_consecutive_messages_of_one_client_and_type_share_a_batch() -> None:
 def test_a_message_is_delivered_before_its_delimiter_is_received() -> None:
     router = make_router("gwsocket", delimiter="\n", max_record=1 * MiB)
 
-    assert hear(router, [framed(2, TEXT, b"abc")]) == ([(2, Opcode.TEXT, b"abc")], None)
+    assert receive(router, [framed(2, TEXT, b"abc")]) == ([(2, Opcode.TEXT, b"abc")], None)
 
 
 @pytest.mark.parametrize("kind", [0, 3, 256, 1 << 24])
 def test_an_invalid_header_ends_the_room_after_the_messages_before_it(kind: int) -> None:
-    good, bad = framed(2, TEXT, b"abc"), framed(2, kind, b"rubbish")
+    good, bad = framed(2, TEXT, b"abc"), framed(2, kind, b"invalid")
 
     for chunks in every_cut(good + bad + good):
-        heard, error = hear(make_router("gwsocket", max_record=1 * MiB), chunks)
-        assert heard == [(2, Opcode.TEXT, b"abc")]
+        received, error = receive(make_router("gwsocket", max_record=1 * MiB), chunks)
+        assert received == [(2, Opcode.TEXT, b"abc")]
         assert error is not None
         assert "unknown type" in error
 
@@ -93,8 +93,8 @@ def test_a_header_in_the_other_byte_order_is_invalid() -> None:
 
 def test_a_missing_delimiter_ends_the_room_after_the_messages_before_it() -> None:
     for chunks in every_cut(framed(2, TEXT, b"abc") + framed(2, TEXT, b"def")):
-        heard, error = hear(make_router("gwsocket", delimiter="\n", max_record=1 * MiB), chunks)
-        assert heard == [(2, Opcode.TEXT, b"abc")]
+        received, error = receive(make_router("gwsocket", delimiter="\n", max_record=1 * MiB), chunks)
+        assert received == [(2, Opcode.TEXT, b"abc")]
         assert error is not None
         assert "delimiter" in error
 
@@ -146,7 +146,7 @@ def test_messages_come_back_from_a_backend_that_echoes_its_input(
 
     router = make_router("gwsocket", byte_order=order, delimiter=delimiter, max_record=1 * MiB)
 
-    assert hear(router, cut(written, places)) == ([(9, kind, payload) for kind, payload in said], None)
+    assert receive(router, cut(written, places)) == ([(9, kind, payload) for kind, payload in said], None)
     assert not drops
 
 
@@ -154,9 +154,9 @@ def test_a_long_payload_in_many_small_chunks_is_read_in_linear_time() -> None:
     router = make_router("gwsocket", max_record=16 * MiB)
     stream = framed(0, BINARY, bytes(8 * MiB))
 
-    heard, error = hear(router, (stream[at : at + 64] for at in range(0, len(stream), 64)))
+    received, error = receive(router, (stream[at : at + 64] for at in range(0, len(stream), 64)))
 
-    assert (heard, error) == ([(None, Opcode.BINARY, bytes(8 * MiB))], None)
+    assert (received, error) == ([(None, Opcode.BINARY, bytes(8 * MiB))], None)
 
 
 def test_a_join_message_is_a_text_message_of_the_client_it_describes() -> None:

@@ -140,12 +140,12 @@ def test_addresses_do_not_depend_on_where_chunks_end() -> None:
     for chunks in every_cut(stream):
         router = make_router("json", max_record=1 * MiB)
         routed = [it for chunk in chunks for it in router.route(chunk)]
-        heard = [
+        received = [
             (payload, *rest)
             for payloads, *rest in filter(lambda it: isinstance(it, tuple), addresses(routed))
             for payload in payloads
         ]
-        assert heard == expected
+        assert received == expected
         assert WRONG_ADDRESS in routed
 
 
@@ -352,7 +352,7 @@ def test_messages_come_back_from_a_backend_that_echoes_its_input(value: dict[str
     written, drops = encode(json.dumps(value))
     router = make_router("json", max_record=1 * MiB)
 
-    heard = [
+    received = [
         payload
         for chunk in cut(written, places)
         for it in router.route(chunk)
@@ -360,7 +360,7 @@ def test_messages_come_back_from_a_backend_that_echoes_its_input(value: dict[str
         for payload in it.payloads
     ]
 
-    assert [json.loads(payload) for payload in heard] == ([] if drops else [value | {"_from": 7}])
+    assert [json.loads(payload) for payload in received] == ([] if drops else [value | {"_from": 7}])
 
 
 def test_from_is_set_in_binary_messages_and_their_bytes_are_unchanged() -> None:

@@ -100,12 +100,12 @@ def test_a_binary_app_sends_each_chunk_as_a_message() -> None:
 @pytest.mark.parametrize("routing", ["broadcast", "json"])
 def test_records_before_one_that_is_too_long_are_delivered_and_nothing_after_it(routing: str) -> None:
     router = make_router(routing, max_record=8)
-    heard: list[Routed] = []
+    received: list[Routed] = []
 
     with pytest.raises(RecordTooLong):
-        heard.extend(router.route(b"one\ntwo\n" + b"x" * 9 + b"\nthree\n"))
+        received.extend(router.route(b"one\ntwo\n" + b"x" * 9 + b"\nthree\n"))
 
-    assert described(heard) == [text(b"one", b"two")]
+    assert described(received) == [text(b"one", b"two")]
     assert list(router.route(b"four\n")) == []
     assert list(router.finish()) == []
 
