@@ -87,3 +87,10 @@ def test_what_the_source_archive_includes_exists() -> None:
     included = tomli.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
 
     assert [path for path in included if not (ROOT / path.lstrip("/")).exists()] == []
+
+
+def test_every_folder_of_tests_is_a_package() -> None:
+    # pytest refuses two files of the same name otherwise.
+    folders = {file.parent for file in (ROOT / "tests").glob("**/test_*.py")}
+
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []

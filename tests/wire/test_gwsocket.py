@@ -3,7 +3,6 @@ from collections.abc import Iterable
 from typing import Literal
 
 import pytest
-from cuts import cut, every_cut
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from scalesocket.wire.batch import Batch, ClientId
 from scalesocket.wire.frames import Opcode
 from scalesocket.wire.gwsocket import CUT_SHORT
 from scalesocket.wire.routing import Notice, Routed, Router, make_encoder, make_router
+from tests.wire.cuts import cut, every_cut
 
 MiB = 1024 * 1024
 TEXT, BINARY = 1, 2

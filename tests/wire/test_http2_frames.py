@@ -3,7 +3,6 @@
 from collections.abc import Collection
 
 import pytest
-from cuts import cut, every_cut
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from scalesocket.wire.http2 import (
     encode_frame_header,
     encode_refusal,
 )
+from tests.wire.cuts import cut, every_cut
 
 OPEN: frozenset[int] = frozenset({1, 3})
 """Streams that are open in these tests."""

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterable
 
 import pytest
-from cuts import cut, every_cut
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from scalesocket.wire.json_routing import (
     WRONG_META,
 )
 from scalesocket.wire.routing import CloseClients, Drop, Metadata, Routed, make_encoder, make_router
+from tests.wire.cuts import cut, every_cut
 
 MiB = 1024 * 1024
 ANN = ClientId(7)

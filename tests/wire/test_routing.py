@@ -2,12 +2,12 @@ import subprocess
 from collections.abc import Iterable
 
 import pytest
-from cuts import every_cut
 
 from scalesocket.errors import BackendError, RecordTooLong
 from scalesocket.wire.batch import Batch, ClientId
 from scalesocket.wire.frames import Opcode
 from scalesocket.wire.routing import Drop, Notice, Routed, Router, make_encoder, make_router
+from tests.wire.cuts import every_cut
 
 MiB = 1024 * 1024
 ANN = ClientId(7)

@@ -2,12 +2,12 @@ import re
 import time
 
 import pytest
-from cuts import cut, every_cut
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scalesocket.errors import BackendError, RecordTooLong
 from scalesocket.wire.splitter import Splitter
+from tests.wire.cuts import cut, every_cut
 
 KiB = 1024
 MiB = 1024 * KiB
