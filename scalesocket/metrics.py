@@ -140,6 +140,11 @@ def collect_apps(apps: Sequence[AppStatus]) -> Iterator[Metric]:
     exits = CounterMetricFamily(
         "scalesocket_backend_exits", "Backends that ended, by exit status or signal.", labels=("app", "status")
     )
+    last = GaugeMetricFamily(
+        "scalesocket_backend_last_exit_timestamp_seconds",
+        "Unix time at which the last backend to end did, by exit status or signal.",
+        labels=("app", "status"),
+    )
     for app in apps:
         states = dict.fromkeys(("starting", "open", "lingering"), 0)
         for room in app.rooms:
@@ -148,8 +153,11 @@ def collect_apps(apps: Sequence[AppStatus]) -> Iterator[Metric]:
             is_open.add_metric((app.name, state), number)
         for status, number in app.backend_exits.items():
             exits.add_metric((app.name, status), number)
+        if app.last_exit is not None:
+            last.add_metric((app.name, app.last_exit.how), app.last_exit.at)
     yield is_open
     yield exits
+    yield last
     for row in APP_SERIES:
         family = CounterMetricFamily(row.name, row.documentation, labels=("app",))
         for app in apps:

@@ -37,6 +37,19 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LastExit:
+    """How the backend of an app that ended last did."""
+
+    how: str
+    """By `Exit.label`: an exit status, the name of a signal, or `closed` or `lost` for a connection."""
+    at: float
+    """Unix time."""
+    room: str
+    line: str | None
+    """The last line of its standard error, cut to 200 characters. May hold a secret: for the owner of the site alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoomStatus:
     """One room that can be joined."""
 
@@ -71,6 +84,8 @@ class AppStatus:
     """Backends that ended by failure, and not because the server stopped them."""
     backend_exits: Mapping[str, int]
     """By `Exit.label`."""
+    last_exit: LastExit | None = None
+    """The backend that ended last, in any room, also one that the server stopped; None if none has ended."""
     refusals: Mapping[str, int]
     """Upgrades and joins turned away, by reason: `bad_name`, `not_listed`, `origin`, `draining`, `room_full` …"""
     has_rooms: bool = True

@@ -5,7 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from scalesocket import __version__
 from scalesocket.metrics import OPENMETRICS, TEXT, expose
-from scalesocket.status import AppStatus, Counts, RoomStatus, SiteStatus
+from scalesocket.status import AppStatus, Counts, LastExit, RoomStatus, SiteStatus
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -37,6 +37,7 @@ def make_app(name: str, *rooms: RoomStatus, counts: Counts | None = None) -> App
         backend_starts=6,
         backend_failures=1,
         backend_exits={"0": 3, "SIGKILL": 1},
+        last_exit=LastExit(how="SIGKILL", at=1234.5, room="lobby", line="password: hunter2"),
         refusals={"origin": 2},
     )
 
@@ -81,6 +82,13 @@ def test_backends_are_counted_by_exit_status_or_signal() -> None:
     assert series["scalesocket_backend_start_failures_total", labels(app="chat")] == 1
     assert series["scalesocket_backend_exits_total", labels(app="chat", status="0")] == 3
     assert series["scalesocket_backend_exits_total", labels(app="chat", status="SIGKILL")] == 1
+
+
+def test_the_last_exit_has_its_time_and_status_but_no_line_of_the_program() -> None:
+    site = make_site(make_app("chat"))
+
+    assert read(site)["scalesocket_backend_last_exit_timestamp_seconds", labels(app="chat", status="SIGKILL")] == 1234.5
+    assert b"hunter2" not in expose(site, by_room=True)
 
 
 def test_refusals_are_counted_by_reason_with_an_empty_app_if_none_was_found() -> None:

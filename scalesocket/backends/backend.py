@@ -14,6 +14,8 @@ class Exit:
     signal: int | None = None
     error: str | None = None
     """For a connection: why it broke; None when the target closed it cleanly."""
+    last_line: str | None = None
+    """For a process that was stopped: the last line of its standard error, cut to 200 characters."""
 
     @property
     def is_success(self) -> bool:

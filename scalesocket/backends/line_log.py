@@ -7,6 +7,8 @@ import structlog
 
 MAX_LINE: Final = 4096
 """Bytes of one line of the log; a longer one is cut into pieces."""
+LAST_LINE: Final = 200
+"""Characters of the last line that are kept."""
 MAX_LINES: Final = 200
 """Lines of one stream that are logged in a second; the others are counted."""
 
@@ -16,7 +18,7 @@ log = structlog.get_logger()
 class LineLog:
     """Logs one output stream of a process, line by line."""
 
-    __slots__ = ("_count", "_event", "_keys", "_left_out", "_loop", "_rest", "_timer")
+    __slots__ = ("_count", "_event", "_keys", "_last", "_left_out", "_loop", "_rest", "_timer")
 
     def __init__(self, event: str, **keys: object) -> None:
         """Log each line as `event` ("stderr" or "stdout") with these keys."""
@@ -28,8 +30,16 @@ class LineLog:
         self._count = 0
         """Lines logged in this second."""
         self._left_out = 0
+        self._last = b""
+        """The last line that is not empty, or its beginning."""
         self._timer: asyncio.TimerHandle | None = None
         """Runs until the end of the second in which a line was logged or left out."""
+
+    @property
+    def last_line(self) -> str | None:
+        """The last line that is not empty, cut to LAST_LINE characters; also one that was not logged. None if there was none."""
+        text = self._last.decode(errors="replace").strip()[:LAST_LINE]
+        return text or None
 
     def feed(self, chunk: bytes) -> None:
         """Log the complete lines of a chunk, and those that are longer than MAX_LINE.
@@ -41,7 +51,9 @@ class LineLog:
             self._write(line)
         if skipped := rest.count(b"\n"):
             self._leave_out(skipped)
-            rest = rest[rest.rindex(b"\n") + 1 :]
+            end = rest.rindex(b"\n")
+            self._keep(rest[rest.rfind(b"\n", 0, end) + 1 : end])
+            rest = rest[end + 1 :]
         whole = len(rest) - len(rest) % MAX_LINE
         self._write(rest[:whole])
         self._rest = rest[whole:]
@@ -57,6 +69,7 @@ class LineLog:
     def _write(self, line: bytes) -> None:
         """Log a line, in pieces if it is long; nothing for an empty one."""
         text = line.rstrip(b"\r")
+        self._keep(text)
         for start in range(0, len(text), MAX_LINE):
             if self._count >= MAX_LINES:
                 self._leave_out(1)
@@ -64,6 +77,11 @@ class LineLog:
             self._count += 1
             self._start_timer()
             log.info(self._event, **self._keys, line=text[start : start + MAX_LINE].decode(errors="replace"))
+
+    def _keep(self, line: bytes) -> None:
+        """Keep the beginning of a line as the last one."""
+        if line and not line.isspace():
+            self._last = line[: 4 * LAST_LINE]  # no character takes more than 4 bytes
 
     def _leave_out(self, count: int) -> None:
         self._left_out += count

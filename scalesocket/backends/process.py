@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -59,7 +60,7 @@ class Process:
             await self._child.wait_released()
         finally:
             self.kill()
-        return await self._child.wait_exit()
+        return replace(await self._child.wait_exit(), last_line=self._lines.last_line)
 
     def kill(self) -> None:
         """Kill and release the group without waiting, and close the pipes. Calls may repeat."""

@@ -15,6 +15,7 @@ from scalesocket.logs import printable
 from scalesocket.status import AppStatus, SiteStatus
 
 APP_HEAD: Final = ("APP", "ROOMS", "CLIENTS", "STARTS", "FAILED", "CRASHED", "TARGET")
+EXIT_HEAD: Final = ("APP", "LAST EXIT", "AT", "ROOM", "LAST LINE OF STDERR")
 ROOM_HEAD: Final = ("APP", "ROOM", "STATE", "CLIENTS", "PID")
 
 
@@ -27,7 +28,8 @@ def status(site_file: Path, rooms: bool, control: Path | None, form: str) -> Non
     """Show the apps, rooms and clients of the running server.
 
     Also shows why the newest edit of SITE (default: ./site.toml) was not applied, if it was not. STARTS counts started
-    programs, FAILED those that could not be started, CRASHED those that ended by failure.
+    programs, FAILED those that could not be started, CRASHED those that ended by failure. LAST EXIT is the exit status
+    or the signal of the program that ended last.
     """
     found = query(site_file, control, Status()).status
     assert found is not None
@@ -37,7 +39,7 @@ def status(site_file: Path, rooms: bool, control: Path | None, form: str) -> Non
 def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = None) -> Iterable[str]:
     """Yield a few lines, then tables of at most `width` columns (None: no limit)."""
     state = "draining" if site.is_draining else "serving"
-    applied = datetime.fromtimestamp(site.applied_at).astimezone().isoformat(sep=" ", timespec="seconds")
+    applied = _format_time(site.applied_at)
     clients = f"{site.connections} client{'' if site.connections == 1 else 's'}"
     yield f"{state}, generation {site.generation} since {applied}, {clients}"
     if site.last_error is not None:
@@ -45,6 +47,9 @@ def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = Non
         yield from (f"  {line}" for line in site.last_error.splitlines())
     yield ""
     yield from format_table(APP_HEAD, [_app_row(app) for app in site.apps], elastic="TARGET", width=width)
+    if any(app.last_exit is not None for app in site.apps):
+        yield ""
+        yield from format_table(EXIT_HEAD, list(_exit_rows(site.apps)), elastic=EXIT_HEAD[-1], width=width)
     if with_rooms:
         yield ""
         rows = [
@@ -67,3 +72,13 @@ def _app_row(app: AppStatus) -> list[str]:
         str(app.backend_crashes),
         app.target,
     ]
+
+
+def _exit_rows(apps: Iterable[AppStatus]) -> Iterable[list[str]]:
+    for app in apps:
+        if (last := app.last_exit) is not None:
+            yield [app.name, last.how, _format_time(last.at), printable(last.room), printable(last.line or "")]
+
+
+def _format_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")

@@ -38,8 +38,8 @@ class BackendObserver(Protocol):
     def backend_crashed(self) -> None:
         """Count a backend that ended by failure, and not because the server stopped it."""
 
-    def backend_exited(self, end: Exit) -> None:
-        """Count how a backend ended."""
+    def backend_exited(self, room: Room, end: Exit) -> None:
+        """Count and keep how a backend of `room` ended."""
 
 
 class Lifecycle:
@@ -125,7 +125,7 @@ class Lifecycle:
                     end = await backend.stop(signal=room.app.stop_signal, timeout=room.app.stop_timeout)
                 room.flush()
                 room.detach()
-                self._observer.backend_exited(end)
+                self._observer.backend_exited(room, end)
         if delay is None:
             room.stop(close)
             return 0.0

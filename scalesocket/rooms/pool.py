@@ -1,5 +1,6 @@
 """The rooms of one app. Owns the map of open rooms, makes their audiences, and starts one task per room."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, Protocol
@@ -19,7 +20,7 @@ from scalesocket.rooms.iteration_limit import IterationLimit
 from scalesocket.rooms.lifecycle import Lifecycle, OpenBackend
 from scalesocket.rooms.room import Room
 from scalesocket.rooms.state import State
-from scalesocket.status import AppStatus, Counts
+from scalesocket.status import AppStatus, Counts, LastExit
 from scalesocket.wire.handshake import Request
 
 log = structlog.get_logger("pool")
@@ -76,6 +77,7 @@ class RoomPool:
         self._failures = 0
         self._crashes = 0
         self._exits: Counter[str] = Counter()
+        self._last_exit: LastExit | None = None
         self._open_backend = open_backend
         self._environment = environment
         self._start_task = start_task
@@ -157,6 +159,7 @@ class RoomPool:
             backend_failures=self._failures,
             backend_crashes=self._crashes,
             backend_exits=dict(self._exits),
+            last_exit=self._last_exit,
             refusals=dict(self.refusals),
         )
 
@@ -178,9 +181,10 @@ class RoomPool:
         """Count a backend that ended by failure."""
         self._crashes += 1
 
-    def backend_exited(self, end: Exit) -> None:
-        """Count how a backend ended."""
+    def backend_exited(self, room: Room, end: Exit) -> None:
+        """Count and keep how a backend of `room` ended."""
         self._exits[end.label] += 1
+        self._last_exit = LastExit(how=end.label, at=time.time(), room=room.name, line=end.last_line)
 
     def _room_unlisted(self, room: Room) -> None:
         """Take the room out of the map: no client joins it any more, and its successor waits for its end."""

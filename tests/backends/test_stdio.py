@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scalesocket.backends import process as process_module
+from scalesocket.backends.backend import Exit
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.errors import MAX_REASON, BackendError
 from scalesocket.io.pipes import HIGH_WATER
@@ -436,6 +437,31 @@ async def test_standard_error_goes_to_the_log(open_room: OpenRoom, logged: list[
         "log_level": "info",
     }
     assert bytes(room.output) == b"out\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "last"),
+    [
+        (r"one\n\ntwo \377\n\n  \n", "two \N{REPLACEMENT CHARACTER}"),
+        ("no end", "no end"),
+        ("x" * 300 + r"\n", "x" * 200),
+        ("", None),
+    ],
+)
+async def test_an_exit_has_the_last_line_of_standard_error(open_room: OpenRoom, printed: str, last: str | None) -> None:
+    room = await open_room("sh", "-c", f"printf '{printed}' >&2; exit 3")
+
+    await room.backend.wait_exit()
+
+    assert await room.stop() == Exit(status=3, last_line=last)
+
+
+async def test_the_last_line_of_a_flood_on_standard_error_is_kept(open_room: OpenRoom) -> None:
+    room = await open_room("sh", "-c", "seq 30000 >&2")
+
+    await room.backend.wait_exit()
+
+    assert (await room.stop()).last_line == "30000"
 
 
 async def test_lines_beyond_the_limit_on_standard_error_are_counted(open_room: OpenRoom, logged: list[dict[str, object]]) -> None:

@@ -70,6 +70,27 @@ def test_status_counts_rooms_and_clients(file: Path) -> None:
     assert "lobby  open" in shown
 
 
+def test_status_shows_how_the_last_program_of_an_app_ended(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    command = r"""["sh", "-c", 'read line; printf "no such \033[31mmap\n" >&2; exit 3']"""
+    file.write_text(SITE.split("[apps")[0] + f"[apps.chat]\ncommand = {command}\n")
+    with serving("serve", str(file)) as server, connect(f"ws://127.0.0.1:{server.port}/chat/lobby") as client:
+        before = scalesocket("status", str(file)).out
+        client.send("go")
+        with pytest.raises(ConnectionClosed):
+            client.recv(timeout=10)
+        server.wait_output("backend ended")
+
+        status = json.loads(scalesocket("status", "--format", "json", str(file)).out)
+        shown = scalesocket("status", str(file)).out
+
+    last = status["apps"][0]["last_exit"]
+    assert last["at"] > 0
+    assert last | {"at": 0} == {"how": "3", "at": 0, "room": "lobby", "line": "no such \x1b[31mmap"}
+    assert "LAST EXIT" not in before
+    assert r"no such \x1b[31mmap" in shown
+
+
 def test_status_has_metadata_as_json_and_escapes_room_names(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     says = """command = ["sh", "-c", 'echo "{\\"_meta\\":true,\\"map\\":1}"; exec cat']"""
