@@ -11,6 +11,7 @@ Values
     host_patterns                   host names
 Declarations
     keys, conflicts                 what a key declares besides its type; keys that exclude each other
+    rates                           tables that limit a rate
     server_settings, app_settings   every key of `[server]` and `[apps.NAME]`
     model, secrets                  `Site`, and the names of its parts for other packages; masking of secret keys
 Parsing

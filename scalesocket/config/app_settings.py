@@ -13,10 +13,10 @@ from scalesocket.config.addresses import Ports, Target
 from scalesocket.config.conflicts import find_conflicts
 from scalesocket.config.headers import Headers, Origins, Subprotocols
 from scalesocket.config.keys import Key, Reload, Table, live_key, next_key
+from scalesocket.config.rates import Rate
 from scalesocket.config.units import AnyDuration, MiB, PositiveDuration, PositiveSize
 from scalesocket.config.values import (
     AbsolutePath,
-    Amount,
     AppName,
     Argv,
     ClientKeys,
@@ -77,20 +77,6 @@ class History(Table):
     ] = "all"
     persist: Annotated[Flag, next_key("Keep the history in memory after the room has ended")] = False
     max_bytes: Annotated[PositiveSize, next_key("Bytes kept. The oldest messages are dropped first")] = 4 * MiB
-
-
-class Rate(Table):
-    """How much one client may send per second before it is slowed down."""
-
-    messages: Annotated[Amount | None, live_key("Messages per second")] = None
-    bytes: Annotated[PositiveSize | None, live_key("Payload bytes per second")] = None
-    burst: Annotated[Count | None, live_key("Messages at once before the rate applies", default="those of one second")] = None
-
-    @model_validator(mode="after")
-    def _has_a_limit(self) -> "Rate":
-        if self.messages is None and self.bytes is None:
-            raise ValueError("limits nothing (set messages, bytes, or both)")
-        return self
 
 
 def _default_join(app: dict[str, Any]) -> str | None:

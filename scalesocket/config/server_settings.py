@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from scalesocket.config.addresses import Binds, Networks
 from scalesocket.config.host_patterns import HostPatterns
 from scalesocket.config.keys import Table, listener_key, live_key
+from scalesocket.config.rates import ConnectRate
 from scalesocket.config.units import AnyDuration, PositiveDuration
-from scalesocket.config.values import AbsolutePath, Amount, Control, Count, Flag
+from scalesocket.config.values import AbsolutePath, Control, Count, Flag
 
 
 class Tls(Table):
@@ -21,18 +22,6 @@ class Log(Table):
 
     format: Annotated[Literal["text", "json"], live_key("Lines for people, or one JSON object per line")] = "text"
     level: Annotated[Literal["debug", "info", "warning", "error"], live_key("The lowest level that is written")] = "info"
-
-
-class ConnectRate(Table):
-    """How many upgrades per second one address may request."""
-
-    per_ip: Annotated[Amount, live_key("Upgrades per second from one address. IPv6 addresses count by their /64 network")]
-    burst: Annotated[Count | None, live_key("Upgrades at once before the rate applies", default="those of one second")] = None
-
-    @property
-    def size(self) -> float:
-        """Upgrades at once, at least one."""
-        return float(self.burst or max(1.0, self.per_ip))
 
 
 class Server(Table):

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalesocket.admission import address_limits
-from scalesocket.admission.address_limits import MAX_BLOCKS, AddressLimits, Peer
+from scalesocket import token_buckets
+from scalesocket.admission.address_limits import AddressLimits
 from scalesocket.config.model import ConnectRate
+from scalesocket.token_buckets import MAX_BLOCKS, Peer
 
 ANN: Peer = ("192.0.2.1", 1)
 BOB: Peer = ("192.0.2.2", 1)
@@ -143,7 +144,7 @@ def test_without_a_rate_all_buckets_are_dropped() -> None:
 
 
 def test_the_table_is_bounded_and_drops_the_least_recent_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(address_limits, "MAX_BLOCKS", 3)
+    monkeypatch.setattr(token_buckets, "MAX_BLOCKS", 3)
     limits, rate = AddressLimits(), ConnectRate(per_ip=0.001, burst=1)
     peers = [(f"2001:db8:0:{number}::1", 1) for number in range(5)]
 

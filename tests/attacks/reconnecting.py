@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from scalesocket.admission.address_limits import MAX_BLOCKS, AddressLimits
+from scalesocket.admission.address_limits import AddressLimits
 from scalesocket.config.model import ConnectRate, Server
+from scalesocket.token_buckets import MAX_BLOCKS
 from tests.attacks.tries import Try, ask, run
 from tests.playing import Lane, open_playground, site_of
 from tests.raw import upgrade
