@@ -33,7 +33,7 @@ class CloseCode(IntEnum):
     RESTARTED = 1012
     """The room was restarted by an operator, or by a reload that asked for it."""
     TRY_LATER = 1013
-    """The client is too slow, or the room, the app or the server is full."""
+    """The client is too slow, the room, the app or the server is full, or too many rooms are opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ ADDRESS_FULL: Final = Close(CloseCode.TRY_LATER, "too many connections from this
 APP_FULL: Final = Close(CloseCode.TRY_LATER, "the app is full")
 SERVER_FULL: Final = Close(CloseCode.TRY_LATER, "the server is full")
 TOO_MANY_ROOMS: Final = Close(CloseCode.TRY_LATER, "the app has no place for another room")
+ROOMS_TOO_FAST: Final = Close(CloseCode.TRY_LATER, "too many rooms are opened per second: try again later")
 INTERNAL_ERROR: Final = Close(CloseCode.BACKEND_FAILED, "internal error")
 ONESHOT_TAKEN: Final = Close(CloseCode.TRY_LATER, "the room takes one client, once")
 BINARY_NOT_UTF8: Final = Close(CloseCode.INVALID_DATA, "a binary message is not UTF-8, and this app takes text")

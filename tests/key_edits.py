@@ -26,6 +26,7 @@ APP_EDITS: dict[str, tuple[Any, Any]] = {
     "rooms": (None, ["lobby", "other"]),
     "room_pattern": ("[a-z]+", "[a-z0-9]+"),
     "max_rooms": (5, 6),
+    "room_rate": (None, {"per_ip": 100}),
     "max_clients": (5, 6),
     "max_connections": (5, 6),
     "idle_timeout": ("1s", "2s"),

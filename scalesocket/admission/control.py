@@ -34,7 +34,7 @@ from scalesocket.wire.handshake import HandshakeError, Request, choose_subprotoc
 log = structlog.get_logger("gateway")
 
 SWEEP_INTERVAL: Final = 1.0
-"""Seconds between two sweeps of the addresses that `connect_rate` no longer limits."""
+"""Seconds between two sweeps of the addresses that no rate limits any more."""
 
 
 class Admission(NamedTuple):
@@ -145,10 +145,12 @@ class AdmissionControl:
         self._addresses.remove(client.peer)
 
     async def sweep(self) -> None:
-        """Forget addresses that `connect_rate` no longer limits, until cancelled. Started by `open_gateway`."""
+        """Forget addresses that `connect_rate` and `room_rate` no longer limit, until cancelled. Started by `open_gateway`."""
         while True:
             await anyio.sleep(SWEEP_INTERVAL)
             self._addresses.sweep(self.site.server.connect_rate, time.monotonic())
+            for pool in self._pools.values():
+                pool.sweep_addresses()
 
     def _check_server(self, request: Request, resolved: Request) -> Refusal | None:
         """Return why no upgrade with this address or host is admitted, for any app."""

@@ -13,7 +13,7 @@ from scalesocket.config.addresses import Ports, Target
 from scalesocket.config.conflicts import find_conflicts
 from scalesocket.config.headers import Headers, Origins, Subprotocols
 from scalesocket.config.keys import Key, Reload, Table, live_key, next_key
-from scalesocket.config.rates import Rate
+from scalesocket.config.rates import Rate, RoomRate
 from scalesocket.config.units import AnyDuration, MiB, PositiveDuration, PositiveSize
 from scalesocket.config.values import (
     AbsolutePath,
@@ -205,6 +205,9 @@ class App(Table):
     max_rooms: Annotated[Count | None, live_key("Rooms of the app at a time. Clients of further rooms are closed with 1013")] = (
         1000
     )
+    room_rate: Annotated[
+        RoomRate | None, live_key("Rooms opened per second. A client that would open a further one is closed with 1013")
+    ] = None
     max_clients: Annotated[Count | None, live_key("Clients of one room at a time. Further ones are closed with 1013")] = None
     max_connections: Annotated[Count | None, live_key("Clients of the app at a time. Further ones are closed with 1013")] = None
     idle_timeout: Annotated[AnyDuration, live_key("Time for which a room without clients keeps its backend")] = 0.0

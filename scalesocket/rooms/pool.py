@@ -13,11 +13,12 @@ from scalesocket.config.model import App
 from scalesocket.config.plan import with_live_changes
 from scalesocket.edge.audience import Audience
 from scalesocket.edge.client import Client
-from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, TOO_MANY_ROOMS, Close
+from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, ROOMS_TOO_FAST, TOO_MANY_ROOMS, Close
 from scalesocket.rooms.containment import contain_exceptions
 from scalesocket.rooms.history import Bounds, History
 from scalesocket.rooms.iteration_limit import IterationLimit
 from scalesocket.rooms.lifecycle import Lifecycle, OpenBackend
+from scalesocket.rooms.opening_rate import OpeningRate
 from scalesocket.rooms.room import Room
 from scalesocket.rooms.state import State
 from scalesocket.status import AppStatus, Counts, LastExit
@@ -72,6 +73,7 @@ class RoomPool:
         """All rooms that have not ended, each with its clients."""
         self._histories: dict[str, History] = {}
         """The histories that `persist` keeps, least recently used first."""
+        self._opening_rate = OpeningRate()
         self._ended_counts = Counts()
         self._starts = 0
         self._failures = 0
@@ -105,6 +107,8 @@ class RoomPool:
         if room is None:
             if app.max_rooms is not None and name not in self._last and len(self._last) >= app.max_rooms:
                 return self._refused("too_many_rooms", TOO_MANY_ROOMS)
+            if app.room_rate is not None and not self._opening_rate.take(client.peer, app.room_rate, time.monotonic()):
+                return self._refused("room_rate", ROOMS_TOO_FAST)
             room = self._open_room(name, request)
         refusal = room.admit()
         if refusal is not None:
@@ -114,6 +118,10 @@ class RoomPool:
         self._on_client_joined(client)
         room.welcome(client)
         return None
+
+    def sweep_addresses(self) -> None:
+        """Forget addresses that `room_rate` no longer limits."""
+        self._opening_rate.sweep(self.app.room_rate, time.monotonic())
 
     @property
     def check_interval(self) -> float:

@@ -119,6 +119,9 @@ WRONG_VALUES = {
     'subprotocols = [""]': (
         '17: apps.chat.subprotocols[0]: \'\' is not a subprotocol name: it is empty (write for example "mqtt", or "*" for any)'
     ),
+    "room_rate = 5": "13: apps.chat.room_rate: must be a table, not an integer (write room_rate = { per_ip = 5 })",
+    "room_rate = { burst = 3 }": "13: apps.chat.room_rate: limits nothing (set per_ip, total, or both)",
+    "room_rate = { total = 0 }": "23: apps.chat.room_rate.total: must be more than 0, not 0",
     "rate = {}": "8: apps.chat.rate: limits nothing (set messages, bytes, or both)",
     "rate = { messages = 0 }": "21: apps.chat.rate.messages: must be more than 0, not 0",
     "rate = { messages = inf }": "21: apps.chat.rate.messages: must be a finite number",

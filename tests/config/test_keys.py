@@ -51,6 +51,7 @@ APP = {
     "rooms": (None, "live"),
     "room_pattern": (r"[\w.~-]{1,128}", "live"),
     "max_rooms": (1000, "live"),
+    "room_rate": (None, "live"),
     "max_clients": (None, "live"),
     "max_connections": (None, "live"),
     "idle_timeout": ("0s", "live"),

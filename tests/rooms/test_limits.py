@@ -407,3 +407,76 @@ async def test_the_rooms_api_lists_rooms_that_linger_and_not_those_that_stop(ser
 
     assert [(room["name"], room["connections"]) for room in lingering] == [("one", 0)]
     assert stopping == []
+
+
+# --- New rooms
+
+
+def rate(**settings: float) -> dict[str, Any]:
+    return {**CAT, "room_rate": settings}
+
+
+@in_memory
+async def test_rooms_over_the_rate_of_the_app_are_not_opened(serve: MemoryServe) -> None:
+    site = await serve(game=rate(total=0.01, burst=2))
+    await site.join("/game/one")
+    await site.join("/game/two")
+
+    eve = await site.join("/game/three")
+
+    assert await eve.wait_closed() == (1013, "too many rooms are opened per second: try again later")
+    assert refusals(site, "game") == {"room_rate": 1}
+    assert site.gateway.pools["game"].rooms.keys() == {"one", "two"}
+
+
+@in_memory
+async def test_joining_an_open_room_takes_no_token(serve: MemoryServe) -> None:
+    site = await serve(game=rate(total=0.01, per_ip=0.01, burst=2))
+    for _ in range(5):
+        await site.join("/game/one")
+
+    bob = await site.join("/game/two")
+
+    await bob.say("mine")
+    await bob.hear("mine")
+
+
+@in_memory
+async def test_each_address_has_a_rate_of_new_rooms_and_an_ipv6_client_that_of_its_64(serve: MemoryServe) -> None:
+    site = await serve(Server.model_validate({"trusted_proxies": ["127.0.0.0/8"]}), game=rate(per_ip=0.01))
+
+    async def opens(room: str, address: str) -> bool:
+        client = await site.join(f"/game/{room}", additional_headers={"X-Forwarded-For": address})
+        is_in = room in site.gateway.pools["game"].rooms
+        assert is_in or (await client.wait_closed())[0] == 1013
+        return is_in
+
+    tries = [("a", "192.0.2.1"), ("b", "192.0.2.1"), ("c", "192.0.2.2"), ("d", "2001:db8::1"), ("e", "2001:db8::2")]
+    assert [await opens(room, address) for room, address in tries] == [True, False, True, True, False]
+
+
+@in_memory
+async def test_an_edit_adds_and_removes_the_rate_of_new_rooms(serve: MemoryServe) -> None:
+    site = await serve(game=CAT)
+    await site.join("/game/one")
+    site.gateway.apply(Site(server=site.gateway.site.server, apps={"game": App(name="game", **rate(total=0.01))}))
+
+    await site.join("/game/two")
+    eve = await site.join("/game/three")
+    assert (await eve.wait_closed())[0] == 1013
+    site.gateway.apply(Site(server=site.gateway.site.server, apps={"game": App(name="game", **CAT)}))
+    await site.join("/game/three")
+
+    assert site.gateway.pools["game"].rooms.keys() == {"one", "two", "three"}
+
+
+async def test_the_limit_on_new_rooms_holds_on_both_lanes_and_is_in_the_metrics(serve: Serve) -> None:
+    site = await serve(game=rate(total=0.01))
+    ann = await site.join("/game/one")
+    await ann.say("open")
+    await ann.hear("open")
+
+    eve = await site.join("/game/two")
+
+    assert (await eve.wait_closed())[0] == 1013
+    assert 'scalesocket_refusals_total{app="game",reason="room_rate"} 1.0' in (await site.get("/metrics"))[1]
