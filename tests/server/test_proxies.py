@@ -1,4 +1,4 @@
-"""Real proxies, with the configuration of docs/recipes.md."""
+"""Real proxies, with the configuration of docs/operations.md."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ from tests.server.general import make_site
 
 pytestmark = pytest.mark.anyio
 
-RECIPES: Final = ROOT / "docs" / "recipes.md"
+OPERATIONS: Final = ROOT / "docs" / "operations.md"
 CHAT: Final = App(name="chat", command=["cat"])
 UPGRADE: Final = b"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
 MAP: Final = "proxy_set_header Upgrade $ws_upgrade;\n        proxy_set_header Connection $ws_connection;"
@@ -47,8 +47,8 @@ def free_port() -> int:
 
 
 def recipe(language: str, **changes: str) -> str:
-    """The configuration of docs/recipes.md, with some of its text replaced."""
-    (text,) = find_blocks(RECIPES, language)
+    """The configuration of docs/operations.md, with some of its text replaced."""
+    (text,) = find_blocks(OPERATIONS, language)
     for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
@@ -115,6 +115,20 @@ async def run_caddy(folder: Path, server: int) -> AsyncIterator[int]:
         yield port
 
 
+@asynccontextmanager
+async def run_haproxy(folder: Path, server: int) -> AsyncIterator[int]:
+    """Run HAProxy before the server on that port; yield the port of HAProxy."""
+    haproxy = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if haproxy is None:
+        pytest.skip("needs HAProxy (apt-get install haproxy)")
+    port = free_port()
+    text = recipe("haproxy", **{"bind :80": f"bind 127.0.0.1:{port}", "127.0.0.1:9000": f"127.0.0.1:{server}"})
+    config = folder / "haproxy.cfg"
+    config.write_text(f"global\n    maxconn 100\n{text}")
+    async with run(port, haproxy, "-db", "-f", str(config)):
+        yield port
+
+
 async def ask(port: int, path: bytes = b"/health", upgrade: bytes = b"h2c", then: bytes = b"") -> bytes:
     """Ask for an upgrade, and send more on the same connection; return the first line of the first answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -127,21 +141,32 @@ async def ask(port: int, path: bytes = b"/health", upgrade: bytes = b"h2c", then
 
 
 async def check_proxy(site: Playground, port: int) -> None:
-    """Check that the proxy forwards websockets and no other upgrade."""
-    player = Player(await connect(f"ws://127.0.0.1:{port}/chat/lobby", proxy=None, compression=None))
+    """Check that the proxy forwards websockets and no other upgrade, and reports the client's address in spite of the client."""
+    forged = {"X-Forwarded-For": "192.0.2.1", "Forwarded": "for=192.0.2.2"}
+    player = Player(await connect(f"ws://127.0.0.1:{port}/chat/lobby", proxy=None, compression=None, additional_headers=forged))
     site.players.append(player)
     await player.say("hello")
     await player.hear("hello")
+    (client,) = site.room("chat", "lobby").clients.values()
+    assert client.peer == ("127.0.0.1", 0)
 
     assert (await ask(port)).startswith(b"HTTP/1.1 200 ")
     assert (await ask(port, then=PREFACE)).startswith(b"HTTP/1.1 200 ")
     assert (await ask(port, upgrade=b"spdy/3")).startswith(b"HTTP/1.1 200 ")
 
 
+async def check_private(port: int) -> None:
+    """Check that no spelling of a private path leads to its page."""
+    for path in (b"/metrics", b"/ready", b"/api/apps/"):
+        assert (await ask(port, path)).startswith(b"HTTP/1.1 403 "), path
+    for path in (b"/%6detrics", b"//metrics", b"/chat/../metrics", b"/./metrics", b"/%2e/metrics", b"/chat/%2e%2e/metrics"):
+        assert not (await ask(port, path)).startswith(b"HTTP/1.1 200 "), path
+
+
 async def test_nginx_passes_websockets_and_no_other_upgrade(site: Playground, tmp_path: Path) -> None:
     async with run_nginx(tmp_path, site.port) as port:
         await check_proxy(site, port)
-        assert (await ask(port, b"/metrics")).startswith(b"HTTP/1.1 403 ")
+        await check_private(port)
 
 
 async def test_nginx_that_forwards_every_upgrade_is_not_a_tunnel(site: Playground, tmp_path: Path) -> None:
@@ -152,3 +177,10 @@ async def test_nginx_that_forwards_every_upgrade_is_not_a_tunnel(site: Playgroun
 async def test_caddy_passes_websockets_and_no_other_upgrade(site: Playground, tmp_path: Path) -> None:
     async with run_caddy(tmp_path, site.port) as port:
         await check_proxy(site, port)
+        await check_private(port)
+
+
+async def test_haproxy_passes_websockets_and_no_other_upgrade(site: Playground, tmp_path: Path) -> None:
+    async with run_haproxy(tmp_path, site.port) as port:
+        await check_proxy(site, port)
+        await check_private(port)
