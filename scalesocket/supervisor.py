@@ -103,6 +103,7 @@ async def _serve(site: Site, spawner: SpawnerClient, hangups: HangupWatcher, ann
         open_service(site, spawner=spawner) as service,
         open_reloader(
             service.gateway,
+            operations=service.operations,
             prepare=[partial(_prepare_listeners, service)],
             overrides=options.overrides,
             is_watching=options.is_watching,

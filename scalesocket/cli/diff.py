@@ -6,7 +6,7 @@ import click
 
 from scalesocket.cli.remote import CONTROL, JSON, echo_changes, query, to_json
 from scalesocket.cli.site_file import SITE
-from scalesocket.control.messages import Diff
+from scalesocket.control.messages import Diff, ReloadReport
 
 
 @click.command
@@ -20,8 +20,7 @@ def diff(site_file: Path, control: Path | None, form: str) -> None:
     number of rooms and clients affected. Classes: live (applies at once), next (to rooms opened from now on), listener (new
     sockets).
     """
-    report = query(site_file, control, Diff()).report
-    assert report is not None
+    report = query(site_file, control, Diff(), ReloadReport)
     if form == "json":
         click.echo(to_json(report))
     else:

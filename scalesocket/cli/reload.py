@@ -6,7 +6,7 @@ import click
 
 from scalesocket.cli.remote import CONTROL, JSON, echo_changes, query, to_json
 from scalesocket.cli.site_file import SITE
-from scalesocket.control.messages import Reload
+from scalesocket.control.messages import Reload, ReloadReport
 
 
 @click.command
@@ -23,8 +23,7 @@ def reload(site_file: Path, dry_run: bool, restart: str | None, control: Path | 
     Waits until SITE (default: ./site.toml) is applied, or says why it is not; the site then runs as before. A server applies
     edits by itself, too, unless it was started with --no-watch.
     """
-    report = query(site_file, control, Reload(dry_run=dry_run, restart=restart)).report
-    assert report is not None
+    report = query(site_file, control, Reload(dry_run=dry_run, restart=restart), ReloadReport)
     if form == "json":
         click.echo(to_json(report))
         return

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import click
 import msgspec
@@ -12,8 +12,10 @@ from scalesocket.config.load import load_site
 from scalesocket.config.problems import ConfigError
 from scalesocket.control.address import AUTO, ControlError, control_paths
 from scalesocket.control.client import send_request
-from scalesocket.control.messages import AffectedKey, Answer, ReloadReport, Request
+from scalesocket.control.messages import AffectedKey, ReloadReport, Request
 from scalesocket.status import SiteStatus
+
+Result = TypeVar("Result")
 
 CONTROL: Final = click.option(
     "--control",
@@ -28,10 +30,13 @@ MARKS: Final = {"added": "+", "removed": "-", "changed": "~", "renewed": "~"}
 COLOURS: Final = {"added": "green", "removed": "red", "changed": "yellow", "renewed": "yellow"}
 
 
-def query(site_file: Path, control: Path | None, request: Request) -> Answer:
-    """Send a request to the server of a site file, at `control` or at its usual control socket. Raises ControlError."""
+def query(site_file: Path, control: Path | None, request: Request, result: type[Result]) -> Result:
+    """Send a request to the server of a site file, at `control` or at its usual control socket, and return its result.
+
+    Raises ControlError.
+    """
     try:
-        return send_request([control] if control is not None else find_sockets(site_file), request)
+        return send_request([control] if control is not None else find_sockets(site_file), request, result)
     except ControlError:
         if control is None and not site_file.exists():
             raise ControlError(f"{site_file}: no such file, and no server runs it") from None

@@ -21,6 +21,7 @@ from scalesocket.control.client import find_server, send_request
 from scalesocket.control.messages import Status
 from scalesocket.logs import describe_loss, log_faults, set_log
 from scalesocket.reload.overrides import Overrides
+from scalesocket.status import SiteStatus
 from scalesocket.streams import unblock_output
 
 STATUS_TIMEOUT: Final = 2.0
@@ -98,7 +99,7 @@ def _refuse_second_server(site: Site, site_file: Path) -> None:
 def _file_served_at(paths: Sequence[Path]) -> Path | None:
     """Ask the server at a control socket for its site file; None if it does not answer."""
     try:
-        status = send_request(paths, Status(), timeout=STATUS_TIMEOUT).status
+        status = send_request(paths, Status(), SiteStatus, timeout=STATUS_TIMEOUT)
     except ControlError:
         return None
-    return None if status is None or status.site_file is None else Path(status.site_file)
+    return None if status.site_file is None else Path(status.site_file)

@@ -31,8 +31,7 @@ def status(site_file: Path, rooms: bool, control: Path | None, form: str) -> Non
     programs, FAILED those that could not be started, CRASHED those that ended by failure. LAST EXIT is the exit status
     or the signal of the program that ended last.
     """
-    found = query(site_file, control, Status()).status
-    assert found is not None
+    found = query(site_file, control, Status(), SiteStatus)
     click.echo(to_json(found) if form == "json" else "\n".join(format_status(found, with_rooms=rooms, width=terminal_width())))
 
 

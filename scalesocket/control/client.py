@@ -4,12 +4,14 @@ import socket
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from scalesocket.control.address import ControlError, SiteRefusedError
 from scalesocket.control.messages import MAX_LINE, Answer, Request
+
+Result = TypeVar("Result")
 
 TIMEOUT: Final = 75.0
 """Seconds to wait for the answer: longer than the server's ANSWER_TIMEOUT."""
@@ -18,8 +20,8 @@ PROBE_TIMEOUT: Final = 1.0
 """Seconds to connect where only the presence of a server matters."""
 
 
-def send_request(paths: Sequence[Path], request: Request, timeout: float = TIMEOUT) -> Answer:
-    """Send a request to the server that listens at one of `paths`, and return its answer.
+def send_request(paths: Sequence[Path], request: Request, result: type[Result], timeout: float = TIMEOUT) -> Result:
+    """Send a request to the server that listens at one of `paths`, and return its result, which is decoded as `result`.
 
     Raises ControlError when no server listens there, when it does not answer within `timeout` seconds, when its answer is
     invalid or an error; SiteRefusedError when the error is in the site file.
@@ -33,13 +35,7 @@ def send_request(paths: Sequence[Path], request: Request, timeout: float = TIMEO
             raise ControlError(f"the server did not answer within {timeout:.0f} s") from error
         except OSError as error:
             raise ControlError(f"the server closed the connection ({error.strerror or error})") from error
-    try:
-        answer = msgspec.json.decode(line, type=Answer)
-    except msgspec.DecodeError as error:
-        raise ControlError(f"invalid answer of the server ({error}; is it of another version?)") from error
-    if answer.error is not None:
-        raise (SiteRefusedError if answer.is_site_wrong else ControlError)(answer.error)
-    return answer
+    return _read_answer(line, result)
 
 
 def find_server(paths: Sequence[Path]) -> int | None:
@@ -81,6 +77,16 @@ def _connect(paths: Sequence[Path]) -> socket.socket:
     tried = ", ".join(str(path) for path in paths)
     hint = "start it with scalesocket serve; if it runs as another user, run this command as that user"
     raise ControlError(f"no server runs this site (no control socket at {tried}; {hint})")
+
+
+def _read_answer(line: bytes, result: type[Result]) -> Result:
+    try:
+        answer = msgspec.json.decode(line, type=Answer)
+        if answer.error is None:
+            return msgspec.json.decode(answer.result, type=result)
+    except msgspec.DecodeError as error:
+        raise ControlError(f"invalid answer of the server ({error}; is it of another version?)") from error
+    raise (SiteRefusedError if answer.is_site_wrong else ControlError)(answer.error)
 
 
 def _read_line(connection: socket.socket) -> bytes:

@@ -1,13 +1,28 @@
-"""The messages of the control socket: one request and one answer per connection, each one line of JSON."""
+"""The messages of the control socket: one request and one answer per connection, each one line of JSON.
+
+The requests are the arguments of the operations in `operations/table.py`, and the results are what those return.
+"""
 
 from typing import Final
 
 import msgspec
 
-from scalesocket.status import SiteStatus
-
 MAX_LINE: Final = 16 * 1024 * 1024
 """Bytes of the longest answer: a status lists every room."""
+NO_RESULT: Final = msgspec.Raw(b"null")
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks for an operation, for the log."""
+
+    via: str
+    """`control socket` or `admin API`."""
+    name: str
+    """`uid 0, pid 4711`, or the name of the credential. Never a secret."""
+
+    def __str__(self) -> str:
+        """`control socket, uid 0, pid 4711`."""
+        return f"{self.via}, {self.name}"
 
 
 class Reload(msgspec.Struct, tag="reload", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +42,23 @@ class Status(msgspec.Struct, tag="status", tag_field="command", frozen=True, kw_
     """Ask for the SiteStatus."""
 
 
-Request = Reload | Diff | Status
+class Rooms(msgspec.Struct, tag="rooms", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """List rooms; the answer is a list of RoomEntry."""
+
+    app: str | None = None
+    """None: those of all apps."""
+    room: str | None = None
+    """A name, or a pattern in which `*` stands for any characters. None: all rooms."""
+
+
+class Clients(msgspec.Struct, tag="clients", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """List clients; the answer is a list of ClientEntry. `app` and `room` as in Rooms."""
+
+    app: str | None = None
+    room: str | None = None
+
+
+Request = Reload | Diff | Status | Rooms | Clients
 
 
 class AffectedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +91,41 @@ class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
     """Rooms whose restart was started."""
 
 
+class RoomEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One room in a list."""
+
+    app: str
+    room: str
+    state: str
+    """`starting`, `open`, `lingering` or `stopping`."""
+    clients: int
+    pid: int | None
+    """The process of its program; None without one."""
+    messages_in: int
+    """Messages from clients since the room opened."""
+    messages_out: int
+    """Messages to clients, counted once for each client."""
+    messages_dropped: int
+
+
+class ClientEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One client in a list."""
+
+    app: str
+    room: str
+    id: int
+    user: str | None
+    """The authenticated user; None for a guest and without `auth`."""
+    roles: tuple[str, ...]
+    """What the client may do; empty without `auth`."""
+    address: str
+    """`ip:port`; empty on a unix socket."""
+    idle: float
+    """Seconds since its last message, or since it connected."""
+    unsent: int
+    """Bytes that wait to be sent to it."""
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The answer to any request: an error, or the result."""
 
@@ -67,5 +133,5 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why the request failed; may have several lines."""
     is_site_wrong: bool = False
     """Whether the error is in the site file."""
-    report: ReloadReport | None = None
-    status: SiteStatus | None = None
+    result: msgspec.Raw = NO_RESULT
+    """What the operation returned, as JSON."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
 from scalesocket.control.address import ControlError, ControlTakenError, control_paths
 from scalesocket.control.binding import Binding, bind_control
-from scalesocket.control.messages import Answer, Request
+from scalesocket.control.messages import MAX_LINE, Answer, Caller, Request
 from scalesocket.errors import ScalesocketError
 
 log = structlog.get_logger()
@@ -34,7 +35,8 @@ ANSWER_TIMEOUT: Final = 60.0
 ACCEPT_RETRY: Final = 1.0
 """Seconds until the next accept after one that failed."""
 
-Respond = Callable[[Request], Awaitable[Answer]]
+Respond = Callable[[Request, Caller], Awaitable[Answer]]
+"""Carries out a request of a caller. Errors of the package that it raises become answers."""
 
 
 class ControlServer:
@@ -147,11 +149,12 @@ async def _accept(listener: socket.socket, respond: Respond, tasks: TaskGroup) -
 async def _serve_connection(connection: socket.socket, respond: Respond, slots: anyio.Semaphore) -> None:
     """Read one request, answer it and close the connection."""
     try:
+        caller = _identify(connection)
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_REQUEST)
         try:
-            answer = await _answer(reader, respond)
+            line = _encode(await _answer(reader, respond, caller))
             with anyio.fail_after(REQUEST_TIMEOUT):
-                writer.write(msgspec.json.encode(answer) + b"\n")
+                writer.write(line)
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
@@ -163,7 +166,7 @@ async def _serve_connection(connection: socket.socket, respond: Respond, slots: 
         slots.release()
 
 
-async def _answer(reader: asyncio.StreamReader, respond: Respond) -> Answer:
+async def _answer(reader: asyncio.StreamReader, respond: Respond, caller: Caller) -> Answer:
     """Read one request and carry it out. Errors are answers, because the client waits for one."""
     try:
         with anyio.fail_after(REQUEST_TIMEOUT):
@@ -173,7 +176,7 @@ async def _answer(reader: asyncio.StreamReader, respond: Respond) -> Answer:
         return Answer(error=f"not a request: {error}")
     try:
         with anyio.fail_after(ANSWER_TIMEOUT):
-            return await respond(request)
+            return await respond(request, caller)
     except TimeoutError:
         return Answer(error=f"not done within {ANSWER_TIMEOUT:.0f} s")
     except ScalesocketError as error:
@@ -181,6 +184,19 @@ async def _answer(reader: asyncio.StreamReader, respond: Respond) -> Answer:
     except Exception as error:
         log.exception("control request failed")
         return Answer(error=f"internal error of the server: {type(error).__name__} (its log has the traceback)")
+
+
+def _identify(connection: socket.socket) -> Caller:
+    """Return who is at the other end, as the kernel knows it."""
+    pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return Caller(via="control socket", name=f"uid {uid}, pid {pid}")
+
+
+def _encode(answer: Answer) -> bytes:
+    line = msgspec.json.encode(answer) + b"\n"
+    if len(line) > MAX_LINE:
+        line = msgspec.json.encode(Answer(error="the answer is too long (ask for one app, or for one room)")) + b"\n"
+    return line
 
 
 async def _close(binding: Binding) -> None:

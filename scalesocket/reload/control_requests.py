@@ -1,24 +1,16 @@
 """The answers to requests over the control socket."""
 
-from typing import assert_never
+import msgspec
 
 from scalesocket.config.problems import ConfigError
-from scalesocket.control.messages import Answer, Diff, Reload, Request, Status
-from scalesocket.gateway import Gateway
-from scalesocket.reload.reloader import Reloader
+from scalesocket.control.messages import Answer, Caller, Request
+from scalesocket.operations.table import Operations
 
 
-async def answer_request(request: Request, gateway: Gateway, reloader: Reloader) -> Answer:
-    """Carry out a request and return the answer. Raises ReloadError."""
+async def answer_request(request: Request, caller: Caller, operations: Operations) -> Answer:
+    """Carry out a request and return the answer. Raises the errors of the operations but for ConfigError."""
     try:
-        match request:
-            case Reload(dry_run=dry_run, restart=restart):
-                return Answer(report=await reloader.reload("control socket", dry_run=dry_run, restart=restart))
-            case Diff():
-                return Answer(report=await reloader.diff())
-            case Status():
-                return Answer(status=gateway.status())
-            case _:
-                assert_never(request)
+        result = await operations.run(request, caller)
     except ConfigError as error:
         return Answer(error=error.render(), is_site_wrong=True)
+    return Answer(result=msgspec.Raw(msgspec.json.encode(result)))

@@ -7,9 +7,11 @@ from functools import partial
 import anyio
 
 from scalesocket.control.address import AUTO, control_paths
-from scalesocket.control.messages import Answer, Request
+from scalesocket.control.messages import Answer, Caller, Request
 from scalesocket.control.server import open_control
 from scalesocket.gateway import Gateway
+from scalesocket.operations.running import Running
+from scalesocket.operations.table import Operations
 from scalesocket.reload.control_requests import answer_request
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
 from scalesocket.reload.preparation import Prepare
@@ -18,24 +20,32 @@ from scalesocket.reload.reloader import Reloader
 
 @asynccontextmanager
 async def open_reloader(
-    gateway: Gateway, *, prepare: Sequence[Prepare] = (), overrides: Overrides = NO_OVERRIDES, is_watching: bool = True
+    gateway: Gateway,
+    *,
+    operations: Operations | None = None,
+    prepare: Sequence[Prepare] = (),
+    overrides: Overrides = NO_OVERRIDES,
+    is_watching: bool = True,
 ) -> AsyncIterator[Reloader | None]:
     """Apply edits of the site file to the running site until the block ends; yield None for a site without a file.
 
     `prepare`: functions that open what an edited site needs, its listeners and its certificate. The control socket is
-    prepared here. Raises ControlError when another server runs this file.
+    prepared here, and carries out `operations`, to which this gives the reloader. Raises ControlError when another server runs
+    this file.
     """
     site = gateway.site
+    running_operations = operations or Operations(Running(gateway))
     if site.path is None:
         yield None
         return
 
-    async def answer(request: Request) -> Answer:
-        return await answer_request(request, gateway, reloader)
+    async def answer(request: Request, caller: Caller) -> Answer:
+        return await answer_request(request, caller, running_operations)
 
     paths, is_chosen = control_paths(site.server.control, site.path), site.server.control != AUTO
     async with open_control(paths, answer, is_needed=is_chosen) as control:
         reloader = Reloader(gateway, site.path, prepare=(*prepare, control.prepare), overrides=overrides)
+        running_operations.running.reloader = reloader
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(reloader.run, is_watching=is_watching), name="reloader")
             yield reloader

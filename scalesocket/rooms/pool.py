@@ -22,6 +22,7 @@ from scalesocket.rooms.opening_rate import OpeningRate
 from scalesocket.rooms.room import Room
 from scalesocket.rooms.state import State
 from scalesocket.status import AppStatus, Counts, LastExit
+from scalesocket.wire.batch import ClientId
 from scalesocket.wire.handshake import Request
 
 log = structlog.get_logger("pool")
@@ -97,6 +98,11 @@ class RoomPool:
     def all_rooms(self) -> tuple[Room, ...]:
         """All rooms that have not ended, stopping ones included."""
         return tuple(self._audiences)
+
+    def clients_of(self, room: Room) -> Mapping[ClientId, Client]:
+        """Return the clients of a room of this app by id, in the order they joined; none once it has ended."""
+        audience = self._audiences.get(room)
+        return {} if audience is None else audience.members
 
     def join(self, client: Client, name: str, request: Request) -> Close | None:
         """Put a client into the room `name`, opening it if needed; return how to close the client if it is refused."""

@@ -14,6 +14,8 @@ from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import Site
 from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.io.poller import Poller
+from scalesocket.operations.running import Running
+from scalesocket.operations.table import Operations
 from scalesocket.server.asgi import GeneralLane
 from scalesocket.server.connections import Connections
 from scalesocket.server.hypercorn.server import open_hypercorn
@@ -30,6 +32,8 @@ class Service:
     gateway: Gateway
     connections: Connections
     listeners: Listeners
+    operations: Operations
+    """The operations on the site, for every interface of its operator."""
 
     async def drain(self) -> None:
         """Close all clients with 1001 and end all backends. The listeners stay open and answer."""
@@ -56,4 +60,4 @@ async def open_service(site: Site, *, spawner: SpawnerClient) -> AsyncIterator[S
         connections = Connections(gateway, hypercorn, poller)
         stack.callback(connections.close)
         listeners = await stack.enter_async_context(open_listeners(site.server, connections))
-        yield Service(gateway, connections, listeners)
+        yield Service(gateway, connections, listeners, Operations(Running(gateway)))

@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import anyio
+import msgspec
 import pytest
 from anyio import to_thread
 
@@ -19,11 +21,13 @@ from scalesocket.config.plan import make_plan
 from scalesocket.control.address import ControlError, control_paths
 from scalesocket.control.binding import LOCK_TIMEOUT, bind_control
 from scalesocket.control.client import send_request
-from scalesocket.control.messages import Answer, Diff, Reload, ReloadReport, Request, Status
+from scalesocket.control.messages import Answer, Caller, Diff, Reload, ReloadReport, Request, Status
 from scalesocket.control.server import open_control
 from tests.playing import until
 
 pytestmark = pytest.mark.anyio
+
+REPORT: Final = ReloadReport(is_applied=False, generation=7)
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def respond(request: Request) -> Answer:
+async def respond(request: Request, caller: Caller) -> Answer:
     """Answer with the request."""
     match request:
         case Reload(restart="broken"):
@@ -39,7 +43,7 @@ async def respond(request: Request) -> Answer:
         case Diff():
             return Answer(error="site.toml:1:1: wrong", is_site_wrong=True)
         case Reload(dry_run=True):
-            return Answer(report=ReloadReport(is_applied=False, generation=7))
+            return Answer(result=msgspec.Raw(msgspec.json.encode(REPORT)))
         case _:
             return Answer(error=repr(request))
 
@@ -52,9 +56,9 @@ async def test_a_request_is_answered(tmp_path: Path) -> None:
     paths = [tmp_path / "control.sock"]
 
     async with open_control(paths, respond):
-        answer = await to_thread.run_sync(send_request, paths, Reload(dry_run=True))
+        answer = await to_thread.run_sync(send_request, paths, Reload(dry_run=True), ReloadReport)
 
-    assert answer.report == ReloadReport(is_applied=False, generation=7)
+    assert answer == REPORT
 
 
 async def test_a_prepared_socket_accepts_nothing_before_the_commit(tmp_path: Path) -> None:
@@ -72,9 +76,9 @@ async def test_a_prepared_socket_accepts_nothing_before_the_commit(tmp_path: Pat
             await to_thread.run_sync(bind_control, [tmp_path / "new"])
         move.commit()
 
-        answer = await to_thread.run_sync(send_request, [tmp_path / "new"], Reload(dry_run=True))
+        answer = await to_thread.run_sync(send_request, [tmp_path / "new"], Reload(dry_run=True), ReloadReport)
 
-    assert answer.report == ReloadReport(is_applied=False, generation=7)
+    assert answer == REPORT
 
 
 async def test_a_failed_bind_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,9 +107,9 @@ async def test_an_error_answer_is_raised_in_the_client(tmp_path: Path) -> None:
 
     async with open_control(paths, respond):
         with pytest.raises(ControlError, match="Status"):
-            await to_thread.run_sync(send_request, paths, Status())
+            await to_thread.run_sync(send_request, paths, Status(), ReloadReport)
         with pytest.raises(ControlError, match="internal error of the server"):
-            await to_thread.run_sync(send_request, paths, Reload(restart="broken"))
+            await to_thread.run_sync(send_request, paths, Reload(restart="broken"), ReloadReport)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +149,7 @@ async def test_the_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> None:
         dead.bind(str(path))
 
     async with open_control([path], respond):
-        await to_thread.run_sync(send_request, [path], Reload(dry_run=True))
+        await to_thread.run_sync(send_request, [path], Reload(dry_run=True), ReloadReport)
 
 
 async def test_the_socket_of_a_live_server_is_left_alone(tmp_path: Path) -> None:
@@ -155,7 +159,7 @@ async def test_the_socket_of_a_live_server_is_left_alone(tmp_path: Path) -> None
         with pytest.raises(ControlError, match=f"in use by another server, process {os.getpid()} "):
             async with open_control([path], respond):
                 pass
-        await to_thread.run_sync(send_request, [path], Reload(dry_run=True))
+        await to_thread.run_sync(send_request, [path], Reload(dry_run=True), ReloadReport)
 
 
 async def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:
@@ -207,7 +211,7 @@ async def test_a_path_the_system_refuses_is_an_error(tmp_path: Path) -> None:
 
 async def test_a_missing_server_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="no server runs this site"):
-        send_request([tmp_path / "control.sock"], Status())
+        send_request([tmp_path / "control.sock"], Status(), ReloadReport)
 
 
 async def test_a_folder_that_others_may_enter_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,14 +233,14 @@ async def test_the_socket_moves_with_an_edit(tmp_path: Path) -> None:
 
     async with open_control([tmp_path / "a"], respond) as control:
         move = await control.prepare(new, make_plan(old, new))
-        await to_thread.run_sync(send_request, [tmp_path / "a"], Reload(dry_run=True))
+        await to_thread.run_sync(send_request, [tmp_path / "a"], Reload(dry_run=True), ReloadReport)
         move.commit()
-        await to_thread.run_sync(send_request, [tmp_path / "b"], Reload(dry_run=True))
+        await to_thread.run_sync(send_request, [tmp_path / "b"], Reload(dry_run=True), ReloadReport)
         await until(lambda: names_in(tmp_path) == ["b"])
 
         (await control.prepare(old, make_plan(new, old))).roll_back()
         (await control.prepare(new, make_plan(new, new))).commit()
-        await to_thread.run_sync(send_request, [tmp_path / "b"], Reload(dry_run=True))
+        await to_thread.run_sync(send_request, [tmp_path / "b"], Reload(dry_run=True), ReloadReport)
         await until(lambda: names_in(tmp_path) == ["b"])
 
         off = Site(apps={}, server=Server(control="off"))
@@ -271,7 +275,7 @@ async def test_waiting_for_a_lock_does_not_block_the_event_loop(tmp_path: Path) 
             before = time.monotonic()
             move.commit()
             assert time.monotonic() - before < LOCK_TIMEOUT / 2
-            await to_thread.run_sync(send_request, [elsewhere / "b"], Reload(dry_run=True))
+            await to_thread.run_sync(send_request, [elsewhere / "b"], Reload(dry_run=True), ReloadReport)
         await until(lambda: names_in(tmp_path) == ["elsewhere"])
         tasks.cancel_scope.cancel()
     assert names_in(elsewhere) == []
@@ -289,7 +293,7 @@ async def test_both_ends_find_the_socket_from_the_file(tmp_path: Path, monkeypat
     assert paths[0].parent == tmp_path / "scalesocket"
     assert paths[-1].parent == Path(f"/tmp/scalesocket-{os.getuid()}")
     async with open_control(paths, respond):
-        await to_thread.run_sync(send_request, paths, Reload(dry_run=True))
+        await to_thread.run_sync(send_request, paths, Reload(dry_run=True), ReloadReport)
 
 
 async def test_a_server_is_found_after_its_symlink_was_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,8 +308,8 @@ async def test_a_server_is_found_after_its_symlink_was_replaced(tmp_path: Path, 
         link.unlink()
         link.symlink_to("2.toml")
 
-        await to_thread.run_sync(send_request, control_paths("auto", link), Reload(dry_run=True))
-        await to_thread.run_sync(send_request, control_paths("auto", tmp_path / "1.toml"), Reload(dry_run=True))
+        await to_thread.run_sync(send_request, control_paths("auto", link), Reload(dry_run=True), ReloadReport)
+        await to_thread.run_sync(send_request, control_paths("auto", tmp_path / "1.toml"), Reload(dry_run=True), ReloadReport)
 
     assert names_in(tmp_path / "scalesocket") == []
 

@@ -134,9 +134,7 @@ def all_received(senders: list[SteadyClient]) -> bool:
 
 
 def fetch_status(file: Path) -> SiteStatus:
-    status = send_request(control_paths("auto", file), Status()).status
-    assert status is not None
-    return status
+    return send_request(control_paths("auto", file), Status(), SiteStatus)
 
 
 def steady_pids(file: Path) -> dict[str, int | None]:

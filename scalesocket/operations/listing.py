@@ -1,0 +1,62 @@
+"""Lists of rooms and of clients."""
+
+import asyncio
+from typing import Final
+
+from scalesocket.control.messages import ClientEntry, Clients, RoomEntry, Rooms
+from scalesocket.edge.client import Client
+from scalesocket.operations.lookup import find_rooms
+from scalesocket.operations.running import Running
+from scalesocket.rooms.room import Room
+
+ENTRIES_PER_SLICE: Final = 200
+"""Entries made in one event-loop iteration: half a millisecond."""
+
+
+async def list_rooms(running: Running, request: Rooms) -> list[RoomEntry]:
+    """Return the rooms that have not ended, stopping ones included."""
+    entries = []
+    for pool, room in find_rooms(running.gateway, request.app, request.room):
+        entries.append(_describe_room(pool.app.name, room))
+        if len(entries) % ENTRIES_PER_SLICE == 0:
+            await asyncio.sleep(0)
+    return entries
+
+
+async def list_clients(running: Running, request: Clients) -> list[ClientEntry]:
+    """Return the clients of these rooms, in the order they joined."""
+    now = asyncio.get_running_loop().time()
+    entries = []
+    for pool, room in find_rooms(running.gateway, request.app, request.room):
+        for client in tuple(pool.clients_of(room).values()):
+            entries.append(_describe_client(pool.app.name, room.name, client, now))
+            if len(entries) % ENTRIES_PER_SLICE == 0:
+                await asyncio.sleep(0)
+    return entries
+
+
+def _describe_room(app: str, room: Room) -> RoomEntry:
+    status = room.status()
+    return RoomEntry(
+        app=app,
+        room=room.name,
+        state=status.state,
+        clients=status.connections,
+        pid=status.pid,
+        messages_in=status.counts.messages_in,
+        messages_out=status.counts.messages_out,
+        messages_dropped=status.counts.messages_dropped,
+    )
+
+
+def _describe_client(app: str, room: str, client: Client, now: float) -> ClientEntry:
+    return ClientEntry(
+        app=app,
+        room=room,
+        id=client.id,
+        user=None,
+        roles=(),
+        address=client.remote,
+        idle=round(max(0.0, now - client.last_message_at), 3),
+        unsent=client.unsent,
+    )

@@ -1,0 +1,86 @@
+"""The table of operations, and the one place that carries them out."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from scalesocket.control.messages import (
+    Caller,
+    ClientEntry,
+    Clients,
+    Diff,
+    Reload,
+    ReloadReport,
+    Request,
+    RoomEntry,
+    Rooms,
+    Status,
+)
+from scalesocket.errors import ScalesocketError
+from scalesocket.operations.listing import list_clients, list_rooms
+from scalesocket.operations.running import Running
+from scalesocket.operations.site import diff_site, reload_site, show_status
+from scalesocket.status import SiteStatus
+
+log = structlog.get_logger("operations")
+
+UNLOGGED: Final = frozenset({"text"})
+"""Arguments that the log leaves out: contents of messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One operation on the running site."""
+
+    arguments: type[msgspec.Struct]
+    """The request; its fields are the arguments, its docstring says what the operation does."""
+    result: Any
+    """The type of what it returns, which msgspec can encode."""
+    changes: bool
+    """Whether it changes something; then it is logged with who asked for it."""
+    run: Callable[[Running, Any], Awaitable[Any]]
+
+
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    "status": Operation(arguments=Status, result=SiteStatus, changes=False, run=show_status),
+    "rooms": Operation(arguments=Rooms, result=list[RoomEntry], changes=False, run=list_rooms),
+    "clients": Operation(arguments=Clients, result=list[ClientEntry], changes=False, run=list_clients),
+    "diff": Operation(arguments=Diff, result=ReloadReport, changes=False, run=diff_site),
+    "reload": Operation(arguments=Reload, result=ReloadReport, changes=True, run=reload_site),
+}
+"""By name, which is also the `command` of the request and the name of the command."""
+
+
+class Operations:
+    """The operations on one running site, for whoever may ask: the caller has been authenticated already."""
+
+    def __init__(self, running: Running) -> None:
+        """Operate on `running`."""
+        self.running = running
+
+    async def run(self, request: Request, caller: Caller) -> object:
+        """Carry out a request and return its result, of the type that the table says. Changes are logged with the caller.
+
+        Raises OperationError (NotFoundError for what is not there), ConfigError, and other errors of the package.
+        """
+        name = str(type(request).__struct_config__.tag)
+        operation = OPERATIONS[name]
+        if not operation.changes:
+            return await operation.run(self.running, request)
+        keys = {key: value for key, value in msgspec.structs.asdict(request).items() if value is not None and key not in UNLOGGED}
+        try:
+            result = await operation.run(self.running, request)
+        except ScalesocketError as error:
+            log.warning("operation failed", operation=name, asked_by=str(caller), **keys, error=str(error).split("\n", 1)[0])
+            raise
+        log.info("operation", operation=name, asked_by=str(caller), **keys, **_counts(result))
+        return result
+
+
+def _counts(result: object) -> dict[str, int]:
+    """Return the counts of a result, for the log."""
+    fields = msgspec.structs.asdict(result) if isinstance(result, msgspec.Struct) else {}
+    return {key: value for key, value in fields.items() if type(value) is int}
