@@ -2,10 +2,12 @@
 
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
 from scalesocket.config.model import Tls
+from scalesocket.config.validity import Validity, read_validity
 
 FILES: Final[tuple[Literal["certificate"], Literal["key"]]] = ("certificate", "key")
 
@@ -29,14 +31,20 @@ def find_unreadable(tls: Tls) -> Iterator[CertificateError]:
             yield error
 
 
-def load_pair(context: ssl.SSLContext, tls: Tls) -> None:
-    """Load a certificate and its key into `context`. Raises CertificateError; never asks for a passphrase."""
+def load_pair(context: ssl.SSLContext, tls: Tls) -> Validity | None:
+    """Load a certificate and its key into `context`. Raises CertificateError; never asks for a passphrase.
+
+    Returns when the certificate is valid; None if only OpenSSL can read it.
+    """
     certificate = _read("certificate", tls.certificate)
     key = _read("key", tls.key)
     try:
         context.load_cert_chain(tls.certificate, tls.key, password="")
     except (OSError, ValueError) as error:  # ValueError: a key with a passphrase
         raise _blame(certificate, key, error) from error
+    with suppress(ValueError):  # OpenSSL has accepted it, which is what counts
+        return read_validity(certificate)
+    return None
 
 
 def _read(name: Literal["certificate", "key"], file: Path) -> str:

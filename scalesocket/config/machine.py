@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import ssl
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Finding, Place, Problem, Severity, key_text, quote
 from scalesocket.config.programs import check_command
 from scalesocket.config.secrets import is_readable_by_others
+from scalesocket.config.validity import show_time
 
 
 def spell_in_file(argv: Sequence[str]) -> str:
@@ -59,13 +61,17 @@ def _check_server(server: Server) -> Iterator[Finding]:
     if server.tls is None:
         return
     wrong = list(find_unreadable(server.tls))
+    validity = None
     if not wrong:
         try:
-            load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server.tls)
+            validity = load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server.tls)
         except CertificateError as error:
             wrong = [error]
     for fault in wrong:
         yield Finding(("tls", fault.blamed), fault.reason)
+    if validity is not None and (text := validity.warn(time.time())) is not None:
+        period = f"valid from {show_time(validity.begins_at)} to {show_time(validity.ends_at)}; clients refuse it outside of that"
+        yield Finding(("tls", "certificate"), f"{text} ({period})", Severity.WARNING)
     with suppress(OSError):
         if is_readable_by_others(server.tls.key):
             yield Finding(("tls", "key"), "the file can be read by others (chmod o-r)", Severity.WARNING)

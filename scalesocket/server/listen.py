@@ -24,8 +24,9 @@ from scalesocket.server.accept import Acceptor, PlainAcceptor
 from scalesocket.server.addresses import Address, ListenError, resolve, spread
 from scalesocket.server.bind import bind_all, find_in_the_way, start_listening
 from scalesocket.server.connections import Connections
+from scalesocket.server.expiry import ExpiryWarnings
 from scalesocket.server.new_connection import address_of
-from scalesocket.server.tls import TlsAcceptor, load_tls
+from scalesocket.server.tls import ServerContext, TlsAcceptor, load_tls
 from scalesocket.wire.address import parse_address
 
 log = structlog.get_logger("listen")
@@ -80,6 +81,7 @@ class Listeners:
         """Add accepted connections to `connections`."""
         self._connections = connections
         self._open: dict[Address, Listener] = {}
+        self._expiry = ExpiryWarnings()
         self._meant: dict[Entry, tuple[Address, ...]] = {}  # what entries of `bind` were resolved to, with real ports
 
     @property
@@ -134,6 +136,8 @@ class Listeners:
                 listener.address = address
                 self._open[address] = listener
                 listener.serve(self._connections, change.tls)
+        with logged_faults("checking the validity of the certificate"):
+            self._expiry.watch(change.tls.validity if change.tls is not None else None)
         for listener in change.closing:
             log.info("stopped listening", address=str(listener.address))
         failed = [listener for listener in change.added if listener not in self._open.values()]
@@ -141,6 +145,7 @@ class Listeners:
 
     def close(self) -> None:
         """Close all listeners."""
+        self._expiry.stop()
         close_all(self._open.values())
         self._open.clear()
         self._meant.clear()
@@ -151,7 +156,7 @@ class Change:
     """A prepared change of listeners, to be committed or undone."""
 
     owner: Listeners
-    tls: ssl.SSLContext | None
+    tls: ServerContext | None
     closing: Sequence[Listener]
     """Listeners that it closes."""
     listeners: dict[Address, Listener] = field(default_factory=dict)

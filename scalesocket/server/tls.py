@@ -8,6 +8,7 @@ from typing import Final
 
 from scalesocket.config.certificates import CertificateError, load_pair
 from scalesocket.config.model import Tls
+from scalesocket.config.validity import Validity
 from scalesocket.server.accept import Acceptor
 from scalesocket.server.addresses import ListenError
 from scalesocket.server.connections import Connections
@@ -64,14 +65,22 @@ class NewTlsConnection(NewConnection):
         super().connection_made(transport)
 
 
-def load_tls(tls: Tls) -> ssl.SSLContext:
+class ServerContext(ssl.SSLContext):
+    """The TLS settings of connections, with the validity of their certificate."""
+
+    validity: Validity | None = None
+
+
+def load_tls(tls: Tls) -> ServerContext:
     """Load a certificate and its key. Raises ListenError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(PROTOCOLS)
-    context.options |= ssl.OP_NO_COMPRESSION
+    # A handshake costs the server much more CPU than its client. Without renegotiation (RFC 5246 7.4.1.1) each one needs a
+    # connection of its own, which the limits count. OpenSSL 1.1 allows it by default.
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     try:
-        load_pair(context, tls)
+        context.validity = load_pair(context, tls)
     except CertificateError as error:  # the message does not name the path of the key, which is a secret
         file = f"{tls.certificate} " if error.blamed == "certificate" else ""
         raise ListenError(f"server.tls.{error.blamed}: {file}{error.reason}") from error

@@ -3,6 +3,7 @@
 import os
 import pwd
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,13 @@ def test_a_missing_script_is_a_warning(tmp_path: Path) -> None:
     script.touch()
     assert of_app(command=["sh", "-e", "game.py"], cwd=tmp_path) == []
     assert of_app(command=["sh", "-c", "exec x.py"], cwd=tmp_path) == []
+
+
+@pytest.mark.parametrize(("days", "text"), [(25, "expires in 4 days"), (31, "has expired")])
+def test_a_certificate_near_its_end_is_a_warning(days: int, text: str, pair: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + days * 86_400)  # openssl made it valid for 30 days
+
+    [problem] = problems_of(Site(server=Server(tls=pair), apps={"chat": App(name="chat", command=["cat"])}))
+
+    assert problem.startswith(f"warning: server.tls.certificate: {text} (valid from ")
