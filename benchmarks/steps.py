@@ -57,7 +57,7 @@ def steps(count: int) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "split and route, json without routing keys", lambda: list(json.route(chunk))
     yield "split and route, json with `_to` in each", lambda: list(json.route(addressed))
     yield "encode frames, once for all clients", lambda: Batch(texts).frames
-    yield "compress, once for all clients", lambda: Batch(texts).deflated_frames
+    yield "compress, once for all clients", lambda: Batch(texts).deflated_frames()
 
 
 def handshake() -> None:

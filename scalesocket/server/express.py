@@ -27,34 +27,37 @@ _PING: Final = encode_frame(b"", Opcode.PING)
 class ExpressClient(Client, asyncio.Protocol):
     """A client on the express lane. It replaces the `NewConnection` on its transport after the response 101 was written."""
 
-    __slots__ = ("_close_deadline", "_is_closing", "_is_deflated", "_loop", "_on_lost", "_reader", "_transport")
+    __slots__ = ("_close_deadline", "_is_closing", "_loop", "_on_lost", "_reader", "_transport", "_window")
 
     def __init__(
         self,
         transport: asyncio.Transport,
         admission: Admission,
         *,
-        is_deflated: bool,
+        window: int,
         on_lost: Callable[[asyncio.Transport], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """Use `transport` for the websocket; `on_lost` is called with it when the connection is lost."""
+        """Use `transport` for the websocket; `on_lost` is called with it when the connection is lost.
+
+        `window`: the bits of the window of permessage-deflate; 0 if it was not agreed on.
+        """
         super().__init__(admission.request, loop.time())
         app = admission.app
         self._transport = transport
         self._loop = loop
         self._on_lost = on_lost
         self._is_closing = False
-        self._is_deflated = is_deflated
+        self._window = window
         self._close_deadline: CloseDeadline | None = None
         self._reader = FrameReader(
             max_message=app.max_message,
             binary_as_text=not app.takes_binary,
-            inflate=inflate if is_deflated else None,
+            inflate=inflate if window else None,
         )
         if app.rate is not None:
             self.limit_rate(app.rate, self.last_received_at)
-        if not is_deflated:
+        if not window:
             self.write = transport.write
         self._limit_buffer(app)
 
@@ -129,7 +132,7 @@ class ExpressClient(Client, asyncio.Protocol):
     def send(self, batch: Batch) -> None:
         """Write a batch, as frames that are encoded once for all clients."""
         if not self._is_closing:
-            self._transport.write(batch.deflated_frames if self._is_deflated else batch.frames)
+            self._transport.write(batch.deflated_frames(self._window) if self._window else batch.frames)
 
     def close(self, close: Close) -> None:
         """Send a close frame, and wait for the peer's as long as `CloseDeadline` allows; not after a fault of the peer."""

@@ -173,17 +173,16 @@ class NewConnection(asyncio.Protocol):
     def _accept(self, admission: Admission, request: Request, key: str, rest: bytes) -> None:
         """Complete the handshake, and let the client join its room. `rest`: the bytes that were read after the head."""
         transport, connections = self._transport, self._connections
-        deflation = answer_offers(request.headers.get("sec-websocket-extensions", "")) if admission.app.compression else ""
-        agreed = f"Sec-WebSocket-Extensions: {deflation}\r\n" if deflation else ""
+        deflation = answer_offers(request.headers.get("sec-websocket-extensions", "")) if admission.app.compression else None
+        agreed = f"Sec-WebSocket-Extensions: {deflation.response}\r\n" if deflation else ""
         if admission.subprotocol is not None:
             agreed += f"Sec-WebSocket-Protocol: {admission.subprotocol}\r\n"
         transport.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: " + accept_key(key) + b"\r\n" + agreed.encode() + b"\r\n"
         )
-        client = ExpressClient(
-            transport, admission, is_deflated=bool(deflation), on_lost=connections.forget_websocket, loop=connections.loop
-        )
+        window = deflation.window if deflation else 0
+        client = ExpressClient(transport, admission, window=window, on_lost=connections.forget_websocket, loop=connections.loop)
         transport.set_protocol(client)  # before the history is sent, which may fill the buffer
         refusal = admission.join(client)
         if refusal is not None:

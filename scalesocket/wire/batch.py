@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, NewType
 
-from scalesocket.wire.deflate import deflate
+from scalesocket.wire.deflate import MAX_WINDOW, deflate
 from scalesocket.wire.frames import RSV1, Opcode, encode_frames
 
 ClientId = NewType("ClientId", int)
@@ -15,7 +15,7 @@ NOBODY: Final[frozenset[ClientId]] = frozenset()
 class Batch:
     """Consecutive messages for the same clients. Immutable; the frames are encoded on first use."""
 
-    __slots__ = ("_deflated", "_plain", "cache", "exclude", "opcode", "payloads", "to")
+    __slots__ = ("_deflated", "_narrow", "_plain", "cache", "exclude", "opcode", "payloads", "to")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Batch:
         self.cache = cache
         self._plain: bytes | None = None
         self._deflated: bytes | None = None
+        self._narrow: dict[int, bytes] | None = None  # the same by smaller windows
 
     @property
     def frames(self) -> bytes:
@@ -47,9 +48,22 @@ class Batch:
             plain = self._plain = encode_frames(self.payloads, self.opcode)
         return plain
 
-    @property
-    def deflated_frames(self) -> bytes:
-        """The same for clients with permessage-deflate: each message is compressed once for all clients."""
+    def deflated_frames(self, window: int = MAX_WINDOW) -> bytes:
+        """Return the same for clients with permessage-deflate and a window of so many bits.
+
+        Each message is compressed once for all clients, and once more for each smaller window that makes a difference.
+        """
+        if window < MAX_WINDOW and max(map(len, self.payloads)) >> window:
+            return self._deflate_narrow(window)
         if self._deflated is None:
             self._deflated = encode_frames(map(deflate, self.payloads), self.opcode, RSV1)
         return self._deflated
+
+    def _deflate_narrow(self, window: int) -> bytes:
+        if self._narrow is None:
+            self._narrow = {}
+        frames = self._narrow.get(window)
+        if frames is None:
+            deflated = [deflate(payload, window) for payload in self.payloads]
+            frames = self._narrow[window] = encode_frames(deflated, self.opcode, RSV1)
+        return frames

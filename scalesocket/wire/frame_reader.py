@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from scalesocket.errors import Close, CloseCode, message_too_big
 from scalesocket.wire.frames import FIN, MASKED, RSV1, Event, Opcode, apply_mask, is_valid_close_code
+from scalesocket.wire.partial_text import PartialText, start_check
 
 MAX_CONTROL: Final = 125
 """Bytes of a control frame's payload (RFC 6455 5.5)."""
@@ -20,10 +21,14 @@ INFLATED_PER_FEED: Final = 256 * 1024
 _FINAL_TEXT: Final = FIN | Opcode.TEXT
 _OPCODES: Final = {opcode.value: opcode for opcode in Opcode}  # a look-up takes a tenth of the time of Opcode(…)
 _FEED: Final = range(FRAMES_PER_FEED)
+_SHORT: Final = 6 + 125  # bytes of the longest frame of the fast path
+_INVALID_TEXT: Final = "a text message is not valid UTF-8"
 
 
 class _IncrementalDecoder(Protocol):
     def decode(self, data: bytes, final: bool, /) -> str: ...
+    def getstate(self) -> tuple[bytes, int]: ...
+    def setstate(self, state: tuple[bytes, int], /) -> None: ...
 
 
 _new_utf8_decoder: Callable[[], _IncrementalDecoder] = codecs.getincrementaldecoder("utf-8")
@@ -51,6 +56,7 @@ class FrameReader:
         "_is_deflated",
         "_needed",
         "_opcode",
+        "_partial",
         "_rest",
         "_utf8",
         "binary_as_text",
@@ -82,6 +88,8 @@ class FrameReader:
         self._rest: bytes | bytearray = b""
         self._needed = 0
         """Size of `_rest` at which the next frame is complete; 0 while its header is incomplete."""
+        self._partial: PartialText | None = None
+        """Checks the text in `_rest` while its frame is incomplete."""
         self._opcode: Opcode | None = None
         """Of the message whose fragments are buffered."""
         self._fragments: bytes | bytearray = b""
@@ -100,9 +108,10 @@ class FrameReader:
                 self._rest = bytearray(self._rest)
             self._rest += chunk
             if len(self._rest) < self._needed:
+                self._check_partial()
                 return []
-            data = bytes(self._rest)
-            self._rest = b""
+            data, self._rest = bytes(self._rest), b""
+            self._partial = self._partial if self._needed > _SHORT else None  # a short text is checked again
             self._needed = 0
         else:
             data = chunk
@@ -115,9 +124,16 @@ class FrameReader:
             self.failure = violation.close
             return events
         if at < len(data):
-            self._rest = data[at:]
-            self._needed = max(0, self._needed - at)
+            self._rest, self._needed = data[at:], max(0, self._needed - at)
+            if self._needed:
+                before = self._utf8.getstate()[0] if self._utf8 is not None else None
+                self._partial = start_check(self._rest, before, self.binary_as_text)
+                self._check_partial()
         return events
+
+    def _check_partial(self) -> None:
+        if self._partial is not None and not self._partial.check(self._rest):
+            self.failure = Close(CloseCode.INVALID_DATA, _INVALID_TEXT)
 
     def keep(self, chunk: bytes) -> None:
         """Buffer a first chunk for a later `feed(b"")`."""
@@ -220,8 +236,13 @@ class FrameReader:
                 self._utf8 = _new_utf8_decoder()
         kind = self._opcode
         assert kind is not None
+        checked = 0
+        if self._partial is not None:
+            self._utf8 = self._utf8 or _new_utf8_decoder()
+            self._utf8.setstate((self._partial.pending, 0))
+            checked, self._partial = self._partial.checked, None
         if self._utf8 is not None:  # fail at the first invalid fragment, not at the end of the message
-            _check_utf8(payload, self._utf8, is_final)
+            _check_utf8(payload[checked:], self._utf8, is_final)
         if not is_final:
             if not self._fragments:
                 self._fragments = bytearray()  # joined at once, because a million tiny objects would take far more memory
@@ -266,7 +287,7 @@ def _check_utf8(payload: bytes, decoder: _IncrementalDecoder | None = None, is_f
         else:
             decoder.decode(payload, is_final)
     except UnicodeDecodeError as error:
-        raise _Violation(CloseCode.INVALID_DATA, "a text message is not valid UTF-8") from error
+        raise _Violation(CloseCode.INVALID_DATA, _INVALID_TEXT) from error
 
 
 def _check_close(payload: bytes) -> None:

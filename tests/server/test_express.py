@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+import zlib
 from typing import Any
 
 import pytest
@@ -317,7 +318,7 @@ async def deflated(site: Playground, offer: str = OFFER) -> RawClient:
     site.raw_clients.append(ann)
     ann.send(upgrade("/echo/one", offer))
     head = await ann.read_head()
-    assert "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n" in head
+    assert "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover" in head
     return ann
 
 
@@ -335,12 +336,26 @@ async def test_an_offer_that_cannot_be_met_is_declined(serve_express: Serve) -> 
     site = await serve_express(echo={**CAT, "compression": True})
     ann = await RawClient.connect(site.port)
 
-    ann.send(upgrade("/echo/one", "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9"))
+    ann.send(upgrade("/echo/one", "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=7"))
 
     assert "Extensions" not in await ann.read_head()
     ann.say("plain then")
     await ann.hear("plain then")
     ann.cut()
+
+
+async def test_a_client_receives_messages_with_the_window_it_asked_for(serve_express: Serve) -> None:
+    site = await serve_express(echo={**CAT, "compression": True})
+    ann = await deflated(site, "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9")
+    bob = await deflated(site)
+    message = "".join(map(str, range(1000, 2000))) * 2  # repeats itself after 4,000 bytes
+
+    ann.say(message)
+
+    small, large = (await ann.read_frame()).payload, (await bob.read_frame()).payload
+    assert zlib.decompressobj(-9).decompress(small + b"\x00\x00\xff\xff").decode() == message
+    assert inflate(large, 10_000) == message.encode()
+    assert len(large) < len(small)
 
 
 async def test_messages_are_deflated_both_ways(serve_express: Serve) -> None:

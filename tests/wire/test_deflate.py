@@ -1,12 +1,13 @@
 """permessage-deflate (RFC 7692)."""
 
 import zlib
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesocket.wire.deflate import RESPONSE, answer_offers, deflate, inflate
+from scalesocket.wire.deflate import MAX_WINDOW, RESPONSE, Agreement, answer_offers, deflate, inflate
 
 
 @pytest.mark.parametrize(
@@ -18,12 +19,12 @@ from scalesocket.wire.deflate import RESPONSE, answer_offers, deflate, inflate
         'permessage-deflate; client_max_window_bits="10"',
         "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
         "x-webkit-deflate-frame, permessage-deflate",
-        "permessage-deflate; server_max_window_bits=9, permessage-deflate",
+        "permessage-deflate; server_max_window_bits=7, permessage-deflate",
         "Permessage-Deflate ; Client_Max_Window_Bits",
     ],
 )
 def test_acceptable_offers_are_accepted(header: str) -> None:
-    assert answer_offers(header) == RESPONSE
+    assert answer_offers(header) == Agreement(RESPONSE, MAX_WINDOW)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,8 @@ def test_acceptable_offers_are_accepted(header: str) -> None:
     [
         "",
         "permessage-bzip2",
-        "permessage-deflate; server_max_window_bits=9",
+        "permessage-deflate; server_max_window_bits=7",
+        "permessage-deflate; server_max_window_bits=16",
         "permessage-deflate; server_max_window_bits",
         "permessage-deflate; client_max_window_bits=7",
         "permessage-deflate; client_max_window_bits=16",
@@ -47,8 +49,29 @@ def test_other_offers_are_declined(header: str) -> None:
     assert not answer_offers(header)
 
 
-def test_an_offered_window_is_repeated_in_the_response() -> None:
-    assert answer_offers("permessage-deflate; server_max_window_bits=15") == f"{RESPONSE}; server_max_window_bits=15"
+@pytest.mark.parametrize("window", range(8, 16))
+def test_an_offered_window_is_agreed_on(window: int) -> None:
+    agreed = answer_offers(f"permessage-deflate; server_max_window_bits={window}; client_max_window_bits")
+
+    assert agreed == Agreement(f"{RESPONSE}; server_max_window_bits={window}", window)
+
+
+@pytest.mark.parametrize("window", range(8, 16))
+def test_a_message_is_readable_with_the_agreed_window(window: int) -> None:
+    # Repetitions at every distance around the size of the window.
+    random = Random(window)
+    size = 1 << window
+    repeats = [random.randbytes(30)] * 2 + [random.randbytes(near) for near in range(size - 40, size + 40, 7)]
+    message = b"".join(block + bytes(gap) for gap, block in enumerate([*repeats, *repeats]))
+    peer = zlib.decompressobj(-window)
+
+    assert peer.decompress(deflate(message, window) + b"\x00\x00\xff\xff") == message
+
+
+def test_a_larger_window_compresses_better() -> None:
+    block = Random(1).randbytes(10_000)
+
+    assert len(deflate(block * 2, 15)) < 11_000 < len(deflate(block * 2, 9))
 
 
 @pytest.mark.parametrize("missing", [1, 5, 20])

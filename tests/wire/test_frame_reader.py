@@ -2,11 +2,12 @@
 
 import tracemalloc
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scalesocket.errors import Close, CloseCode
@@ -279,6 +280,80 @@ def test_invalid_text_fails_at_the_first_invalid_fragment() -> None:
 
     assert reader.failure is not None
     assert reader.failure.code == CloseCode.INVALID_DATA
+
+
+LONG = [b"x" * 200, b"x" * 70_000]
+"""They make headers of 8 and 14 bytes."""
+
+
+@pytest.mark.parametrize("bad", [b"\xff", b"\xc0", b"\xed\xa0", b"\xf4\x90", b"ok\x80"])
+@pytest.mark.parametrize("rest", [b"rest", *LONG])
+def test_invalid_text_fails_before_its_frame_is_complete(bad: bytes, rest: bytes) -> None:
+    frame = mask_frame(GOOD + bad + rest)
+    until_bad = len(frame) - len(rest)
+    for size in (1, 2, 7, until_bad):
+        reader = make_reader(max_message=100_000)
+        events = read(reader, (frame[at : min(at + size, until_bad)] for at in range(0, until_bad, size)))
+        assert (events, reader.failure) == ([], Close(CloseCode.INVALID_DATA, "a text message is not valid UTF-8"))
+
+
+def test_invalid_text_in_an_incomplete_fragment_fails_with_the_character_before_it() -> None:
+    for last, is_valid in ((GOOD[2:], True), (b"\xff", False), (b"ok", False)):
+        reader = make_reader()
+        reader.feed(mask_frame(GOOD[:2], fin=False))  # ends within a character
+        reader.feed(mask_frame(b"between", PING))
+        reader.feed(mask_frame(last + b"rest", CONTINUATION)[:-4])
+
+        assert (reader.failure is None) is is_valid
+
+
+def test_incomplete_frames_that_are_not_text_are_not_checked() -> None:
+    bad = b"\xff" * 20
+    for first, settings in (
+        (mask_frame(bad, BINARY), {}),
+        (mask_frame(bad, PING), {}),
+        (mask_frame(b"a", BINARY, fin=False) + mask_frame(bad, CONTINUATION), {}),
+        (mask_frame(bad, flags=RSV1), {"inflate": inflate, "binary_as_text": True}),
+        (mask_frame(b"", fin=False, flags=RSV1) + mask_frame(bad, CONTINUATION), {"inflate": inflate}),
+    ):
+        reader = make_reader(**settings)
+
+        reader.feed(first[:-4])
+
+        assert reader.failure is None
+
+
+def test_binary_messages_to_an_app_that_takes_text_fail_early_too() -> None:
+    reader = make_reader(binary_as_text=True)
+
+    reader.feed(mask_frame(b"\xffrest", BINARY)[:-4])
+
+    assert reader.failure is not None
+
+
+@given(st.text(max_size=400).map(str.encode), st.lists(st.integers(1, 200), min_size=1, max_size=30))
+@example("€".encode() * 60, [100])
+def test_valid_text_in_any_chunks_is_never_refused(text: bytes, sizes: list[int]) -> None:
+    stream = mask_frame(text[: len(text) // 2], fin=False) + mask_frame(text[len(text) // 2 :], CONTINUATION) + mask_frame(text)
+    reader = make_reader(max_message=10_000)
+
+    events: list[Event] = []
+    for size in cycle(sizes):
+        events += reader.feed(stream[:size])
+        stream = stream[size:]
+        if not stream:
+            break
+
+    assert (events, reader.failure) == ([(Opcode.TEXT, text)] * 2, None)
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_text_that_ends_within_a_character_fails_however_it_is_cut(missing: int) -> None:
+    frame = mask_frame((b"x" * 150 + "🎲".encode())[:-missing])
+    for at in range(1, len(frame)):
+        reader = make_reader()
+        assert read(reader, [frame[:at], frame[at:]]) == []
+        assert reader.failure == Close(CloseCode.INVALID_DATA, "a text message is not valid UTF-8")
 
 
 def test_an_incomplete_character_at_the_end_of_the_last_fragment_fails() -> None:
