@@ -6,7 +6,7 @@ rise a second time when a room ends, and `rate()` would count them twice. Totals
 `metrics_rooms = false`, where the same families are sums over all rooms of an app.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from scalesocket import __version__
-from scalesocket.status import AppStatus, Counts, SiteStatus
+from scalesocket.status import AppStatus, Counts, RoomStatus, SiteStatus
 from scalesocket.wire.accept import choose_named, parse_accept
 
 
@@ -88,10 +88,13 @@ def _is_ours(parameters: Mapping[str, str]) -> bool:
     return parameters.get("version", OPENMETRICS.version) == OPENMETRICS.version
 
 
-def expose(status: SiteStatus, *, by_room: bool, form: Format = TEXT) -> bytes:
-    """Return all metrics as text in a format. Reads only `status`, so it may run in any thread."""
+def expose(status: SiteStatus, *, by_room: bool, unnamed: Set[str] = frozenset(), form: Format = TEXT) -> bytes:
+    """Return all metrics as text in a format. Reads only `status`, so it may run in any thread.
+
+    `unnamed`: apps whose rooms are not named. By room, they have the sum over their open rooms, with an empty name.
+    """
     registry = CollectorRegistry()
-    registry.register(SiteCollector(lambda: status, lambda: by_room))
+    registry.register(SiteCollector(lambda: status, lambda: by_room, unnamed))
     ProcessCollector(registry=registry)
     return form.write(registry)
 
@@ -99,27 +102,32 @@ def expose(status: SiteStatus, *, by_room: bool, form: Format = TEXT) -> bytes:
 class SiteCollector(Collector):
     """Collects the metric families of the site. `source` and `by_room` (`server.metrics_rooms`) are called at each scrape."""
 
-    def __init__(self, source: Callable[[], SiteStatus], by_room: Callable[[], bool]) -> None:
+    def __init__(self, source: Callable[[], SiteStatus], by_room: Callable[[], bool], unnamed: Set[str] = frozenset()) -> None:
+        """Do not name the rooms of the apps `unnamed`; see `expose`."""
         self._source = source
         self._by_room = by_room
+        self._unnamed = unnamed
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families. Called by the registry."""
         status = self._source()
         by_room = self._by_room()
-        yield from collect_counts(status.apps, by_room=by_room)
+        yield from collect_counts(status.apps, by_room=by_room, unnamed=self._unnamed)
         yield from collect_apps(status.apps)
         yield from collect_refusals(status)
         yield from collect_config(status)
         yield InfoMetricFamily("scalesocket_build", "The running version.", value={"version": __version__})
 
 
-def collect_counts(apps: Sequence[AppStatus], *, by_room: bool) -> Iterator[Metric]:
+def collect_counts(apps: Sequence[AppStatus], *, by_room: bool, unnamed: Set[str] = frozenset()) -> Iterator[Metric]:
     """Yield the counts of rooms and their open websockets."""
     labels = ("app", "room") if by_room else ("app",)
     rows: list[tuple[tuple[str, ...], int, Counts]] = []
     for app in apps:
-        if by_room:
+        if by_room and app.name in unnamed:
+            if app.rooms:
+                rows.append(((app.name, ""), sum(room.connections for room in app.rooms), _sum_counts(app.rooms)))
+        elif by_room:
             rows.extend(((app.name, room.name), room.connections, room.counts) for room in app.rooms)
         else:
             rows.append(((app.name,), app.connections, app.counts))
@@ -132,6 +140,13 @@ def collect_counts(apps: Sequence[AppStatus], *, by_room: bool) -> Iterator[Metr
         for values, _, counts in rows:
             family.add_metric(values, getattr(counts, row.field))
         yield family
+
+
+def _sum_counts(rooms: Iterable[RoomStatus]) -> Counts:
+    counts = Counts()
+    for room in rooms:
+        counts.add(room.counts)
+    return counts
 
 
 def collect_apps(apps: Sequence[AppStatus]) -> Iterator[Metric]:

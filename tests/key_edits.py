@@ -45,6 +45,7 @@ APP_EDITS: dict[str, tuple[Any, Any]] = {
     "stall_timeout": ("10s", "11s"),
     "compression": (False, True),
     "origins": (["*"], ["https://a.example"]),
+    "listed": (True, False),
     "static": (None, "."),
     "static_headers": (None, {"X-Robots-Tag": "none"}),
     "subprotocols": ([], ["chat.example"]),

@@ -110,6 +110,18 @@ def test_by_room_each_open_room_has_its_series() -> None:
     assert series["scalesocket_messages_received_total", where] == 4
 
 
+def test_by_room_an_app_that_is_not_listed_has_the_sum_of_its_open_rooms() -> None:
+    rooms = [make_room(name, connections=2, counts=Counts(messages_in=3)) for name in ("a", "b")]
+    site = make_site(make_app("chat", *rooms), make_app("idle"))
+
+    text = expose(site, by_room=True, unnamed=frozenset({"chat", "idle"}), form=OPENMETRICS).decode()
+
+    assert 'scalesocket_websocket_connections_open{app="chat",room=""} 4.0' in text
+    assert 'scalesocket_messages_received_total{app="chat",room=""} 6.0' in text
+    assert 'app="idle",room=' not in text
+    assert 'room="a"' not in text
+
+
 def test_by_room_an_ended_room_has_no_series() -> None:
     before = read(make_site(make_app("chat", make_room("lobby"))), by_room=True)
 

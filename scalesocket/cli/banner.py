@@ -56,9 +56,9 @@ def _app_lines(app: App, base: str, longest: int, width: int | None) -> Iterable
 
 def _server_paths(site: Site) -> Iterable[str]:
     yield "/health"
-    if site.server.metrics:
+    if site.server.metrics is True:
         yield "/metrics"
-    if site.server.api:
+    if site.server.api is True:
         yield "/api/apps/"
 
 

@@ -266,6 +266,13 @@ class App(Table):
             '`["*"]` chooses the client\'s first'
         ),
     ] = ()
+    listed: Annotated[
+        Flag,
+        live_key(
+            "Show the rooms in the public API, on the front page, and by name in public metrics. The admin API and `status` "
+            "always do"
+        ),
+    ] = True
     static: Annotated[
         AbsolutePath | None, live_key("Folder that is served at `/NAME/`. Without a target, the app has no rooms")
     ] = None

@@ -7,7 +7,7 @@ from scalesocket.config.host_patterns import HostPatterns
 from scalesocket.config.keys import Table, listener_key, live_key
 from scalesocket.config.rates import ConnectRate
 from scalesocket.config.units import AnyDuration, PositiveDuration
-from scalesocket.config.values import AbsolutePath, Control, Count, Flag
+from scalesocket.config.values import AbsolutePath, Control, Count, Exposure, Flag
 
 
 class Tls(Table):
@@ -38,8 +38,8 @@ class Server(Table):
     tls: Annotated[
         Tls | None, live_key("Certificate and key for TLS. The files are watched; new connections use the new pair")
     ] = None
-    metrics: Annotated[Flag, live_key("Serve `/metrics`")] = True
-    api: Annotated[Flag, live_key("Serve the rooms API")] = True
+    metrics: Annotated[Exposure, live_key('Serve `/metrics`. `"admin"`: on the admin listener alone')] = True
+    api: Annotated[Exposure, live_key('Serve the rooms API. `"admin"`: on the admin listener alone')] = True
     metrics_rooms: Annotated[
         Flag, live_key("Label metrics by room as well as by app. The number of series is bounded by that of the open rooms")
     ] = False

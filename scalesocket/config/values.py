@@ -93,6 +93,12 @@ def _read_flag(value: object) -> object:
     return value
 
 
+def _check_exposure(value: object) -> object:
+    if isinstance(value, bool) or value == "admin":
+        return value
+    raise ValueError(f'unknown value {value!r} (one of: true, false, "admin")')
+
+
 def _read_number(kind: type[int] | type[float]) -> BeforeValidator:
     def read(value: object) -> object:
         if isinstance(value, FileText) and value.is_interpolated:
@@ -180,6 +186,13 @@ def as_text() -> PlainSerializer:
 
 
 Flag = Annotated[bool, BeforeValidator(_read_flag), Strict()]
+Exposure = Annotated[
+    bool | Literal["admin"],
+    BeforeValidator(_check_exposure),
+    BeforeValidator(_read_flag),
+    WithJsonSchema({"anyOf": [{"enum": ["admin"]}, {"type": "boolean"}], "x-form": 'boolean or `"admin"`'}),
+]
+"""Whether something is served: to everybody, to nobody, or on the admin listener alone."""
 Count = Annotated[int, _read_number(int), Strict(), Field(ge=1), WithJsonSchema({"type": "integer", "minimum": 1})]
 """A whole number from 1."""
 Amount = Annotated[

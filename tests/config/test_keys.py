@@ -71,6 +71,7 @@ APP = {
     "compression": (False, "live"),
     "origins": (None, "live"),
     "subprotocols": ([], "live"),
+    "listed": (True, "live"),
     "static": (None, "live"),
     "static_headers": ({}, "live"),
 }

@@ -105,6 +105,7 @@ SCRAPER = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
     "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
 )
+FORMS = ("text/html", "text/plain", "application/json")
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
@@ -158,6 +159,44 @@ async def test_an_edit_can_switch_metrics_and_api_on() -> None:
 
     assert before == [404, 404, 404]
     assert after == [200, 200, 200]
+
+
+async def test_metrics_and_api_for_the_admin_listener_are_not_public() -> None:
+    paths = ("/metrics", "/api/apps/", "/chat/api/rooms/", "/chat/api/lobby/")
+
+    async with open_general(CHAT, metrics="admin", api="admin") as general, await general.join("/chat/lobby"):
+        answers = [(await general.http.get(path)).status_code for path in paths]
+        front = await general.http.get("/", headers={"Accept": "application/json"})
+        page = await general.http.get("/")
+
+    assert answers == [404] * len(paths)
+    assert front.json() == [{"app": "chat", "page": None, "websocket": front.json()[0]["websocket"]}]
+    assert "/metrics" not in page.text
+    assert "/api/apps/" not in page.text
+
+
+async def test_rooms_that_are_not_listed_are_nowhere_in_public() -> None:
+    hidden = CHAT.model_copy(update={"name": "hidden", "listed": False})
+
+    async with (
+        open_general(CHAT, hidden, metrics_rooms=True) as general,
+        await general.join("/hidden/vault"),
+        await general.join("/chat/lobby"),
+    ):
+        rooms = [await general.http.get(f"/hidden/api/{path}") for path in ("rooms/", "vault/", "vault/connections")]
+        front = [await general.http.get(path, headers={"Accept": form}) for path in ("/", "/hidden/") for form in FORMS]
+        metrics = await general.http.get("/metrics")
+        apps = await general.http.get("/api/apps/")
+        general.gateway.apply(make_site(CHAT, hidden.model_copy(update={"listed": True})))
+        after = await general.http.get("/hidden/api/rooms/")
+
+    assert [answer.status_code for answer in rooms] == [404] * 3
+    assert not any("vault" in answer.text for answer in (*front, metrics, apps))
+    assert any("lobby" in answer.text for answer in front)
+    counts = [(app["name"], app["rooms"], app["connections"]) for app in apps.json()["apps"]]
+    assert counts == [("chat", 1, 1), ("hidden", None, None)]
+    assert 'scalesocket_websocket_connections_open{app="hidden",room=""} 1.0' in metrics.text
+    assert after.json()[0]["name"] == "vault"
 
 
 # --- Rooms

@@ -16,6 +16,7 @@ from scalesocket.server.http.responses import answer_error
 from scalesocket.server.http.rooms import rooms_blueprint
 from scalesocket.server.http.scrape import scrape_blueprint
 from scalesocket.server.http.static import static_blueprint
+from scalesocket.server.http.surface import Surface
 from scalesocket.status import SiteView
 
 MAX_BODY: Final = 16 * 1024
@@ -39,8 +40,10 @@ def create_http_app(running: SiteView) -> Quart:
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
-    for blueprint in (health_blueprint, scrape_blueprint, apps_blueprint, rooms_blueprint, static_blueprint):
-        app.register_blueprint(blueprint(running))
+    app.register_blueprint(health_blueprint(running))
+    for blueprint in (scrape_blueprint, apps_blueprint, rooms_blueprint):
+        app.register_blueprint(blueprint(running, Surface.PUBLIC))
+    app.register_blueprint(static_blueprint(running))
     app.before_request(skip_body)
     app.after_request(harden)
     app.register_error_handler(HTTPException, answer_http_error)

@@ -11,6 +11,7 @@ from scalesocket.config.model import App, Site
 from scalesocket.logs import printable
 from scalesocket.server.http.page import POLICY, render_app, render_front
 from scalesocket.server.http.responses import JSON, answer_json
+from scalesocket.server.http.surface import Surface
 from scalesocket.server.http.views import AppView, view_app, view_apps
 from scalesocket.status import SiteView
 from scalesocket.wire.accept import choose_named, parse_accept
@@ -60,8 +61,8 @@ def links_of(site: Site) -> Sequence[str]:
     """List the other public paths of the server."""
     return [
         "/health",
-        *(["/metrics"] if site.server.metrics is True else []),
-        *(["/api/apps/"] if site.server.api is True else []),
+        *(["/metrics"] if Surface.PUBLIC.has_metrics(site.server) else []),
+        *(["/api/apps/"] if Surface.PUBLIC.has_api(site.server) else []),
     ]
 
 

@@ -10,17 +10,18 @@ from werkzeug.exceptions import NotFound
 
 from scalesocket.admission.paths import root_app
 from scalesocket.server.http.responses import answer_json
+from scalesocket.server.http.surface import Surface
 from scalesocket.status import PoolView, RoomStatus, SiteView
 
 
-def rooms_blueprint(running: SiteView) -> Blueprint:
-    """Make the routes; 404 while `server.api` is false."""
+def rooms_blueprint(running: SiteView, surface: Surface) -> Blueprint:
+    """Make the routes; 404 where `server.api` does not serve them, and for an app with `listed = false` on the public surface."""
     blueprint = Blueprint("rooms", __name__)
 
     def find_pool(name: str | None) -> PoolView:
         site = running.site
         app = root_app(site) if name is None else site.apps.get(name)
-        if app is None or not site.server.api or (app.mount == "/") != (name is None):
+        if app is None or not (surface.has_api(site.server) and surface.lists(app)) or (app.mount == "/") != (name is None):
             raise NotFound
         return running.pools[app.name]
 

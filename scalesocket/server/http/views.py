@@ -11,6 +11,7 @@ from quart import request
 
 from scalesocket.admission.proxies import resolve_client
 from scalesocket.config.model import App
+from scalesocket.server.http.surface import Surface
 from scalesocket.status import SiteView
 from scalesocket.wire.authority import parse_authority
 from scalesocket.wire.handshake import Request
@@ -84,8 +85,8 @@ def view_apps(running: SiteView) -> Iterator[AppView]:
 
 
 def view_rooms(running: SiteView, app: App, *, shown: int) -> RoomsView | None:
-    """Collect the open rooms of an app; None unless the API is public."""
-    if running.site.server.api is not True:
+    """Collect the open rooms of an app; None unless they are public."""
+    if not (Surface.PUBLIC.has_api(running.site.server) and Surface.PUBLIC.lists(app)):
         return None
     pool = running.pools[app.name]
     some = ((name, len(room.clients)) for name, room in islice(pool.rooms.items(), COMPARED))
