@@ -88,13 +88,16 @@ def _is_ours(parameters: Mapping[str, str]) -> bool:
     return parameters.get("version", OPENMETRICS.version) == OPENMETRICS.version
 
 
-def expose(status: SiteStatus, *, by_room: bool, unnamed: Set[str] = frozenset(), form: Format = TEXT) -> bytes:
+def expose(
+    status: SiteStatus, *, by_room: bool, unnamed: Set[str] = frozenset(), form: Format = TEXT, is_public: bool = False
+) -> bytes:
     """Return all metrics as text in a format. Reads only `status`, so it may run in any thread.
 
-    `unnamed`: apps whose rooms are not named. By room, they have the sum over their open rooms, with an empty name.
+    `unnamed`: apps whose rooms are not named. By room, they have the sum over their open rooms, with an empty name. `is_public`:
+    without the running version.
     """
     registry = CollectorRegistry()
-    registry.register(SiteCollector(lambda: status, lambda: by_room, unnamed))
+    registry.register(SiteCollector(lambda: status, lambda: by_room, unnamed, is_public=is_public))
     ProcessCollector(registry=registry)
     return form.write(registry)
 
@@ -102,11 +105,19 @@ def expose(status: SiteStatus, *, by_room: bool, unnamed: Set[str] = frozenset()
 class SiteCollector(Collector):
     """Collects the metric families of the site. `source` and `by_room` (`server.metrics_rooms`) are called at each scrape."""
 
-    def __init__(self, source: Callable[[], SiteStatus], by_room: Callable[[], bool], unnamed: Set[str] = frozenset()) -> None:
-        """Do not name the rooms of the apps `unnamed`; see `expose`."""
+    def __init__(
+        self,
+        source: Callable[[], SiteStatus],
+        by_room: Callable[[], bool],
+        unnamed: Set[str] = frozenset(),
+        *,
+        is_public: bool = False,
+    ) -> None:
+        """Do not name the rooms of the apps `unnamed`; leave out the version if `is_public`. See `expose`."""
         self._source = source
         self._by_room = by_room
         self._unnamed = unnamed
+        self._is_public = is_public
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families. Called by the registry."""
@@ -116,7 +127,8 @@ class SiteCollector(Collector):
         yield from collect_apps(status.apps)
         yield from collect_refusals(status)
         yield from collect_config(status)
-        yield InfoMetricFamily("scalesocket_build", "The running version.", value={"version": __version__})
+        if not self._is_public:
+            yield InfoMetricFamily("scalesocket_build", "The running version.", value={"version": __version__})
 
 
 def collect_counts(apps: Sequence[AppStatus], *, by_room: bool, unnamed: Set[str] = frozenset()) -> Iterator[Metric]:

@@ -29,6 +29,7 @@ from scalesocket.server.http.views import REQUEST
 from scalesocket.server.hypercorn.patches import patch_hypercorn
 from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET
 from scalesocket.server.known_versions import warn_of_unknown_versions
+from scalesocket.server.security_headers import OWN_FIELDS
 from scalesocket.server.single_worker import lock_single_worker
 from scalesocket.wire import handshake
 from scalesocket.wire.handshake import Request
@@ -176,7 +177,7 @@ async def refuse_request(refusal: Refusal, request: Request, send: Send) -> None
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
-        (b"x-content-type-options", b"nosniff"),
+        *OWN_FIELDS,
         (b"cache-control", b"no-store"),
     ]
     if request.http_version != "2":  # where only the stream ends
@@ -191,7 +192,7 @@ async def refuse_upgrade(refusal: Refusal, scope: Scope, send: Send) -> None:
         await send({"type": "websocket.close"})
         return
     body = f"{refusal.message}\n".encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body)), *OWN_FIELDS]
     if refusal.retry_after is not None:
         headers.append((b"retry-after", b"%d" % refusal.retry_after))
     await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})

@@ -16,6 +16,7 @@ from scalesocket.config.units import KiB
 from scalesocket.server.closing import LingeringClose
 from scalesocket.server.connections import Connections
 from scalesocket.server.express import ExpressClient
+from scalesocket.server.security_headers import OWN_LINES
 from scalesocket.wire.deflate import answer_offers
 from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, starts_proxy_header
 from scalesocket.wire.frames import Opcode, encode_frame
@@ -206,7 +207,7 @@ class NewConnection(asyncio.Protocol):
         body = f"{message}\n".encode()
         self._transport.write(
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n".encode()
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n{OWN_LINES}{extra}\r\n".encode()
             + body
         )
         LingeringClose(self._transport, self._connections)

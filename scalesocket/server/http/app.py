@@ -15,8 +15,9 @@ from scalesocket.server.http.health import health_blueprint
 from scalesocket.server.http.responses import answer_error
 from scalesocket.server.http.rooms import rooms_blueprint
 from scalesocket.server.http.scrape import scrape_blueprint
-from scalesocket.server.http.static import static_blueprint
+from scalesocket.server.http.static import FileResponse, static_blueprint
 from scalesocket.server.http.surface import Surface
+from scalesocket.server.security_headers import FILE, OWN
 from scalesocket.status import SiteView
 
 MAX_BODY: Final = 16 * 1024
@@ -60,8 +61,9 @@ async def skip_body() -> None:
 
 
 async def harden(response: Response) -> Response:
-    """Add the headers of every response: no sniffing of content types, no caching except of static files."""
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    """Add the headers of every response: those for security, and no caching except of static files."""
+    for name, value in (FILE if isinstance(response, FileResponse) else OWN).items():
+        response.headers.setdefault(name, value)
     response.headers.setdefault("Cache-Control", "no-store")
     return response
 

@@ -26,7 +26,10 @@ def scrape_blueprint(running: SiteView, surface: Surface) -> Blueprint:
             status = running.status()
             by_room = running.site.server.metrics_rooms
             unnamed = frozenset(name for name, app in running.site.apps.items() if not surface.lists(app))
-            text = await anyio.to_thread.run_sync(lambda: expose(status, by_room=by_room, unnamed=unnamed, form=form))
+            is_public = surface is Surface.PUBLIC
+            text = await anyio.to_thread.run_sync(
+                lambda: expose(status, by_room=by_room, unnamed=unnamed, form=form, is_public=is_public)
+            )
         return Response(text, content_type=form.content_type, headers={"Vary": "Accept"})
 
     return blueprint

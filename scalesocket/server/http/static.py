@@ -91,9 +91,13 @@ async def answer_file(folder: Path, url_path: bytes) -> Response | None:
     return response
 
 
-def make_response(opened: OpenFile) -> Response:
+class FileResponse(Response):
+    """A response with a file of an app, whose content is not ours."""
+
+
+def make_response(opened: OpenFile) -> FileResponse:
     """Make the response with a whole file."""
-    response = Response(FileBody(opened), content_type=opened.content_type)
+    response = FileResponse(FileBody(opened), content_type=opened.content_type)
     if opened.coding is not None:
         response.headers["Content-Encoding"] = opened.coding
     if opened.is_negotiated:

@@ -5,6 +5,7 @@ from hypercorn.events import Closed, Event
 from hypercorn.protocol.h11 import H11Protocol
 
 from scalesocket.server.hypercorn.context import wake_idle
+from scalesocket.server.security_headers import add_missing
 
 
 class Http1(H11Protocol):
@@ -15,6 +16,12 @@ class Http1(H11Protocol):
         await super().handle(event)
         if isinstance(event, Closed):
             await wake_idle(self.context.terminated)
+
+    async def _send_h11_event(self, event: h11.Response | h11.InformationalResponse | h11.Data | h11.EndOfMessage) -> None:
+        """Send the head or a part of a response. Hypercorn's own errors have no security headers yet."""
+        if isinstance(event, h11.Response):
+            event = h11.Response(status_code=event.status_code, headers=add_missing(event.headers), reason=event.reason)
+        await super()._send_h11_event(event)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Leave HTTP/1.1 if the first request is the preface of HTTP/2."""

@@ -3,6 +3,7 @@
 import time
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final, cast
 
 import anyio
@@ -13,6 +14,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol
 from priority.priority import DeadlockError, DuplicateStreamError, MissingStreamError
 
@@ -23,6 +25,7 @@ from scalesocket.gateway import Gateway
 from scalesocket.server.hypercorn.context import wake_idle
 from scalesocket.server.hypercorn.outgoing_stream import OutgoingStream, is_control_frame
 from scalesocket.server.hypercorn.state import CUT
+from scalesocket.server.security_headers import OWN_FIELDS, add_missing
 from scalesocket.wire.address import is_loopback
 from scalesocket.wire.http2 import ErrorCode, FrameFilter, Http2Error, encode_refusal
 
@@ -162,6 +165,8 @@ class Http2(H2Protocol):
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send data of a stream. Messages and files wait for the peer's window; control frames of websockets do not."""
+        if isinstance(event, Response):  # Hypercorn's own errors have no security headers yet
+            event = replace(event, headers=add_missing(event.headers))
         waiting = self.stream_buffers.get(event.stream_id)
         if waiting is None or not is_control_frame(event):
             await super().stream_send(event)
@@ -186,7 +191,7 @@ class Http2(H2Protocol):
         """Answer a request with 501 and ignore the rest of it."""
         body = f"{message}\n".encode()
         headers = [(b":status", b"501"), (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-        self.connection.send_headers(stream, headers)
+        self.connection.send_headers(stream, [*headers, *OWN_FIELDS])
         if self.connection.local_flow_control_window(stream) >= len(body):
             self.connection.send_data(stream, body, end_stream=True)
         with suppress(ProtocolError):  # it was ended by both sides already
