@@ -34,6 +34,10 @@ class CloseCode(IntEnum):
     """The room was restarted by an operator, or by a reload that asked for it."""
     TRY_LATER = 1013
     """The client is too slow, the room, the app or the server is full, or too many rooms are opened."""
+    NOT_AUTHENTICATED = 4401
+    """The client has no valid credential, or its credential has expired."""
+    NOT_ALLOWED = 4403
+    """The client's credential is not for this room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,11 @@ ROOMS_TOO_FAST: Final = Close(CloseCode.TRY_LATER, "too many rooms are opened pe
 INTERNAL_ERROR: Final = Close(CloseCode.BACKEND_FAILED, "internal error")
 ONESHOT_TAKEN: Final = Close(CloseCode.TRY_LATER, "the room takes one client, once")
 BINARY_NOT_UTF8: Final = Close(CloseCode.INVALID_DATA, "a binary message is not UTF-8, and this app takes text")
+NOT_AUTHENTICATED: Final = Close(CloseCode.NOT_AUTHENTICATED, "no valid credential")
+CREDENTIAL_EXPIRED: Final = Close(CloseCode.NOT_AUTHENTICATED, "the credential has expired")
+NOT_ALLOWED_HERE: Final = Close(CloseCode.NOT_ALLOWED, "not allowed here")
+TOO_MANY_FAILURES: Final = Close(CloseCode.TRY_LATER, "too many failed attempts from this address")
+UNAVAILABLE: Final = Close(CloseCode.TRY_LATER, "the credential cannot be verified at the moment")
 
 PEER_FAULTS: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
 """Codes for violations of the protocol, after which the connection is closed without waiting for the peer's close frame."""

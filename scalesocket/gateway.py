@@ -82,7 +82,8 @@ class Gateway:
     def apply(self, site: Site) -> Plan:
         """Replace the running site in one step that cannot fail, and return what has changed."""
         plan = make_plan(self.site, site)
-        self.site = self.admission.site = site
+        self.site = site
+        self.admission.apply(site)
         for app in plan.removed:
             pool = self._removed[app.name] = self._pools.pop(app.name)
             self._start_drain(pool.all_rooms, APP_REMOVED)

@@ -19,6 +19,7 @@ APP_EDITS: dict[str, tuple[Any, Any]] = {
     "byte_order": ("little", "big"),
     "binary": (False, True),
     "delimiter": ("\n", "x"),
+    "auth": (None, {"anonymous": True}),
     "join_message": ("", "hello"),
     "leave_message": ("", "bye"),
     "history": (None, {"size": 3}),

@@ -1,10 +1,11 @@
 """Admission control: decides on each upgrade, and on each admitted client that joins its room."""
 
+import asyncio
 import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -15,7 +16,7 @@ from scalesocket.admission.address_limits import AddressLimits
 from scalesocket.admission.hints import RefusalHints
 from scalesocket.admission.hosts import allows_origin, check_host
 from scalesocket.admission.paths import find_room
-from scalesocket.admission.proxies import resolve_client
+from scalesocket.admission.proxies import is_from_trusted, resolve_client
 from scalesocket.admission.refusals import (
     DRAINING,
     TOO_FAST,
@@ -23,7 +24,12 @@ from scalesocket.admission.refusals import (
     WRONG_HOST,
     WRONG_ORIGIN,
     Refusal,
+    refuse_denied,
 )
+from scalesocket.auth.authenticators import Authenticators
+from scalesocket.auth.credentials import BEARER
+from scalesocket.auth.denial import NOT_AVAILABLE, Denial
+from scalesocket.auth.identity import Identity
 from scalesocket.config.model import App, Site
 from scalesocket.edge.client import Client
 from scalesocket.errors import ADDRESS_FULL, APP_REMOVED, INTERNAL_ERROR, SERVER_FULL, SHUTTING_DOWN, Close
@@ -35,6 +41,8 @@ log = structlog.get_logger("gateway")
 
 SWEEP_INTERVAL: Final = 1.0
 """Seconds between two sweeps of the addresses that no rate limits any more."""
+PENDING_TIMEOUT: Final = 30.0
+"""Seconds for one verification. Each way has shorter deadlines, and a bound of how many wait."""
 
 
 class Admission(NamedTuple):
@@ -47,6 +55,10 @@ class Admission(NamedTuple):
     control: "AdmissionControl"
     subprotocol: str | None = None
     """The value of `Sec-WebSocket-Protocol` in the response, if any."""
+    identity: Identity | None = None
+    """Who the client is; None in an app without `auth`."""
+    close: Close | None = None
+    """How the websocket is closed after its handshake instead of joining, if it was refused in this way."""
 
     def join(self, client: Client) -> Close | None:
         """Give the client its id and add it to its room, which replays its history to the client.
@@ -54,7 +66,18 @@ class Admission(NamedTuple):
         Returns how to close the websocket if a limit is reached. Browsers do not show the status of a failed handshake, so the
         handshake is completed first.
         """
-        return self.control.join(self, client)
+        return self.close or self.control.join(self, client)
+
+
+class PendingAdmission:
+    """An upgrade that waits for the verification of its credential, within a deadline."""
+
+    def __init__(self, decision: Awaitable[Admission | Refusal]) -> None:
+        self._decision = decision
+
+    async def wait(self) -> Admission | Refusal:
+        """Wait for the decision. It must be called once; a caller whose peer has left cancels it."""
+        return await self._decision
 
 
 class AdmissionControl:
@@ -63,7 +86,7 @@ class AdmissionControl:
     def __init__(self, site: Site, pools: Mapping[str, RoomPool]) -> None:
         """Admit clients to `pools`, the rooms of each app by its name."""
         self.site = site
-        """The site in force. The gateway replaces it."""
+        """The site in force."""
         self.is_closed = False
         """Whether the server drains and admits no more clients."""
         self.connections = 0
@@ -73,9 +96,15 @@ class AdmissionControl:
         self._pools = pools
         self._addresses = AddressLimits()
         self._hints = RefusalHints()
+        self.authenticators = Authenticators(site)
         self._ids = itertools.count(1)
 
-    def admit(self, request: Request) -> Admission | Refusal:
+    def apply(self, site: Site) -> None:
+        """Take on an edited site, in a step that cannot fail."""
+        self.site = site
+        self.authenticators.apply(site)
+
+    def admit(self, request: Request) -> Admission | Refusal | PendingAdmission:
         """Decide on an upgrade before it is answered."""
         server = self.site.server
         resolved = resolve_client(request, server.trusted_proxies) if server.trusted_proxies else request
@@ -91,16 +120,9 @@ class AdmissionControl:
             return self._refuse(app, WRONG_ORIGIN)
         if server.max_connections_per_ip is not None and self._addresses.is_full(resolved.peer, server.max_connections_per_ip):
             return self._refuse(app, TOO_MANY_FROM_ADDRESS)
-        offer = request.headers.get("sec-websocket-protocol")
-        if offer is None:
-            return Admission(app, room, resolved, self)
-        try:
-            subprotocol = choose_subprotocol(offered_subprotocols(offer), app.subprotocols)
-        except HandshakeError as error:
-            return self._refuse(app, Refusal(status=error.status, reason="bad_handshake", message=error.message))
-        if subprotocol is None:
-            self._hints.no_subprotocol(app)
-        return Admission(app, room, resolved, self, subprotocol)
+        if app.auth is not None:
+            return self._authenticate(app, room, request, resolved)
+        return self._agree(Admission(app, room, resolved, self))
 
     def check_page(self, request: Request) -> Refusal | None:
         """Decide on a request that is no upgrade, by the host it names. `request`: as received, before `resolve_client`."""
@@ -127,6 +149,7 @@ class AdmissionControl:
             pool.refusals[TOO_MANY_FROM_ADDRESS.reason] += 1
             return ADDRESS_FULL
         client.id = ClientId(next(self._ids))
+        client.identity = admission.identity
         try:
             return pool.join(client, admission.room, admission.request)
         except Exception:
@@ -168,6 +191,60 @@ class AdmissionControl:
         if refusal is WRONG_HOST and self.site.server.hosts is None:
             self._hints.host_refused(request)
         return refusal
+
+    def _agree(self, admission: Admission, *, has_bearer: bool = False) -> Admission | Refusal:
+        """Choose the subprotocol. `has_bearer`: the client offered `bearer`, which a browser expects to be answered."""
+        offer = admission.request.headers.get("sec-websocket-protocol")
+        subprotocol = None
+        if offer is not None:
+            app = admission.app
+            try:
+                subprotocol = choose_subprotocol(offered_subprotocols(offer), app.subprotocols)
+            except HandshakeError as error:
+                return self._refuse(app, Refusal(status=error.status, reason="bad_handshake", message=error.message))
+            if subprotocol is None and not has_bearer:
+                self._hints.no_subprotocol(app)
+        if subprotocol is None and has_bearer:
+            subprotocol = BEARER
+        return admission if subprotocol is None else admission._replace(subprotocol=subprotocol)
+
+    def _authenticate(self, app: App, room: str, request: Request, resolved: Request) -> Admission | Refusal | PendingAdmission:
+        """Decide by the credential of a client. `request`: as received, before `resolve_client`."""
+        is_from_proxy = is_from_trusted(self.site.server.trusted_proxies, request)
+        check = self.authenticators[app.name].check(resolved, room, is_from_proxy=is_from_proxy)
+        admission = Admission(app, room, check.request, self)
+        verdict = check.verdict
+        if isinstance(verdict, Identity | Denial):
+            return self._settle(admission, verdict, has_bearer=check.has_bearer)
+        return PendingAdmission(self._settle_later(admission, verdict, has_bearer=check.has_bearer))
+
+    async def _settle_later(
+        self, admission: Admission, verdict: Awaitable[Identity | Denial], *, has_bearer: bool
+    ) -> Admission | Refusal:
+        try:
+            async with asyncio.timeout(PENDING_TIMEOUT):
+                outcome = await verdict
+        except TimeoutError:
+            outcome = NOT_AVAILABLE
+        except Exception:
+            log.exception("authentication failed", app=admission.app.name, room=admission.room)
+            outcome = NOT_AVAILABLE
+        if self.is_closed:
+            return self.count(DRAINING)
+        return self._settle(admission, outcome, has_bearer=has_bearer)
+
+    def _settle(self, admission: Admission, verdict: Identity | Denial, *, has_bearer: bool) -> Admission | Refusal:
+        """Admit a client that was let in; refuse another, or admit it in order to close it with a code that its page can read."""
+        app = admission.app
+        agreed = self._agree(admission, has_bearer=has_bearer)
+        if isinstance(agreed, Refusal):
+            return agreed
+        if isinstance(verdict, Identity):
+            return agreed._replace(identity=verdict)
+        assert app.auth is not None
+        refusal = self._refuse(app, refuse_denied(verdict, app))
+        is_closed = app.auth.reject == "close" or (app.auth.reject == "auto" and "origin" in admission.request.headers)
+        return agreed._replace(close=verdict.close) if is_closed else refusal
 
     def _refuse(self, app: App | None, refusal: Refusal) -> Refusal:
         pool = None if app is None else self._pools.get(app.name)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
+from scalesocket.auth.denial import Denial
+from scalesocket.config.model import App
+
 RETRY_AFTER: Final = 5
 """Seconds until a client should try again while the server drains."""
 
@@ -18,6 +21,14 @@ class Refusal:
     """The text for the person at the client."""
     retry_after: int | None = None
     """Seconds."""
+    challenges: tuple[str, ...] = ()
+    """Values of `WWW-Authenticate`."""
+
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """Header fields of the response, besides those that every one has."""
+        retry = () if self.retry_after is None else (("Retry-After", str(self.retry_after)),)
+        return (*(("WWW-Authenticate", challenge) for challenge in self.challenges), *retry)
 
 
 BAD_HOST: Final = Refusal(status=400, reason="bad_host", message="the Host header is not a host, or a host and a port")
@@ -37,3 +48,18 @@ TOO_MANY_FROM_ADDRESS: Final = Refusal(
     status=429, reason="too_many_from_address", message="too many connections from this address"
 )
 DRAINING: Final = Refusal(status=503, reason="draining", message="the server is shutting down", retry_after=RETRY_AFTER)
+
+
+def refuse_denied(denial: Denial, app: App) -> Refusal:
+    """Return the refusal of a client that was not let in. A 401 names the schemes that the app knows (RFC 9110 11.6.1)."""
+    challenges = ()
+    if denial.status == 401 and app.auth is not None:
+        basic = (f'Basic realm="{app.name}", charset="UTF-8"',) if app.auth.users_file is not None else ()
+        challenges = (*basic, f'Bearer realm="{app.name}"')
+    return Refusal(
+        status=denial.status,
+        reason=denial.reason,
+        message=denial.message,
+        retry_after=denial.retry_after,
+        challenges=challenges,
+    )

@@ -12,6 +12,7 @@ Values
 Declarations
     keys, conflicts                 what a key declares besides its type; keys that exclude each other
     rates                           tables that limit a rate
+    auth_settings                   every key of `[apps.NAME.auth]`
     server_settings, app_settings   every key of `[server]` and `[apps.NAME]`
     model, secrets                  `Site`, and the names of its parts for other packages; masking of secret keys
 Parsing

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from scalesocket.config.addresses import Ports, Target
+from scalesocket.config.auth_settings import Auth
 from scalesocket.config.conflicts import find_conflicts
 from scalesocket.config.headers import Headers, Origins, Subprotocols
 from scalesocket.config.keys import Key, Reload, Table, live_key, next_key
@@ -31,6 +32,8 @@ from scalesocket.config.values import (
 
 JSON_JOIN: Final = '{"t":"Join","_from":#ID,"_event":"join"}'
 """The default join message with `routing = "json"`. Clients' messages can contain `t`, but not `_event`."""
+JSON_JOIN_OF_USER: Final = '{"t":"Join","_from":#ID,"_event":"join","user":#USER,"roles":#ROLES}'
+"""The same of an app with `auth`."""
 JSON_LEAVE: Final = '{"t":"Leave","_from":#ID,"_event":"leave"}'
 
 
@@ -80,7 +83,9 @@ class History(Table):
 
 
 def _default_join(app: dict[str, Any]) -> str | None:
-    return JSON_JOIN if _is_json_both_ways(app) else None
+    if not _is_json_both_ways(app):
+        return None
+    return JSON_JOIN if app["auth"] is None else JSON_JOIN_OF_USER
 
 
 def _default_leave(app: dict[str, Any]) -> str | None:
@@ -172,12 +177,13 @@ class App(Table):
     input_end: Annotated[
         str | None, next_key("End of a record that is written to the backend, if it is not the delimiter", in_file=False)
     ] = None
+    auth: Annotated[Auth | None, live_key("Who may connect. Edits apply to new clients", default="everyone")] = None
     join_message: Annotated[
         str | None,
         live_key(
             'Template of a record that is written to the backend when a client joins; `""` for none. In JSON, put quotes around '
             'a placeholder that stands for text, as in `"name":"#QUERY_NAME"`; without quotes, a name such as `1e5` is a number',
-            default=f"`{JSON_JOIN}` with json, otherwise none",
+            default=f"`{JSON_JOIN}` with json, with `auth` also `user` and `roles`; otherwise none",
         ),
     ] = Field(default_factory=_default_join)
     leave_message: Annotated[

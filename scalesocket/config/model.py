@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scalesocket.config.addresses import Endpoint, PortRange
 from scalesocket.config.app_settings import App, History, Limits, Routes, Routing
+from scalesocket.config.auth_settings import Auth, Failures, Jwt
 from scalesocket.config.keys import Table
 from scalesocket.config.rates import ConnectRate, Rate, RoomRate
 from scalesocket.config.server_settings import Log, Server, Tls
@@ -15,9 +16,12 @@ from scalesocket.config.units import KiB, MiB
 
 __all__ = [
     "App",
+    "Auth",
     "ConnectRate",
     "Endpoint",
+    "Failures",
     "History",
+    "Jwt",
     "KiB",
     "Limits",
     "Log",

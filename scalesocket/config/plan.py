@@ -9,7 +9,7 @@ from scalesocket.config.model import App, Server, Site
 from scalesocket.config.render import table_record, to_toml
 
 DEPENDENT: Final = frozenset({"join_message", "leave_message"})
-"""Live keys whose default depends on `routing`, which applies to new rooms only."""
+"""Live keys whose default depends on `routing`, which applies to new rooms only, and on `auth`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,5 +115,7 @@ def with_live_changes(old: App, new: App) -> App:
     """
     update = {name: getattr(new, name) for name, key in keys_of(App).items() if key.reload is Reload.LIVE}
     for name in DEPENDENT.difference(new.model_fields_set):
-        update[name] = App.model_fields[name].get_default(call_default_factory=True, validated_data=dict(old))
+        update[name] = App.model_fields[name].get_default(
+            call_default_factory=True, validated_data={**dict(old), "auth": new.auth}
+        )
     return old.model_copy(update=update)

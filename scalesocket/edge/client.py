@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntFlag
 
+from scalesocket.auth.identity import Identity
 from scalesocket.config.model import App, Rate
 from scalesocket.edge.ports import ClientRoom
 from scalesocket.edge.rate import RateMeter
@@ -38,6 +39,7 @@ class Client(ABC):
         "allowance",
         "held",
         "id",
+        "identity",
         "is_congested",
         "last_message_at",
         "last_ping_at",
@@ -52,6 +54,8 @@ class Client(ABC):
 
     id: ClientId
     room: ClientRoom
+    identity: Identity | None
+    """Who the client is; None in an app without `auth`."""
     peer: tuple[str, int] | None
     """Address and port of the peer; None on a unix socket."""
     query: str
@@ -77,7 +81,8 @@ class Client(ABC):
     with compression, on the general lane, or while closing."""
 
     def __init__(self, request: Request, now: float) -> None:
-        """Describe the peer that sent `request`; `Admission.join` sets `id` and `room`."""
+        """Describe the peer that sent `request`; `Admission.join` sets `id`, `identity` and `room`."""
+        self.identity = None
         self.peer = request.peer
         self.query = request.query
         self.is_congested = False

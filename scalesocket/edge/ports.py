@@ -7,6 +7,7 @@ through its audience.
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from scalesocket.auth.identity import Identity
 from scalesocket.config.model import App
 from scalesocket.errors import Close
 from scalesocket.wire.batch import Batch, ClientId
@@ -27,6 +28,10 @@ class Member(Protocol):
     @property
     def query(self) -> str:
         """The raw query string of the upgrade request."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who the client is; None in an app without `auth`."""
 
 
 class ClientRoom(Protocol):

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
+from scalesocket.admission.control import PendingAdmission
 from scalesocket.admission.refusals import Refusal
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.load import load_site
@@ -140,6 +141,8 @@ class GeneralLane:
             await refuse_upgrade(self.gateway.admission.count(wrong), scope, send)
             return
         admission = self.gateway.admission.admit(request)
+        if isinstance(admission, PendingAdmission):
+            admission = await admission.wait()
         if isinstance(admission, Refusal):
             await refuse_upgrade(admission, scope, send)
             return
@@ -193,8 +196,7 @@ async def refuse_upgrade(refusal: Refusal, scope: Scope, send: Send) -> None:
         return
     body = f"{refusal.message}\n".encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body)), *OWN_FIELDS]
-    if refusal.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % refusal.retry_after))
+    headers += [(name.lower().encode(), value.encode()) for name, value in refusal.fields]
     await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
 

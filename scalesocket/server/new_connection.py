@@ -6,10 +6,11 @@ Everything else goes to Hypercorn, with the bytes already read.
 
 import asyncio
 import re
+from functools import partial
 from http import HTTPStatus
 from typing import Final, cast
 
-from scalesocket.admission.control import Admission
+from scalesocket.admission.control import Admission, PendingAdmission
 from scalesocket.admission.proxies import is_trusted
 from scalesocket.admission.refusals import Refusal
 from scalesocket.config.units import KiB
@@ -17,6 +18,7 @@ from scalesocket.server.closing import LingeringClose
 from scalesocket.server.connections import Connections
 from scalesocket.server.express import ExpressClient
 from scalesocket.server.security_headers import OWN_LINES
+from scalesocket.server.waiting_upgrade import WaitingUpgrade
 from scalesocket.wire.deflate import answer_offers
 from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, starts_proxy_header
 from scalesocket.wire.frames import Opcode, encode_frame
@@ -154,11 +156,19 @@ class NewConnection(asyncio.Protocol):
         if self._is_proxied:
             request = request._replace(is_proxied=True)
         admission = self._connections.gateway.admission.admit(request)
+        rest = head[end + len(_END) :]
+        if isinstance(admission, PendingAdmission):
+            WaitingUpgrade(transport, self._connections, admission, rest, partial(self._answer, request, key))
+        else:
+            self._answer(request, key, admission, rest)
+
+    def _answer(self, request: Request, key: str, admission: Admission | Refusal, rest: bytes) -> None:
+        """Answer an upgrade by the decision on it. `rest`: the bytes that were read after the head."""
         if isinstance(admission, Refusal):
-            retry = f"Retry-After: {admission.retry_after}\r\n" if admission.retry_after is not None else ""
-            self._respond(admission.status, admission.message, extra=retry)
-            return
-        self._accept(admission, request, key, head[end + len(_END) :])
+            extra = "".join(f"{name}: {value}\r\n" for name, value in admission.fields)
+            self._respond(admission.status, admission.message, extra=extra)
+        else:
+            self._accept(admission, request, key, rest)
 
     def _hand_over(self, head: bytes, end: int) -> None:
         """Move the connection to the general lane, if `head` is an HTTP request."""

@@ -214,7 +214,6 @@ UNKNOWN_KEYS = {
     app("drain_timeout = 5"): "3:1: apps.chat.drain_timeout: unknown key here (it belongs in [server])",
     app('name = "chat"'): "3:1: apps.chat.name: unknown key (all keys are in docs/config.md)",
     app('start_delay = "1s"'): "3:1: apps.chat.start_delay: unknown key (all keys are in docs/config.md)",
-    app('auth = "secret"'): "3:1: apps.chat.auth: unknown key (all keys are in docs/config.md)",
     server("routing = 5"): "3:1: server.routing: unknown key here (it belongs in [apps.NAME] or [defaults])",
     server('admin = "me"'): "3:1: server.admin: unknown key (all keys are in docs/config.md)",
     server('tls = { certificate = "c", key_file = "k" }'): (

@@ -43,6 +43,7 @@ APP = {
     "byte_order": ("little", "next"),
     "binary": (False, "next"),
     "delimiter": (None, "next"),
+    "auth": (None, "live"),
     "join_message": ("", "live"),
     "leave_message": ("", "live"),
     "client_keys": ([], "next"),

@@ -1,0 +1,34 @@
+"""One attempt to enter a room, and the interface of the ways to decide on it."""
+
+from collections.abc import Awaitable
+from typing import NamedTuple, Protocol
+
+from scalesocket.auth.credentials import Credentials
+from scalesocket.auth.denial import Denial
+from scalesocket.auth.identity import Identity
+from scalesocket.wire.handshake import Request
+
+Verdict = Identity | Denial
+
+
+class Attempt(NamedTuple):
+    """A request to enter a room, with its credentials."""
+
+    credentials: Credentials
+    room: str
+    request: Request
+    """As the client sent it, credentials included, with the address that trusted proxies report."""
+
+    def __repr__(self) -> str:
+        """Show no credential."""
+        return f"Attempt({self.room!r})"
+
+
+class Verifier(Protocol):
+    """One way to authenticate."""
+
+    def verify(self, attempt: Attempt) -> Verdict | Awaitable[Verdict] | None:
+        """Decide on an attempt; None if it has no credential of this kind.
+
+        An awaitable must end within a deadline of its own, and its work must not block the event loop.
+        """

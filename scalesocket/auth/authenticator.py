@@ -1,0 +1,84 @@
+"""Decides who may enter the rooms of one app, by the ways that its `auth` table names."""
+
+import math
+import time
+from collections.abc import Awaitable, Coroutine, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from scalesocket.auth.attempt import Attempt, Verdict, Verifier
+from scalesocket.auth.credentials import CredentialFinder
+from scalesocket.auth.denial import BAD_CREDENTIAL, NO_CREDENTIAL, TOO_MANY, WRONG_ROOM, Denial
+from scalesocket.auth.failures import FailureTable
+from scalesocket.auth.identity import Identity
+from scalesocket.auth.jwt import JwtVerifier
+from scalesocket.auth.keys import KeySet, secret_key
+from scalesocket.config.model import App, Auth
+from scalesocket.wire.handshake import Request
+
+GUEST = Identity(method="anonymous")
+"""A client without a credential, where `auth.anonymous` lets it in."""
+
+
+class Check(NamedTuple):
+    """The result of a check."""
+
+    verdict: Verdict | Coroutine[None, None, Verdict]
+    """The decision, or a coroutine that waits for it."""
+    request: Request
+    """The request without credentials."""
+    has_bearer: bool
+    """Whether the client offered the subprotocol `bearer`, which must be answered."""
+
+
+class Authenticator:
+    """Authenticates the clients of one app."""
+
+    def __init__(self, app: App, auth: Auth, failures: FailureTable) -> None:
+        """Decide by `auth`, the table of `app`. `failures` outlives edits of the table."""
+        self.auth = auth
+        self._failures = failures
+        self._finder = CredentialFinder(auth)
+        self._verifiers = _make_verifiers(app, auth)
+
+    def check(self, request: Request, room: str, *, is_from_proxy: bool) -> Check:
+        """Decide on a request to enter `room`. `is_from_proxy`: whether the peer is one of `trusted_proxies`."""
+        credentials, rest = self._finder.find(request, is_from_proxy=is_from_proxy)
+        return Check(self._decide(Attempt(credentials, room, request)), rest, credentials.has_bearer)
+
+    def recheck_failures(self, attempt: Attempt) -> Denial | None:
+        """Return the denial of an address with too many failed attempts, or None."""
+        wait = self._failures.wait(attempt.request.peer, self.auth.failures, time.monotonic())
+        return replace(TOO_MANY, retry_after=math.ceil(wait)) if wait else None
+
+    def _decide(self, attempt: Attempt) -> Verdict | Coroutine[None, None, Verdict]:
+        is_empty = attempt.credentials.is_empty
+        if not is_empty and (denial := self.recheck_failures(attempt)) is not None:
+            return denial
+        for verifier in self._verifiers:
+            verdict = verifier.verify(attempt)
+            if verdict is not None:
+                return self._settle(attempt, verdict) if isinstance(verdict, Identity | Denial) else self._await(attempt, verdict)
+        if self.auth.anonymous and is_empty:
+            return GUEST
+        return NO_CREDENTIAL if is_empty else self._settle(attempt, BAD_CREDENTIAL)
+
+    async def _await(self, attempt: Attempt, verdict: Awaitable[Verdict]) -> Verdict:
+        return self._settle(attempt, await verdict)
+
+    def _settle(self, attempt: Attempt, verdict: Verdict) -> Verdict:
+        """Count a failed attempt, and check that the credential is for this room."""
+        if isinstance(verdict, Denial):
+            if verdict.is_failure:
+                self._failures.add(attempt.request.peer, self.auth.failures, time.monotonic())
+            return verdict
+        return verdict if verdict.may_enter(attempt.room) else WRONG_ROOM
+
+
+def _make_verifiers(app: App, auth: Auth) -> Sequence[Verifier]:
+    """Make the ways of an app, in the order in which they are tried."""
+    verifiers: list[Verifier] = []
+    if auth.jwt is not None and auth.jwt.secret is not None:
+        keys: KeySet = secret_key(auth.jwt.secret, auth.jwt.algorithms)
+        verifiers.append(JwtVerifier(auth.jwt, app.name, lambda: keys))
+    return verifiers

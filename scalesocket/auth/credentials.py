@@ -1,0 +1,161 @@
+"""Finds the credentials of a request, and removes them from it, so that no program, template or log sees them. Pure."""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote_plus
+
+from scalesocket.config.model import Auth
+from scalesocket.wire.handshake import Request
+
+BEARER: Final = "bearer"
+"""The subprotocol before a token, and the scheme of a token in `Authorization` (RFC 6750 2.1)."""
+TICKET: Final = "ticket"
+
+_AUTHORIZATION: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?: +([^ ,]+))?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What a client showed. Nothing of it appears in the representation of the object."""
+
+    tokens: tuple[str, ...] = field(default=(), repr=False)
+    """Tokens, in the order of `auth.from`. An empty one stands for one that cannot be read."""
+    ticket: str | None = field(default=None, repr=False)
+    basic: tuple[str, str] | None = field(default=None, repr=False)
+    """User and password; two empty strings if they cannot be read."""
+    user: str | None = field(default=None, repr=False)
+    """The value of `auth.header`, if a trusted proxy sent it."""
+    has_bearer: bool = False
+    """Whether the client offered the subprotocol `bearer`, which must be answered."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the client showed nothing."""
+        return not self.tokens and self.ticket is None and self.basic is None and self.user is None
+
+
+class CredentialFinder:
+    """Finds credentials in the places that one app uses."""
+
+    __slots__ = ("_cookies", "_header", "_places", "_queries")
+
+    def __init__(self, auth: Auth) -> None:
+        """Look where `auth.from` says, and for `auth.header`."""
+        self._places = auth.places
+        self._header = None if auth.header is None else fold(auth.header)
+        self._cookies = frozenset(place.partition(":")[2] for place in auth.places if place.startswith("cookie:"))
+        queries = [place.partition(":")[2] for place in auth.places if place.startswith("query:")]
+        self._queries = frozenset(name.casefold() for name in (*queries, *([TICKET] if TICKET in auth.places else ())))
+
+    def find(self, request: Request, *, is_from_proxy: bool) -> tuple[Credentials, Request]:
+        """Return the credentials of a request, and the request without them.
+
+        `is_from_proxy`: whether the peer is one of `trusted_proxies`, so that it may name the user in a header.
+        """
+        scheme, value = _read_authorization(request.headers.get("authorization"))
+        offered = _split(request.headers.get("sec-websocket-protocol", ""), ",")
+        has_bearer = "subprotocol" in self._places and BEARER in offered
+        tokens = []
+        for place in self._places:
+            kind, _, name = place.partition(":")
+            if kind == "header" and scheme == BEARER:
+                tokens.append(value)
+            elif kind == "subprotocol" and has_bearer:
+                tokens.append(_after(BEARER, offered))
+            elif kind == "cookie":
+                tokens += _find_cookie(request, name)
+            elif kind == "query":
+                tokens += _find_parameter(request, name)
+        found = Credentials(
+            tokens=tuple(tokens),
+            ticket=next(iter(_find_parameter(request, TICKET)), None) if TICKET in self._places else None,
+            basic=_read_basic(value) if scheme == "basic" else None,
+            user=request.headers.get(self._header) if self._header is not None and is_from_proxy else None,
+            has_bearer=has_bearer,
+        )
+        return found, self._without_credentials(request, offered if has_bearer else ())
+
+    def _without_credentials(self, request: Request, offered: tuple[str, ...]) -> Request:
+        """Remove credentials. `offered`: the subprotocols, if a token is among them."""
+        headers = {name: value for name, value in request.headers.items() if not self._is_secret(name)}
+        if offered:
+            at = offered.index(BEARER)
+            rest = (*offered[:at], *offered[at + 2 :])
+            _set(headers, "sec-websocket-protocol", ", ".join(name for name in rest if name != BEARER))
+        if self._cookies and "cookie" in headers:
+            pairs = _split(headers["cookie"], ";")
+            _set(headers, "cookie", "; ".join(pair for pair in pairs if pair.partition("=")[0].strip() not in self._cookies))
+        query = request.query
+        if self._queries and query:
+            query = "&".join(item for item in query.split("&") if _name_of(item).casefold() not in self._queries)
+        target = f"{request.path}?{query}" if query else request.path
+        return request._replace(headers=headers, query=query, target=target)
+
+    def _is_secret(self, name: str) -> bool:
+        """Whether no program may see a header: one with credentials, or one that names the user, in any spelling."""
+        return name == "authorization" or (self._header is not None and fold(name) == self._header)
+
+
+def fold(name: str) -> str:
+    """Return the spelling of a header's name that stands for all that CGI folds into one variable (RFC 3875 4.1.18)."""
+    return name.lower().replace("_", "-")
+
+
+def _read_authorization(header: str | None) -> tuple[str, str]:
+    """Return scheme, in lower case, and credentials. Both are empty without the header; the latter also if it is malformed."""
+    if header is None:
+        return "", ""
+    match = _AUTHORIZATION.fullmatch(header)
+    if match is None:
+        return header.partition(" ")[0].lower(), ""
+    return match[1].lower(), match[2] or ""
+
+
+def _read_basic(value: str) -> tuple[str, str]:
+    """Return user and password (RFC 7617 2); both empty if they cannot be read."""
+    try:
+        user, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return "", ""
+    return (user, password) if colon else ("", "")
+
+
+def _split(value: str, separator: str) -> tuple[str, ...]:
+    return tuple(stripped for part in value.split(separator) if (stripped := part.strip(" \t")))
+
+
+def _after(name: str, names: tuple[str, ...]) -> str:
+    at = names.index(name) + 1
+    return names[at] if at < len(names) else ""
+
+
+def _find_cookie(request: Request, name: str) -> list[str]:
+    """Return the first cookie of this name, which is that of the most specific path (RFC 6265 5.4)."""
+    for pair in _split(request.headers.get("cookie", ""), ";"):
+        key, equals, value = pair.partition("=")
+        if equals and key.strip() == name:
+            return [value.strip().strip('"')]
+    return []
+
+
+def _find_parameter(request: Request, name: str) -> list[str]:
+    """Return the first parameter of this name."""
+    for item in request.query.split("&"):
+        if _name_of(item) == name:
+            return [unquote_plus(item.partition("=")[2])]
+    return []
+
+
+def _name_of(item: str) -> str:
+    return unquote_plus(item.partition("=")[0])
+
+
+def _set(headers: dict[str, str], name: str, value: str) -> None:
+    """Set a header, or remove it if the value is empty."""
+    if value:
+        headers[name] = value
+    else:
+        del headers[name]

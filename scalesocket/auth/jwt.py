@@ -1,0 +1,176 @@
+"""JSON Web Tokens (RFC 7519): a signature that one of the app's keys made, and claims that are for this app and this time."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeGuard
+
+import jwt
+import msgspec
+from jwt.algorithms import Algorithm, HMACAlgorithm, get_default_algorithms
+from jwt.utils import base64url_decode
+
+from scalesocket.auth.attempt import Attempt, Verdict
+from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, Denial
+from scalesocket.auth.identity import NO_INFO, WRITER, Identity, roles_of
+from scalesocket.auth.keys import KeySet, find_keys
+from scalesocket.config.auth_settings import ALGORITHMS
+from scalesocket.config.model import Jwt
+
+MAX_USER: Final = 256
+"""Characters in the name of a user."""
+MAX_TRIES: Final = 8
+"""Keys that one token is tried with: more fit only a set without `kid`."""
+
+
+class _Header(msgspec.Struct):
+    """The header of a token (RFC 7515 4.1)."""
+
+    alg: str
+    kid: str | None = None
+    crit: msgspec.Raw | None = None
+
+
+class _Hmac(HMACAlgorithm):
+    """HMAC without PyJWT's warning about a short secret at each token; `scalesocket check` warns once."""
+
+    def check_key_length(self, key: bytes) -> str | None:
+        """Accept any length."""
+        return None
+
+
+class Parts(NamedTuple):
+    """A token whose header can be read."""
+
+    algorithm: str
+    kid: str | None
+
+
+def _make_jws() -> jwt.PyJWS:
+    hashes = {"HS256": HMACAlgorithm.SHA256, "HS384": HMACAlgorithm.SHA384, "HS512": HMACAlgorithm.SHA512}
+    known: dict[str, Algorithm] = {name: one for name, one in get_default_algorithms().items() if name in ALGORITHMS}
+    known |= {name: _Hmac(its_hash) for name, its_hash in hashes.items()}
+    jws = jwt.PyJWS(algorithms=[])
+    for name, algorithm in known.items():
+        jws.register_algorithm(name, algorithm)
+    return jws
+
+
+_JWS: Final = _make_jws()
+_decode_header: Final = msgspec.json.Decoder(_Header).decode
+_decode_claims: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class JwtVerifier:
+    """Verifies tokens of one app with keys that are at hand."""
+
+    def __init__(self, settings: Jwt, app: str, keys: Callable[[], KeySet]) -> None:
+        """Verify by `settings`. `app`: the audience of tokens, if the settings name none. `keys` returns the current ones."""
+        self._settings = settings
+        self._audience = frozenset((app,) if settings.audience is None else settings.audience)
+        self._keys = keys
+
+    def verify(self, attempt: Attempt) -> Verdict | None:
+        """Decide by the first token that has the form of a JSON Web Token."""
+        for token in attempt.credentials.tokens:
+            parts = read_header(token)
+            if parts is not None:
+                return self.verify_token(token, parts, find_keys(self._keys(), parts.algorithm, parts.kid))
+        return None
+
+    def verify_token(self, token: str, parts: Parts, keys: KeySet) -> Verdict:
+        """Decide on a token by its signature, with one of `keys`, and by its claims."""
+        payload = next((found for one in keys[:MAX_TRIES] if (found := _open(token, parts.algorithm, one.key)) is not None), None)
+        if payload is None:
+            return BAD_CREDENTIAL
+        try:
+            claims = _decode_claims(payload)
+        except (ValueError, RecursionError):
+            return BAD_CREDENTIAL
+        return self._check_claims(claims, time.time())
+
+    def _check_claims(self, claims: dict[str, Any], now: float) -> Verdict:
+        settings = self._settings
+        times = {name: claims[name] for name in ("exp", "nbf", "iat") if claims.get(name) is not None}
+        if not all(map(_is_time, times.values())) or not self._is_for_us(claims):
+            return BAD_CREDENTIAL
+        expires_at = times.get("exp")
+        if expires_at is None and settings.require_exp:
+            return BAD_CREDENTIAL
+        if max(times.get("nbf", now), times.get("iat", now)) > now + settings.leeway:
+            return BAD_CREDENTIAL
+        if expires_at is not None and now >= expires_at:
+            if now >= expires_at + settings.leeway:
+                return EXPIRED
+            expires_at += settings.leeway  # else the client would be closed as soon as it has joined
+        return make_identity(
+            "jwt",
+            user=claims.get(settings.user),
+            rooms=claims.get(settings.rooms),
+            roles=claims.get(settings.roles),
+            info=claims.get(settings.info),
+            expires_at=expires_at,
+        )
+
+    def _is_for_us(self, claims: dict[str, Any]) -> bool:
+        """Check `iss` and `aud` (RFC 7519 4.1.1 and 4.1.3)."""
+        issuer, audience = self._settings.issuer, claims.get("aud")
+        if issuer is not None and claims.get("iss") != issuer:
+            return False
+        if audience is None:
+            return self._settings.audience is None
+        names = [audience] if isinstance(audience, str) else audience
+        return isinstance(names, list) and any(isinstance(name, str) and name in self._audience for name in names)
+
+
+def make_identity(
+    method: str, *, user: object, rooms: object = None, roles: object = None, info: object = None, expires_at: float | None = None
+) -> Identity | Denial:
+    """Make an identity of decoded JSON values; BAD_CREDENTIAL if one has the wrong type. None stands for a missing value.
+
+    `rooms` and `roles` may be a list of strings, or one string; `roles` in one string are separated by spaces, as in `scope`.
+    """
+    if isinstance(user, int) and not isinstance(user, bool):
+        user = str(user)
+    if user is not None and not (isinstance(user, str) and 0 < len(user) <= MAX_USER and user.isprintable()):
+        return BAD_CREDENTIAL
+    patterns = [rooms] if isinstance(rooms, str) else rooms
+    names = roles.split() if isinstance(roles, str) else roles
+    if not _are_names(patterns) or not _are_names(names):
+        return BAD_CREDENTIAL
+    return Identity(
+        user=user,
+        method=method,
+        rooms=None if patterns is None else tuple(patterns),
+        roles=WRITER if names is None else roles_of(names),
+        info=NO_INFO if info is None else msgspec.json.encode(info).decode(),
+        expires_at=expires_at,
+    )
+
+
+def read_header(token: str) -> Parts | None:
+    """Read the header of a token; None if it does not have the form of a JSON Web Token."""
+    if token.count(".") != 2:
+        return None
+    try:
+        header = _decode_header(base64url_decode(token.partition(".")[0]))
+    except (ValueError, RecursionError):
+        return None
+    return None if header.crit is not None else Parts(header.alg, header.kid)
+
+
+def _open(token: str, algorithm: str, key: object) -> bytes | None:
+    """Return the payload of a token if this key has signed it with this algorithm."""
+    try:
+        payload: bytes = _JWS.decode_complete(token, key, algorithms=[algorithm])["payload"]  # type: ignore[arg-type]
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        return None
+    return payload
+
+
+def _are_names(value: object) -> TypeGuard[list[str] | None]:
+    return value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
