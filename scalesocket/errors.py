@@ -37,7 +37,7 @@ class CloseCode(IntEnum):
     NOT_AUTHENTICATED = 4401
     """The client has no valid credential, or its credential has expired."""
     NOT_ALLOWED = 4403
-    """The client's credential is not for this room."""
+    """The client's credential is not for this room, or an operator kicked the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,9 @@ ROOM_RESTARTED: Final = Close(CloseCode.RESTARTED, "the room was restarted")
 TOO_SLOW: Final = Close(CloseCode.TRY_LATER, "too slow: more than send_buffer was left unread")
 ROOM_FULL: Final = Close(CloseCode.TRY_LATER, "the room is full")
 ADDRESS_FULL: Final = Close(CloseCode.TRY_LATER, "too many connections from this address")
+ROOM_STOPPED: Final = Close(CloseCode.GOING_AWAY, "the room was stopped")
+APP_DRAINED: Final = Close(CloseCode.GOING_AWAY, "the app takes no clients for now")
+APP_CLOSED: Final = Close(CloseCode.TRY_LATER, "the app takes no clients for now")
 APP_FULL: Final = Close(CloseCode.TRY_LATER, "the app is full")
 SERVER_FULL: Final = Close(CloseCode.TRY_LATER, "the server is full")
 TOO_MANY_ROOMS: Final = Close(CloseCode.TRY_LATER, "the app has no place for another room")

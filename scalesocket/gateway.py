@@ -24,7 +24,7 @@ from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
 from scalesocket.drain import drain_rooms, retire_rooms
-from scalesocket.errors import APP_REMOVED, ROOM_RESTARTED, SHUTTING_DOWN, Close
+from scalesocket.errors import APP_DRAINED, APP_REMOVED, ROOM_RESTARTED, SHUTTING_DOWN, Close
 from scalesocket.io.poller import Poller
 from scalesocket.rooms.containment import contain_exceptions
 from scalesocket.rooms.iteration_limit import IterationLimit
@@ -102,6 +102,23 @@ class Gateway:
         log.info("rooms restarting", app=name, rooms=len(rooms), clients=sum(len(room.clients) for room in rooms))
         self._start_drain(rooms, ROOM_RESTARTED)
         return len(rooms)
+
+    def close_rooms(self, rooms: Sequence[Room], close: Close) -> None:
+        """Admit no more clients to these rooms, close theirs gradually, and stop them. Does not wait."""
+        self._start_drain(rooms, close)
+
+    def drain_app(self, name: str) -> tuple[Room, ...]:
+        """Admit no more clients to an app until it is edited, and close its rooms gradually with 1001; return those."""
+        pool = self._pools[name]
+        pool.is_drained = True
+        rooms = pool.all_rooms
+        self._start_drain(rooms, APP_DRAINED)
+        return rooms
+
+    def start_drain(self) -> None:
+        """Begin what `drain` does, without waiting. The server goes on; no client is admitted until it is started again."""
+        self.admission.is_closed = True
+        self._tasks.start_soon(self.drain, name="drain the site")
 
     async def drain(self) -> None:
         """Admit no more clients, close all with 1001 over at most `drain_timeout`, and wait until the rooms have ended."""

@@ -88,6 +88,8 @@ class AppStatus:
     """The backend that ended last, in any room, also one that the server stopped; None if none has ended."""
     refusals: Mapping[str, int]
     """Upgrades and joins turned away, by reason: `bad_name`, `not_listed`, `origin`, `draining`, `room_full` …"""
+    is_drained: bool = False
+    """Whether an operator drained it, so that no client joins until an edit of the app."""
     has_rooms: bool = True
     """False for an app that is pages alone; it may still have rooms that were open before an edit took its target away."""
 

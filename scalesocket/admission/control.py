@@ -18,6 +18,7 @@ from scalesocket.admission.hosts import allows_origin, check_host
 from scalesocket.admission.paths import find_room
 from scalesocket.admission.proxies import is_from_trusted, resolve_client
 from scalesocket.admission.refusals import (
+    APP_DRAINED,
     DRAINING,
     TOO_FAST,
     TOO_MANY_FROM_ADDRESS,
@@ -32,7 +33,7 @@ from scalesocket.auth.denial import NOT_AVAILABLE, Denial
 from scalesocket.auth.identity import Identity
 from scalesocket.config.model import App, Site
 from scalesocket.edge.client import Client
-from scalesocket.errors import ADDRESS_FULL, APP_REMOVED, INTERNAL_ERROR, SERVER_FULL, SHUTTING_DOWN, Close
+from scalesocket.errors import ADDRESS_FULL, APP_CLOSED, APP_REMOVED, INTERNAL_ERROR, SERVER_FULL, SHUTTING_DOWN, Close
 from scalesocket.rooms.pool import RoomPool
 from scalesocket.wire.batch import ClientId
 from scalesocket.wire.handshake import HandshakeError, Request, choose_subprotocol, offered_subprotocols
@@ -115,6 +116,8 @@ class AdmissionControl:
         if isinstance(room, Refusal):
             return self._refuse(app, room)
         assert app is not None
+        if self._pools[app.name].is_drained:
+            return self._refuse(app, APP_DRAINED)
         if not allows_origin(app, resolved):
             self._hints.origin_refused(app, resolved)
             return self._refuse(app, WRONG_ORIGIN)
@@ -143,6 +146,9 @@ class AdmissionControl:
         # On the general lane, an edit since the admission may have removed the app or its target.
         if pool is None or not pool.app.has_rooms or self.is_closed:
             return SHUTTING_DOWN if self.is_closed else APP_REMOVED
+        if pool.is_drained:
+            pool.refusals[APP_DRAINED.reason] += 1
+            return APP_CLOSED
         limit = self.site.server.max_connections_per_ip
         # Likewise, many clients may have been admitted before the first of them joins.
         if limit is not None and self._addresses.is_full(client.peer, limit):

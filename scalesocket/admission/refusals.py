@@ -47,6 +47,9 @@ TOO_FAST: Final = Refusal(status=429, reason="connect_rate", message="too many c
 TOO_MANY_FROM_ADDRESS: Final = Refusal(
     status=429, reason="too_many_from_address", message="too many connections from this address"
 )
+APP_DRAINED: Final = Refusal(
+    status=503, reason="app_drained", message="this app takes no clients for now", retry_after=RETRY_AFTER
+)
 DRAINING: Final = Refusal(status=503, reason="draining", message="the server is shutting down", retry_after=RETRY_AFTER)
 
 

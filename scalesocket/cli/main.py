@@ -7,12 +7,14 @@ from typing import Any, Final, NoReturn
 import click
 
 from scalesocket import __version__
+from scalesocket.cli.changes import drain, kick, restart, say, stop
 from scalesocket.cli.check import SITE_WRONG, check
 from scalesocket.cli.diff import diff
 from scalesocket.cli.flag_hints import ADDRESS_FLAGS, hint_for_flag
 from scalesocket.cli.flags import nearest_word
 from scalesocket.cli.init import init
 from scalesocket.cli.reload import reload
+from scalesocket.cli.rooms import clients, rooms
 from scalesocket.cli.run import BARE, run
 from scalesocket.cli.schema import schema
 from scalesocket.cli.serve import serve
@@ -62,7 +64,7 @@ One program, without a file:
 """
 SECTIONS: Final[Mapping[str, Sequence[click.Command]]] = {
     "Commands for a site file": (init, check, show, serve, schema),
-    "Commands for its running server": (status, diff, reload),
+    "Commands for its running server": (status, diff, reload, rooms, clients, kick, stop, restart, say, drain),
     "Command for one program": (run,),
 }
 

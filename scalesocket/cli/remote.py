@@ -12,7 +12,7 @@ from scalesocket.config.load import load_site
 from scalesocket.config.problems import ConfigError
 from scalesocket.control.address import AUTO, ControlError, control_paths
 from scalesocket.control.client import send_request
-from scalesocket.control.messages import AffectedKey, ReloadReport, Request
+from scalesocket.control.messages import AffectedKey, Request
 from scalesocket.status import SiteStatus
 
 Result = TypeVar("Result")
@@ -65,12 +65,13 @@ def echo_changes(changes: Sequence[AffectedKey]) -> None:
         click.echo(f"{head}{_values(change)}  [{change.reload}] {_affected(change)}")
 
 
-def to_json(value: ReloadReport | SiteStatus) -> str:
-    """Return a value as indented JSON; a room's metadata, which is JSON text, becomes part of it."""
+def to_json(value: object) -> str:
+    """Return a value as indented JSON; a room's metadata in a status, which is JSON text, becomes part of it."""
     record = msgspec.to_builtins(value, builtin_types=(bytes,))
-    for app in record.get("apps", ()):
-        for room in app["rooms"]:
-            room["metadata"] = None if room["metadata"] is None else json.loads(room["metadata"])
+    if isinstance(value, SiteStatus):
+        for app in record["apps"]:
+            for room in app["rooms"]:
+                room["metadata"] = None if room["metadata"] is None else json.loads(room["metadata"])
     return msgspec.json.format(msgspec.json.encode(record)).decode()
 
 

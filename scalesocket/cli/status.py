@@ -44,6 +44,8 @@ def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = Non
     if site.last_error is not None:
         yield click.style("the newest edit was not applied:", fg="red")
         yield from (f"  {line}" for line in site.last_error.splitlines())
+    if drained := [app.name for app in site.apps if app.is_drained]:
+        yield f"drained, without new clients until an edit of the app: {', '.join(drained)}"
     yield ""
     yield from format_table(APP_HEAD, [_app_row(app) for app in site.apps], elastic="TARGET", width=width)
     if any(app.last_exit is not None for app in site.apps):

@@ -58,7 +58,52 @@ class Clients(msgspec.Struct, tag="clients", tag_field="command", frozen=True, k
     room: str | None = None
 
 
-Request = Reload | Diff | Status | Rooms | Clients
+class Kick(msgspec.Struct, tag="kick", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Close clients of a room, or of rooms; the answer is an Outcome. Either `id` or `user` is given."""
+
+    app: str
+    room: str
+    """A name or a pattern, as in Rooms; also in the requests below."""
+    id: int | None = None
+    user: str | None = None
+    """All clients of this authenticated user."""
+    code: int = 4403
+    """The close code: 1000, or 4000 to 4999."""
+    reason: str = "kicked"
+    """The reason in the close frame, of at most 123 bytes of UTF-8."""
+
+
+class Stop(msgspec.Struct, tag="stop", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Close the clients of rooms gradually with 1001 and stop the backends; the answer is an Outcome."""
+
+    app: str
+    room: str
+
+
+class Restart(msgspec.Struct, tag="restart", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Close the clients of rooms gradually with 1012, so that they open them again; the answer is an Outcome."""
+
+    app: str
+    room: str | None = None
+    """None: all rooms of the app."""
+
+
+class Say(msgspec.Struct, tag="say", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Route a record in rooms as if the program had sent it; the answer is a SayOutcome."""
+
+    app: str
+    room: str
+    text: str
+
+
+class Drain(msgspec.Struct, tag="drain", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Admit no more clients, close those present gradually with 1001, and stop the rooms; the answer is an Outcome."""
+
+    app: str | None = None
+    """Drained until an edit of the app. None: the whole site, until the server is started again."""
+
+
+Request = Reload | Diff | Status | Rooms | Clients | Kick | Stop | Restart | Say | Drain
 
 
 class AffectedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +169,23 @@ class ClientEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since its last message, or since it connected."""
     unsent: int
     """Bytes that wait to be sent to it."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change affected."""
+
+    rooms: int
+    clients: int
+
+
+class SayOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a record."""
+
+    rooms: int
+    delivered: int
+    """Messages sent to clients, counted once for each client."""
+    dropped: int
+    """Records, or instructions in one, that were not carried out; the log says why."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,14 +12,22 @@ from scalesocket.control.messages import (
     ClientEntry,
     Clients,
     Diff,
+    Drain,
+    Kick,
+    Outcome,
     Reload,
     ReloadReport,
     Request,
+    Restart,
     RoomEntry,
     Rooms,
+    Say,
+    SayOutcome,
     Status,
+    Stop,
 )
 from scalesocket.errors import ScalesocketError
+from scalesocket.operations.changes import drain, kick, restart, say, stop
 from scalesocket.operations.listing import list_clients, list_rooms
 from scalesocket.operations.running import Running
 from scalesocket.operations.site import diff_site, reload_site, show_status
@@ -50,6 +58,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "clients": Operation(arguments=Clients, result=list[ClientEntry], changes=False, run=list_clients),
     "diff": Operation(arguments=Diff, result=ReloadReport, changes=False, run=diff_site),
     "reload": Operation(arguments=Reload, result=ReloadReport, changes=True, run=reload_site),
+    "kick": Operation(arguments=Kick, result=Outcome, changes=True, run=kick),
+    "stop": Operation(arguments=Stop, result=Outcome, changes=True, run=stop),
+    "restart": Operation(arguments=Restart, result=Outcome, changes=True, run=restart),
+    "say": Operation(arguments=Say, result=SayOutcome, changes=True, run=say),
+    "drain": Operation(arguments=Drain, result=Outcome, changes=True, run=drain),
 }
 """By name, which is also the `command` of the request and the name of the command."""
 

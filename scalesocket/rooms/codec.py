@@ -1,13 +1,18 @@
 """The codec of one room: the routing of its app in both directions, and the join and leave messages."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from scalesocket.config.model import App
 from scalesocket.edge.ports import Member
-from scalesocket.wire.routing import make_encoder, make_router
+from scalesocket.wire.batch import ClientId
+from scalesocket.wire.gwsocket import GwsocketEncoder
+from scalesocket.wire.routing import Routed, Router, make_encoder, make_router
 from scalesocket.wire.template import Template, parse_template
 
 NO_RECORD: Final = b""
+EVERYONE: Final = ClientId(0)
+"""The id of all clients in gwsocket."""
 
 
 class Codec:
@@ -37,16 +42,30 @@ class Codec:
 
     def begin(self) -> None:
         """Decode the output of a new backend; an unfinished record of the last one is forgotten."""
+        router = self._make_router()
+        self.route = router.route
+        self.finish = router.finish
+
+    def route_record(self, text: bytes) -> Iterator[Routed]:
+        """Decode one record beside the output of the backend. With gwsocket it is a text message to everyone.
+
+        The iterator raises BackendError.
+        """
+        router, app = self._make_router(), self._app
+        if app.routing.server == "gwsocket":
+            text = GwsocketEncoder(app.byte_order, NO_RECORD).encode_text(EVERYONE, text)
+        yield from router.route(text)
+        yield from router.finish()
+
+    def _make_router(self) -> Router:
         app = self._app
-        router = make_router(
+        return make_router(
             app.routing.server,
             binary=app.binary,
             delimiter=app.delimiter,
             byte_order=app.byte_order,
             max_record=app.max_record,
         )
-        self.route = router.route
-        self.finish = router.finish
 
     def apply(self, app: App) -> None:
         """Take on the join and leave messages, which are live; the rest stays as it is."""

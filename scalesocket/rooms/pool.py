@@ -65,6 +65,8 @@ class RoomPool:
         self.app = app
         self.rooms: dict[str, Room] = {}
         """The rooms that can be joined, by name."""
+        self.is_drained = False
+        """Whether an operator drained the app: until an edit of it, no client joins. Checked by the admission control."""
         self.connections = 0
         self.rooms_total = 0
         self.refusals: Counter[str] = Counter()
@@ -143,6 +145,7 @@ class RoomPool:
         that are starting without clients will not linger.
         """
         old, self.app = self.app, app
+        self.is_drained &= old == app
         for room in list(self.rooms.values()):
             live = with_live_changes(room.app, app)
             with contain_exceptions(room):  # one failing room must not stop an edit
@@ -165,6 +168,7 @@ class RoomPool:
             mount=app.mount,
             target=describe_target(app),
             has_rooms=app.has_rooms,
+            is_drained=self.is_drained,
             rooms=tuple(room.status() for room in self.rooms.values()),
             connections=self.connections,
             rooms_total=self.rooms_total,

@@ -211,7 +211,12 @@ class Room:
         log.error("backend output invalid", app=self.app.name, room=self.name, error=str(error))
         self.stop(Close(CloseCode.BACKEND_FAILED, str(error)))
 
-    # --- The pool and the gateway
+    # --- The pool, the gateway and the operations
+
+    def say(self, text: bytes) -> None:
+        """Route a record as if the backend had sent it. Raises BackendError if it cannot be routed; the room goes on."""
+        for routed in self._codec.route_record(text):
+            self._delivery.carry_out(routed)
 
     def check(self, clock: Callable[[], float]) -> Iterator[None]:
         """Check the deadlines of the backend and the clients by the loop's `clock`, with a break after every few clients.

@@ -4,19 +4,14 @@ from typing import Any, Final
 
 import pytest
 
-from scalesocket.control.messages import Caller, ClientEntry, Clients, Request, RoomEntry, Rooms, Status
+from scalesocket.control.messages import ClientEntry, Clients, Request, RoomEntry, Rooms, Status
 from scalesocket.operations.lookup import NotFoundError, OperationError
-from scalesocket.operations.running import Running
-from scalesocket.operations.table import OPERATIONS, Operations
+from scalesocket.operations.table import OPERATIONS
 from scalesocket.status import SiteStatus
-from tests.rooms.acting import MemoryServe, MemorySite, in_memory
+from tests.operations.operating import run
+from tests.rooms.acting import MemoryServe, in_memory
 
 CAT: Final[dict[str, Any]] = {"command": ["cat"]}
-ANN: Final = Caller(via="control socket", name="uid 0, pid 1")
-
-
-async def run(site: MemorySite, request: Request) -> Any:
-    return await Operations(Running(site.gateway)).run(request, ANN)
 
 
 @in_memory

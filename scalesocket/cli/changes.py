@@ -1,0 +1,131 @@
+"""`scalesocket kick`, `stop`, `restart`, `say` and `drain`: what changes rooms and clients of the running server."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from scalesocket.cli.remote import CONTROL, JSON, query, to_json
+from scalesocket.cli.targets import parse_room, parse_target, split_optional, split_words
+from scalesocket.control.messages import Drain, Kick, Outcome, Restart, Say, SayOutcome, Stop
+
+KICKED: Final = Kick(app="", room="")
+"""Has the default code and reason."""
+
+
+@click.command
+@click.argument("words", metavar="[SITE] APP/ROOM ID", nargs=-1)
+@click.option("--user", metavar="NAME", help="Close all clients of this user, instead of the client ID.")
+@click.option("--code", metavar="N", type=int, default=KICKED.code, show_default=True, help="Close code: 1000, or 4000 to 4999.")
+@click.option("--reason", metavar="TEXT", default=KICKED.reason, show_default=True, help="Reason in the close frame.")
+@CONTROL
+@JSON
+@click.pass_context
+def kick(
+    ctx: click.Context,
+    words: Sequence[str],
+    user: str | None,
+    code: int,
+    reason: str,
+    control: Path | None,
+    form: str,
+) -> None:
+    """Close a client of a room.
+
+    `scalesocket clients` lists the ids. `*` in ROOM stands for any characters.
+    """
+    site_file, rest = split_words(ctx, words, 2 if user is None else 1)
+    app, room = parse_room(ctx, rest[0])
+    member = None if user is not None else _parse_id(ctx, rest[1])
+    outcome = query(site_file, control, Kick(app=app, room=room, id=member, user=user, code=code, reason=reason), Outcome)
+    _echo(outcome, form, f"kicked {_count(outcome.clients, 'client')}")
+
+
+@click.command
+@click.argument("words", metavar="[SITE] APP/ROOM", nargs=-1)
+@CONTROL
+@JSON
+@click.pass_context
+def stop(ctx: click.Context, words: Sequence[str], control: Path | None, form: str) -> None:
+    """Close the clients of a room with 1001 and stop its program.
+
+    The next client opens the room again. Clients are closed over at most drain_timeout. `*` in ROOM stands for any characters.
+    """
+    site_file, (word,) = split_words(ctx, words, 1)
+    app, room = parse_room(ctx, word)
+    outcome = query(site_file, control, Stop(app=app, room=room), Outcome)
+    _echo(outcome, form, f"stopping {_describe(outcome)}")
+
+
+@click.command
+@click.argument("words", metavar="[SITE] APP[/ROOM]", nargs=-1)
+@CONTROL
+@JSON
+@click.pass_context
+def restart(ctx: click.Context, words: Sequence[str], control: Path | None, form: str) -> None:
+    """Restart a room, or all rooms of an app.
+
+    Clients are closed with 1012, over at most drain_timeout, so that they connect again and open new rooms. `*` in ROOM stands
+    for any characters.
+    """
+    site_file, (word,) = split_words(ctx, words, 1)
+    target = parse_target(ctx, word)
+    outcome = query(site_file, control, Restart(app=target.app, room=target.room), Outcome)
+    _echo(outcome, form, f"restarting {_describe(outcome)}")
+
+
+@click.command
+@click.argument("words", metavar="[SITE] APP/ROOM TEXT", nargs=-1)
+@CONTROL
+@JSON
+@click.pass_context
+def say(ctx: click.Context, words: Sequence[str], control: Path | None, form: str) -> None:
+    """Send TEXT to the clients of a room, as its program would.
+
+    TEXT goes through the app's routing and into the room's history. With routing "json" it may have _to and the other keys of
+    a program. `*` in ROOM stands for any characters.
+    """
+    site_file, (word, text) = split_words(ctx, words, 2)
+    app, room = parse_room(ctx, word)
+    outcome = query(site_file, control, Say(app=app, room=room, text=text), SayOutcome)
+    if form == "json":
+        click.echo(to_json(outcome))
+        return
+    dropped = f", {outcome.dropped} dropped (the log says why)" if outcome.dropped else ""
+    click.echo(f"{_count(outcome.delivered, 'message')} sent in {_count(outcome.rooms, 'room')}{dropped}")
+
+
+@click.command
+@click.argument("words", metavar="[SITE] [APP]", nargs=-1)
+@CONTROL
+@JSON
+@click.pass_context
+def drain(ctx: click.Context, words: Sequence[str], control: Path | None, form: str) -> None:
+    """Admit no more clients to an app, and close those present.
+
+    Clients are closed with 1001 over at most drain_timeout, then the rooms are stopped. New ones get 503. An app stays drained
+    until it is edited in the site file or the server is started again. Without APP the whole site is drained until then, and
+    /ready answers 503. A single word is a SITE if it ends with .toml or names a file.
+    """
+    site_file, app = split_optional(ctx, words)
+    outcome = query(site_file, control, Drain(app=app), Outcome)
+    _echo(outcome, form, f"draining {_describe(outcome)}")
+
+
+def _parse_id(ctx: click.Context, word: str) -> int:
+    if not word.isdecimal():
+        raise click.UsageError(f"{word!r} is not the id of a client (scalesocket clients lists them; --user takes a name)", ctx)
+    return int(word)
+
+
+def _echo(outcome: Outcome, form: str, text: str) -> None:
+    click.echo(to_json(outcome) if form == "json" else text)
+
+
+def _describe(outcome: Outcome) -> str:
+    return f"{_count(outcome.rooms, 'room')} with {_count(outcome.clients, 'client')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,112 @@
+"""The operations that change rooms and clients: kick, stop, restart, say and drain."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from scalesocket.control.messages import Drain, Kick, Outcome, Restart, Say, SayOutcome, Stop
+from scalesocket.edge.client import Client
+from scalesocket.errors import MAX_REASON, ROOM_RESTARTED, ROOM_STOPPED, BackendError, Close, CloseCode
+from scalesocket.operations.lookup import NotFoundError, OperationError, find_rooms
+from scalesocket.operations.running import Running
+from scalesocket.rooms.room import Room
+from scalesocket.rooms.state import State
+
+CLOSES_PER_SLICE: Final = 16
+"""Clients closed in one event-loop iteration: half a millisecond."""
+PROGRAM_CODES: Final = range(4000, 5000)
+"""Close codes for private use (RFC 6455 7.4.2)."""
+
+
+async def kick(running: Running, request: Kick) -> Outcome:
+    """Close clients by id or user. Raises OperationError for an invalid code, NotFoundError if there is no such client."""
+    close = _make_close(request.code, request.reason)
+    if (request.id is None) == (request.user is None):
+        raise OperationError("whom to kick: give either the id of a client or a user")
+    rooms = find_rooms(running.gateway, request.app, request.room)
+    matching = [(room, client) for pool, room in rooms for client in pool.clients_of(room).values() if _is_meant(client, request)]
+    if not matching:
+        who = f"client {request.id}" if request.user is None else f"client of the user {request.user!r}"
+        raise NotFoundError(f"there is no {who} in {request.app}/{request.room}")
+    for number, (room, client) in enumerate(matching, start=1):
+        room.expel(client, close)
+        if number % CLOSES_PER_SLICE == 0:
+            await asyncio.sleep(0)
+    return Outcome(rooms=len({room for room, _ in matching}), clients=len(matching))
+
+
+async def stop(running: Running, request: Stop) -> Outcome:
+    """Stop rooms. Raises NotFoundError."""
+    rooms = [room for _, room in find_rooms(running.gateway, request.app, request.room, joinable=True)]
+    return _close(running, rooms, ROOM_STOPPED)
+
+
+async def restart(running: Running, request: Restart) -> Outcome:
+    """Restart rooms. Raises NotFoundError; an app without open rooms is no error."""
+    rooms = [room for _, room in find_rooms(running.gateway, request.app, request.room, joinable=True)]
+    return _close(running, rooms, ROOM_RESTARTED)
+
+
+async def say(running: Running, request: Say) -> SayOutcome:
+    """Route a record in rooms. Raises NotFoundError, and OperationError if the record cannot be routed."""
+    if not request.text:
+        raise OperationError("the text is empty")
+    try:
+        text = request.text.encode()
+    except UnicodeEncodeError as error:
+        raise OperationError("the text is not valid Unicode") from error
+    rooms = [room for _, room in find_rooms(running.gateway, request.app, request.room, joinable=True)]
+    delivered = dropped = 0
+    for room in rooms:
+        if room.is_stopped:  # since the last pause
+            continue
+        if room.state is State.WAITING:
+            raise OperationError(f"the room {room.name!r} waits for the end of its predecessor (try again)")
+        sent_before, dropped_before = room.counts.messages_out, room.counts.messages_dropped
+        try:
+            room.say(text)
+        except BackendError as error:
+            raise OperationError(f"the text cannot be routed: {error}") from error
+        delivered += room.counts.messages_out - sent_before
+        dropped += room.counts.messages_dropped - dropped_before
+        await asyncio.sleep(0)
+    return SayOutcome(rooms=len(rooms), delivered=delivered, dropped=dropped)
+
+
+async def drain(running: Running, request: Drain) -> Outcome:
+    """Drain an app, or the site. Raises NotFoundError."""
+    gateway = running.gateway
+    rooms = [room for _, room in find_rooms(gateway, request.app, None)]
+    outcome = Outcome(rooms=len(rooms), clients=_count_clients(rooms))
+    if request.app is None:
+        gateway.start_drain()
+    elif request.app in gateway.pools:  # else it was removed, and its rooms are being closed
+        gateway.drain_app(request.app)
+    return outcome
+
+
+def _close(running: Running, rooms: Sequence[Room], close: Close) -> Outcome:
+    outcome = Outcome(rooms=len(rooms), clients=_count_clients(rooms))
+    running.gateway.close_rooms(rooms, close)
+    return outcome
+
+
+def _count_clients(rooms: Sequence[Room]) -> int:
+    return sum(len(room.clients) for room in rooms)
+
+
+def _is_meant(client: Client, request: Kick) -> bool:
+    return client.id == request.id if request.user is None else user_of(client) == request.user
+
+
+def user_of(client: Client) -> str | None:
+    """Return the authenticated user of a client; None for a guest and without `auth`."""
+    return None
+
+
+def _make_close(code: int, reason: str) -> Close:
+    if code != CloseCode.NORMAL and code not in PROGRAM_CODES:
+        raise OperationError(f"invalid close code {code} (1000, or 4000 to 4999)")
+    if len(reason.encode(errors="replace")) > MAX_REASON:
+        raise OperationError(f"the reason is longer than {MAX_REASON} bytes")
+    return Close(code, reason)

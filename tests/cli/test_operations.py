@@ -1,0 +1,106 @@
+"""The operator's commands: `rooms`, `clients`, `kick`, `stop`, `restart`, `say` and `drain`."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from scalesocket.cli.main import commands
+from scalesocket.cli.rooms import format_seconds
+from scalesocket.operations.table import OPERATIONS
+from tests.cli.serving import ROOT, SITE, Serving, scalesocket, serving
+
+
+@contextmanager
+def join(server: Serving, path: str) -> Iterator[ClientConnection]:
+    """A client of a room whose program runs."""
+    with connect(f"ws://127.0.0.1:{server.port}{path}") as client:
+        client.send("hi")
+        assert client.recv(timeout=10) == "hi"
+        yield client
+
+
+def close_code(client: ClientConnection) -> tuple[int, str]:
+    with pytest.raises(ConnectionClosed) as closed:
+        client.recv(timeout=10)
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+def test_an_operator_lists_and_changes_rooms_and_clients(file: Path) -> None:
+    name = str(file)
+    file.write_text(SITE + '[apps.pong]\ncommand = ["cat"]\n')
+    with serving("serve", name) as server, join(server, "/chat/lobby") as ann, join(server, "/pong/one") as bob:
+        rooms = json.loads(scalesocket("rooms", "--format", "json", name).out)
+        assert [(room["app"], room["room"], room["clients"]) for room in rooms] == [("chat", "lobby", 1), ("pong", "one", 1)]
+        clients = json.loads(scalesocket("clients", "--format", "json", name, "chat").out)
+        assert [(client["app"], client["room"], client["id"], client["user"]) for client in clients] == [
+            ("chat", "lobby", 1, None)
+        ]
+        assert clients[0]["address"].startswith("127.0.0.1:")
+        assert "lobby  open" in scalesocket("rooms", name).out
+        assert scalesocket("clients", "pong/o*", cwd=file.parent).out.splitlines()[1].startswith("pong  one   2   -")
+
+        assert scalesocket("say", name, "chat/lobby", "hear me").out == "1 message sent in 1 room\n"
+        assert ann.recv(timeout=10) == "hear me"
+        assert scalesocket("kick", name, "chat/lobby", "1", "--reason", "out").out == "kicked 1 client\n"
+        assert close_code(ann) == (4403, "out")
+        server.wait_output('operation=kick asked_by="control socket, uid')
+
+        assert scalesocket("restart", name, "pong").out == "restarting 1 room with 1 client\n"
+        assert close_code(bob) == (1012, "the room was restarted")
+        with join(server, "/pong/one") as bob:
+            assert json.loads(scalesocket("stop", "--format", "json", name, "pong/*").out) == {"rooms": 1, "clients": 1}
+            assert close_code(bob) == (1001, "the room was stopped")
+
+        assert scalesocket("drain", name, "pong").out == "draining 0 rooms with 0 clients\n"
+        assert "until an edit of the app: pong" in scalesocket("status", name).out
+        assert scalesocket("rooms", name, "pong").out == "no open rooms\n"
+        assert scalesocket("clients", name, "pong").out == "no clients\n"
+        for words, answer in (
+            (("kick", name, "chat/lobby", "1"), "there is no open room 'lobby' of chat"),
+            (("stop", name, "caht/lobby"), "there is no app 'caht' (did you mean 'chat'?)"),
+            (("kick", name, "chat/lobby", "1", "--code", "1002"), "invalid close code 1002"),
+        ):
+            done = scalesocket(*words)
+            assert done.code == 1
+            assert answer in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["kick", "chat/lobby"], "too few words"),
+        (["kick", "chat/lobby", "ann"], "'ann' is not the id of a client"),
+        (["kick", "chat", "1"], "'chat' is not APP/ROOM (chat/* means all rooms of chat)"),
+        (["kick", "--user", "ann", "site.toml", "chat/lobby", "1"], "too many words"),
+        (["say", "chat/lobby", "hello", "world"], "'hello' is not APP/ROOM"),
+        (["stop", "chat/"], "'chat/' is neither APP nor APP/ROOM"),
+        (["rooms", "site.toml", "chat", "lobby"], "too many words"),
+        (["drain", "pong"], "'pong' may be a file or an app (write ./pong for the file"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_is_asked(file: Path, words: list[str], problem: str) -> None:
+    (file.parent / "pong").touch()
+
+    done = scalesocket(*words, cwd=file.parent)
+
+    assert done.code == 2
+    assert problem in done.err
+
+
+def test_each_operation_has_a_command_and_a_row_in_the_docs() -> None:
+    page = (ROOT / "docs" / "admin.md").read_text()
+
+    for name in OPERATIONS:
+        assert name in commands.commands
+        assert f"`{name}" in page
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.9, "0s"), (59.9, "59s"), (60, "1m"), (7199, "1h"), (200_000, "2d")])
+def test_a_duration_is_shown_in_its_largest_unit(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
