@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from itertools import cycle
-from operator import xor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -45,7 +43,8 @@ def mask_frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, flags: i
         length = bytes((0x80 | 126,)) + size.to_bytes(2, "big")
     else:
         length = bytes((0x80 | 127,)) + size.to_bytes(8, "big")
-    masked = bytes(map(xor, payload, cycle(mask)))
+    key = (mask * (size // 4 + 1))[:size]
+    masked = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(size)
     return bytes(((FIN if fin else 0) | flags | opcode,)) + length + mask + masked
 
 
