@@ -96,7 +96,7 @@ class AdmissionControl:
         """Requests that were refused before an app was found, by reason."""
         self._pools = pools
         self._addresses = AddressLimits()
-        self._hints = RefusalHints()
+        self.hints = RefusalHints()
         self.authenticators = Authenticators(site)
         self._ids = itertools.count(1)
 
@@ -119,7 +119,7 @@ class AdmissionControl:
         if self._pools[app.name].is_drained:
             return self._refuse(app, APP_DRAINED)
         if not allows_origin(app, resolved):
-            self._hints.origin_refused(app, resolved)
+            self.hints.origin_refused(app, resolved)
             return self._refuse(app, WRONG_ORIGIN)
         if server.max_connections_per_ip is not None and self._addresses.is_full(resolved.peer, server.max_connections_per_ip):
             return self._refuse(app, TOO_MANY_FROM_ADDRESS)
@@ -195,7 +195,7 @@ class AdmissionControl:
     def _check_host(self, request: Request, *, is_upgrade: bool) -> Refusal | None:
         refusal = check_host(self.site.server, request, is_upgrade=is_upgrade)
         if refusal is WRONG_HOST and self.site.server.hosts is None:
-            self._hints.host_refused(request)
+            self.hints.host_refused(request)
         return refusal
 
     def _agree(self, admission: Admission, *, has_bearer: bool = False) -> Admission | Refusal:
@@ -209,7 +209,7 @@ class AdmissionControl:
             except HandshakeError as error:
                 return self._refuse(app, Refusal(status=error.status, reason="bad_handshake", message=error.message))
             if subprotocol is None and not has_bearer:
-                self._hints.no_subprotocol(app)
+                self.hints.no_subprotocol(app)
         if subprotocol is None and has_bearer:
             subprotocol = BEARER
         return admission if subprotocol is None else admission._replace(subprotocol=subprotocol)

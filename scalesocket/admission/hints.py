@@ -17,17 +17,20 @@ MAX_NAME: Final = 200
 """Characters of an origin in the log."""
 SUBPROTOCOL_HINT: Final = "most clients that ask for one fail without an answer: list its name in subprotocols, in a site file"
 
+PROXY_HINT: Final = "the proxy must send version 1 or 2 of the PROXY protocol, from an address in trusted_proxies"
+
 
 class RefusalHints:
     """Logs each cause of a refusal once. Clients choose the causes, so their number is bounded."""
 
-    __slots__ = ("_apps", "_hosts", "_origins")
+    __slots__ = ("_apps", "_hosts", "_origins", "_proxies")
 
     def __init__(self) -> None:
         """Start with nothing logged."""
         self._origins: set[Hashable] = set()
         self._hosts: set[Hashable] = set()
         self._apps: set[Hashable] = set()
+        self._proxies: set[Hashable] = set()
 
     def origin_refused(self, app: App, request: Request) -> None:
         """Log an origin that an app does not allow. Browsers do not show a page why it may not connect."""
@@ -42,6 +45,12 @@ class RefusalHints:
         if _is_new(host, self._hosts):
             hint = f'if it is yours, write hosts = ["localhost", "{host or "play.example"}"] in [server]'
             log.warning("host refused", host=host, hint=hint)
+
+    def proxy_header_refused(self, peer: object, error: str) -> None:
+        """Log a wrong PROXY header, once for each address and error."""
+        address = peer[0] if isinstance(peer, tuple) else "unix socket"
+        if _is_new((address, error), self._proxies):
+            log.warning("PROXY header refused", peer=address, error=error, hint=PROXY_HINT)
 
     def no_subprotocol(self, app: App) -> None:
         """Log that a client of an app offered subprotocols and none was chosen. The offer may be a secret and is not logged."""

@@ -28,7 +28,7 @@ class Connections:
         self.loop = asyncio.get_running_loop()
         self.transports: set[asyncio.Transport] = set()
         """New connections, and websockets on the express lane. `hypercorn` counts those of the general lane."""
-        self.tls_handshakes: set[asyncio.Task[None]] = set()
+        self.tls_handshakes: set[CanBeCancelled] = set()
         """Connections whose TLS handshake is under way."""
         self.websockets = 0
         """Websockets on the express lane whose connection is open, even if only for the closing handshake."""
@@ -70,13 +70,21 @@ class Connections:
         for transport in tuple(self.transports):
             with logged_faults("cutting a connection"):
                 transport.abort()
-        for handshake in self.tls_handshakes:
-            handshake.cancel()
+        for handshake in tuple(self.tls_handshakes):
+            with logged_faults("cutting a connection"):
+                handshake.cancel()
 
     def close(self) -> None:
         """Abort every connection and stop the timer."""
         self.cut_all()
         self.head_deadlines.close()
+
+
+class CanBeCancelled(Protocol):
+    """A connection whose TLS handshake is under way."""
+
+    def cancel(self) -> None:
+        """End the connection."""
 
 
 class HasDeadline(Protocol):

@@ -113,6 +113,12 @@ class NewConnection(asyncio.Protocol):
 
     # --- The head
 
+    def set_proxied(self, reported: tuple[str, int] | None) -> None:
+        """Note that a PROXY header was read, and the client's address that it has."""
+        self._is_proxied = True
+        self._is_first = False
+        self._peer = reported or self._peer
+
     def _skip_proxy_header(self, head: bytes) -> bytes | None:
         """Return what follows a PROXY header; None while the header is incomplete, or if it was refused."""
         trusted = self._connections.gateway.site.server.trusted_proxies
@@ -120,14 +126,14 @@ class NewConnection(asyncio.Protocol):
             try:
                 parsed = parse_proxy_header(head)
             except ProxyHeaderError as error:
+                self._connections.gateway.admission.hints.proxy_header_refused(self._peer, str(error))
                 self._refuse(Refusal(status=400, reason="proxy_header", message=str(error)))
                 return None
             if parsed is None:
                 self._head = head
                 return None
-            size, peer = parsed
-            self._is_proxied = True
-            self._peer = peer or self._peer
+            size, reported = parsed
+            self.set_proxied(reported)
             head = head[size:]
         self._is_first = False
         return head

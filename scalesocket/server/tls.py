@@ -1,9 +1,7 @@
 """Listeners with TLS: the TLS handshake precedes the request head."""
 
-import asyncio
 import socket
 import ssl
-from contextlib import suppress
 from typing import Final
 
 from scalesocket.config.certificates import CertificateError, load_pair
@@ -12,7 +10,7 @@ from scalesocket.config.validity import Validity
 from scalesocket.server.accept import Acceptor
 from scalesocket.server.addresses import ListenError
 from scalesocket.server.connections import Connections
-from scalesocket.server.new_connection import NewConnection
+from scalesocket.server.tls_handshake import TlsHandshake
 
 PROTOCOLS: Final = ["h2", "http/1.1"]
 
@@ -30,39 +28,8 @@ class TlsAcceptor(Acceptor):
         super().__init__(sock, connections)
 
     def start_connection(self, fd: int, peer: object) -> None:
-        """Start the handshake."""
-        connections = self._connections
-        connection = socket.socket(fileno=fd)
-        connection.setblocking(False)
-
-        async def shake_hands() -> None:
-            with suppress(OSError):  # the peer has left, was too late, or does not use TLS
-                await connections.loop.connect_accepted_socket(
-                    lambda: NewTlsConnection(connections, task),
-                    connection,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=connections.gateway.site.server.handshake_timeout,
-                )
-
-        task = connections.loop.create_task(shake_hands())
-        connections.tls_handshakes.add(task)
-        task.add_done_callback(connections.tls_handshakes.discard)
-
-
-class NewTlsConnection(NewConnection):
-    """A new connection whose TLS handshake is done."""
-
-    __slots__ = ("_handshake",)
-
-    def __init__(self, connections: Connections, handshake: asyncio.Task[None]) -> None:
-        """Take the place of `handshake` among `connections`."""
-        super().__init__(connections)
-        self._handshake = handshake
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the connection in place of its handshake, and start the clock."""
-        self._connections.tls_handshakes.discard(self._handshake)
-        super().connection_made(transport)
+        """Wait for the handshake, or for the PROXY header before it."""
+        TlsHandshake(self._connections, self._tls, fd, peer)
 
 
 class ServerContext(ssl.SSLContext):

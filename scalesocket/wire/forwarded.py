@@ -107,6 +107,11 @@ def starts_proxy_header(head: bytes) -> bool:
     return head[:6] == b"PROXY "[: len(head)] or head[:12] == _V2_SIGNATURE[: len(head)]
 
 
+def is_proxy_header(head: bytes) -> bool:
+    """Return whether `head` begins as a PROXY header and nothing else does."""
+    return head.startswith((b"PROXY ", _V2_SIGNATURE[:5]))
+
+
 def parse_proxy_header(head: bytes) -> tuple[int, Address | None] | None:
     """Parse a PROXY header (haproxy.org, proxy-protocol.txt). Return its length in bytes and the client's address.
 

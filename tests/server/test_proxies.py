@@ -4,6 +4,7 @@ import asyncio
 import re
 import shutil
 import socket
+import ssl
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from scalesocket.wire.http2 import PREFACE
 from tests.examples.test_docs import ROOT, find_blocks
 from tests.playing import DEADLINE, Player, Playground, open_playground
 from tests.server.general import make_site
+from tests.server.test_expiry import make_certificate
 
 pytestmark = pytest.mark.anyio
 
@@ -116,15 +118,14 @@ async def run_caddy(folder: Path, server: int) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def run_haproxy(folder: Path, server: int) -> AsyncIterator[int]:
-    """Run HAProxy before the server on that port; yield the port of HAProxy."""
+async def run_haproxy(folder: Path, text: str) -> AsyncIterator[int]:
+    """Run HAProxy with a configuration that names the port `PORT`; yield that port."""
     haproxy = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if haproxy is None:
         pytest.skip("needs HAProxy (apt-get install haproxy)")
     port = free_port()
-    text = recipe("haproxy", **{"bind :80": f"bind 127.0.0.1:{port}", "127.0.0.1:9000": f"127.0.0.1:{server}"})
     config = folder / "haproxy.cfg"
-    config.write_text(f"global\n    maxconn 100\n{text}")
+    config.write_text(f"global\n    maxconn 100\n{text.replace('PORT', str(port))}")
     async with run(port, haproxy, "-db", "-f", str(config)):
         yield port
 
@@ -181,6 +182,25 @@ async def test_caddy_passes_websockets_and_no_other_upgrade(site: Playground, tm
 
 
 async def test_haproxy_passes_websockets_and_no_other_upgrade(site: Playground, tmp_path: Path) -> None:
-    async with run_haproxy(tmp_path, site.port) as port:
+    text = recipe("haproxy", **{"bind :80": "bind 127.0.0.1:PORT", "127.0.0.1:9000": f"127.0.0.1:{site.port}"})
+    async with run_haproxy(tmp_path, text) as port:
         await check_proxy(site, port)
         await check_private(port)
+
+
+async def test_haproxy_passes_tls_on_and_reports_the_client_before_it(anyio_backend: Any, tmp_path: Path) -> None:
+    tls = make_certificate(tmp_path, days=2).tls
+    async with open_playground(make_site(CHAT, trusted_proxies=["127.0.0.1/32"], tls=tls)) as site:
+        times = "defaults\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n"
+        text = times + recipe("cfg", **{"bind :443": "bind 127.0.0.1:PORT", "127.0.0.1:9443": f"127.0.0.1:{site.port}"})
+        async with run_haproxy(tmp_path, text) as port:
+            trust = ssl.create_default_context(cafile=tmp_path / "site.pem")
+            trust.check_hostname = False
+            sock = socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.77", 0))
+            player = Player(await connect(f"wss://localhost:{port}/chat/lobby", sock=sock, ssl=trust, proxy=None))
+            site.players.append(player)
+            await player.say("hello")
+            await player.hear("hello")
+
+            (client,) = site.room("chat", "lobby").clients.values()
+            assert client.peer == sock.getsockname()
