@@ -23,7 +23,7 @@ help:
 	@echo "make test          run the tests (TESTS=tests/wire: only these)"
 	@echo "make serve         serve the example site on http://127.0.0.1:9000/ (BIND=127.0.0.1:8000, MUD_PORT=4001: elsewhere)"
 	@echo "make bench         run the benchmark against every peer that is installed (BENCH=--quick: one short round)"
-	@echo "make soak          run the long scenario: a site is edited under load and loses no message"
+	@echo "make soak          run the long scenarios: edits under load lose no message, and ten thousand rooms leave nothing behind"
 	@echo "make test-pythons  run a short part of the tests on the other supported versions of Python that are installed"
 	@echo "make generate      write the generated files: schema, docs/config.md, files that the examples share"
 	@echo "make format        format the sources and apply ruff's fixes"
