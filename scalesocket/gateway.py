@@ -217,6 +217,7 @@ async def open_gateway(site: Site, *, spawner: SpawnerClient, poller: Poller) ->
         gateway = Gateway(site, open_backend=open_room_backend, tasks=tasks)
         tasks.start_soon(Sweep(gateway.find_all_pools).run, name="sweep")
         tasks.start_soon(gateway.admission.sweep, name="sweep addresses")
+        tasks.start_soon(gateway.admission.authenticators.resources.run, name="authentication")
         try:
             yield gateway
         finally:

@@ -10,9 +10,12 @@ from scalesocket.auth.attempt import Attempt, Verdict, Verifier
 from scalesocket.auth.credentials import CredentialFinder
 from scalesocket.auth.denial import BAD_CREDENTIAL, NO_CREDENTIAL, TOO_MANY, WRONG_ROOM, Denial
 from scalesocket.auth.failures import FailureTable
+from scalesocket.auth.fetched_jwt import FetchedJwtVerifier
 from scalesocket.auth.identity import Identity
 from scalesocket.auth.jwt import JwtVerifier
 from scalesocket.auth.keys import KeySet, secret_key
+from scalesocket.auth.resources import Resources
+from scalesocket.auth.tickets import TicketVerifier
 from scalesocket.config.model import App, Auth
 from scalesocket.wire.handshake import Request
 
@@ -34,16 +37,21 @@ class Check(NamedTuple):
 class Authenticator:
     """Authenticates the clients of one app."""
 
-    def __init__(self, app: App, auth: Auth, failures: FailureTable) -> None:
-        """Decide by `auth`, the table of `app`. `failures` outlives edits of the table."""
+    def __init__(self, app: App, auth: Auth, failures: FailureTable, resources: Resources) -> None:
+        """Decide by `auth`, the table of `app`. `failures` and `resources` outlive edits of the table."""
         self.auth = auth
         self._failures = failures
         self._finder = CredentialFinder(auth)
-        self._verifiers = _make_verifiers(app, auth)
+        self._verifiers = _make_verifiers(app, auth, resources)
 
-    def check(self, request: Request, room: str, *, is_from_proxy: bool) -> Check:
-        """Decide on a request to enter `room`. `is_from_proxy`: whether the peer is one of `trusted_proxies`."""
+    def check(self, request: Request, room: str, *, is_from_proxy: bool, is_for_ticket: bool = False) -> Check:
+        """Decide on a request to enter `room`. `is_from_proxy`: whether the peer is one of `trusted_proxies`.
+
+        `is_for_ticket`: it asks for a ticket, which it cannot get for another ticket.
+        """
         credentials, rest = self._finder.find(request, is_from_proxy=is_from_proxy)
+        if is_for_ticket:
+            credentials = replace(credentials, ticket=None)
         return Check(self._decide(Attempt(credentials, room, request)), rest, credentials.has_bearer)
 
     def recheck_failures(self, attempt: Attempt) -> Denial | None:
@@ -75,10 +83,14 @@ class Authenticator:
         return verdict if verdict.may_enter(attempt.room) else WRONG_ROOM
 
 
-def _make_verifiers(app: App, auth: Auth) -> Sequence[Verifier]:
+def _make_verifiers(app: App, auth: Auth, resources: Resources) -> Sequence[Verifier]:
     """Make the ways of an app, in the order in which they are tried."""
-    verifiers: list[Verifier] = []
+    verifiers: list[Verifier] = [TicketVerifier(app.name, resources.tickets)]
+    source = resources.find_source(auth)
+    if auth.jwt is not None and source is not None:
+        verifiers.append(FetchedJwtVerifier(auth.jwt, app.name, source))
     if auth.jwt is not None and auth.jwt.secret is not None:
         keys: KeySet = secret_key(auth.jwt.secret, auth.jwt.algorithms)
         verifiers.append(JwtVerifier(auth.jwt, app.name, lambda: keys))
-    return verifiers
+    hook = resources.find_hook(app.name)
+    return verifiers if hook is None else [*verifiers, hook]

@@ -28,24 +28,29 @@ class Credentials:
     """User and password; two empty strings if they cannot be read."""
     user: str | None = field(default=None, repr=False)
     """The value of `auth.header`, if a trusted proxy sent it."""
+    is_for_hook: bool = False
+    """Whether the client sent anything that only `auth.hook` can judge."""
     has_bearer: bool = False
     """Whether the client offered the subprotocol `bearer`, which must be answered."""
 
     @property
     def is_empty(self) -> bool:
         """Whether the client showed nothing."""
-        return not self.tokens and self.ticket is None and self.basic is None and self.user is None
+        parts = (self.ticket, self.basic, self.user)
+        return not self.tokens and not self.is_for_hook and all(part is None for part in parts)
 
 
 class CredentialFinder:
     """Finds credentials in the places that one app uses."""
 
-    __slots__ = ("_cookies", "_header", "_places", "_queries")
+    __slots__ = ("_cookies", "_header", "_hook", "_is_anonymous", "_of_hook", "_places", "_queries")
 
     def __init__(self, auth: Auth) -> None:
         """Look where `auth.from` says, and for `auth.header`."""
         self._places = auth.places
         self._header = None if auth.header is None else fold(auth.header)
+        self._hook, self._is_anonymous = auth.hook, auth.anonymous
+        self._of_hook = frozenset() if auth.hook is None else frozenset(name.lower() for name in auth.hook.headers)
         self._cookies = frozenset(place.partition(":")[2] for place in auth.places if place.startswith("cookie:"))
         queries = [place.partition(":")[2] for place in auth.places if place.startswith("query:")]
         self._queries = frozenset(name.casefold() for name in (*queries, *([TICKET] if TICKET in auth.places else ())))
@@ -74,9 +79,17 @@ class CredentialFinder:
             ticket=next(iter(_find_parameter(request, TICKET)), None) if TICKET in self._places else None,
             basic=_read_basic(value) if scheme == "basic" else None,
             user=request.headers.get(self._header) if self._header is not None and is_from_proxy else None,
+            is_for_hook=self._is_for_hook(request),
             has_bearer=has_bearer,
         )
         return found, self._without_credentials(request, offered if has_bearer else ())
+
+    def _is_for_hook(self, request: Request) -> bool:
+        """Whether there is a header that the hook gets, or a query, except where guests need no credential."""
+        if self._hook is None:
+            return False
+        has_query = bool(request.query) and not self._is_anonymous
+        return has_query or not self._of_hook or not self._of_hook.isdisjoint(request.headers)
 
     def _without_credentials(self, request: Request, offered: tuple[str, ...]) -> Request:
         """Remove credentials. `offered`: the subprotocols, if a token is among them."""
@@ -96,7 +109,7 @@ class CredentialFinder:
 
     def _is_secret(self, name: str) -> bool:
         """Whether no program may see a header: one with credentials, or one that names the user, in any spelling."""
-        return name == "authorization" or (self._header is not None and fold(name) == self._header)
+        return name == "authorization" or name in self._of_hook or (self._header is not None and fold(name) == self._header)
 
 
 def fold(name: str) -> str:

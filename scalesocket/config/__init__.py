@@ -8,11 +8,11 @@ Foundations
 Values
     units, values                   durations and sizes; strings, numbers, paths, lists
     addresses, headers              network addresses; HTTP fields
-    host_patterns                   host names
+    host_patterns, urls             host names; URLs that the server sends requests to
 Declarations
     keys, conflicts                 what a key declares besides its type; keys that exclude each other
     rates                           tables that limit a rate
-    auth_settings                   every key of `[apps.NAME.auth]`
+    hook_settings, auth_settings    every key of `[apps.NAME.auth.hook]` and `[apps.NAME.auth]`
     server_settings, app_settings   every key of `[server]` and `[apps.NAME]`
     model, secrets                  `Site`, and the names of its parts for other packages; masking of secret keys
 Parsing

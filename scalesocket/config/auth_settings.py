@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
 
+from scalesocket.config.hook_settings import Hook
 from scalesocket.config.keys import Table, live_key
 from scalesocket.config.units import AnyDuration, PositiveDuration
+from scalesocket.config.urls import KeysUrl
 from scalesocket.config.values import AbsolutePath, Count, Flag, Names, one_or_more, read_list, string_form
 
-WAYS: Final = ("jwt", "tokens_file", "users_file", "header")
+WAYS: Final = ("jwt", "tokens_file", "users_file", "hook", "header")
 """The keys that name a way to authenticate. With none of them, only `anonymous` lets anyone in."""
-KEY_SOURCES: Final = ("secret", "keys_file")
+KEY_SOURCES: Final = ("secret", "keys_file", "keys_url")
 """The keys of `jwt` that say what verifies a token."""
 ALGORITHMS: Final = (
     *("HS256", "HS384", "HS512"),
@@ -65,6 +67,12 @@ class Jwt(Table):
         AbsolutePath | None,
         live_key("Public keys: PEM, or a JSON Web Key Set. The file is watched; a broken one leaves the last keys in use"),
     ] = None
+    keys_url: Annotated[
+        KeysUrl | None,
+        live_key(
+            "URL of a JSON Web Key Set with public keys, `https` or on this machine. Fetched at start and from time to time"
+        ),
+    ] = None
     algorithms: Annotated[
         Algorithms | None,
         live_key("Signature algorithms. A key is used only with those of its own type", default="those of the key's type"),
@@ -87,7 +95,7 @@ class Jwt(Table):
     def _has_one_source(self) -> "Jwt":
         given = [name for name in KEY_SOURCES if getattr(self, name) is not None]
         if not given:
-            raise ValueError("verifies nothing (set secret, secret_file or keys_file)")
+            raise ValueError("verifies nothing (set secret, secret_file, keys_file or keys_url)")
         if len(given) > 1:
             raise ValueError(f"has two sources of keys, {' and '.join(given)} (keep one)")
         if self.secret is not None and any(not name.startswith("HS") for name in self.algorithms or ()):
@@ -129,6 +137,7 @@ class Auth(_HasFrom):
     users_file: Annotated[
         AbsolutePath | None, live_key("htpasswd file with bcrypt hashes, for HTTP Basic authentication. Watched")
     ] = None
+    hook: Annotated[Hook | None, live_key("A server that decides who may come in")] = None
     header: Annotated[
         HeaderName | None,
         live_key(

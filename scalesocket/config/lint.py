@@ -8,6 +8,7 @@ from typing import Final
 from scalesocket.config.conflicts import TARGETS
 from scalesocket.config.model import App
 from scalesocket.config.problems import Finding
+from scalesocket.config.urls import is_local_network, is_private_url
 
 STATIC_KEYS: Final = frozenset({"mount", "static", "static_headers"})
 """Keys that have an effect in an app without a target."""
@@ -32,6 +33,7 @@ def find_suspicious(app: App, own: Mapping[str, object]) -> Iterator[Finding]:
     if "history" in own and app.history is not None and app.history.keep == "tagged" and app.routing.server != "json":
         yield Finding(("history",), 'keeps nothing, because only json routing can tag messages (set routing = "json")')
     yield from _unknown_placeholders(app)
+    yield from _exposed_hook(app)
     for room in app.rooms or ():
         if room in (".", "..") or not re.fullmatch(app.room_pattern, room):
             yield Finding(("rooms",), f"no client can join {room!r}, which room_pattern does not match (change one of the two)")
@@ -58,6 +60,12 @@ def _shell_syntax(app: App, own: Mapping[str, object]) -> Iterator[Finding]:
                 message = f'no shell runs, so {word!r} is an ordinary argument (write ["sh", "-c", "…"] for a shell)'
                 yield Finding(("command",), message)
                 return
+
+
+def _exposed_hook(app: App) -> Iterator[Finding]:
+    hook = None if app.auth is None else app.auth.hook
+    if hook is not None and not is_private_url(hook.url) and not is_local_network(hook.url):
+        yield Finding(("auth", "hook", "url"), "sends credentials over the network without encryption (use https)")
 
 
 def _unknown_placeholders(app: App) -> Iterator[Finding]:

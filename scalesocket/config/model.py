@@ -9,6 +9,7 @@ from pathlib import Path
 from scalesocket.config.addresses import Endpoint, PortRange
 from scalesocket.config.app_settings import App, History, Limits, Routes, Routing
 from scalesocket.config.auth_settings import Auth, Failures, Jwt
+from scalesocket.config.hook_settings import Hook
 from scalesocket.config.keys import Table
 from scalesocket.config.rates import ConnectRate, Rate, RoomRate
 from scalesocket.config.server_settings import Log, Server, Tls
@@ -21,6 +22,7 @@ __all__ = [
     "Endpoint",
     "Failures",
     "History",
+    "Hook",
     "Jwt",
     "KiB",
     "Limits",

@@ -1,0 +1,63 @@
+"""URLs in the site file, which the server sends requests to."""
+
+from typing import Annotated, Final
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator
+
+from scalesocket.config.values import string_form
+from scalesocket.wire.address import is_loopback, parse_address
+
+EXAMPLE: Final = 'write for example "https://id.example.com/path"'
+
+
+def check_url(url: str) -> str:
+    """Check a URL of http or https; raises ValueError with a hint."""
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"is not a URL of http or https ({EXAMPLE})")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("contains a user or a password, which would be shown (remove them)")
+    if parts.fragment:
+        raise ValueError("has a part after '#', which is never sent (delete it)")
+    return url
+
+
+def check_keys_url(url: str) -> str:
+    """Check a URL that verification keys are fetched from: nobody on the way may exchange them. Raises ValueError."""
+    check_url(url)
+    if not is_private_url(url):
+        raise ValueError("must be https, or http to a loopback address: anyone on the way could replace the keys")
+    return url
+
+
+def is_private_url(url: str) -> bool:
+    """Whether nobody on the way can read or change a request: over https, or to this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or is_loopback_name(parts.hostname or "")
+
+
+def is_local_network(url: str) -> bool:
+    """Whether the host of a URL is a private address, or a name without a dot, as that of a container."""
+    host = urlsplit(url).hostname or ""
+    address = parse_address(host)
+    return "." not in host if address is None else address.is_private
+
+
+def is_loopback_name(host: str) -> bool:
+    """Whether a host, in lower case, is always this machine (RFC 6761 6.3)."""
+    return host == "localhost" or host.endswith(".localhost") or is_loopback(host)
+
+
+def _split(url: str) -> SplitResult | None:
+    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+        return None
+    try:
+        parts = urlsplit(url)
+        return parts if parts.port != 0 else None
+    except ValueError:
+        return None
+
+
+HttpUrl = Annotated[str, AfterValidator(check_url), string_form("URL")]
+KeysUrl = Annotated[str, AfterValidator(check_keys_url), string_form("URL")]
