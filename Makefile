@@ -25,7 +25,7 @@ help:
 	@echo "make bench         run the benchmark against every peer that is installed (BENCH=--quick: one short round)"
 	@echo "make soak          run the long scenarios: edits under load lose no message, and ten thousand rooms leave nothing behind"
 	@echo "make test-pythons  run a short part of the tests on the other supported versions of Python that are installed"
-	@echo "make generate      write the generated files: schema, docs/config.md, files that the examples share"
+	@echo "make generate      write the generated files: schema, docs/config.md, docs/admin-api.md, files that the examples share"
 	@echo "make format        format the sources and apply ruff's fixes"
 	@echo "make lock          write requirements-dev.lock with the newest versions"
 	@echo "make dist          build sdist and wheel into dist/, and try the wheel in an empty environment"
@@ -64,6 +64,7 @@ soak: install
 generate: install
 	$(RUN) scalesocket schema > schemas/site.schema.json
 	$(RUN) python -m scalesocket.config.reference > docs/config.md
+	$(RUN) python -m scalesocket.server.admin.reference > docs/admin-api.md
 	for app in chat arena mud whiteboard editor terminal; do cp examples/shared/room.js examples/shared/style.css examples/$$app/page/; done
 	cp examples/shared/style.css examples/home/page/
 	mkdir -p scalesocket/cli/templates/shared && cp examples/shared/* scalesocket/cli/templates/shared/

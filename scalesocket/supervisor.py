@@ -43,8 +43,8 @@ GC_THRESHOLDS: Final = (2_000, 50, 100)
 FILES_HINT: Final = "raise the hard limit: LimitNOFILE= of systemd, or ulimit -Hn"
 STOP_HINT: Final = "press Ctrl+C again to stop at once"
 
-Announce = Callable[[Sequence[str], Site], None]
-"""Called once when the server is ready, with the bound addresses and the site."""
+Announce = Callable[[Sequence[str], Sequence[str], Site], None]
+"""Called once when the server is ready, with the bound addresses, those of the admin surface, and the site."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ async def _serve(site: Site, spawner: SpawnerClient, hangups: HangupWatcher, ann
         open_reloader(
             service.gateway,
             operations=service.operations,
-            prepare=[partial(_prepare_listeners, service)],
+            prepare=[partial(_prepare_listeners, service), partial(_prepare_admin, service)],
             overrides=options.overrides,
             is_watching=options.is_watching,
         ) as reloader,
@@ -116,7 +116,7 @@ async def _serve(site: Site, spawner: SpawnerClient, hangups: HangupWatcher, ann
         if options.is_oneshot:
             tasks.start_soon(_watch_oneshot, service, stop, name="oneshot")
         tune_interpreter()
-        announce(service.listeners.addresses, site)
+        announce(service.listeners.addresses, service.admin.listeners.addresses, site)
         notify_ready()
         await stop.requested.wait()
         notify_stopping()
@@ -137,6 +137,10 @@ async def _drain(service: Service, stop: Stop) -> None:
 
 async def _prepare_listeners(service: Service, site: Site, _: Plan) -> Preparation:
     return await service.listeners.prepare(site.server)
+
+
+async def _prepare_admin(service: Service, site: Site, _: Plan) -> Preparation:
+    return await service.admin.prepare(site.server)
 
 
 async def _watch_signals(stop: Stop, *, task_status: TaskStatus[None]) -> None:

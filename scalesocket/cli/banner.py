@@ -16,20 +16,23 @@ GAPS: Final = "  " * 3
 """The gaps in the line of an app: before its name, its URL and its command."""
 
 
-def announce(addresses: Sequence[str], site: Site) -> None:
+def announce(addresses: Sequence[str], admin_addresses: Sequence[str], site: Site) -> None:
     """Print the banner to standard output. The log, on standard error, has the addresses as well."""
-    click.echo(format_banner(addresses, site, terminal_width()))
+    click.echo(format_banner(addresses, site, terminal_width(), admin_addresses=admin_addresses))
 
 
-def format_banner(addresses: Sequence[str], site: Site, width: int | None = None) -> str:
+def format_banner(addresses: Sequence[str], site: Site, width: int | None = None, *, admin_addresses: Sequence[str] = ()) -> str:
     """Return the lines of the banner, with colours (`click.echo` removes them where there is no terminal).
 
     `addresses` are the bound ones in the syntax of `bind`: `127.0.0.1:9000`, `[::1]:9000`, `unix:/run/site.sock`. URLs are
-    those of the first TCP address. Commands are cut so that lines fit into `width` columns (None: no limit).
+    those of the first TCP address. `admin_addresses` are those of the admin surface. Commands are cut so that lines fit into
+    `width` columns (None: no limit).
     """
     base = _base_url(addresses, is_tls=site.server.tls is not None)
     what = f"scalesocket {__version__}" + (f" serves {site.path}" if site.path is not None else "")
-    lines = [click.style(what, bold=True), *(f"  listening on {_listener(address, site)}" for address in addresses), ""]
+    lines = [click.style(what, bold=True), *(f"  listening on {_listener(address, site)}" for address in addresses)]
+    lines += [f"  admin API at {address if address.startswith('unix:') else f'http://{address}'}" for address in admin_addresses]
+    lines.append("")
     longest = max((len(app.name) for app in site.apps.values()), default=0)
     for app in site.apps.values():
         lines += _app_lines(app, base, longest, width)

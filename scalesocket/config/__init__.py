@@ -13,6 +13,7 @@ Declarations
     keys, conflicts                 what a key declares besides its type; keys that exclude each other
     rates                           tables that limit a rate
     hook_settings, auth_settings    every key of `[apps.NAME.auth.hook]` and `[apps.NAME.auth]`
+    admin                           the table of the admin surface
     server_settings, app_settings   every key of `[server]` and `[apps.NAME]`
     model, secrets                  `Site`, and the names of its parts for other packages; masking of secret keys
 Parsing
@@ -22,7 +23,8 @@ Parsing
     app_tables, parse               apps with their defaults; the whole site, with all errors at once
 Machine
     command_hints, programs         programs of commands: where they are, what is wrong with them, what was meant
-    certificates, machine           certificates; all that a site needs of this machine
+    validity, certificates          when a certificate ends; certificates
+    machine                         all that a site needs of this machine
     load                            parsing of files on disk
 Output
     render, describe                a site as TOML; a target as text

@@ -3,10 +3,13 @@
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_address
 from typing import Final
 
+from scalesocket.config.addresses import parse_endpoint
+from scalesocket.config.admin import SHORTEST_TOKEN
 from scalesocket.config.conflicts import TARGETS
-from scalesocket.config.model import App
+from scalesocket.config.model import App, Server
 from scalesocket.config.problems import Finding
 from scalesocket.config.urls import is_local_network, is_private_url
 
@@ -37,6 +40,29 @@ def find_suspicious(app: App, own: Mapping[str, object]) -> Iterator[Finding]:
     for room in app.rooms or ():
         if room in (".", "..") or not re.fullmatch(app.room_pattern, room):
             yield Finding(("rooms",), f"no client can join {room!r}, which room_pattern does not match (change one of the two)")
+
+
+def find_suspicious_server(server: Server) -> Iterator[Finding]:
+    """Find probable mistakes in a valid `[server]` table."""
+    admin = server.admin
+    if admin is not None and admin.token is not None and len(admin.token) < SHORTEST_TOKEN:
+        yield Finding(
+            ("admin", "token"), f"has fewer than {SHORTEST_TOKEN} characters (write a random one: openssl rand -hex 32)"
+        )
+    if admin is not None and not admin.is_unix and not admin.bind.startswith("fd://") and not _is_loopback_bind(admin.bind):
+        message = "sends the token unencrypted to other machines, because it has no TLS (use a loopback address, behind a proxy)"
+        yield Finding(("admin", "bind"), message)
+    for key in ("metrics", "api"):
+        if admin is None and getattr(server, key) == "admin":
+            yield Finding((key,), "is served nowhere without admin (set admin, or write false)")
+
+
+def _is_loopback_bind(bind: str) -> bool:
+    host = parse_endpoint(bind).host.partition("%")[0]
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _keys_without_effect(app: App, own: Mapping[str, object]) -> Iterator[tuple[str, str]]:

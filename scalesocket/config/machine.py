@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scalesocket.config.certificates import CertificateError, find_unreadable, load_pair
 from scalesocket.config.command_hints import Spell
-from scalesocket.config.model import App, Server, Site
+from scalesocket.config.model import Admin, App, Server, Site
 from scalesocket.config.parse import Origins
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Finding, Place, Problem, Severity, key_text, quote
@@ -58,6 +58,8 @@ def _check_server(server: Server) -> Iterator[Finding]:
             yield _error("bind", f"there is no folder {str(folder)!r} for the socket")
     if server.control not in ("auto", "off") and not Path(server.control).parent.is_dir():
         yield _error("control", f"there is no folder {str(Path(server.control).parent)!r} for the socket")
+    if server.admin is not None:
+        yield from _check_admin(server.admin)
     if server.tls is None:
         return
     wrong = list(find_unreadable(server.tls))
@@ -75,6 +77,12 @@ def _check_server(server: Server) -> Iterator[Finding]:
     with suppress(OSError):
         if is_readable_by_others(server.tls.key):
             yield Finding(("tls", "key"), "the file can be read by others (chmod o-r)", Severity.WARNING)
+
+
+def _check_admin(admin: Admin) -> Iterator[Finding]:
+    folder = Path(admin.bind.removeprefix("unix:")).parent
+    if admin.is_unix and not folder.is_dir():
+        yield Finding(("admin", "bind"), f"there is no folder {str(folder)!r} for the socket")
 
 
 def _check_app(app: App, environ: Mapping[str, str], spell: Spell) -> Iterator[Finding]:

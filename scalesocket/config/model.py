@@ -7,6 +7,7 @@ are made from there. Durations are seconds, sizes bytes and paths absolute, what
 from pathlib import Path
 
 from scalesocket.config.addresses import Endpoint, PortRange
+from scalesocket.config.admin import Admin
 from scalesocket.config.app_settings import App, History, Limits, Routes, Routing
 from scalesocket.config.auth_settings import Auth, Failures, Jwt
 from scalesocket.config.hook_settings import Hook
@@ -16,6 +17,7 @@ from scalesocket.config.server_settings import Log, Server, Tls
 from scalesocket.config.units import KiB, MiB
 
 __all__ = [
+    "Admin",
     "App",
     "Auth",
     "ConnectRate",

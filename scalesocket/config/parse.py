@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from scalesocket.config.app_tables import AppTable, check_mounts, collect_apps, parse_app, parse_defaults, usable_app, usable_part
 from scalesocket.config.keys import file_keys_of
+from scalesocket.config.lint import find_suspicious_server
 from scalesocket.config.model import App, Server, Site
 from scalesocket.config.positions import KeyPath
-from scalesocket.config.problems import ConfigError, Place, Problem, raise_errors, sort_problems
+from scalesocket.config.problems import ConfigError, Place, Problem, Severity, raise_errors, sort_problems
 from scalesocket.config.secret_files import SecretReader, read_secret_files
 from scalesocket.config.site_file import SiteFile
 from scalesocket.config.toml_document import TomlDocument, parse_document
@@ -141,11 +142,15 @@ def _include(main: SiteFile) -> Mapping[int, str]:
 
 def _server(main: SiteFile) -> Server | None:
     try:
-        return Server.model_validate(main.table("server") or {}, context=FROM_FILE)
+        server = Server.model_validate(main.table("server") or {}, context=FROM_FILE)
     except ValidationError as error:
         for finding in describe_errors(Server, error, elsewhere={"[apps.NAME] or [defaults]": file_keys_of(App)}):
             main.report(("server", *finding.path), finding.message, at_key=finding.is_about_key)
-    return None
+        return None
+    for finding in find_suspicious_server(server):
+        path = main.document.written(("server", *finding.path))
+        main.report_at(main.document.value_place(path), path, finding.message, severity=Severity.WARNING)
+    return server
 
 
 def _usable_server(main: SiteFile) -> Server:

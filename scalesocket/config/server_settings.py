@@ -2,7 +2,10 @@
 
 from typing import Annotated, Literal
 
+from pydantic import ValidationInfo, field_validator
+
 from scalesocket.config.addresses import Binds, Networks
+from scalesocket.config.admin import Admin
 from scalesocket.config.host_patterns import HostPatterns
 from scalesocket.config.keys import Table, listener_key, live_key
 from scalesocket.config.rates import ConnectRate
@@ -50,6 +53,12 @@ class Server(Table):
             'or `"off"`'
         ),
     ] = "auto"
+    admin: Annotated[
+        Admin | None,
+        listener_key(
+            "Serve the admin API, all rooms, metrics and probes at an address of their own, which nothing else is served at"
+        ),
+    ] = None
     trusted_proxies: Annotated[
         Networks,
         live_key(
@@ -86,3 +95,11 @@ class Server(Table):
         ),
     ] = 10.0
     log: Annotated[Log, live_key("Format and level of the log")] = Log()
+
+    @field_validator("admin")
+    @classmethod
+    def _admin_has_its_own_address(cls, admin: Admin | None, info: ValidationInfo) -> Admin | None:
+        is_any_port = admin is not None and admin.bind.endswith(":0") and not admin.is_unix
+        if admin is not None and not is_any_port and admin.bind in info.data.get("bind", ()):
+            raise ValueError(f"{admin.bind} is an address of server.bind as well (choose another)")
+        return admin

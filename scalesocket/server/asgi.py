@@ -174,15 +174,18 @@ def closing_after(send: Send) -> Send:
     return send_last
 
 
-async def refuse_request(refusal: Refusal, request: Request, send: Send) -> None:
-    """Answer a plain request with the refusal's status."""
+async def refuse_request(refusal: Refusal, request: Request, send: Send, *more: tuple[bytes, bytes]) -> None:
+    """Answer a plain request with the refusal's status, and with `more` headers."""
     body = msgspec.json.encode({"error": refusal.message})
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         *OWN_FIELDS,
         (b"cache-control", b"no-store"),
+        *more,
     ]
+    if refusal.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % refusal.retry_after))
     if request.http_version != "2":  # where only the stream ends
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})

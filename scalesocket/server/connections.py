@@ -20,6 +20,9 @@ HARD_CAP: Final = 1.5
 class Connections:
     """All open connections of a server, and what each new one needs: the gateway, the general lane, the poller, the loop."""
 
+    serves_websockets = True
+    """Whether upgrades are admitted; otherwise the HTTP app answers them, too."""
+
     def __init__(self, gateway: Gateway, hypercorn: HypercornServer, poller: Poller) -> None:
         """Start without any. Websockets go to `gateway`, everything else to `hypercorn`; `poller` watches the sockets."""
         self.gateway = gateway

@@ -77,9 +77,10 @@ class Listener:
 class Listeners:
     """The open listeners of a server. `prepare` may fail and can be undone; `commit` can't fail."""
 
-    def __init__(self, connections: Connections) -> None:
-        """Add accepted connections to `connections`."""
+    def __init__(self, connections: Connections, **log_keys: str) -> None:
+        """Add accepted connections to `connections`. `log_keys`: what the log says of each listener."""
         self._connections = connections
+        self._log = log.bind(**log_keys)
         self._open: dict[Address, Listener] = {}
         self._expiry = ExpiryWarnings()
         self._meant: dict[Entry, tuple[Address, ...]] = {}  # what entries of `bind` were resolved to, with real ports
@@ -132,14 +133,14 @@ class Listeners:
                 if listener in change.added:
                     if not listener.is_inherited:
                         start_listening(listener.sock, find_in_the_way(in_the_way, address))
-                    log.info("listening", address=str(address), tls=change.tls is not None)
+                    self._log.info("listening", address=str(address), tls=change.tls is not None)
                 listener.address = address
                 self._open[address] = listener
                 listener.serve(self._connections, change.tls)
         with logged_faults("checking the validity of the certificate"):
             self._expiry.watch(change.tls.validity if change.tls is not None else None)
         for listener in change.closing:
-            log.info("stopped listening", address=str(listener.address))
+            self._log.info("stopped listening", address=str(listener.address))
         failed = [listener for listener in change.added if listener not in self._open.values()]
         close_all([*change.closing, *failed])
 

@@ -140,7 +140,7 @@ class NewConnection(asyncio.Protocol):
 
     def _choose_lane(self, head: bytes, end: int) -> None:
         """Answer a websocket upgrade; hand any other request to Hypercorn."""
-        if b"websocket" not in head[:end].lower():
+        if b"websocket" not in head[:end].lower() or not self._connections.serves_websockets:
             self._hand_over(head, end)
             return
         transport = self._transport

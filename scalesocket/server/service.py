@@ -16,6 +16,7 @@ from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.io.poller import Poller
 from scalesocket.operations.running import Running
 from scalesocket.operations.table import Operations
+from scalesocket.server.admin.listener import AdminListener, open_admin
 from scalesocket.server.asgi import GeneralLane
 from scalesocket.server.connections import Connections
 from scalesocket.server.hypercorn.server import open_hypercorn
@@ -34,6 +35,7 @@ class Service:
     listeners: Listeners
     operations: Operations
     """The operations on the site, for every interface of its operator."""
+    admin: AdminListener
 
     async def drain(self) -> None:
         """Close all clients with 1001 and end all backends. The listeners stay open and answer."""
@@ -43,7 +45,8 @@ class Service:
 
     def cut(self) -> None:
         """Abort every connection and stop every room."""
-        for cut in (self.gateway.cut, self.connections.cut_all, self.connections.hypercorn.cut_all):
+        public, admin = self.connections, self.admin.connections
+        for cut in (self.gateway.cut, public.cut_all, public.hypercorn.cut_all, admin.cut_all, admin.hypercorn.cut_all):
             with logged_faults("cutting connections"):
                 cut()
 
@@ -60,4 +63,6 @@ async def open_service(site: Site, *, spawner: SpawnerClient) -> AsyncIterator[S
         connections = Connections(gateway, hypercorn, poller)
         stack.callback(connections.close)
         listeners = await stack.enter_async_context(open_listeners(site.server, connections))
-        yield Service(gateway, connections, listeners, Operations(Running(gateway)))
+        operations = Operations(Running(gateway))
+        admin = await stack.enter_async_context(open_admin(site.server, gateway, operations, poller))
+        yield Service(gateway, connections, listeners, operations, admin)

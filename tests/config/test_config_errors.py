@@ -215,7 +215,7 @@ UNKNOWN_KEYS = {
     app('name = "chat"'): "3:1: apps.chat.name: unknown key (all keys are in docs/config.md)",
     app('start_delay = "1s"'): "3:1: apps.chat.start_delay: unknown key (all keys are in docs/config.md)",
     server("routing = 5"): "3:1: server.routing: unknown key here (it belongs in [apps.NAME] or [defaults])",
-    server('admin = "me"'): "3:1: server.admin: unknown key (all keys are in docs/config.md)",
+    server('magic = "me"'): "3:1: server.magic: unknown key (all keys are in docs/config.md)",
     server('tls = { certificate = "c", key_file = "k" }'): (
         "3:28: server.tls.key_file: unknown key (one of: certificate, key)\nsite.toml:3:7: server.tls: key is missing"
     ),

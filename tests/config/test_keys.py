@@ -16,6 +16,7 @@ SERVER = {
     "api": (True, "live"),
     "metrics_rooms": (False, "live"),
     "control": ("auto", "listener"),
+    "admin": (None, "listener"),
     "trusted_proxies": ([], "live"),
     "hosts": (None, "live"),
     "http2_websockets": (False, "live"),

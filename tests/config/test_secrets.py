@@ -43,7 +43,7 @@ def read(text: str, folder: Path) -> tuple[dict[str, object], list[str]]:
 def test_the_declaration_of_a_key_makes_it_a_secret() -> None:
     assert is_secret(Server, ("tls", "key"))
     assert not is_secret(Server, ("tls", "certificate"))
-    assert secret_names(Server, App) == {"key", "secret"}
+    assert secret_names(Server, App) == {"key", "secret", "token"}
     assert mask_secrets(Door, {"login": {"token": "abc", "user": "bob"}}) == {"login": {"token": "***", "user": "bob"}}
 
 

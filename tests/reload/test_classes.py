@@ -33,7 +33,7 @@ def site_text(app: dict[str, Any], server: dict[str, Any]) -> str:
 
 def test_every_key_is_covered_by_this_module() -> None:
     assert set(APP_EDITS) == set(file_keys_of(App))
-    assert set(SERVER_EDITS) | {"tls", "control", "log"} == set(file_keys_of(Server))
+    assert set(SERVER_EDITS) | {"tls", "control", "admin", "log"} == set(file_keys_of(Server))
 
 
 @pytest.mark.parametrize("key", [key for key, values in APP_EDITS.items() if values != (None, None)])

@@ -1,0 +1,137 @@
+"""The description of the admin API in OpenAPI 3.1, made from the table of operations."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from scalesocket import __version__
+from scalesocket.operations.table import OPERATIONS, Operation
+
+SCHEMAS: Final = "#/components/schemas/{name}"
+ERRORS: Final[Mapping[str, str]] = {
+    "401": "The token is missing or wrong.",
+    "403": "A page of another site made the request.",
+    "404": "The app, room or client is not there.",
+    "409": "The site cannot do it now; for `reload`, the site file has errors.",
+    "422": "An argument is wrong.",
+    "429": "Too many wrong tokens came from this address; see `Retry-After`.",
+}
+"""What each status of an error means. The body is `{"error": TEXT}`."""
+PAGES: Final[Mapping[str, str]] = {
+    "/health": "The process responds.",
+    "/ready": "Whether new clients are admitted; the generation, and why the newest edit was not applied.",
+    "/metrics": "Metrics for Prometheus.",
+    "/api/apps/": "The apps with their counts, and how the last program of each ended.",
+    "/{app}/api/rooms/": "The rooms of an app. Those of the app at the root are at `/api/rooms/`.",
+    "/{app}/api/{room}/": "One room; also `connections/` and `metadata/` below it.",
+}
+"""Paths besides those of the operations: the same as on the public listeners, with nothing left out."""
+
+
+@cache
+def describe_api() -> dict[str, Any]:
+    """Return the description as plain data."""
+    types = [operation.arguments for operation in OPERATIONS.values()]
+    results = [operation.result for operation in OPERATIONS.values()]
+    schemas, components = msgspec.json.schema_components([*types, *results], ref_template=SCHEMAS)
+    for component in components.values():
+        _correct(component)
+    paths: dict[str, Any] = {path: {"get": _page(text, path)} for path, text in PAGES.items()}
+    for (name, operation), result in zip(OPERATIONS.items(), schemas[len(types) :], strict=True):
+        component = components[operation.arguments.__name__]
+        _describe_fields(operation.arguments, component)
+        paths[f"/admin/{name}"] = _path(name, operation, component, result)
+    used = {name: schema for name, schema in components.items() if name not in {one.__name__ for one in types}}
+    error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "scalesocket admin API", "version": __version__},
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": {**used, "Error": error},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "The token of server.admin"}},
+        },
+    }
+
+
+def fields_of(operation: Operation) -> dict[str, Any]:
+    """Return the schema of the arguments of an operation by name, each with its description."""
+    _, components = msgspec.json.schema_components([operation.arguments], ref_template=SCHEMAS)
+    component = components[operation.arguments.__name__]
+    _correct(component)
+    _describe_fields(operation.arguments, component)
+    fields: dict[str, Any] = component["properties"]
+    return fields
+
+
+def summary_of(operation: Operation) -> str:
+    """Return what an operation does, in one sentence."""
+    text = inspect.getdoc(operation.arguments) or ""
+    return text.split("\n\n")[0].partition(";")[0].rstrip(".") + "."
+
+
+def _path(name: str, operation: Operation, arguments: Mapping[str, Any], result: Any) -> dict[str, Any]:
+    fields, required = arguments["properties"], arguments.get("required", [])
+    described: dict[str, Any] = {
+        "operationId": name,
+        "summary": summary_of(operation),
+        "responses": {"200": {"description": "Done.", "content": {"application/json": {"schema": result}}}, **_errors()},
+    }
+    if operation.changes:
+        body = {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
+        described["requestBody"] = {"required": bool(required), "content": {"application/json": {"schema": body}}}
+        return {"post": described}
+    described["parameters"] = [
+        {"name": field, "in": "query", "required": field in required, "schema": schema} for field, schema in fields.items()
+    ]
+    return {"get": described}
+
+
+def _page(text: str, path: str) -> dict[str, Any]:
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    return {"summary": text, "parameters": parameters, "responses": {"200": {"description": "Done."}, **_errors()}}
+
+
+def _errors() -> dict[str, Any]:
+    schema = {"application/json": {"schema": {"$ref": SCHEMAS.format(name="Error")}}}
+    return {status: {"description": text, "content": schema} for status, text in ERRORS.items()}
+
+
+def _correct(component: dict[str, Any]) -> None:
+    """Remove the tag of requests, which the path replaces; describe bytes as the JSON that they hold."""
+    fields = component.get("properties", {})
+    if fields.get("command", {}).get("enum"):
+        del fields["command"]
+        component["required"] = [name for name in component.get("required", []) if name != "command"]
+    for name, schema in fields.items():
+        if any("contentEncoding" in option for option in (schema, *schema.get("anyOf", ()))):
+            fields[name] = {"description": "A JSON object, or null"}
+
+
+def _describe_fields(struct: type[msgspec.Struct], component: dict[str, Any]) -> None:
+    for name, text in _field_docs(struct).items():
+        if name in component["properties"]:
+            component["properties"][name] = {"description": text, **component["properties"][name]}
+
+
+def _field_docs(struct: type[msgspec.Struct]) -> dict[str, str]:
+    """Return the strings that follow the fields of a class in its source; none if there is no source."""
+    try:
+        source = textwrap.dedent(inspect.getsource(struct))
+    except OSError:
+        return {}
+    (made,) = ast.parse(source).body
+    assert isinstance(made, ast.ClassDef)
+    docs = {}
+    for field, text in zip(made.body, made.body[1:], strict=False):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(doc))):
+                docs[name] = inspect.cleandoc(doc)
+    return docs

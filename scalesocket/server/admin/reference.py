@@ -1,0 +1,99 @@
+"""The text of `docs/admin-api.md`, made from the table of operations."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from scalesocket.operations.table import OPERATIONS, Operation
+from scalesocket.server.admin.failures import FREE, LIMIT, WINDOW
+from scalesocket.server.admin.openapi import ERRORS, PAGES, fields_of, summary_of
+
+INTRODUCTION: Final = """\
+# The admin API
+
+<!-- Generated from scalesocket/operations/ by `make generate`; edits here are lost. -->
+
+The admin API does over HTTP what the commands `scalesocket status`, `reload` and the others do. It has an address of its own:
+
+```toml
+[server]
+admin = { bind = "127.0.0.1:9001", token_file = "admin.token" }  # or token = "…"
+```
+
+```console
+$ openssl rand -hex 32 > admin.token && chmod 600 admin.token
+$ curl -H "Authorization: Bearer $(cat admin.token)" http://127.0.0.1:9001/admin/status
+$ curl -H "Authorization: Bearer $(cat admin.token)" -X POST -d '{"dry_run": true}' http://127.0.0.1:9001/admin/reload
+```
+
+or a unix socket, which only the user of the server can open, and which needs no token:
+
+```toml
+admin = { bind = "unix:admin.sock" }
+```
+
+```console
+$ curl --unix-socket admin.sock http://admin/admin/status
+```
+
+- The public listeners never serve it, and it serves nothing else: no pages and no websockets.
+- Every request needs the token, probes and metrics included. An edit of the token, or of its file, applies to the next request.
+- Without a token, an address other than `unix:…` is an error of the site file. `check` warns of a token with fewer than 16
+  characters.
+- It has no TLS. Keep it on a loopback address, and reach it through `ssh -L 9001:127.0.0.1:9001 HOST`, or through a proxy that
+  ends TLS. `check` warns of other addresses. List such a proxy in `trusted_proxies`, so that wrong tokens count for its clients.
+- After FREE wrong tokens from one address in SPAN s, further ones are answered ever later; after LIMIT, the address gets 429
+  until SPAN s have passed.
+- Requests that a browser makes for a page of another site get 403, with or without the token.
+- An edit of `bind` opens the new address before the old one is closed. It has at most 64 connections, which do not count in
+  `max_connections`.
+- Each change is logged with the address that asked for it.
+
+`GET /api/openapi.json` describes it all for tools, results included.
+
+## Operations
+
+Arguments are in the query of a GET, and in the JSON object in the body of a POST.
+"""
+READING: Final = """
+## Other paths
+
+The same as on the public listeners, with nothing left out: rooms of apps with `listed = false`, and what `metrics = "admin"` and
+`api = "admin"` take off the public listeners.
+"""
+
+
+def render_reference() -> str:
+    """Return the whole page."""
+    limits = {"FREE": FREE, "LIMIT": LIMIT, "SPAN": f"{WINDOW:.0f}"}
+    introduction = INTRODUCTION
+    for word, value in limits.items():
+        introduction = introduction.replace(word, str(value))
+    operations = "\n".join(line for name, operation in OPERATIONS.items() for line in _operation(name, operation))
+    pages = "".join(f"| `{path}` | {text} |\n" for path, text in PAGES.items())
+    errors = "".join(f"| {status} | {text} |\n" for status, text in ERRORS.items())
+    return (
+        f"{introduction}\n{operations}{READING}\n| path | shows |\n|---|---|\n{pages}"
+        f'\n## Errors\n\nThe body of an error is `{{"error": TEXT}}`.\n\n| status | meaning |\n|---|---|\n{errors}'
+    )
+
+
+def _operation(name: str, operation: Operation) -> Iterator[str]:
+    yield f"### `{'POST' if operation.changes else 'GET'} /admin/{name}`\n\n{summary_of(operation)}\n"
+    fields = fields_of(operation)
+    if fields:
+        yield "| argument | type | meaning |\n|---|---|---|"
+        for field, schema in fields.items():
+            text = " ".join(schema.get("description", "").split())
+            yield f"| `{field}` | {_type(schema)} | {text} |"
+        yield ""
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    """Return the type of an argument in words; null, which stands for an argument that is not given, is left out."""
+    options = [option.get("type", "object") for option in schema.get("anyOf", [schema])]
+    return " or ".join(option for option in options if option != "null")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render_reference())

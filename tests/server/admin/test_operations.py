@@ -1,0 +1,116 @@
+"""The operations on the site over HTTP, and their description."""
+
+from pathlib import Path
+
+import pytest
+
+from scalesocket.operations.table import OPERATIONS
+from scalesocket.server.admin.reference import render_reference
+from tests.conftest import capture_all_logs
+from tests.server.admin.conftest import AdminSite
+
+PAGE = Path(__file__).parents[3] / "docs/admin-api.md"
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_operation_that_reads_takes_its_arguments_from_the_query(admin: AdminSite) -> None:
+    async with await admin.general.join("/chat/lobby"), await admin.general.join("/hidden/vault"):
+        everything = (await admin.http.get("/admin/rooms")).json()
+        some = (await admin.http.get("/admin/rooms", params={"app": "hidden", "room": "v*"})).json()
+        clients = (await admin.http.get("/admin/clients", params={"app": "chat"})).json()
+
+    assert [(room["app"], room["room"], room["clients"]) for room in everything] == [("chat", "lobby", 1), ("hidden", "vault", 1)]
+    assert [room["room"] for room in some] == ["vault"]
+    assert [(client["app"], client["room"]) for client in clients] == [("chat", "lobby")]
+
+
+async def test_the_status_has_the_metadata_of_rooms_as_json(admin: AdminSite) -> None:
+    async with await admin.general.join("/chat/lobby"):
+        admin.general.gateway.pools["chat"].rooms["lobby"]._delivery.metadata = b'{"map": 1}'
+
+        status = (await admin.http.get("/admin/status")).json()
+
+    assert status["apps"][0]["rooms"][0]["metadata"] == {"map": 1}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "error"),
+    [
+        ("GET", "/admin/rooms?app=chta", 404, "there is no app 'chta' (did you mean 'chat'?)"),
+        ("GET", "/admin/rooms?app=chat&room=x", 404, "there is no open room 'x' of chat"),
+        ("GET", "/admin/rooms?romm=x", 422, "object contains unknown field `romm`"),
+        ("GET", "/admin/rooms?command=reload", 422, "the arguments are not an object of the fields that /api/openapi.json lists"),
+        ("GET", "/admin/nothing", 404, "not found"),
+        ("GET", "/admin/reload", 405, "method not allowed (use POST)"),
+        ("POST", "/admin/rooms", 405, "method not allowed (use GET, HEAD)"),
+        ("POST", "/admin/reload", 422, "this site has no file to read"),
+    ],
+)
+async def test_errors_say_what_is_wrong(admin: AdminSite, method: str, path: str, status: int, error: str) -> None:
+    answer = await admin.http.request(method, path)
+
+    assert (answer.status_code, answer.json()) == (status, {"error": error})
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b'{"dry_run": "yes"}', "expected `bool`, got `str` - at `$.dry_run`"),
+        (b'{"dry-run": true}', "object contains unknown field `dry-run`"),
+        (b"[]", "the arguments are not an object of the fields that /api/openapi.json lists"),
+        (b"{", "the body is not JSON: Input data was truncated"),
+    ],
+)
+async def test_wrong_arguments_in_a_body_are_422(admin: AdminSite, body: bytes, error: str) -> None:
+    answer = await admin.http.post("/admin/reload", content=body)
+
+    assert (answer.status_code, answer.json()) == (422, {"error": error})
+
+
+async def test_a_long_body_is_refused(admin: AdminSite) -> None:
+    assert (await admin.http.post("/admin/reload", content=b" " * 100_000)).status_code == 413
+
+
+async def test_a_change_is_logged_with_who_asked_for_it(admin: AdminSite) -> None:
+    with capture_all_logs() as events:
+        await admin.http.post("/admin/reload", json={"dry_run": True})
+
+    (event,) = [event for event in events if event["event"] == "operation failed"]
+    assert event["operation"] == "reload"
+    assert event["asked_by"].startswith("admin API, 127.0.0.1:")
+
+
+async def test_the_description_lists_every_operation_with_its_arguments(admin: AdminSite) -> None:
+    described = (await admin.http.get("/api/openapi.json")).json()
+
+    assert described["openapi"] == "3.1.0"
+    for name, operation in OPERATIONS.items():
+        (method,) = described["paths"][f"/admin/{name}"]
+        found = described["paths"][f"/admin/{name}"][method]
+        assert method == ("post" if operation.changes else "get")
+        if operation.changes:
+            fields = set(found["requestBody"]["content"]["application/json"]["schema"]["properties"])
+        else:
+            fields = {parameter["name"] for parameter in found["parameters"]}
+        assert fields == set(operation.arguments.__struct_fields__)
+        assert found["summary"].endswith(".")
+        assert "200" in found["responses"]
+
+
+def test_the_checked_in_page_is_the_generated_one() -> None:
+    assert PAGE.read_text() == render_reference(), "run `make generate`"
+
+
+async def test_the_description_refers_only_to_what_it_has(admin: AdminSite) -> None:
+    described = (await admin.http.get("/api/openapi.json")).json()
+
+    def references(value: object) -> set[str]:
+        if isinstance(value, list):
+            return {name for item in value for name in references(item)}
+        if isinstance(value, dict):
+            return {value["$ref"]} if "$ref" in value else references(list(value.values()))
+        return set()
+
+    schemas = described["components"]["schemas"]
+    assert {name.removeprefix("#/components/schemas/") for name in references(described)} <= set(schemas)
