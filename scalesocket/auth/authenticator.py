@@ -2,20 +2,24 @@
 
 import math
 import time
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scalesocket.auth.attempt import Attempt, Verdict, Verifier
 from scalesocket.auth.credentials import CredentialFinder
 from scalesocket.auth.denial import BAD_CREDENTIAL, NO_CREDENTIAL, TOO_MANY, WRONG_ROOM, Denial
 from scalesocket.auth.failures import FailureTable
 from scalesocket.auth.fetched_jwt import FetchedJwtVerifier
+from scalesocket.auth.header import HeaderVerifier
 from scalesocket.auth.identity import Identity
 from scalesocket.auth.jwt import JwtVerifier
 from scalesocket.auth.keys import KeySet, secret_key
 from scalesocket.auth.resources import Resources
+from scalesocket.auth.sources import Parsed, sources_of
 from scalesocket.auth.tickets import TicketVerifier
+from scalesocket.auth.tokens import TokenVerifier
+from scalesocket.auth.users import UserVerifier
 from scalesocket.config.model import App, Auth
 from scalesocket.wire.handshake import Request
 
@@ -37,12 +41,15 @@ class Check(NamedTuple):
 class Authenticator:
     """Authenticates the clients of one app."""
 
-    def __init__(self, app: App, auth: Auth, failures: FailureTable, resources: Resources) -> None:
-        """Decide by `auth`, the table of `app`. `failures` and `resources` outlive edits of the table."""
+    def __init__(self, app: App, auth: Auth, parsed: Parsed, *, failures: FailureTable, resources: Resources) -> None:
+        """Decide by `auth`, the table of `app`, and by what its files contain.
+
+        `failures` and `resources` outlive edits of the table.
+        """
         self.auth = auth
         self._failures = failures
         self._finder = CredentialFinder(auth)
-        self._verifiers = _make_verifiers(app, auth, resources)
+        self._verifiers = self._make_verifiers(app, {source.key: parsed[source] for source in sources_of(app)}, resources)
 
     def check(self, request: Request, room: str, *, is_from_proxy: bool, is_for_ticket: bool = False) -> Check:
         """Decide on a request to enter `room`. `is_from_proxy`: whether the peer is one of `trusted_proxies`.
@@ -82,15 +89,22 @@ class Authenticator:
             return verdict
         return verdict if verdict.may_enter(attempt.room) else WRONG_ROOM
 
-
-def _make_verifiers(app: App, auth: Auth, resources: Resources) -> Sequence[Verifier]:
-    """Make the ways of an app, in the order in which they are tried."""
-    verifiers: list[Verifier] = [TicketVerifier(app.name, resources.tickets)]
-    source = resources.find_source(auth)
-    if auth.jwt is not None and source is not None:
-        verifiers.append(FetchedJwtVerifier(auth.jwt, app.name, source))
-    if auth.jwt is not None and auth.jwt.secret is not None:
-        keys: KeySet = secret_key(auth.jwt.secret, auth.jwt.algorithms)
-        verifiers.append(JwtVerifier(auth.jwt, app.name, lambda: keys))
-    hook = resources.find_hook(app.name)
-    return verifiers if hook is None else [*verifiers, hook]
+    def _make_verifiers(self, app: App, files: Mapping[str, Any], resources: Resources) -> Sequence[Verifier]:
+        """Make the ways of the app, in the order in which they are tried. `files`: what they contain, by the key of `auth`."""
+        auth = self.auth
+        verifiers: list[Verifier] = [TicketVerifier(app.name, resources.tickets)]
+        if auth.jwt is not None:
+            jwt, source = auth.jwt, resources.find_source(auth)
+            if source is not None:
+                verifiers.append(FetchedJwtVerifier(jwt, app.name, source))
+            else:
+                keys: KeySet = files["jwt.keys_file"] if jwt.secret is None else secret_key(jwt.secret, jwt.algorithms)
+                verifiers.append(JwtVerifier(jwt, app.name, lambda: keys))
+        if auth.tokens_file is not None:
+            verifiers.append(TokenVerifier(lambda: files["tokens_file"]))
+        if auth.users_file is not None:
+            verifiers.append(UserVerifier(lambda: files["users_file"], resources.hasher, self.recheck_failures))
+        if auth.header is not None:
+            verifiers.append(HeaderVerifier())
+        hook = resources.find_hook(app.name)
+        return verifiers if hook is None else [*verifiers, hook]

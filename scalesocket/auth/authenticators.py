@@ -1,31 +1,98 @@
-"""The authenticators of all apps of a site, and their replacement after an edit."""
+"""The authenticators of all apps of a site, and their replacement after an edit of the site or of the files they read."""
+
+import structlog
+from anyio import to_thread
 
 from scalesocket.auth.authenticator import Authenticator
 from scalesocket.auth.failures import FailureTable
 from scalesocket.auth.resources import Resources
+from scalesocket.auth.sources import AuthFileError, Parsed, Source, load_source, sources_of
 from scalesocket.config.model import Site
+
+log = structlog.get_logger("auth")
 
 
 class Authenticators:
     """The authenticator of each app that has `auth`."""
 
     def __init__(self, site: Site) -> None:
-        """Authenticate clients of `site`."""
+        """Authenticate clients of `site`. Reads its files; raises AuthFileError."""
         self.resources = Resources()
         """What all of them share. Its task, `resources.run`, is started by `open_gateway`."""
         self._failures: dict[str, FailureTable] = {}
         self._by_app: dict[str, Authenticator] = {}
+        self._prepared: Parsed | None = None
+        """What the files contain that the next edit needs."""
+        self._parsed = _load(site, {})
         self.apply(site)
 
     def __getitem__(self, app: str) -> Authenticator:
         """Return the authenticator of an app, which has `auth`."""
         return self._by_app[app]
 
+    async def prepare(self, site: Site, _: object = None) -> "AuthPreparation":
+        """Read the files of an edited site. Raises AuthFileError for a file that was not used before.
+
+        A broken file that was is logged, and what it contained last stays in use.
+        """
+        parsed = await to_thread.run_sync(_load, site, self._parsed, abandon_on_cancel=True)
+        self._prepared = parsed
+        return AuthPreparation(self)
+
     def apply(self, site: Site) -> None:
-        """Take on an edited site: for new clients; nobody who is connected is asked again."""
+        """Take on an edited site: for new clients; nobody who is connected is asked again. Cannot fail.
+
+        Files that no `prepare` has read are read here; if that fails, nobody is let in by them.
+        """
+        parsed = self._parsed if self._prepared is None else self._prepared
         tables = {name: app.auth for name, app in site.apps.items() if app.auth is not None}
+        needed = {source for name in tables for source in sources_of(site.apps[name])}
+        self._parsed = {source: parsed[source] if source in parsed else _load_or_nothing(source) for source in needed}
         self.resources.apply(tables)
         self._failures = {name: self._failures.get(name) or FailureTable() for name in tables}
         self._by_app = {
-            name: Authenticator(site.apps[name], auth, self._failures[name], self.resources) for name, auth in tables.items()
+            name: Authenticator(site.apps[name], auth, self._parsed, failures=self._failures[name], resources=self.resources)
+            for name, auth in tables.items()
         }
+
+    def forget_prepared(self) -> None:
+        """Forget what `prepare` has read: the edit was applied, or it failed."""
+        self._prepared = None
+
+
+class AuthPreparation:
+    """Files that were read for an edit (`reload.preparation.Preparation`)."""
+
+    def __init__(self, authenticators: Authenticators) -> None:
+        self._authenticators = authenticators
+
+    def commit(self) -> None:
+        """Do nothing more: `Authenticators.apply` has used the files."""
+        self._authenticators.forget_prepared()
+
+    def roll_back(self) -> None:
+        """Forget the files."""
+        self._authenticators.forget_prepared()
+
+
+def _load(site: Site, last: Parsed) -> Parsed:
+    parsed = {}
+    for app in site.apps.values():
+        for source in sources_of(app):
+            try:
+                parsed[source] = load_source(source)
+            except AuthFileError as error:
+                where = f"apps.{app.name}.auth.{source.key}"
+                if source not in last:
+                    raise AuthFileError(f"{where}: {error}") from None
+                log.error(f"{where}: {error}", hint="what the file contained before stays in use")
+                parsed[source] = last[source]
+    return parsed
+
+
+def _load_or_nothing(source: Source) -> object:
+    try:
+        return load_source(source)
+    except AuthFileError as error:
+        log.error(f"auth.{source.key}: {error}", hint="nobody is let in by this file")
+        return () if source.key == "jwt.keys_file" else {}

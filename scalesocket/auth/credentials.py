@@ -43,11 +43,23 @@ class Credentials:
 class CredentialFinder:
     """Finds credentials in the places that one app uses."""
 
-    __slots__ = ("_cookies", "_header", "_hook", "_is_anonymous", "_of_hook", "_places", "_queries")
+    __slots__ = (
+        "_cookies",
+        "_header",
+        "_hook",
+        "_is_anonymous",
+        "_of_hook",
+        "_places",
+        "_queries",
+        "_takes_basic",
+        "_takes_tokens",
+    )
 
     def __init__(self, auth: Auth) -> None:
         """Look where `auth.from` says, and for `auth.header`."""
         self._places = auth.places
+        self._takes_tokens = auth.jwt is not None or auth.tokens_file is not None
+        self._takes_basic = auth.users_file is not None
         self._header = None if auth.header is None else fold(auth.header)
         self._hook, self._is_anonymous = auth.hook, auth.anonymous
         self._of_hook = frozenset() if auth.hook is None else frozenset(name.lower() for name in auth.hook.headers)
@@ -56,7 +68,7 @@ class CredentialFinder:
         self._queries = frozenset(name.casefold() for name in (*queries, *([TICKET] if TICKET in auth.places else ())))
 
     def find(self, request: Request, *, is_from_proxy: bool) -> tuple[Credentials, Request]:
-        """Return the credentials of a request, and the request without them.
+        """Return the credentials of a request of the kinds that the app takes, and the request without them.
 
         `is_from_proxy`: whether the peer is one of `trusted_proxies`, so that it may name the user in a header.
         """
@@ -75,10 +87,10 @@ class CredentialFinder:
             elif kind == "query":
                 tokens += _find_parameter(request, name)
         found = Credentials(
-            tokens=tuple(tokens),
+            tokens=tuple(tokens) if self._takes_tokens else (),
             ticket=next(iter(_find_parameter(request, TICKET)), None) if TICKET in self._places else None,
-            basic=_read_basic(value) if scheme == "basic" else None,
-            user=request.headers.get(self._header) if self._header is not None and is_from_proxy else None,
+            basic=_read_basic(value) if scheme == "basic" and self._takes_basic else None,
+            user=(request.headers.get(self._header) or None) if self._header is not None and is_from_proxy else None,
             is_for_hook=self._is_for_hook(request),
             has_bearer=has_bearer,
         )

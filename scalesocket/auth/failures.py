@@ -45,3 +45,7 @@ class FailureTable:
     def _count(self, block: str, limits: Failures, now: float) -> float:
         count, at = self._failed.get(block, (0.0, now))
         return max(0.0, min(count, float(limits.limit)) - (now - at) * limits.limit / limits.per)
+
+    def __len__(self) -> int:
+        """Return the number of blocks that are remembered."""
+        return len(self._failed)

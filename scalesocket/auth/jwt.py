@@ -1,6 +1,5 @@
 """JSON Web Tokens (RFC 7519): a signature that one of the app's keys made, and claims that are for this app and this time."""
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeGuard
@@ -19,6 +18,8 @@ from scalesocket.config.model import Jwt
 
 MAX_USER: Final = 256
 """Characters in the name of a user."""
+MAX_TIME: Final = 1e12
+"""The latest time in a token, in Unix time."""
 MAX_TRIES: Final = 8
 """Keys that one token is tried with: more fit only a set without `kid`."""
 
@@ -138,12 +139,16 @@ def make_identity(
     names = roles.split() if isinstance(roles, str) else roles
     if not _are_names(patterns) or not _are_names(names):
         return BAD_CREDENTIAL
+    try:
+        text = NO_INFO if info is None else msgspec.json.encode(info).decode()
+    except (OverflowError, RecursionError):  # an integer of more than 64 bits
+        return BAD_CREDENTIAL
     return Identity(
         user=user,
         method=method,
         rooms=None if patterns is None else tuple(patterns),
         roles=WRITER if names is None else roles_of(names),
-        info=NO_INFO if info is None else msgspec.json.encode(info).decode(),
+        info=text,
         expires_at=expires_at,
     )
 
@@ -173,4 +178,4 @@ def _are_names(value: object) -> TypeGuard[list[str] | None]:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_TIME

@@ -1,4 +1,4 @@
-"""What the authenticators of a site share: its HTTP client, fetched keys, hooks and tickets.
+"""What the authenticators of a site share: its HTTP client, fetched keys, hooks, tickets and password hasher.
 
 `run` starts the tasks that fetch keys, and closes the client.
 """
@@ -12,6 +12,7 @@ from scalesocket.auth.hook import HookClient
 from scalesocket.auth.http_client import HttpClient
 from scalesocket.auth.key_source import KeySource
 from scalesocket.auth.tickets import Tickets
+from scalesocket.auth.users import PasswordHasher
 from scalesocket.config.model import Auth, Hook
 
 KeysOf = tuple[str, tuple[str, ...] | None]
@@ -23,6 +24,7 @@ class Resources:
 
     def __init__(self) -> None:
         self.tickets = Tickets()
+        self.hasher = PasswordHasher()
         self._http = HttpClient()
         self._sources: dict[KeysOf, KeySource] = {}
         self._hooks: dict[str, HookClient] = {}

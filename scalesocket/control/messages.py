@@ -112,7 +112,7 @@ class AffectedKey(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """`server.bind`, `apps.chat.routing`, or `apps.chat`."""
     kind: str
-    """`added`, `removed`, `changed`, or `renewed` for the certificates."""
+    """`added`, `removed`, `changed`, or `renewed` for files with other contents."""
     reload: str
     """The class of the key: `live`, `next` or `listener`."""
     old: str | None = None

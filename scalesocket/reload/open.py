@@ -44,7 +44,9 @@ async def open_reloader(
 
     paths, is_chosen = control_paths(site.server.control, site.path), site.server.control != AUTO
     async with open_control(paths, answer, is_needed=is_chosen) as control:
-        reloader = Reloader(gateway, site.path, prepare=(*prepare, control.prepare), overrides=overrides)
+        reloader = Reloader(
+            gateway, site.path, prepare=(*prepare, control.prepare, gateway.admission.authenticators.prepare), overrides=overrides
+        )
         running_operations.running.reloader = reloader
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(reloader.run, is_watching=is_watching), name="reloader")

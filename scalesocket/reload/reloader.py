@@ -5,7 +5,7 @@ last step changes nothing. `run` is its one task, started by the supervisor; rel
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ from scalesocket.reload.affected import find_affected
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
 from scalesocket.reload.preparation import Preparation, Prepare, commit_all, prepare_all, roll_back_all
 from scalesocket.reload.public_error import redact_error
-from scalesocket.reload.site_reader import SiteReader, digest_certificates, find_missing
+from scalesocket.reload.site_reader import SiteReader, digest_files, find_missing
 from scalesocket.systemd import notify_ready, notify_reloading
 
 log = structlog.get_logger("reload")
@@ -38,8 +38,10 @@ RETRY: Final = 5.0
 """Seconds until the file is watched again after an unexpected exception."""
 MAX_LOGGED: Final = 20
 """Problems of one edit that are logged, each in a line of its own."""
-RENEWED: Final = AffectedKey(path="server.tls", kind="renewed", reload="live")
-"""The change of a certificate or key whose file name stays the same."""
+
+
+RENEWED: Final = {"server.tls": "certificates renewed"}
+"""How the log names changed files, by their key."""
 
 
 class ReloadError(ScalesocketError):
@@ -59,13 +61,13 @@ class Reloader:
         """Reload `gateway` from `path`.
 
         `prepare`: functions that open or load what an edit needs, called in this order, with an empty plan when only
-        certificates changed. `overrides`: the values from the command line.
+        files changed that the site uses, such as certificates. `overrides`: the values from the command line.
         """
         self._gateway = gateway
         self._state = gateway.reload_state
         self._reader = SiteReader(path, overrides)
         self._prepare = tuple(prepare)
-        self._certificates = digest_certificates(gateway.site)  # of the ones in use, before their files can change
+        self._digests = digest_files(gateway.site)  # of the ones in use, before their files can change
         self._lock = anyio.Lock()
         self._trigger = ""
         self._requested = anyio.Event()
@@ -109,7 +111,7 @@ class Reloader:
         """Compare the file with the running site, without preparing anything. Raises ConfigError."""
         async with self._lock:
             loaded = await self._reader.read()
-            return self._report(loaded.site, make_plan(self._gateway.site, loaded.site), is_renewed=False)
+            return self._report(loaded.site, make_plan(self._gateway.site, loaded.site), renewed=())
 
     async def _watch(self) -> None:
         await self._try("start")
@@ -133,9 +135,9 @@ class Reloader:
             site, plan = loaded.site, make_plan(self._gateway.site, loaded.site)
             if restart is not None and restart not in site.apps:
                 raise NoSuchAppError(f"there is no app {restart!r} to restart (one of: {', '.join(site.apps)})")
-            certificates = await to_thread.run_sync(digest_certificates, site, abandon_on_cancel=True)
-            is_renewed = certificates != self._certificates and "tls" not in _keys(plan)
-            report = self._report(site, plan, is_renewed=is_renewed)
+            digests = await to_thread.run_sync(digest_files, site, abandon_on_cancel=True)
+            renewed = self._find_renewed(digests, plan)
+            report = self._report(site, plan, renewed=renewed)
             prepared = await self._prepare_all(loaded, plan) if report.changes else []
             if is_dry:
                 roll_back_all(prepared)
@@ -145,13 +147,13 @@ class Reloader:
                 raise ReloadError(SHUTTING_DOWN.reason)
             if report.changes:
                 self._apply(site, plan, prepared)
-                log.info("reloaded", trigger=trigger, generation=self._state.generation, changes=_describe(plan, is_renewed))
+                log.info("reloaded", trigger=trigger, generation=self._state.generation, changes=_describe(plan, renewed))
         except ScalesocketError:
             raise
         except Exception as error:
             log.exception("reload failed", trigger=trigger)
             raise ReloadError(f"the server failed ({type(error).__name__}: {error})") from error
-        self._certificates = certificates
+        self._digests = digests
         if not report.changes:
             self._log_unchanged(trigger)
         restarted = 0 if restart is None else self._gateway.restart_app(restart)
@@ -204,12 +206,18 @@ class Reloader:
         more = {"and_more": len(lines) - MAX_LOGGED} if len(lines) > MAX_LOGGED else {}
         log.error("not reloaded, the site runs as before", trigger=trigger, generation=self._state.generation, **more)
 
-    def _report(self, site: Site, plan: Plan, *, is_renewed: bool) -> ReloadReport:
+    def _find_renewed(self, digests: Mapping[str, str], plan: Plan) -> Sequence[str]:
+        """Return the keys whose files have other contents, although the keys themselves did not change."""
+        changed = {f"server.{key}" for key in _keys(plan)}
+        changed |= {f"apps.{app.name}.{change.key}" for app in plan.changed for change in app.changes}
+        return [key for key, digest in digests.items() if self._digests.get(key, digest) != digest and key not in changed]
+
+    def _report(self, site: Site, plan: Plan, *, renewed: Sequence[str]) -> ReloadReport:
         changes = find_affected(plan, self._gateway.site, site, self._gateway.status())
         return ReloadReport(
             is_applied=False,
             generation=self._state.generation,
-            changes=(*changes, RENEWED) if is_renewed else changes,
+            changes=(*changes, *(AffectedKey(path=key, kind="renewed", reload="live") for key in renewed)),
         )
 
 
@@ -218,6 +226,6 @@ def _keys(plan: Plan) -> set[str]:
     return {change.key for change in plan.server}
 
 
-def _describe(plan: Plan, is_renewed: bool) -> str:
+def _describe(plan: Plan, renewed: Sequence[str]) -> str:
     """Describe the plan in one line for the log."""
-    return "; ".join([*([] if plan.is_empty else [str(plan)]), *(["certificates renewed"] if is_renewed else [])])
+    return "; ".join([*([] if plan.is_empty else [str(plan)]), *(RENEWED.get(key, f"{key} files changed") for key in renewed)])

@@ -1,6 +1,7 @@
 """Reads the site file once it is completely written, and checks it against this machine."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import structlog
 from anyio import to_thread
 
+from scalesocket.auth.sources import sources_of
 from scalesocket.config.load import Loaded, load_site_with_origins
 from scalesocket.config.machine import check_machine
 from scalesocket.config.model import Site
@@ -74,9 +76,8 @@ class SiteReader:
         if isinstance(result, ConfigError):
             named = {problem.place.file.absolute() for problem in result.problems if problem.place.file is not None}
             return WatchedFiles(files=self._watched.files | named, folders=self._watched.folders)
-        tls = result.site.server.tls
-        certificates = frozenset() if tls is None else frozenset({tls.certificate, tls.key})
-        return WatchedFiles(files=result.files | certificates, folders=result.folders)
+        used = (file for files in find_watched(result.site).values() for file in files)
+        return WatchedFiles(files=result.files.union(used), folders=result.folders)
 
 
 async def find_missing(loaded: Loaded) -> tuple[Problem, ...]:
@@ -89,12 +90,23 @@ async def find_missing(loaded: Loaded) -> tuple[Problem, ...]:
     return tuple(problem for problem in problems if problem.severity is Severity.ERROR)
 
 
-def digest_certificates(site: Site) -> str:
-    """Hash the contents of the certificate files; empty without tls, and when one of them cannot be read."""
+def find_watched(site: Site) -> Mapping[str, Sequence[Path]]:
+    """Return the files that a site uses besides its own: by the key that names them, such as `server.tls`."""
     tls = site.server.tls
-    if tls is None:
-        return ""
+    found: dict[str, Sequence[Path]] = {} if tls is None else {"server.tls": (tls.certificate, tls.key)}
+    for app in site.apps.values():
+        if files := tuple(source.file for source in sources_of(app)):
+            found[f"apps.{app.name}.auth"] = files
+    return found
+
+
+def digest_files(site: Site) -> Mapping[str, str]:
+    """Hash the contents of the files that a site uses, by their key; empty if one of them cannot be read."""
+    return {key: _digest(files) for key, files in find_watched(site).items()}
+
+
+def _digest(files: Sequence[Path]) -> str:
     try:
-        return hashlib.sha256(tls.certificate.read_bytes() + b"\0" + tls.key.read_bytes()).hexdigest()
+        return hashlib.sha256(b"\0".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
     except OSError:
         return ""

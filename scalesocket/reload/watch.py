@@ -40,7 +40,7 @@ class WatchedFiles:
     """The files that a running site was read from."""
 
     files: frozenset[Path]
-    """The site file, included files, certificates and keys."""
+    """The site file, included files, certificates, and the files of `auth`."""
     folders: frozenset[Path] = frozenset()
     """Where included files are searched (may hold `*`): a new file there is a change, too."""
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from scalesocket.server.hypercorn.state import PEER, PROXIED
 from scalesocket.wire.authority import parse_authority
-from scalesocket.wire.handshake import Request, decode_utf8, split_absolute
+from scalesocket.wire.handshake import Request, decode_utf8, separator_of, split_absolute
 
 Scope = MutableMapping[str, Any]
 
@@ -17,7 +17,7 @@ def request_of(scope: Scope) -> Request:
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        headers[name] = f"{headers[name]}{separator_of(name)}{value}" if name in headers else value
     path, query = scope["raw_path"].decode("latin-1"), decode_utf8(scope["query_string"].decode("latin-1"))
     state = scope.get("state", {})
     peer = state.get(PEER) or scope.get("client")

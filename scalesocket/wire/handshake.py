@@ -133,8 +133,13 @@ def _parse_fields(fields: list[str]) -> dict[str, str]:
         elif name == "host":
             raise HandshakeError(400, "there are two Host headers")  # RFC 9112 3.2
         else:
-            headers[name] = f"{headers[name]}, {value}"
+            headers[name] = f"{headers[name]}{separator_of(name)}{value}"
     return headers
+
+
+def separator_of(name: str) -> str:
+    """Return what joins the values of a repeated field: `; ` for cookies (RFC 9113 8.2.3), `, ` for others (RFC 9110 5.3)."""
+    return "; " if name == "cookie" else ", "
 
 
 def split_absolute(target: str) -> tuple[str, str, str] | None:

@@ -307,7 +307,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch, Edited], None]] = {
     "plan": lambda patch, edited: patch.setattr(reloader_module, "make_plan", raise_fault),
     "report": lambda patch, edited: patch.setattr(reloader_module, "find_affected", raise_fault),
     "check": lambda patch, edited: patch.setattr("scalesocket.reload.site_reader.check_machine", raise_fault),
-    "certificates": lambda patch, edited: patch.setattr(reloader_module, "digest_certificates", raise_fault),
+    "certificates": lambda patch, edited: patch.setattr(reloader_module, "digest_files", raise_fault),
     "prepare": lambda patch, edited: patch.setattr(edited.playground.service.listeners.__class__, "prepare", raise_fault_later),
     "apply": lambda patch, edited: patch.setattr(edited.gateway.__class__, "apply", raise_fault),
 }

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 import anyio
 
+from scalesocket.admission.control import Admission, PendingAdmission
 from scalesocket.admission.refusals import Refusal
 from scalesocket.backends.backend import Exit, Receiver
 from scalesocket.config.model import App, Server, Site
@@ -324,7 +325,7 @@ class MemorySite:
 
     async def join(self, path: str, **headers: Any) -> MemoryPlayer:
         """Join a room; headers as in `refused`."""
-        admission = self.gateway.admission.admit(make_request(path, **headers))
+        admission = await self._decide(path, headers)
         assert not isinstance(admission, Refusal), admission
         player = MemoryPlayer(admission.request)
         refusal = admission.join(player)
@@ -335,9 +336,13 @@ class MemorySite:
 
     async def refused(self, path: str, **headers: Any) -> int:
         """Try to join; return the HTTP status of the refusal."""
-        answer = self.gateway.admission.admit(make_request(path, **headers))
+        answer = await self._decide(path, headers)
         assert isinstance(answer, Refusal)
         return answer.status
+
+    async def _decide(self, path: str, headers: Mapping[str, Any]) -> Admission | Refusal:
+        decision = self.gateway.admission.admit(make_request(path, **headers))
+        return await decision.wait() if isinstance(decision, PendingAdmission) else decision
 
     def room(self, app: str, name: str) -> Room:
         return self.gateway.pools[app].rooms[name]

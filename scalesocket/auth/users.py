@@ -1,0 +1,114 @@
+"""Users and passwords of `auth.users_file`, an htpasswd file with bcrypt hashes. Parsing is pure; hashing runs in threads."""
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import anyio
+import bcrypt
+from anyio import to_thread
+
+from scalesocket.auth.attempt import Attempt, Verdict
+from scalesocket.auth.denial import BAD_CREDENTIAL, NOT_AVAILABLE, Denial
+from scalesocket.auth.identity import Identity
+from scalesocket.auth.tokens import LineError, check_name
+
+MAX_COST: Final = 15
+"""The highest cost of a hash; each step doubles the time, which is 2 s at 15."""
+MAX_PASSWORD: Final = 72
+"""Bytes of a password that bcrypt uses. htpasswd ignores the rest, as this module does."""
+PARALLEL: Final = min(4, max(1, (os.cpu_count() or 1) - 1))
+"""Passwords that are verified at the same time."""
+MAX_WAITING: Final = 64
+"""Further attempts that wait; even more are told to try again later."""
+TIMEOUT: Final = 15.0
+"""Seconds for one attempt, the wait included."""
+
+_BCRYPT: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
+
+UserTable = Mapping[str, bytes]
+"""The hashes by user."""
+
+
+class PasswordHasher:
+    """Verifies passwords in threads, a bounded number at a time. All apps share one."""
+
+    def __init__(self) -> None:
+        self._limiter = anyio.CapacityLimiter(PARALLEL)
+        self._slots = asyncio.Semaphore(PARALLEL)
+        self._attempts = 0
+
+    async def verify(self, password: str, hashed: bytes, may_go_on: Callable[[], Denial | None]) -> bool | Denial:
+        """Return whether a password has this hash; a denial if `may_go_on` returns one when it is this attempt's turn."""
+        if self._attempts >= PARALLEL + MAX_WAITING:
+            return NOT_AVAILABLE
+        self._attempts += 1
+        try:
+            with anyio.fail_after(TIMEOUT):
+                async with self._slots:
+                    denial = may_go_on()
+                    if denial is not None:
+                        return denial
+                    given = password.encode()[:MAX_PASSWORD]
+                    # A thread cannot be cancelled: its slot of the limiter is free when it ends.
+                    return await to_thread.run_sync(_check, given, hashed, limiter=self._limiter, abandon_on_cancel=True)
+        except TimeoutError:
+            return NOT_AVAILABLE
+        finally:
+            self._attempts -= 1
+
+
+class UserVerifier:
+    """Verifies users and passwords of one app (RFC 7617)."""
+
+    def __init__(
+        self, table: Callable[[], UserTable], hasher: PasswordHasher, recheck: Callable[[Attempt], Denial | None]
+    ) -> None:
+        """`table` returns the current users. `recheck` returns why an address may not try any more."""
+        self._table = table
+        self._hasher = hasher
+        self._recheck = recheck
+
+    def verify(self, attempt: Attempt) -> Awaitable[Verdict] | None:
+        """Decide by user and password."""
+        basic = attempt.credentials.basic
+        return None if basic is None else self._verify(attempt, *basic)
+
+    async def _verify(self, attempt: Attempt, user: str, password: str) -> Verdict:
+        table = self._table()
+        # An unknown user takes as long as a known one, so that the time does not tell whether there is such a user.
+        hashed = table.get(user) or next(iter(table.values()), b"")
+        outcome = await self._hasher.verify(password, hashed, lambda: self._recheck(attempt))
+        if isinstance(outcome, Denial):
+            return outcome
+        return Identity(user=user, method="basic") if outcome and user in table else BAD_CREDENTIAL
+
+
+def _check(password: bytes, hashed: bytes) -> bool:
+    try:
+        return bcrypt.checkpw(password, hashed)
+    except ValueError:  # a NUL in the password
+        return False
+
+
+def parse_users(text: str) -> UserTable:
+    """Parse lines `USER:HASH` of an htpasswd file with bcrypt hashes. Raises LineError."""
+    table: dict[str, bytes] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, hashed = line.strip().partition(":")
+        if not colon:
+            raise LineError(f"line {number}: is not USER:HASH (htpasswd -B FILE USER)")
+        check_name(number, name)
+        match = _BCRYPT.fullmatch(hashed)
+        if match is None:
+            raise LineError(f"line {number}: the hash of {name!r} is not bcrypt (htpasswd -B FILE USER)")
+        if int(match[1]) > MAX_COST:
+            raise LineError(f"line {number}: the hash of {name!r} has a cost of {int(match[1])} (use at most {MAX_COST})")
+        if name in table:
+            raise LineError(f"line {number}: the user {name!r} is in the file twice (delete one of the lines)")
+        table[name] = hashed.encode()
+    return table
