@@ -15,7 +15,7 @@ import structlog
 from scalesocket.admission.address_limits import AddressLimits
 from scalesocket.admission.hints import RefusalHints
 from scalesocket.admission.hosts import allows_origin, check_host
-from scalesocket.admission.paths import find_room
+from scalesocket.admission.paths import check_name, find_room
 from scalesocket.admission.proxies import is_from_trusted, resolve_client
 from scalesocket.admission.refusals import (
     APP_DRAINED,
@@ -127,6 +127,27 @@ class AdmissionControl:
             return self._authenticate(app, room, request, resolved)
         return self._agree(Admission(app, room, resolved, self))
 
+    async def issue_ticket(self, request: Request, app: App, room: str) -> str | Refusal:
+        """Make a ticket for a room of an app with `auth`, by the rules for upgrades. `request`: as received."""
+        server = self.site.server
+        resolved = resolve_client(request, server.trusted_proxies)
+        refusal = self._check_server(request, resolved)
+        if refusal is not None:
+            return self.count(refusal)
+        refusal = check_name(self.site, app, room) or (None if allows_origin(app, resolved) else WRONG_ORIGIN)
+        if refusal is not None:
+            return self._refuse(app, refusal)
+        is_from_proxy = is_from_trusted(server.trusted_proxies, request)
+        check = self.authenticators[app.name].check(resolved, room, is_from_proxy=is_from_proxy, is_for_ticket=True)
+        verdict = check.verdict
+        if not isinstance(verdict, Identity | Denial):
+            verdict = await self._wait_verdict(app, room, verdict)
+        if isinstance(verdict, Denial):
+            return self._refuse(app, refuse_denied(verdict, app))
+        address = None if resolved.peer is None else resolved.peer[0]
+        ticket = self.authenticators.resources.tickets.issue(verdict, app=app.name, room=room, address=address)
+        return ticket or self._refuse(app, refuse_denied(NOT_AVAILABLE, app))
+
     def check_page(self, request: Request) -> Refusal | None:
         """Decide on a request that is no upgrade, by the host it names. `request`: as received, before `resolve_client`."""
         refusal = self._check_host(request, is_upgrade=False)
@@ -227,17 +248,21 @@ class AdmissionControl:
     async def _settle_later(
         self, admission: Admission, verdict: Awaitable[Identity | Denial], *, has_bearer: bool
     ) -> Admission | Refusal:
-        try:
-            async with asyncio.timeout(PENDING_TIMEOUT):
-                outcome = await verdict
-        except TimeoutError:
-            outcome = NOT_AVAILABLE
-        except Exception:
-            log.exception("authentication failed", app=admission.app.name, room=admission.room)
-            outcome = NOT_AVAILABLE
+        outcome = await self._wait_verdict(admission.app, admission.room, verdict)
         if self.is_closed:
             return self.count(DRAINING)
         return self._settle(admission, outcome, has_bearer=has_bearer)
+
+    async def _wait_verdict(self, app: App, room: str, verdict: Awaitable[Identity | Denial]) -> Identity | Denial:
+        """Wait within a deadline; an exception is a bug, and lets nobody in."""
+        try:
+            async with asyncio.timeout(PENDING_TIMEOUT):
+                return await verdict
+        except TimeoutError:
+            return NOT_AVAILABLE
+        except Exception:
+            log.exception("authentication failed", app=app.name, room=room)
+            return NOT_AVAILABLE
 
     def _settle(self, admission: Admission, verdict: Identity | Denial, *, has_bearer: bool) -> Admission | Refusal:
         """Admit a client that was let in; refuse another, or admit it in order to close it with a code that its page can read."""

@@ -59,14 +59,14 @@ class Authenticator:
         credentials, rest = self._finder.find(request, is_from_proxy=is_from_proxy)
         if is_for_ticket:
             credentials = replace(credentials, ticket=None)
-        return Check(self._decide(Attempt(credentials, room, request)), rest, credentials.has_bearer)
+        return Check(self._decide(Attempt(credentials, room, request), is_for_ticket=is_for_ticket), rest, credentials.has_bearer)
 
     def recheck_failures(self, attempt: Attempt) -> Denial | None:
         """Return the denial of an address with too many failed attempts, or None."""
         wait = self._failures.wait(attempt.request.peer, self.auth.failures, time.monotonic())
         return replace(TOO_MANY, retry_after=math.ceil(wait)) if wait else None
 
-    def _decide(self, attempt: Attempt) -> Verdict | Coroutine[None, None, Verdict]:
+    def _decide(self, attempt: Attempt, *, is_for_ticket: bool) -> Verdict | Coroutine[None, None, Verdict]:
         is_empty = attempt.credentials.is_empty
         if not is_empty and (denial := self.recheck_failures(attempt)) is not None:
             return denial
@@ -74,7 +74,7 @@ class Authenticator:
             verdict = verifier.verify(attempt)
             if verdict is not None:
                 return self._settle(attempt, verdict) if isinstance(verdict, Identity | Denial) else self._await(attempt, verdict)
-        if self.auth.anonymous and is_empty:
+        if self.auth.anonymous and is_empty and not is_for_ticket:
             return GUEST
         return NO_CREDENTIAL if is_empty else self._settle(attempt, BAD_CREDENTIAL)
 

@@ -1,7 +1,7 @@
 """The Quart app, with the routes for browsers, scrapers and probes.
 
 The routes are the same on every site. Each request looks up its app in `running.site`, because an edit of the site file adds and
-removes apps. No route takes a body.
+removes apps. No route reads a body.
 """
 
 from typing import Final
@@ -10,6 +10,7 @@ import structlog
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from scalesocket.gateway import Gateway
 from scalesocket.server.http.apps import apps_blueprint
 from scalesocket.server.http.health import health_blueprint
 from scalesocket.server.http.responses import answer_error
@@ -17,8 +18,8 @@ from scalesocket.server.http.rooms import rooms_blueprint
 from scalesocket.server.http.scrape import scrape_blueprint
 from scalesocket.server.http.static import FileResponse, static_blueprint
 from scalesocket.server.http.surface import Surface
+from scalesocket.server.http.tickets import tickets_blueprint
 from scalesocket.server.security_headers import FILE, OWN
-from scalesocket.status import SiteView
 
 MAX_BODY: Final = 16 * 1024
 """Bytes of a request body that are read and dropped; a longer body is answered with 413."""
@@ -34,7 +35,7 @@ HINTS: Final = {
 log = structlog.get_logger(__name__)
 
 
-def create_http_app(running: SiteView) -> Quart:
+def create_http_app(running: Gateway) -> Quart:
     """Make the Quart app of a running site. It owns no tasks and needs no lifespan."""
     app = Quart("scalesocket.server.http", static_folder=None)
     app.url_map.merge_slashes = False
@@ -44,6 +45,7 @@ def create_http_app(running: SiteView) -> Quart:
     app.register_blueprint(health_blueprint(running))
     for blueprint in (scrape_blueprint, apps_blueprint, rooms_blueprint):
         app.register_blueprint(blueprint(running, Surface.PUBLIC))
+    app.register_blueprint(tickets_blueprint(running, running.admission))
     app.register_blueprint(static_blueprint(running))
     app.before_request(skip_body)
     app.after_request(harden)
