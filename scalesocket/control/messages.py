@@ -39,7 +39,7 @@ class Diff(msgspec.Struct, tag="diff", tag_field="command", frozen=True, kw_only
 
 
 class Status(msgspec.Struct, tag="status", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ask for the SiteStatus."""
+    """Show the apps, rooms and clients; the answer is the SiteStatus."""
 
 
 class Rooms(msgspec.Struct, tag="rooms", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,7 +63,7 @@ class Kick(msgspec.Struct, tag="kick", tag_field="command", frozen=True, kw_only
 
     app: str
     room: str
-    """A name or a pattern, as in Rooms; also in the requests below."""
+    """A name, or a pattern in which `*` stands for any characters; also in the requests below."""
     id: int | None = None
     user: str | None = None
     """All clients of this authenticated user."""

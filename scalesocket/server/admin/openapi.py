@@ -33,6 +33,15 @@ PAGES: Final[Mapping[str, str]] = {
 """Paths besides those of the operations: the same as on the public listeners, with nothing left out."""
 
 
+COMMON: Final[Mapping[str, str]] = {
+    "app": "The name of an app.",
+    "room": "The name of a room, or a pattern in which `*` stands for any characters.",
+    "id": "The id of a client, as `clients` lists it.",
+    "text": "The record: one line, as the program would print it.",
+}
+"""What an argument means whose class does not say it."""
+
+
 @cache
 def describe_api() -> dict[str, Any]:
     """Return the description as plain data."""
@@ -68,6 +77,11 @@ def fields_of(operation: Operation) -> dict[str, Any]:
     _describe_fields(operation.arguments, component)
     fields: dict[str, Any] = component["properties"]
     return fields
+
+
+def required_of(operation: Operation) -> frozenset[str]:
+    """Return the names of the arguments that must be given."""
+    return frozenset(field.name for field in msgspec.structs.fields(operation.arguments) if field.required)
 
 
 def summary_of(operation: Operation) -> str:
@@ -116,9 +130,10 @@ def _correct(component: dict[str, Any]) -> None:
 
 
 def _describe_fields(struct: type[msgspec.Struct], component: dict[str, Any]) -> None:
-    for name, text in _field_docs(struct).items():
-        if name in component["properties"]:
-            component["properties"][name] = {"description": text, **component["properties"][name]}
+    docs = {**COMMON, **_field_docs(struct)}
+    for name, schema in component["properties"].items():
+        if name in docs:
+            component["properties"][name] = {"description": docs[name].replace("None: ", "Without it: "), **schema}
 
 
 def _field_docs(struct: type[msgspec.Struct]) -> dict[str, str]:

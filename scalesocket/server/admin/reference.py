@@ -6,14 +6,14 @@ from typing import Any, Final
 
 from scalesocket.operations.table import OPERATIONS, Operation
 from scalesocket.server.admin.failures import FREE, LIMIT, WINDOW
-from scalesocket.server.admin.openapi import ERRORS, PAGES, fields_of, summary_of
+from scalesocket.server.admin.openapi import ERRORS, PAGES, fields_of, required_of, summary_of
 
 INTRODUCTION: Final = """\
 # The admin API
 
 <!-- Generated from scalesocket/operations/ by `make generate`; edits here are lost. -->
 
-The admin API does over HTTP what the commands `scalesocket status`, `reload` and the others do. It has an address of its own:
+The admin API does over HTTP what the [commands for a running site](admin.md) do. It has an address of its own:
 
 ```toml
 [server]
@@ -82,10 +82,11 @@ def _operation(name: str, operation: Operation) -> Iterator[str]:
     yield f"### `{'POST' if operation.changes else 'GET'} /admin/{name}`\n\n{summary_of(operation)}\n"
     fields = fields_of(operation)
     if fields:
-        yield "| argument | type | meaning |\n|---|---|---|"
+        yield "| argument | type | required | meaning |\n|---|---|---|---|"
+        required = required_of(operation)
         for field, schema in fields.items():
             text = " ".join(schema.get("description", "").split())
-            yield f"| `{field}` | {_type(schema)} | {text} |"
+            yield f"| `{field}` | {_type(schema)} | {'yes' if field in required else 'no'} | {text} |"
         yield ""
 
 

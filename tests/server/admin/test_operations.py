@@ -25,6 +25,23 @@ async def test_an_operation_that_reads_takes_its_arguments_from_the_query(admin:
     assert [(client["app"], client["room"]) for client in clients] == [("chat", "lobby")]
 
 
+async def test_an_operation_that_changes_something_takes_its_arguments_from_the_body(admin: AdminSite) -> None:
+    ann = await admin.general.join("/chat/lobby")
+    (client,) = (await admin.http.get("/admin/clients")).json()
+
+    with capture_all_logs() as events:
+        said = await admin.http.post("/admin/say", json={"app": "chat", "room": "lobby", "text": "closing soon"})
+        kicked = await admin.http.post("/admin/kick", json={"app": "chat", "room": "lobby", "id": client["id"], "reason": "spam"})
+        again = await admin.http.post("/admin/kick", json={"app": "chat", "room": "lobby", "id": client["id"]})
+
+    await ann.hear("closing soon")
+    assert await ann.wait_closed() == (4403, "spam")
+    assert (said.status_code, kicked.json(), again.status_code) == (200, {"rooms": 1, "clients": 1}, 404)
+    asked = [event["asked_by"].rpartition(":")[0] for event in events if event["event"] == "operation"]
+    assert asked == ["admin API, 127.0.0.1"] * 2
+    assert "closing soon" not in str([event for event in events if event["event"] == "operation"])
+
+
 async def test_the_status_has_the_metadata_of_rooms_as_json(admin: AdminSite) -> None:
     async with await admin.general.join("/chat/lobby"):
         admin.general.gateway.pools["chat"].rooms["lobby"]._delivery.metadata = b'{"map": 1}'
