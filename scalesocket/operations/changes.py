@@ -96,12 +96,9 @@ def _count_clients(rooms: Sequence[Room]) -> int:
 
 
 def _is_meant(client: Client, request: Kick) -> bool:
-    return client.id == request.id if request.user is None else user_of(client) == request.user
-
-
-def user_of(client: Client) -> str | None:
-    """Return the authenticated user of a client; None for a guest and without `auth`."""
-    return None
+    if request.user is None:
+        return client.id == request.id
+    return client.identity is not None and client.identity.user == request.user
 
 
 def _make_close(code: int, reason: str) -> Close:

@@ -50,12 +50,13 @@ def _describe_room(app: str, room: Room) -> RoomEntry:
 
 
 def _describe_client(app: str, room: str, client: Client, now: float) -> ClientEntry:
+    identity = client.identity
     return ClientEntry(
         app=app,
         room=room,
         id=client.id,
-        user=None,
-        roles=(),
+        user=None if identity is None else identity.user,
+        roles=() if identity is None else identity.role_names,
         address=client.remote,
         idle=round(max(0.0, now - client.last_message_at), 3),
         unsent=client.unsent,

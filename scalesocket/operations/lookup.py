@@ -1,10 +1,10 @@
 """Finds the apps and rooms that an operation names, or says what is there instead."""
 
-import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Final
 
+from scalesocket.auth.identity import matches
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway
 from scalesocket.rooms.pool import RoomPool
@@ -43,17 +43,11 @@ def find_rooms(gateway: Gateway, app: str | None, room: str | None, *, joinable:
     everything = [(pool, one) for pool in find_pools(gateway, app) for one in pool.all_rooms]
     if room is None:
         return [(pool, one) for pool, one in everything if not joinable or one.state in LISTED]
-    matches = compile_pattern(room).fullmatch
-    named = [(pool, one) for pool, one in everything if matches(one.name)]
+    named = [(pool, one) for pool, one in everything if matches(room, one.name)]
     found = [(pool, one) for pool, one in named if not joinable or one.state in LISTED]
     if not found:
         raise NotFoundError(_no_room(app, room, [one.name for _, one in everything], is_stopping=bool(named)))
     return found
-
-
-def compile_pattern(room: str) -> re.Pattern[str]:
-    """Return a room name as a regular expression, in which `*` stands for any characters."""
-    return re.compile(".*".join(map(re.escape, room.split(ANY))), re.DOTALL)
 
 
 def _no_room(app: str | None, room: str, names: Iterable[str], *, is_stopping: bool) -> str:

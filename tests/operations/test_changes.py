@@ -5,6 +5,7 @@ from typing import Any, Final
 import pytest
 
 from scalesocket.admission.refusals import Refusal
+from scalesocket.auth.identity import Identity
 from scalesocket.config.model import Server
 from scalesocket.control.messages import Drain, Kick, Outcome, Request, Restart, Say, SayOutcome, Stop
 from scalesocket.operations.lookup import NotFoundError, OperationError
@@ -35,6 +36,20 @@ async def test_a_kicked_client_is_closed_and_the_others_stay(serve: MemoryServe)
     assert logged["asked_by"] == "control socket, uid 0, pid 1"
     shown = {key: logged[key] for key in ("operation", "app", "room", "id", "clients")}
     assert shown == {"operation": "kick", "app": "game", "room": "one", "id": ann.id, "clients": 1}
+
+
+@in_memory
+async def test_a_user_is_kicked_from_all_rooms_that_match(serve: MemoryServe) -> None:
+    site = await serve(game=CAT)
+    paths = ("/game/one", "/game/one", "/game/two", "/game/one", "/game/other")
+    players = [await site.join(path) for path in paths]
+    for player, user in zip(players, ("ann", "ann", "ann", "bob", None), strict=True):
+        player.identity = Identity(user=user, method="token")
+
+    outcome = await run(site, Kick(app="game", room="*o*", user="ann"))
+
+    assert outcome == Outcome(rooms=2, clients=3)
+    assert [player.closed is not None for player in players] == [True, True, True, False, False]
 
 
 @in_memory

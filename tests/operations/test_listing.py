@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import pytest
 
+from scalesocket.auth.identity import Identity, Role
 from scalesocket.control.messages import ClientEntry, Clients, Request, RoomEntry, Rooms, Status
 from scalesocket.operations.lookup import NotFoundError, OperationError
 from scalesocket.operations.table import OPERATIONS
@@ -44,13 +45,15 @@ async def test_clients_are_listed_with_address_and_time_since_their_last_message
     await ann.hear("hi")
     await ann.hear_nothing(within=2.5)
 
+    bob.identity = Identity(user="bob", method="token", roles=frozenset({Role.WRITE, Role.READ}))
+
     listed: list[ClientEntry] = await run(site, Clients())
     in_den = await run(site, Clients(app="chat", room="den"))
 
     assert [(entry.room, entry.id) for entry in listed] == [("lobby", ann.id), ("den", bob.id)]
     assert [entry.id for entry in in_den] == [bob.id]
     assert listed[0].address == "127.0.0.1:4321"
-    assert listed[0].user is None
+    assert [(entry.user, entry.roles) for entry in listed] == [(None, ()), ("bob", ("read", "write"))]
     assert 2.5 <= listed[0].idle < 2.6
 
 
