@@ -1,7 +1,8 @@
 """What the commands for a running server share: how to reach it, and how to print its answers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -11,7 +12,7 @@ import msgspec
 from scalesocket.config.load import load_site
 from scalesocket.config.problems import ConfigError
 from scalesocket.control.address import AUTO, ControlError, control_paths
-from scalesocket.control.client import send_request
+from scalesocket.control.client import open_stream, send_request
 from scalesocket.control.messages import AffectedKey, Request
 from scalesocket.status import SiteStatus
 
@@ -38,9 +39,24 @@ def query(site_file: Path, control: Path | None, request: Request, result: type[
     try:
         return send_request([control] if control is not None else find_sockets(site_file), request, result)
     except ControlError:
-        if control is None and not site_file.exists():
-            raise ControlError(f"{site_file}: no such file, and no server runs it") from None
+        _check_file(site_file, control)
         raise
+
+
+@contextmanager
+def follow(site_file: Path, control: Path | None, request: Request) -> Iterator[Iterator[bytes]]:
+    """Send a request whose answer goes on, as `query` does; yield its further lines. Raises ControlError."""
+    try:
+        with open_stream([control] if control is not None else find_sockets(site_file), request) as lines:
+            yield lines
+    except ControlError:
+        _check_file(site_file, control)
+        raise
+
+
+def _check_file(site_file: Path, control: Path | None) -> None:
+    if control is None and not site_file.exists():
+        raise ControlError(f"{site_file}: no such file, and no server runs it") from None
 
 
 def find_sockets(site_file: Path) -> Sequence[Path]:

@@ -1,15 +1,16 @@
-"""The client's end of the control socket, for the command line. Blocking: one request and one answer per connection."""
+"""The client's end of the control socket, for the command line. Blocking: one request and its answer per connection."""
 
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 import msgspec
 
 from scalesocket.control.address import ControlError, SiteRefusedError
-from scalesocket.control.messages import MAX_LINE, Answer, Request
+from scalesocket.control.messages import MAX_LINE, Answer, Outcome, Request
 
 Result = TypeVar("Result")
 
@@ -36,6 +37,33 @@ def send_request(paths: Sequence[Path], request: Request, result: type[Result], 
         except OSError as error:
             raise ControlError(f"the server closed the connection ({error.strerror or error})") from error
     return _read_answer(line, result)
+
+
+@contextmanager
+def open_stream(paths: Sequence[Path], request: Request) -> Iterator[Iterator[bytes]]:
+    """Send a request whose answer goes on; yield its further lines, until the server closes the connection.
+
+    Raises ControlError as `send_request` does, and while the lines are read.
+    """
+    with _connect(paths) as connection, connection.makefile("rb") as lines:
+        connection.settimeout(TIMEOUT)
+        try:
+            connection.sendall(msgspec.json.encode(request) + b"\n")
+            first = lines.readline(MAX_LINE)
+        except OSError as error:
+            raise ControlError(f"the server closed the connection ({error.strerror or error})") from error
+        if not first.endswith(b"\n"):
+            raise ControlError("the server closed the connection before its answer was complete")
+        _read_answer(first, Outcome)
+        connection.settimeout(None)
+        yield _read_lines(lines)
+
+
+def _read_lines(lines: BinaryIO) -> Iterator[bytes]:
+    try:
+        yield from iter(lines)
+    except OSError as error:
+        raise ControlError(f"the server closed the connection ({error.strerror or error})") from error
 
 
 def find_server(paths: Sequence[Path]) -> int | None:

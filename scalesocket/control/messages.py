@@ -1,5 +1,7 @@
 """The messages of the control socket: one request and one answer per connection, each one line of JSON.
 
+After the answer to `tail` more lines follow: the connection is a stream then, until one of its ends closes it.
+
 The requests are the arguments of the operations in `operations/table.py`, and the results are what those return.
 """
 
@@ -103,7 +105,14 @@ class Drain(msgspec.Struct, tag="drain", tag_field="command", frozen=True, kw_on
     """Drained until an edit of the app. None: the whole site, until the server is started again."""
 
 
-Request = Reload | Diff | Status | Rooms | Clients | Kick | Stop | Restart | Say | Drain
+class Tail(msgspec.Struct, tag="tail", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Show the messages of rooms while they pass; the answer is an Outcome, and then a TailEvent in each line until the end."""
+
+    app: str
+    room: str
+
+
+Request = Reload | Diff | Status | Rooms | Clients | Kick | Stop | Restart | Say | Drain | Tail
 
 
 class AffectedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,6 +195,32 @@ class SayOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Messages sent to clients, counted once for each client."""
     dropped: int
     """Records, or instructions in one, that were not carried out; the log says why."""
+
+
+class TailEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a tail."""
+
+    at: float
+    """Unix time."""
+    app: str | None = None
+    room: str | None = None
+    event: str
+    """`in` for a message of a client, `out` for one of the program, `ended` for a room, or `left_out`."""
+    client: int | None = None
+    """The sender of `in`."""
+    to: tuple[int, ...] | None = None
+    """Recipients of `out`, at most 100 of them; None: everyone in the room."""
+    exclude: tuple[int, ...] | None = None
+    """Clients that do not receive it, at most 100 of them."""
+    text: str | None = None
+    """A text message, without what exceeds 4 KiB."""
+    base64: str | None = None
+    """The same of a binary message."""
+    size: int | None = None
+    """Bytes of the whole message."""
+    is_truncated: bool = False
+    count: int | None = None
+    """Messages that were left out, because they came too fast or were not read fast enough."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

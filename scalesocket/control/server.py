@@ -4,10 +4,10 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import msgspec
@@ -35,7 +35,22 @@ ANSWER_TIMEOUT: Final = 60.0
 ACCEPT_RETRY: Final = 1.0
 """Seconds until the next accept after one that failed."""
 
-Respond = Callable[[Request, Caller], Awaitable[Answer]]
+
+class Stream(Protocol):
+    """An answer that goes on."""
+
+    @property
+    def answer(self) -> Answer:
+        """What is sent first."""
+
+    async def read(self) -> bytes | None:
+        """Wait for more lines and return them; None at the end."""
+
+    def close(self) -> None:
+        """Stop: the client has gone, or the end is reached."""
+
+
+Respond = Callable[[Request, Caller], Awaitable[Answer | Stream]]
 """Carries out a request of a caller. Errors of the package that it raises become answers."""
 
 
@@ -147,26 +162,65 @@ async def _accept(listener: socket.socket, respond: Respond, tasks: TaskGroup) -
 
 
 async def _serve_connection(connection: socket.socket, respond: Respond, slots: anyio.Semaphore) -> None:
-    """Read one request, answer it and close the connection."""
+    """Read one request, answer it and close the connection. A stream leaves its slot to other connections."""
+    with ExitStack() as slot:
+        slot.callback(slots.release)
+        await _serve_request(connection, respond, slot)
+
+
+async def _serve_request(connection: socket.socket, respond: Respond, slot: ExitStack) -> None:
     try:
         caller = _identify(connection)
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_REQUEST)
         try:
-            line = _encode(await _answer(reader, respond, caller))
+            answer = await _answer(reader, respond, caller)
+            if isinstance(answer, Answer):
+                await _send(writer, _encode(answer))
+            else:
+                slot.close()
+                await _send_stream(answer, reader, writer)
             with anyio.fail_after(REQUEST_TIMEOUT):
-                writer.write(line)
-                await writer.drain()
                 writer.close()
                 await writer.wait_closed()
         finally:
             writer.transport.abort()
     except (OSError, TimeoutError) as error:
         log.debug("control connection lost", error=str(error))
+
+
+async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
+    with anyio.fail_after(REQUEST_TIMEOUT):
+        writer.write(line)
+        await writer.drain()
+
+
+async def _send_stream(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send a stream until its end, or until the client closes its side. A client that does not read is waited for."""
+    try:
+        await _send(writer, _encode(stream.answer))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_cancel_at_end, reader, tasks.cancel_scope, name="control stream")
+            try:
+                while (lines := await stream.read()) is not None:
+                    writer.write(lines)
+                    await writer.drain()
+                    await asyncio.sleep(0)  # neither of the others waits while there is much to send
+            except OSError as error:
+                log.debug("control connection lost", error=str(error))
+            except Exception:
+                log.exception("control stream failed")
+            tasks.cancel_scope.cancel()
     finally:
-        slots.release()
+        stream.close()
 
 
-async def _answer(reader: asyncio.StreamReader, respond: Respond, caller: Caller) -> Answer:
+async def _cancel_at_end(reader: asyncio.StreamReader, scope: anyio.CancelScope) -> None:
+    with suppress(OSError):
+        await reader.read(1)
+    scope.cancel()
+
+
+async def _answer(reader: asyncio.StreamReader, respond: Respond, caller: Caller) -> Answer | Stream:
     """Read one request and carry it out. Errors are answers, because the client waits for one."""
     try:
         with anyio.fail_after(REQUEST_TIMEOUT):

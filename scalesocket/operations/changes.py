@@ -76,7 +76,7 @@ async def say(running: Running, request: Say) -> SayOutcome:
 async def drain(running: Running, request: Drain) -> Outcome:
     """Drain an app, or the site. Raises NotFoundError."""
     gateway = running.gateway
-    rooms = [room for _, room in find_rooms(gateway, request.app, None)]
+    rooms = [room for _, room in find_rooms(gateway, request.app, None) if not room.is_stopped]
     outcome = Outcome(rooms=len(rooms), clients=_count_clients(rooms))
     if request.app is None:
         gateway.start_drain()

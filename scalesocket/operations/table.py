@@ -1,6 +1,7 @@
 """The table of operations, and the one place that carries them out."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,12 +26,15 @@ from scalesocket.control.messages import (
     SayOutcome,
     Status,
     Stop,
+    Tail,
 )
 from scalesocket.errors import ScalesocketError
 from scalesocket.operations.changes import drain, kick, restart, say, stop
 from scalesocket.operations.listing import list_clients, list_rooms
+from scalesocket.operations.lookup import OperationError
 from scalesocket.operations.running import Running
 from scalesocket.operations.site import diff_site, reload_site, show_status
+from scalesocket.operations.tail import OpenTail, open_tail
 from scalesocket.status import SiteStatus
 
 log = structlog.get_logger("operations")
@@ -65,6 +69,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "drain": Operation(arguments=Drain, result=Outcome, changes=True, run=drain),
 }
 """By name, which is also the `command` of the request and the name of the command."""
+STREAMS: Final[Mapping[str, type[msgspec.Struct]]] = {"tail": Tail}
+"""The operations whose result goes on, each with its arguments; see `Operations.open_tail`."""
+MAX_TAILS: Final = 8
+"""Tails at a time."""
 
 
 class Operations:
@@ -73,6 +81,7 @@ class Operations:
     def __init__(self, running: Running) -> None:
         """Operate on `running`."""
         self.running = running
+        self._tails = 0
 
     async def run(self, request: Request, caller: Caller) -> object:
         """Carry out a request and return its result, of the type that the table says. Changes are logged with the caller.
@@ -83,14 +92,45 @@ class Operations:
         operation = OPERATIONS[name]
         if not operation.changes:
             return await operation.run(self.running, request)
-        keys = {key: value for key, value in msgspec.structs.asdict(request).items() if value is not None and key not in UNLOGGED}
-        try:
+        with _logged_failure(name, request, caller):
             result = await operation.run(self.running, request)
-        except ScalesocketError as error:
-            log.warning("operation failed", operation=name, asked_by=str(caller), **keys, error=str(error).split("\n", 1)[0])
-            raise
-        log.info("operation", operation=name, asked_by=str(caller), **keys, **_counts(result))
+        log.info("operation", operation=name, asked_by=str(caller), **_keys(request), **_counts(result))
         return result
+
+    @contextmanager
+    def open_tail(self, request: Tail, caller: Caller) -> Iterator[OpenTail]:
+        """Show the messages of rooms while they pass, until the block ends. It is logged, because it shows what users write.
+
+        Raises NotFoundError, and OperationError if `MAX_TAILS` are open.
+        """
+        with _logged_failure("tail", request, caller):
+            if self._tails >= MAX_TAILS:
+                raise OperationError(f"{MAX_TAILS} tails are open already (end one of them)")
+            tail = open_tail(self.running, request)
+        log.info("operation", operation="tail", asked_by=str(caller), **_keys(request), **_counts(tail.outcome))
+        self._tails += 1
+        try:
+            yield tail
+        finally:
+            self._tails -= 1
+            tail.close()
+
+
+@contextmanager
+def _logged_failure(name: str, request: msgspec.Struct, caller: Caller) -> Iterator[None]:
+    """Log an error of the package that an operation raises."""
+    try:
+        yield
+    except ScalesocketError as error:
+        log.warning(
+            "operation failed", operation=name, asked_by=str(caller), **_keys(request), error=str(error).split("\n", 1)[0]
+        )
+        raise
+
+
+def _keys(request: msgspec.Struct) -> dict[str, object]:
+    """Return the arguments, for the log."""
+    return {key: value for key, value in msgspec.structs.asdict(request).items() if value is not None and key not in UNLOGGED}
 
 
 def _counts(result: object) -> dict[str, int]:

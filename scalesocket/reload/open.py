@@ -12,7 +12,7 @@ from scalesocket.control.server import open_control
 from scalesocket.gateway import Gateway
 from scalesocket.operations.running import Running
 from scalesocket.operations.table import Operations
-from scalesocket.reload.control_requests import answer_request
+from scalesocket.reload.control_requests import TailStream, answer_request
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
 from scalesocket.reload.preparation import Prepare
 from scalesocket.reload.reloader import Reloader
@@ -39,7 +39,7 @@ async def open_reloader(
         yield None
         return
 
-    async def answer(request: Request, caller: Caller) -> Answer:
+    async def answer(request: Request, caller: Caller) -> Answer | TailStream:
         return await answer_request(request, caller, running_operations)
 
     paths, is_chosen = control_paths(site.server.control, site.path), site.server.control != AUTO

@@ -1,10 +1,11 @@
 """The codec of one room: the routing of its app in both directions, and the join and leave messages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from scalesocket.config.model import App
 from scalesocket.edge.ports import Member
+from scalesocket.rooms.tap import Encode, Tap, tap_encoder
 from scalesocket.wire.batch import ClientId
 from scalesocket.wire.gwsocket import GwsocketEncoder
 from scalesocket.wire.routing import Routed, Router, make_encoder, make_router
@@ -35,10 +36,14 @@ class Codec:
             byte_order=app.byte_order,
             client_keys=app.client_keys,
         )
-        self.encode = self._encoder.encode
+        self.encode: Encode = self._encoder.encode
         self._join: Template | None = None
         self._leave: Template | None = None
         self.apply(app)
+
+    def show_input(self, taps: Sequence[Tap]) -> None:
+        """Show messages of clients to these taps, from now on and to no others."""
+        self.encode = tap_encoder(self._encoder.encode, taps) if taps else self._encoder.encode
 
     def begin(self) -> None:
         """Decode the output of a new backend; an unfinished record of the last one is forgotten."""

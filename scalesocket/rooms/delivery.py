@@ -4,9 +4,9 @@ from typing import assert_never
 
 import structlog
 
-from scalesocket.edge.ports import RoomAudience
 from scalesocket.errors import Close
 from scalesocket.rooms.history import History
+from scalesocket.rooms.tap import Recipients
 from scalesocket.status import Counts
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.routing import CloseClients, Drop, Metadata, Notice, Routed
@@ -17,13 +17,14 @@ log = structlog.get_logger("room")
 class Delivery:
     """Carries out what the router made of one room's output."""
 
-    __slots__ = ("_app", "_audience", "_counts", "_history", "_logged", "_room", "metadata")
+    __slots__ = ("_app", "_counts", "_history", "_logged", "_room", "metadata", "recipients")
 
-    def __init__(self, app: str, room: str, *, audience: RoomAudience, history: History | None, counts: Counts) -> None:
-        """Deliver to `audience` and `history`. App and room are named in the log."""
+    def __init__(self, app: str, room: str, *, recipients: Recipients, history: History | None, counts: Counts) -> None:
+        """Deliver to `recipients` and `history`. App and room are named in the log."""
         self._app = app
         self._room = room
-        self._audience = audience
+        self.recipients = recipients
+        """The clients of the room. A tap is put in between while there is one."""
         self._history = history
         self._counts = counts
         self._logged: set[str] = set()
@@ -33,9 +34,9 @@ class Delivery:
     def send(self, batch: Batch) -> None:
         """Send a batch to its receivers, and remember it for new clients."""
         if batch.to is None:
-            self._audience.broadcast(batch, batch.exclude)
+            self.recipients.broadcast(batch, batch.exclude)
         else:
-            self._audience.send(batch.to, batch, batch.exclude)
+            self.recipients.send(batch.to, batch, batch.exclude)
         self._counts.records_out += len(batch.payloads)
         if self._history is not None:
             self._history.remember(batch)
@@ -49,7 +50,7 @@ class Delivery:
                 self.metadata = routed.value
             case CloseClients():
                 for member in sorted(routed.to):
-                    self._audience.expel(member, Close(routed.code, routed.reason))
+                    self.recipients.expel(member, Close(routed.code, routed.reason))
             case Drop():
                 self.drop(routed)
             case Notice():

@@ -15,6 +15,7 @@ import anyio
 import structlog
 
 from scalesocket.backends.backend import Backend
+from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import App
 from scalesocket.edge.ports import Member, RoomAudience
 from scalesocket.errors import (
@@ -36,6 +37,7 @@ from scalesocket.rooms.flush_hint import FlushHint
 from scalesocket.rooms.history import History
 from scalesocket.rooms.intake import Intake
 from scalesocket.rooms.state import KEPT_WITHOUT_CLIENTS, LABELS, LISTED, STOPPED, Move, State, next_state
+from scalesocket.rooms.tap import Tap, TappedRecipients
 from scalesocket.status import Counts, RoomStatus
 from scalesocket.wire.batch import Batch, ClientId
 from scalesocket.wire.frames import Event
@@ -76,7 +78,7 @@ class Room:
         self._on_unlisted = on_unlisted
         self._on_ended = on_ended
         self._codec = Codec(app, name)
-        self._delivery = Delivery(app.name, name, audience=audience, history=history, counts=counts)
+        self._delivery = Delivery(app.name, name, recipients=audience, history=history, counts=counts)
         self._intake = Intake(audience, counts, may_restart=lambda: self.may_restart)
         self._flow = Flow(audience)
         audience.connect(self._flow)
@@ -87,6 +89,7 @@ class Room:
         """How clients are closed, from RETIRING or STOPPING on."""
         self._is_taken = False
         """Whether the one client of a oneshot room has joined."""
+        self._taps: tuple[Tap, ...] = ()
         self._ended = asyncio.Event()
 
     @property
@@ -261,6 +264,19 @@ class Room:
             counts=self.counts,
         )
 
+    def attach_tap(self, tap: Tap) -> None:
+        """Show the messages of the room to `tap`, until `detach_tap` or the end of the room."""
+        self._show_to((*self._taps, tap))
+
+    def detach_tap(self, tap: Tap) -> None:
+        """Show nothing more to `tap`. Calls may repeat."""
+        self._show_to(tuple(other for other in self._taps if other is not tap))
+
+    def _show_to(self, taps: tuple[Tap, ...]) -> None:
+        self._taps = taps
+        self._codec.show_input(taps)
+        self._delivery.recipients = TappedRecipients(self._audience, taps) if taps else self._audience
+
     def stop(self, close: Close) -> None:
         """End the room: no client joins, all are closed with `close`, and the backend is stopped. The first call counts."""
         if self.state not in STOPPED:
@@ -360,6 +376,11 @@ class Room:
             self._move(Move.END)
             self._intake.end()
             self._audience.end()
+            taps = self._taps
+            self._show_to(())
+            for tap in taps:
+                with logged_faults("tap of a room"):
+                    tap.room_ended()
             del self._deadlines, self._flow  # they refer to the room: without cycles it is freed at once, not by the collector
             self._ended.set()
             self._on_ended(self)

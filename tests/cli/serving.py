@@ -83,7 +83,7 @@ class Serving:
 
     def wait_output(self, words: str, times: int = 1) -> None:
         """Wait until its output contains these words, so many times."""
-        self._wait(lambda: self.output.count(words) >= times, f"{words!r} {times} times")
+        self.wait(lambda: self.output.count(words) >= times, f"{words!r} {times} times")
 
     def wait_ended(self) -> int:
         """Wait until it has exited; return its exit code."""
@@ -99,7 +99,8 @@ class Serving:
         for line in pipe:  # type: ignore[attr-defined]
             self._lines.append(line)
 
-    def _wait(self, holds: Callable[[], bool], what: str) -> None:
+    def wait(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait until a condition holds; `what` names it."""
         deadline = time.monotonic() + DEADLINE
         while not holds():
             assert time.monotonic() < deadline, f"waited for {what}; output:\n{self.output}"

@@ -1,6 +1,10 @@
 """The operator's commands: `rooms`, `clients`, `kick`, `stop`, `restart`, `say` and `drain`."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +15,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from scalesocket.cli.main import commands
 from scalesocket.cli.rooms import format_seconds
-from scalesocket.operations.table import OPERATIONS
+from scalesocket.cli.tail import format_event
+from scalesocket.control.messages import TailEvent
+from scalesocket.operations.table import OPERATIONS, STREAMS
 from tests.cli.serving import ROOT, SITE, Serving, scalesocket, serving
 
 
@@ -59,7 +65,7 @@ def test_an_operator_lists_and_changes_rooms_and_clients(file: Path) -> None:
 
         assert scalesocket("drain", name, "pong").out == "draining 0 rooms with 0 clients\n"
         assert "until an edit of the app: pong" in scalesocket("status", name).out
-        assert scalesocket("rooms", name, "pong").out == "no open rooms\n"
+        server.wait(lambda: scalesocket("rooms", name, "pong").out == "no open rooms\n", "the end of the rooms")
         assert scalesocket("clients", name, "pong").out == "no clients\n"
         for words, answer in (
             (("kick", name, "chat/lobby", "1"), "there is no open room 'lobby' of chat"),
@@ -69,6 +75,63 @@ def test_an_operator_lists_and_changes_rooms_and_clients(file: Path) -> None:
             done = scalesocket(*words)
             assert done.code == 1
             assert answer in done.err
+
+
+def test_tail_shows_the_messages_of_a_room_until_it_ends(file: Path) -> None:
+    name = str(file)
+    with serving("serve", name) as server, join(server, "/chat/lobby") as ann:
+        with tailing(name, "chat/lobby", "--format", "json") as tail, tailing(name, "chat/*") as for_people:
+            server.wait_output("operation=tail", times=2)
+            ann.send("hello")
+            received, sent = [json.loads(read_line(tail)) for _ in range(2)]
+            assert (received["event"], received["client"], received["text"]) == ("in", 1, "hello")
+            assert (sent["event"], sent["room"], sent["text"]) == ("out", "lobby", "hello")
+            assert re.fullmatch(r"\d\d:\d\d:\d\d chat/lobby  in  1  hello\n", read_line(for_people))
+            assert read_line(for_people).endswith("chat/lobby  out  all  hello\n")
+            for_people.send_signal(signal.SIGINT)
+            assert for_people.wait(timeout=10) == 0
+
+            scalesocket("stop", name, "chat/lobby")
+            assert json.loads(read_line(tail))["event"] == "ended"
+            assert tail.wait(timeout=10) == 0
+
+        done = scalesocket("tail", name, "chat/lobbby")
+        assert done.code == 1
+        assert "there is no open room 'lobbby' of chat" in done.err
+
+
+@contextmanager
+def tailing(*words: str) -> Iterator["subprocess.Popen[str]"]:
+    """A `scalesocket tail` beside the test."""
+    command = [sys.executable, "-m", "scalesocket", "tail", *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (TailEvent(at=0, event="left_out", count=9), "9 messages left out: they came too fast"),
+        (TailEvent(at=0, app="a", room="b", event="out", to=(3, 5), text="\x1b[31m", size=5), "a/b  out  3,5  \\x1b[31m"),
+        (
+            TailEvent(at=0, app="a", room="b", event="out", exclude=(3,), base64="AAH/", size=3),
+            "a/b  out  all but 3  base64 AAH/",
+        ),
+        (TailEvent(at=0, app="a", room="b", event="out", to=(), text="x", size=1), "a/b  out  nobody  x"),
+        (TailEvent(at=0, app="a", room="b", event="in", client=1, text="x", size=9999, is_truncated=True), "1  x … (9999 bytes)"),
+        (TailEvent(at=0, app="a", room="b", event="ended"), "a/b  ended"),
+    ],
+)
+def test_an_event_is_one_line_that_is_safe_for_a_terminal(event: TailEvent, line: str) -> None:
+    assert format_event(event).endswith(line)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +159,7 @@ def test_wrong_words_are_refused_before_anything_is_asked(file: Path, words: lis
 def test_each_operation_has_a_command_and_a_row_in_the_docs() -> None:
     page = (ROOT / "docs" / "admin.md").read_text()
 
-    for name in OPERATIONS:
+    for name in (*OPERATIONS, *STREAMS):
         assert name in commands.commands
         assert f"`{name}" in page
 

@@ -20,9 +20,9 @@ from scalesocket.config.model import Server, Site
 from scalesocket.config.plan import make_plan
 from scalesocket.control.address import ControlError, control_paths
 from scalesocket.control.binding import LOCK_TIMEOUT, bind_control
-from scalesocket.control.client import send_request
-from scalesocket.control.messages import Answer, Caller, Diff, Reload, ReloadReport, Request, Status
-from scalesocket.control.server import open_control
+from scalesocket.control.client import open_stream, send_request
+from scalesocket.control.messages import Answer, Caller, Diff, Reload, ReloadReport, Request, Status, Tail
+from scalesocket.control.server import MAX_CONNECTIONS, open_control
 from tests.playing import until
 
 pytestmark = pytest.mark.anyio
@@ -127,6 +127,111 @@ async def test_an_invalid_request_is_answered_with_an_error(tmp_path: Path, line
         writer.close()
 
         assert answer.startswith(b'{"error":"not a request')
+
+
+class Ticks:
+    """A stream that goes on until its reader has gone."""
+
+    answer = Answer(result=msgspec.Raw(b'{"rooms":1,"clients":0}'))
+
+    def __init__(self, ends: bool = False) -> None:
+        self.ends = ends
+        self.is_closed = anyio.Event()
+
+    async def read(self) -> bytes | None:
+        if self.ends:
+            return None
+        await anyio.sleep(0.01)
+        return b"tick\n"
+
+    def close(self) -> None:
+        self.is_closed.set()
+
+
+async def test_a_stream_goes_on_until_the_client_closes_it_and_takes_no_slot(tmp_path: Path) -> None:
+    path, streams = tmp_path / "control.sock", list[Ticks]()
+
+    async def respond_with_stream(request: Request, caller: Caller) -> Answer | Ticks:
+        if isinstance(request, Status):
+            return await respond(Reload(dry_run=True), caller)
+        streams.append(Ticks())
+        return streams[-1]
+
+    def read_two_lines() -> list[bytes]:
+        with open_stream([path], Tail(app="a", room="b")) as lines:
+            return [next(lines), next(lines)]
+
+    async with open_control([path], respond_with_stream):
+        many = [await asyncio.open_unix_connection(path) for _ in range(MAX_CONNECTIONS + 1)]
+        for reader, writer in many:
+            writer.write(msgspec.json.encode(Tail(app="a", room="b")) + b"\n")
+            with anyio.fail_after(5):
+                assert b'"rooms":1' in await reader.readline()
+        assert await to_thread.run_sync(send_request, [path], Status(), ReloadReport) == REPORT
+        assert await to_thread.run_sync(read_two_lines) == [b"tick\n", b"tick\n"]
+        for _, writer in many:
+            writer.close()
+        with anyio.fail_after(5):
+            for stream in streams:
+                await stream.is_closed.wait()
+
+
+async def test_a_stream_that_ends_closes_the_connection(tmp_path: Path) -> None:
+    path, stream = tmp_path / "control.sock", Ticks(ends=True)
+
+    async def respond_with_stream(request: Request, caller: Caller) -> Ticks:
+        return stream
+
+    def read_all() -> list[bytes]:
+        with open_stream([path], Tail(app="a", room="b")) as lines:
+            return list(lines)
+
+    async with open_control([path], respond_with_stream):
+        assert await to_thread.run_sync(read_all) == []
+
+    assert stream.is_closed.is_set()
+
+
+async def test_a_bug_in_a_stream_does_not_end_the_server(tmp_path: Path) -> None:
+    class Broken(Ticks):
+        async def read(self) -> bytes | None:
+            raise ZeroDivisionError
+
+    path, stream = tmp_path / "control.sock", Broken()
+
+    async def respond_with_stream(request: Request, caller: Caller) -> Answer | Broken:
+        return stream if isinstance(request, Tail) else await respond(Reload(dry_run=True), caller)
+
+    def read_all() -> list[bytes]:
+        with open_stream([path], Tail(app="a", room="b")) as lines:
+            return list(lines)
+
+    async with open_control([path], respond_with_stream):
+        assert await to_thread.run_sync(read_all) == []
+        assert await to_thread.run_sync(send_request, [path], Status(), ReloadReport) == REPORT
+
+    assert stream.is_closed.is_set()
+
+
+async def test_the_caller_is_the_process_at_the_other_end(tmp_path: Path) -> None:
+    callers = []
+
+    async def respond_to(request: Request, caller: Caller) -> Answer:
+        callers.append(str(caller))
+        return await respond(Reload(dry_run=True), caller)
+
+    async with open_control([tmp_path / "control.sock"], respond_to):
+        await to_thread.run_sync(send_request, [tmp_path / "control.sock"], Status(), ReloadReport)
+
+    assert callers == [f"control socket, uid {os.getuid()}, pid {os.getpid()}"]
+
+
+async def test_an_answer_that_is_too_long_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalesocket.control.server.MAX_LINE", 20)
+
+    async with open_control([tmp_path / "control.sock"], respond):
+        with pytest.raises(ControlError, match="too long"):
+            await to_thread.run_sync(send_request, [tmp_path / "control.sock"], Reload(dry_run=True), ReloadReport)
 
 
 async def test_idle_connections_do_not_keep_the_server_from_stopping(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from scalesocket.auth.identity import Identity, Role
 from scalesocket.control.messages import ClientEntry, Clients, Request, RoomEntry, Rooms, Status
 from scalesocket.operations.lookup import NotFoundError, OperationError
-from scalesocket.operations.table import OPERATIONS
+from scalesocket.operations.table import OPERATIONS, STREAMS
 from scalesocket.status import SiteStatus
 from tests.operations.operating import run
 from tests.rooms.acting import MemoryServe, in_memory
@@ -104,5 +104,7 @@ async def test_a_site_without_a_file_has_a_status_and_cannot_be_reloaded(serve: 
 
 
 def test_each_operation_has_the_name_of_its_request() -> None:
-    assert [operation.arguments.__struct_config__.tag for operation in OPERATIONS.values()] == list(OPERATIONS)
-    assert {operation.arguments for operation in OPERATIONS.values()} == set(Request.__args__)  # type: ignore[attr-defined]
+    requests = {**{name: operation.arguments for name, operation in OPERATIONS.items()}, **STREAMS}
+
+    assert [request.__struct_config__.tag for request in requests.values()] == list(requests)
+    assert set(requests.values()) == set(Request.__args__)  # type: ignore[attr-defined]
