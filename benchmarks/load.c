@@ -255,7 +255,8 @@ static struct {
     int rooms, clients, senders, in_flight, size, concurrency, sources, slow, pid, levels;
     double seconds, warm, hold, rate;
     bool is_json, is_deflate, is_tls, is_listening, is_first_echo, is_waiting;
-    char host[256], port[16], path[1024];
+    char host[256], port[16], path[1024], **bearers;
+    int bearer_count;
 } run = {.rooms = 1, .clients = 1, .in_flight = 1, .size = 100, .concurrency = 64, .sources = 1, .levels = 1, .seconds = 1, .warm = .3};
 
 enum state { DIALING, SECURING, UPGRADING, ECHOING, OPEN, CLOSED };
@@ -286,7 +287,7 @@ struct sender {
 static struct client *clients;
 static struct sender *senders;
 static int total_clients, ring, poller, arriving, arrived, next_dial, closed_early, refused, last_status, last_code, deflating;
-static char request[2048], *template, *read_buffer, *inflated;
+static char request[8192], *template, *read_buffer, *inflated;
 static size_t template_stamp;
 static struct sockaddr_storage address;
 static socklen_t address_size;
@@ -656,9 +657,11 @@ static void upgrade(struct client *client) {
     else snprintf(path, sizeof path, "%s", run.path);
     int size = snprintf(request, sizeof request,
                         "GET %s HTTP/1.1\r\nHost: %s:%s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s\r\n",
-                        path, run.host, run.port, KEY,
+                        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s%s%s%s\r\n",
+                        path, run.host, run.port, KEY, run.bearer_count ? "Authorization: Bearer " : "",
+                        run.bearer_count ? run.bearers[(client - clients) % run.bearer_count] : "", run.bearer_count ? "\r\n" : "",
                         run.is_deflate ? "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n" : "");
+    if (size >= (int)sizeof request) die("the request is too long");
     memcpy(reserve(client, (size_t)size), request, (size_t)size);
     client->state = UPGRADING;
     client->wants_write = true; /* makes flush() enable reading */
@@ -1097,21 +1100,37 @@ static void parse_url(const char *url) {
     snprintf(run.host, sizeof run.host, "%s", authority);
 }
 
+static void read_bearers(const char *path) {
+    FILE *file = fopen(path, "r");
+    if (!file) die("%s: %s", path, strerror(errno));
+    char *line = NULL;
+    size_t capacity = 0;
+    for (ssize_t length; (length = getline(&line, &capacity, file)) > 0;) {
+        if (line[length - 1] == '\n') line[length - 1] = 0;
+        run.bearers = realloc(run.bearers, (size_t)(run.bearer_count + 1) * sizeof *run.bearers);
+        run.bearers[run.bearer_count++] = strdup(line);
+    }
+    if (!run.bearer_count) die("%s: no token", path);
+    free(line);
+    fclose(file);
+}
+
 int main(int count, char **words) {
     static const struct option OPTIONS[] = {
         {"rooms", 1, 0, 'r'},    {"clients", 1, 0, 'n'}, {"senders", 1, 0, 's'}, {"in-flight", 1, 0, 'w'}, {"size", 1, 0, 'b'}, {"concurrency", 1, 0, 'c'},
         {"sources", 1, 0, 'a'},  {"slow", 1, 0, 'l'},    {"pid", 1, 0, 'p'},     {"levels", 1, 0, 'v'},    {"seconds", 1, 0, 't'}, {"warm", 1, 0, 'u'},
         {"hold", 1, 0, 'h'},     {"rate", 1, 0, 'f'},    {"json", 0, 0, 'j'},    {"deflate", 0, 0, 'z'},   {"listen", 0, 0, 'i'}, {"first-echo", 0, 0, 'e'},
-        {"wait", 0, 0, 'x'},
+        {"wait", 0, 0, 'x'},     {"bearers", 1, 0, 'k'},
         {0},
     };
     if (count >= 2 && !strcmp(words[1], "serve")) serve(count > 2 ? atoi(words[2]) : 0);
     if (count < 3 || strcmp(words[1], "drive")) {
         fputs("usage: load drive URL [--rooms R] [--clients N] [--senders S] [--in-flight W] [--size B] [--json] [--rate HZ]\n"
               "                      [--seconds S] [--warm S] [--hold S] [--concurrency C] [--sources A] [--slow K] [--first-echo]\n"
-              "                      [--listen] [--deflate] [--wait] [--pid PID] [--levels L]\n"
+              "                      [--listen] [--deflate] [--wait] [--bearers FILE] [--pid PID] [--levels L]\n"
               "       load serve [PORT]\n"
-              "clients and senders are per room; `{}` in URL becomes the number of the room; --wait leaves at the end of stdin\n",
+              "clients and senders are per room; `{}` in URL becomes the number of the room; --wait leaves at the end of stdin\n"
+              "each client sends one of the tokens in FILE, one per line, as `Authorization: Bearer`\n",
               stderr);
         return 2;
     }
@@ -1136,6 +1155,7 @@ int main(int count, char **words) {
         case 'i': run.is_listening = true; break;
         case 'e': run.is_first_echo = true; break;
         case 'x': run.is_waiting = true; break;
+        case 'k': read_bearers(optarg); break;
         default: return 2;
     }
     if (run.senders > run.clients) die("--senders is at most --clients");

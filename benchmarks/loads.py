@@ -128,7 +128,8 @@ LOADS: Final = (
         quick={"clients": 1000},
         kind=Kind.ARRIVAL,
         rounds=ROUNDS_SHORT,
-        peers=("ours", "rust", "quart", "node", "picows"),
+        peers=("ours", "ours-jwt", "rust", "quart", "node", "picows"),
+        judged_peers=("ours", "ours-jwt", "rust"),
     ),
     Load(
         name="rooms",

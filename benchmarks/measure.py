@@ -100,7 +100,10 @@ def warm_up(server: Server) -> None:
 
 def run_once(load: Load, server: Server, is_quick: bool) -> Sample:
     """Run the generator once and return the figures of its report."""
-    drive = run_drive(server.url, make_arguments(load, is_quick=is_quick), pid=server.pid, levels=server.peer.levels)
+    argv = make_arguments(load, is_quick=is_quick)
+    if server.peer.wants_tokens:
+        argv += ["--bearers", str(server.place.bearers)]
+    drive = run_drive(server.url, argv, pid=server.pid, levels=server.peer.levels)
     if load.setup.is_compressed and not drive.arrival.deflating:
         raise BenchmarkError(f"{server.peer.title} did not negotiate compression")
     return READERS[load.kind](drive)

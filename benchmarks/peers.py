@@ -5,20 +5,27 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import jwt
+
 from benchmarks.programs.behind_tls import find_proxy
 
 PROGRAMS: Final = Path(__file__).with_name("programs")
 ROOT: Final = PROGRAMS.parent.parent
+TOKENS: Final = 1000
+TOKEN_LIFETIME: Final = 24 * 3600
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +61,11 @@ class Place:
     def key(self) -> Path:
         return self.folder / "key.pem"
 
+    @property
+    def bearers(self) -> Path:
+        """One token per line, of a server that wants tokens."""
+        return self.folder / "bearers"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
@@ -71,6 +83,8 @@ class Peer:
     """Generations of its process tree that are the server itself; deeper ones are backends."""
     has_rooms: bool = True
     """Whether the clients of a room share one backend."""
+    wants_tokens: bool = False
+    """Whether each client sends a token of `Place.bearers`, which `make_command` writes."""
 
 
 def run_version(*command: str) -> str | None:
@@ -116,6 +130,21 @@ def ours(setup: Setup, place: Place) -> list[str]:
     site = place.folder / "site.toml"
     site.write_text(write_site(setup, place))
     return [sys.executable, "-m", "scalesocket", "serve", str(site)]
+
+
+def ours_with_jwt(setup: Setup, place: Place) -> list[str]:
+    """Return the command for the same site with `auth.jwt`, and write tokens for a thousand users.
+
+    Each token is used by a few clients only, so that a cache of verified tokens would gain little.
+    """
+    command = ours(setup, place)
+    secret = secrets.token_hex(32)
+    site = place.folder / "site.toml"
+    site.write_text(f"{site.read_text()}auth = {{ jwt = {{ secret = {json.dumps(secret)} }} }}\n")
+    expires_at = int(time.time()) + TOKEN_LIFETIME
+    claims = ({"sub": f"user-{number}", "aud": "bench", "exp": expires_at} for number in range(TOKENS))
+    place.bearers.write_text("".join(jwt.encode(each, secret, "HS256") + "\n" for each in claims))
+    return command
 
 
 def ours_watched(setup: Setup, place: Place) -> list[str] | None:
@@ -184,6 +213,15 @@ PEERS: Final = (
         find_version=find_ours,
         make_command=ours,
         levels=2,  # the gateway, and its spawner
+    ),
+    Peer(
+        name="ours-jwt",
+        title="scalesocket, with tokens",
+        hint="this tree",
+        find_version=find_ours,
+        make_command=ours_with_jwt,
+        levels=2,
+        wants_tokens=True,
     ),
     Peer(
         name="rust",

@@ -71,6 +71,7 @@ def make_json(run: Run) -> str:
         "targets": [
             {
                 "load": item.target.load,
+                "peer": item.target.peer,
                 "metric": item.target.metric,
                 "against": item.target.against,
                 "value": item.value,
@@ -127,7 +128,7 @@ def make_target_table(run: Run) -> str:
         sign, unit = ("≥" if target.is_more_better else "≤"), (" ×" if is_ratio else f" {METRICS[target.metric].unit}".rstrip())
         rows.append(
             [
-                result.load.title,
+                result.load.title if target.peer == "ours" else f"{result.load.title} ({TITLES[target.peer]})",
                 METRICS[target.metric].title,
                 format_figure(target.metric, item.ours),
                 format_theirs(target, item.theirs),
@@ -135,7 +136,7 @@ def make_target_table(run: Run) -> str:
                 f"{sign} {target.must:g}{unit}",
                 f"{sign} {target.aim:g}{unit}",
                 item.verdict.value if item.verdict is not Verdict.NOT_JUDGED else f"not judged ({item.reason})",
-                *(format_losses(result, name) for name in ("ours", target.against or "rust")),
+                *(format_losses(result, name) for name in (target.peer, target.against or "rust")),
             ]
         )
     head = ["load", "figure", "ours", "theirs", "value", "must", "aim", "verdict", "lost: ours", "lost: theirs"]

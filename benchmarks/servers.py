@@ -38,7 +38,7 @@ class Server:
     @property
     def url(self) -> str:
         """URL of its rooms; `{}` stands for the number of a room."""
-        path = "/bench/r{}" if self.peer.name == "ours" else "/r{}"
+        path = "/bench/r{}" if self.peer.name.startswith("ours") else "/r{}"
         return f"{'wss' if self.setup.is_tls else 'ws'}://127.0.0.1:{self.place.port}{path}"
 
     def wait_quiet(self) -> None:

@@ -28,6 +28,8 @@ class Target:
     aim: float
     against: str | None = "rust"
     """The server by whose figure ours is divided; None for an absolute value."""
+    peer: str = "ours"
+    """Which of our servers is judged."""
 
     @property
     def is_more_better(self) -> bool:
@@ -67,6 +69,7 @@ TARGETS: Final = (
     Target(load="echo-50-json", metric=CPU, must=0.9, aim=0.75),
     Target(load="echo-1", metric=P50, must=1.3, aim=1.0),
     Target(load="handshakes", metric=Metric.RATE, must=0.8, aim=1.2),
+    Target(load="handshakes", metric=Metric.RATE, must=0.6, aim=0.75, peer="ours-jwt", against="ours"),
     Target(load="rooms", metric=Metric.RATE, must=1.2, aim=2.0),
     Target(load="rooms-stalls", metric=Metric.STALL, must=5.0, aim=5.0, against=None),
     Target(load="idle-9000", metric=Metric.MEMORY, must=4.0, aim=2.0, against=None),
@@ -78,10 +81,10 @@ TARGETS: Final = (
 def judge(target: Target, results: Mapping[str, Result]) -> Judgement:
     """Compare one target with the results."""
     result = results.get(target.load)
-    ours = find(result, "ours", target.metric)
+    ours = find(result, target.peer, target.metric)
     theirs = find(result, target.against, target.metric) if target.against else None
     if ours is None or (target.against and not theirs):
-        who = "ours" if ours is None else str(target.against)
+        who = target.peer if ours is None else str(target.against)
         return Judgement(
             target=target, ours=ours, theirs=theirs, value=None, verdict=Verdict.NOT_JUDGED, reason=f"no figure of {who}"
         )

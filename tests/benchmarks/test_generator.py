@@ -159,3 +159,29 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     with pytest.raises(BenchmarkError, match="no such machine"):
         build_generator()
+
+
+def test_each_client_sends_one_of_the_tokens(tmp_path: Path) -> None:
+    received: list[str] = []
+
+    def admit(connection: ServerConnection, request: Request) -> Response | None:
+        received.append(request.headers["Authorization"])
+        return None
+
+    def talk(connection: ServerConnection) -> None:
+        for message in connection:
+            connection.send(message)
+
+    tokens = tmp_path / "tokens"
+    tokens.write_text("one\ntwo\n")
+    with serve(talk, "127.0.0.1", 0, compression=None, process_request=admit) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}/room"
+            run_drive(url, ["--clients", "4", "--bearers", str(tokens)], timeout=20)
+        finally:
+            server.shutdown()
+            thread.join()
+
+    assert sorted(received) == ["Bearer one", "Bearer one", "Bearer two", "Bearer two"]

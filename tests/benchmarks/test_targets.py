@@ -21,6 +21,10 @@ def result(load: Load, **figures: list[float]) -> Result:
     )
 
 
+def make_series(rate: float) -> Series:
+    return Series(samples=[{Metric.RATE: rate}])
+
+
 def named(name: str) -> Load:
     return next(load for load in LOADS if load.name == name)
 
@@ -54,6 +58,19 @@ def test_less_memory_is_better() -> None:
     verdicts = [judge(target, {"idle-9000": result(named("idle-9000"), ours=[value])}).verdict for value in (1.5, 3.0, 5.0)]
 
     assert verdicts == [Verdict.MET, Verdict.MUST_ONLY, Verdict.MISSED]
+
+
+def test_tokens_are_judged_by_the_rate_without_them() -> None:
+    target = next(target for target in TARGETS if target.peer == "ours-jwt")
+    load = named("handshakes")
+
+    judgements = [
+        judge(target, {load.name: Result(load=load, series={name: make_series(rate) for name, rate in rates.items()})})
+        for rates in ({"ours": 20_000.0, "ours-jwt": 12_000.0}, {"ours": 20_000.0, "ours-jwt": 11_000.0}, {"ours": 20_000.0})
+    ]
+
+    assert target.must == 0.6
+    assert [each.verdict for each in judgements] == [Verdict.MUST_ONLY, Verdict.MISSED, Verdict.NOT_JUDGED]
 
 
 def test_the_median_is_judged() -> None:
@@ -92,7 +109,7 @@ def test_every_target_is_of_a_load_that_runs_on_both_servers() -> None:
     loads = {load.name: load for load in LOADS}
 
     for target in TARGETS:
-        assert "ours" in loads[target.load].peers
+        assert target.peer in loads[target.load].judged_peers
         assert target.against is None or target.against in loads[target.load].peers
         assert loads[target.load].rounds >= 5
 
