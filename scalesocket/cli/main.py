@@ -21,6 +21,7 @@ from scalesocket.cli.serve import serve
 from scalesocket.cli.show import show
 from scalesocket.cli.status import status
 from scalesocket.cli.tail import tail
+from scalesocket.cli.token import token
 from scalesocket.config.problems import ConfigError
 from scalesocket.control.address import SiteRefusedError
 from scalesocket.errors import ScalesocketError
@@ -64,7 +65,7 @@ One program, without a file:
 `scalesocket --help` lists all commands.\
 """
 SECTIONS: Final[Mapping[str, Sequence[click.Command]]] = {
-    "Commands for a site file": (init, check, show, serve, schema),
+    "Commands for a site file": (init, check, show, serve, token, schema),
     "Commands for its running server": (status, diff, reload, rooms, clients, tail, kick, stop, restart, say, drain),
     "Command for one program": (run,),
 }
