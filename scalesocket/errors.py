@@ -79,6 +79,7 @@ BINARY_NOT_UTF8: Final = Close(CloseCode.INVALID_DATA, "a binary message is not 
 NOT_AUTHENTICATED: Final = Close(CloseCode.NOT_AUTHENTICATED, "no valid credential")
 CREDENTIAL_EXPIRED: Final = Close(CloseCode.NOT_AUTHENTICATED, "the credential has expired")
 NOT_ALLOWED_HERE: Final = Close(CloseCode.NOT_ALLOWED, "not allowed here")
+MAY_NOT_CREATE: Final = Close(CloseCode.NOT_ALLOWED, "the room does not exist, and you may not open it")
 TOO_MANY_FAILURES: Final = Close(CloseCode.TRY_LATER, "too many failed attempts from this address")
 UNAVAILABLE: Final = Close(CloseCode.TRY_LATER, "the credential cannot be verified at the moment")
 

@@ -34,9 +34,6 @@ EXPIRED: Final = Denial(
     reason="expired", status=401, message="the credential has expired: get a new one", close=CREDENTIAL_EXPIRED
 )
 WRONG_ROOM: Final = Denial(reason="wrong_room", status=403, message="the credential is not for this room", close=NOT_ALLOWED_HERE)
-MAY_NOT_CREATE: Final = Denial(
-    reason="may_not_create", status=403, message="this room does not exist, and you may not open it", close=NOT_ALLOWED_HERE
-)
 TOO_MANY: Final = Denial(
     reason="too_many_failures", status=429, message="too many failed attempts from this address", close=TOO_MANY_FAILURES
 )

@@ -20,6 +20,8 @@ COMMAND_KEYS: Final = ("cwd", "env", "pass_env", "user", "group", "limits", "sto
 """Keys that have an effect only with a command."""
 
 _PLACEHOLDERS: Final = ("ID", "ROOM", "REMOTE_ADDR", "QUERY_STRING")
+_OF_USERS: Final = ("USER", "ROLES", "INFO")
+"""Placeholders of apps with `auth`."""
 _UNKNOWN_PLACEHOLDER: Final = re.compile(
     rf"#(?!(?:{'|'.join(_PLACEHOLDERS)}|QUERY_)|[0-9A-Fa-f]{{3,8}}\b)([A-Z][A-Z_]+)"  # colours such as #FFAA00 are text
 )
@@ -97,6 +99,10 @@ def _exposed_hook(app: App) -> Iterator[Finding]:
 def _unknown_placeholders(app: App) -> Iterator[Finding]:
     for key in ("join_message", "leave_message"):
         for word in _UNKNOWN_PLACEHOLDER.findall(str(getattr(app, key) or "")):
+            if word in _OF_USERS:
+                if app.auth is None:
+                    yield Finding((key,), f"#{word} is sent as text without auth (set auth, or delete it)")
+                continue
             known = f"known are #{', #'.join(_PLACEHOLDERS)} and #QUERY_<PARAM>"
             near = next(iter(get_close_matches(word, _PLACEHOLDERS, n=1, cutoff=0.7)), f"QUERY_{word}")
             yield Finding((key,), f"#{word} is not a placeholder and is sent as text (did you mean #{near}? {known})")

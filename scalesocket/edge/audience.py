@@ -14,6 +14,7 @@ from scalesocket.config.model import App
 from scalesocket.edge.client import Client, Hold
 from scalesocket.edge.keepalive import check_keepalive
 from scalesocket.edge.ports import ClientRoom, OutputSource
+from scalesocket.edge.read_only import ReadOnlyRoom
 from scalesocket.edge.slow_clients import SlowClients
 from scalesocket.errors import INTERNAL_ERROR, Close
 from scalesocket.status import Counts
@@ -56,7 +57,8 @@ class Audience:
 
     def add(self, client: Client, room: ClientRoom) -> None:
         """Put a client into the room, which then welcomes it. It is held if the others are; if that raises, it is not added."""
-        client.room = room
+        is_reader = client.identity is not None and not client.identity.may_write
+        client.room = ReadOnlyRoom(room, self._counts) if is_reader else room
         if self._is_held:
             client.hold(Hold.BACKEND)
         self.members[client.id] = client

@@ -37,7 +37,9 @@ class Member(Protocol):
 class ClientRoom(Protocol):
     """What a client needs of its room."""
 
-    app: App
+    @property
+    def app(self) -> App:
+        """The settings in force."""
 
     @property
     def clients(self) -> Container[ClientId]:

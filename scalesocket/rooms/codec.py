@@ -9,7 +9,7 @@ from scalesocket.rooms.tap import Encode, Tap, tap_encoder
 from scalesocket.wire.batch import ClientId
 from scalesocket.wire.gwsocket import GwsocketEncoder
 from scalesocket.wire.routing import Routed, Router, make_encoder, make_router
-from scalesocket.wire.template import Template, parse_template
+from scalesocket.wire.template import UNKNOWN, ClientIdentity, Template, parse_template
 
 NO_RECORD: Final = b""
 EVERYONE: Final = ClientId(0)
@@ -74,8 +74,10 @@ class Codec:
 
     def apply(self, app: App) -> None:
         """Take on the join and leave messages, which are live; the rest stays as it is."""
-        self._join = parse_template(app.join_message, self._app.delimiter) if app.join_message else None
-        self._leave = parse_template(app.leave_message, self._app.delimiter) if app.leave_message else None
+        self._join, self._leave = (
+            parse_template(message, self._app.delimiter, has_identity=app.auth is not None) if message else None
+            for message in (app.join_message, app.leave_message)
+        )
 
     def join_record(self, client: Member) -> bytes:
         """Return the join record of a client; empty without `join_message`."""
@@ -88,4 +90,6 @@ class Codec:
     def _record(self, template: Template | None, client: Member) -> bytes:
         if template is None:
             return NO_RECORD
-        return self._encoder.encode_text(client.id, template.render(client.id, self._room, client.remote, client.query))
+        who = client.identity
+        names = UNKNOWN if who is None else ClientIdentity(who.user, who.role_names, who.info)
+        return self._encoder.encode_text(client.id, template.render(client.id, self._room, client.remote, client.query, names))

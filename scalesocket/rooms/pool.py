@@ -13,7 +13,7 @@ from scalesocket.config.model import App
 from scalesocket.config.plan import with_live_changes
 from scalesocket.edge.audience import Audience
 from scalesocket.edge.client import Client
-from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, ROOMS_TOO_FAST, TOO_MANY_ROOMS, Close
+from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, MAY_NOT_CREATE, ROOMS_TOO_FAST, TOO_MANY_ROOMS, Close
 from scalesocket.rooms.containment import contain_exceptions
 from scalesocket.rooms.history import Bounds, History
 from scalesocket.rooms.iteration_limit import IterationLimit
@@ -113,6 +113,8 @@ class RoomPool:
             return self._refused("app_full", APP_FULL)
         room = self.rooms.get(name)
         if room is None:
+            if app.auth is not None and app.auth.create == "role" and not (client.identity and client.identity.may_create):
+                return self._refused("may_not_create", MAY_NOT_CREATE)
             if app.max_rooms is not None and name not in self._last and len(self._last) >= app.max_rooms:
                 return self._refused("too_many_rooms", TOO_MANY_ROOMS)
             if app.room_rate is not None and not self._opening_rate.take(client.peer, app.room_rate, time.monotonic()):

@@ -40,7 +40,7 @@ _COMMAND: Final = frozenset({"_to", "_except", "_close", "_cache", "reason"})
 WRONG_ADDRESS: Final = Drop("_to and _except must be an id or a list of ids: the message was sent to nobody")
 UNREADABLE: Final = Drop("the object cannot be read (nested too deep, or a number too long): the message was sent to nobody")
 WRONG_META: Final = Drop("a _meta object must be JSON: the metadata stays as it was")
-WRONG_CLOSE: Final = Drop("_close must be 1000 or 4000 to 4999: nobody was closed")
+WRONG_CLOSE: Final = Drop("_close must be 1000, 4000 to 4399 or 4500 to 4999: nobody was closed")
 CLOSE_WITHOUT_TO: Final = Drop("_close needs a _to: nobody was closed")
 
 _decode_fields: Final = msgspec.json.Decoder(_Fields).decode
@@ -108,7 +108,7 @@ def _route(record: bytes) -> tuple[_Address | None, Sequence[Routed]]:
         return address, ()
     if to is None:
         return address, [CLOSE_WITHOUT_TO]
-    if type(code) is not int or not (code == 1000 or 4000 <= code <= 4999):
+    if type(code) is not int or not (code == 1000 or 4000 <= code <= 4399 or 4500 <= code <= 4999):
         return address, [WRONG_CLOSE]
     close = CloseClients(to, code, fields.reason if isinstance(fields.reason, str) else "")
     return (None if _is_command(record) else address), [close]

@@ -21,7 +21,7 @@ class CloseClients:
 
     to: frozenset[ClientId]
     code: int
-    """1000 or 4000 to 4999."""
+    """1000, 4000 to 4399 or 4500 to 4999. The others of 4000 to 4999 belong to the server."""
     reason: str
 
 

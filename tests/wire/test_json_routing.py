@@ -180,7 +180,7 @@ def test_metadata_must_be_valid_json() -> None:
     assert route('{"_meta": true, "x": NaN}') == [WRONG_META]
 
 
-@pytest.mark.parametrize("code", [1000, 4000, 4999])
+@pytest.mark.parametrize("code", [1000, 4000, 4399, 4500, 4999])
 def test_a_close_command_is_not_sent(code: int) -> None:
     assert route(f'{{"_to": [3, 4], "_except": 4, "_close": {code}, "reason": "cheat"}}') == [
         CloseClients(frozenset({ClientId(3)}), code, "cheat")
@@ -198,7 +198,9 @@ def test_a_message_with_a_close_is_sent_before_the_close() -> None:
     ]
 
 
-@pytest.mark.parametrize("code", ["999", "1001", "1011", "3999", "5000", "true", '"4000"', "4000.0", "[4000]"])
+@pytest.mark.parametrize(
+    "code", ["999", "1001", "1011", "3999", "4400", "4401", "4499", "5000", "true", '"4000"', "4000.0", "[4000]"]
+)
 def test_an_invalid_close_closes_nobody_and_is_counted(code: str) -> None:
     record = f'{{"_to": 3, "_close": {code}}}'
 
