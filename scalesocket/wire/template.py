@@ -101,9 +101,13 @@ class Template:
         return self._one_line(info.encode()).decode()
 
     def _write_parameter(self, variable: str, parameters: Mapping[str, str], place: _Place) -> str:
-        """Write the longest parameter that the variable begins with: `#QUERY_A_#QUERY_B` is two variables and a `_`."""
+        """Write the longest parameter that the variable begins with: `#QUERY_A_#QUERY_B` is two variables and a `_`.
+
+        As a JSON value it is the whole name, because a rest after the value would not be JSON.
+        """
         name = variable.removeprefix(_QUERY)
-        for end in range(len(name), 0, -1):
+        shortest = len(name) if place is _Place.VALUE else 1
+        for end in range(len(name), shortest - 1, -1):
             value = parameters.get(name[:end])
             if value is not None:
                 return self._write(quote(value, safe=""), place) + name[end:]

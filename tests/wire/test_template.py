@@ -91,6 +91,11 @@ def test_a_value_within_quotes_is_always_a_string(value: str | None, written: st
     assert json.loads(rendered) == {"a": written}
 
 
+@pytest.mark.parametrize("query", ["ag=1", "a=x", "a=1&ag=2"])
+def test_a_parameter_with_a_shorter_name_is_no_json_value(query: str) -> None:
+    assert render('{"age": #QUERY_AGE}', query=query) == '{"age": null}'
+
+
 def test_a_room_is_a_string_within_quotes() -> None:
     assert render('["#ROOM", #ROOM]', room="7") == '["7", 7]'
 
