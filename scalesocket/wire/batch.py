@@ -53,7 +53,7 @@ class Batch:
 
         Each message is compressed once for all clients, and once more for each smaller window that makes a difference.
         """
-        if window < MAX_WINDOW and max(map(len, self.payloads)) >> window:
+        if window < MAX_WINDOW and max(map(len, self.payloads), default=0) >> window:
             return self._deflate_narrow(window)
         if self._deflated is None:
             self._deflated = encode_frames(map(deflate, self.payloads), self.opcode, RSV1)

@@ -98,7 +98,7 @@ class TextRouter:
 
     def _break(self, error: RecordTooLong) -> Iterable[Routed]:
         self._is_broken = True
-        return then_raise(self._route(error.records), error)
+        return then_raise(self._route(error.records) if error.records else (), error)
 
     def _route(self, records: Sequence[bytes]) -> list[Routed]:
         # One check for all: a newline between records separates incomplete characters.

@@ -110,6 +110,17 @@ def test_records_before_one_that_is_too_long_are_delivered_and_nothing_after_it(
     assert list(router.finish()) == []
 
 
+@pytest.mark.parametrize("routing", ["broadcast", "json"])
+def test_no_empty_batch_precedes_a_record_that_is_too_long(routing: str) -> None:
+    router = make_router(routing, max_record=8)
+    received: list[Routed] = []
+
+    with pytest.raises(RecordTooLong):
+        received.extend(router.route(b"x" * 9 + b"\n"))
+
+    assert received == []
+
+
 # --- Towards the backend
 
 
