@@ -14,8 +14,12 @@ RUN := PATH="$(VENV)/bin:$$PATH"
 # The number of test processes. With `--dist worksteal` neighbouring tests stay in one process, so that they share its servers.
 TEST_PROCESSES ?= 2
 
+# The target of `make fuzz`, a name in tests/fuzz/targets.py, and how long each runs.
+FUZZ ?= all
+FUZZ_SECONDS ?= 60
+
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-pythons serve bench soak generate format lock dist clean
+.PHONY: help install check test fuzz test-pythons serve bench soak generate format lock dist clean
 
 help:
 	@echo "make install       create .venv with the project and its tools"
@@ -24,6 +28,7 @@ help:
 	@echo "make serve         serve the example site on http://127.0.0.1:9000/ (BIND=127.0.0.1:8000, MUD_PORT=4001: elsewhere)"
 	@echo "make bench         run the benchmark against every peer that is installed (BENCH=--quick: one short round)"
 	@echo "make soak          run the long scenarios: edits under load lose no message, and ten thousand rooms leave nothing behind"
+	@echo "make fuzz          run each fuzz target for a minute (FUZZ=frames FUZZ_SECONDS=600: one, for longer)"
 	@echo "make test-pythons  run a short part of the tests on the other supported versions of Python that are installed"
 	@echo "make generate      write the generated files: schema, docs/config.md, docs/admin-api.md, files that the examples share"
 	@echo "make format        format the sources and apply ruff's fixes"
@@ -48,6 +53,9 @@ check: install
 
 test: install
 	$(RUN) python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TESTS)
+
+fuzz: install
+	$(RUN) python -m tests.fuzz $(FUZZ) --seconds $(FUZZ_SECONDS)
 
 test-pythons: install
 	$(RUN) python .ci/pythons.py
@@ -87,4 +95,4 @@ dist: install
 	.ci/wheel $(VENV)/bin/python
 
 clean:
-	rm -rf $(VENV) .lock-venv .pythons .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .lock-venv .pythons .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz dist build
