@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from scalesocket import __version__
-from scalesocket.operations.table import OPERATIONS, Operation
+from scalesocket.control.messages import TailEvent
+from scalesocket.operations.table import OPERATIONS, STREAMS
 
 SCHEMAS: Final = "#/components/schemas/{name}"
 ERRORS: Final[Mapping[str, str]] = {
@@ -45,16 +46,20 @@ COMMON: Final[Mapping[str, str]] = {
 @cache
 def describe_api() -> dict[str, Any]:
     """Return the description as plain data."""
-    types = [operation.arguments for operation in OPERATIONS.values()]
-    results = [operation.result for operation in OPERATIONS.values()]
+    types = [*(operation.arguments for operation in OPERATIONS.values()), *STREAMS.values()]
+    results = [*(operation.result for operation in OPERATIONS.values()), TailEvent]
     schemas, components = msgspec.json.schema_components([*types, *results], ref_template=SCHEMAS)
     for component in components.values():
         _correct(component)
     paths: dict[str, Any] = {path: {"get": _page(text, path)} for path, text in PAGES.items()}
-    for (name, operation), result in zip(OPERATIONS.items(), schemas[len(types) :], strict=True):
+    for (name, operation), result in zip(OPERATIONS.items(), schemas[len(types) :], strict=False):
         component = components[operation.arguments.__name__]
         _describe_fields(operation.arguments, component)
-        paths[f"/admin/{name}"] = _path(name, operation, component, result)
+        paths[f"/admin/{name}"] = _path(name, operation.arguments, component, result, has_body=operation.changes)
+    for name, arguments in STREAMS.items():
+        component = components[arguments.__name__]
+        _describe_fields(arguments, component)
+        paths[f"/admin/{name}"] = _path(name, arguments, component, schemas[-1], media_type="text/event-stream")
     used = {name: schema for name, schema in components.items() if name not in {one.__name__ for one in types}}
     error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
     return {
@@ -69,35 +74,43 @@ def describe_api() -> dict[str, Any]:
     }
 
 
-def fields_of(operation: Operation) -> dict[str, Any]:
+def fields_of(struct: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the schema of the arguments of an operation by name, each with its description."""
-    _, components = msgspec.json.schema_components([operation.arguments], ref_template=SCHEMAS)
-    component = components[operation.arguments.__name__]
+    _, components = msgspec.json.schema_components([struct], ref_template=SCHEMAS)
+    component = components[struct.__name__]
     _correct(component)
-    _describe_fields(operation.arguments, component)
+    _describe_fields(struct, component)
     fields: dict[str, Any] = component["properties"]
     return fields
 
 
-def required_of(operation: Operation) -> frozenset[str]:
+def required_of(struct: type[msgspec.Struct]) -> frozenset[str]:
     """Return the names of the arguments that must be given."""
-    return frozenset(field.name for field in msgspec.structs.fields(operation.arguments) if field.required)
+    return frozenset(field.name for field in msgspec.structs.fields(struct) if field.required)
 
 
-def summary_of(operation: Operation) -> str:
+def summary_of(struct: type[msgspec.Struct]) -> str:
     """Return what an operation does, in one sentence."""
-    text = inspect.getdoc(operation.arguments) or ""
+    text = inspect.getdoc(struct) or ""
     return text.split("\n\n")[0].partition(";")[0].rstrip(".") + "."
 
 
-def _path(name: str, operation: Operation, arguments: Mapping[str, Any], result: Any) -> dict[str, Any]:
+def _path(
+    name: str,
+    struct: type[msgspec.Struct],
+    arguments: Mapping[str, Any],
+    result: Any,
+    *,
+    has_body: bool = False,
+    media_type: str = "application/json",
+) -> dict[str, Any]:
     fields, required = arguments["properties"], arguments.get("required", [])
     described: dict[str, Any] = {
         "operationId": name,
-        "summary": summary_of(operation),
-        "responses": {"200": {"description": "Done.", "content": {"application/json": {"schema": result}}}, **_errors()},
+        "summary": summary_of(struct),
+        "responses": {"200": {"description": "Done.", "content": {media_type: {"schema": result}}}, **_errors()},
     }
-    if operation.changes:
+    if has_body:
         body = {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
         described["requestBody"] = {"required": bool(required), "content": {"application/json": {"schema": body}}}
         return {"post": described}

@@ -4,9 +4,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from scalesocket.operations.table import OPERATIONS, Operation
+import msgspec
+
+from scalesocket.operations.table import MAX_TAILS, OPERATIONS, STREAMS
 from scalesocket.server.admin.failures import FREE, LIMIT, WINDOW
 from scalesocket.server.admin.openapi import ERRORS, PAGES, fields_of, required_of, summary_of
+from scalesocket.server.admin.tail import LONGEST
 
 INTRODUCTION: Final = """\
 # The admin API
@@ -55,6 +58,11 @@ $ curl --unix-socket admin.sock http://admin/admin/status
 
 Arguments are in the query of a GET, and in the JSON object in the body of a POST.
 """
+STREAM: Final = """\
+The response is a stream of server-sent events (`curl -N` shows it): `begin` with the numbers of rooms and clients, a message with
+a JSON object for each message that passes, and `end` after the last room, or after LONGEST. At most MAX tails are open at a time.
+What passes too fast is left out and counted; a tail never slows down a room.
+"""
 READING: Final = """
 ## Other paths
 
@@ -69,7 +77,9 @@ def render_reference() -> str:
     introduction = INTRODUCTION
     for word, value in limits.items():
         introduction = introduction.replace(word, str(value))
-    operations = "\n".join(line for name, operation in OPERATIONS.items() for line in _operation(name, operation))
+    listed = [(name, "POST" if operation.changes else "GET", operation.arguments) for name, operation in OPERATIONS.items()]
+    listed += [(name, "GET", arguments) for name, arguments in STREAMS.items()]
+    operations = "\n".join(line for each in listed for line in _operation(*each))
     pages = "".join(f"| `{path}` | {text} |\n" for path, text in PAGES.items())
     errors = "".join(f"| {status} | {text} |\n" for status, text in ERRORS.items())
     return (
@@ -78,12 +88,13 @@ def render_reference() -> str:
     )
 
 
-def _operation(name: str, operation: Operation) -> Iterator[str]:
-    yield f"### `{'POST' if operation.changes else 'GET'} /admin/{name}`\n\n{summary_of(operation)}\n"
-    fields = fields_of(operation)
+def _operation(name: str, method: str, arguments: type[msgspec.Struct]) -> Iterator[str]:
+    yield f"### `{method} /admin/{name}`\n\n{summary_of(arguments)}\n"
+    if name in STREAMS:
+        yield STREAM.replace("LONGEST", f"{LONGEST / 3600:.0f} h").replace("MAX", str(MAX_TAILS))
+    fields, required = fields_of(arguments), required_of(arguments)
     if fields:
         yield "| argument | type | required | meaning |\n|---|---|---|---|"
-        required = required_of(operation)
         for field, schema in fields.items():
             text = " ".join(schema.get("description", "").split())
             yield f"| `{field}` | {_type(schema)} | {'yes' if field in required else 'no'} | {text} |"

@@ -12,13 +12,14 @@ import msgspec
 from quart import Blueprint, Response, request
 
 from scalesocket.config.problems import ConfigError
-from scalesocket.control.messages import Caller
+from scalesocket.control.messages import Caller, Tail
 from scalesocket.control.server import ANSWER_TIMEOUT
 from scalesocket.errors import ScalesocketError
 from scalesocket.operations.lookup import NotFoundError, OperationError
-from scalesocket.operations.table import OPERATIONS, Operation, Operations
+from scalesocket.operations.table import OPERATIONS, STREAMS, Operations
 from scalesocket.reload.reloader import NoSuchAppError
 from scalesocket.server.admin.openapi import describe_api
+from scalesocket.server.admin.tail import answer_tail
 from scalesocket.server.http.responses import answer_error, answer_json
 from scalesocket.status import SiteStatus
 
@@ -29,6 +30,8 @@ MAX_RUNNING: Final = 8
 """Operations that run at a time; others wait."""
 
 Route = Callable[[], Awaitable[Response]]
+Answer = Callable[[msgspec.Struct, Caller], Awaitable[Response]]
+"""Carries out an operation with its arguments for a caller."""
 
 
 class BadArgumentsError(Exception):
@@ -40,20 +43,21 @@ def operations_blueprint(operations: Operations) -> Blueprint:
     blueprint = Blueprint("operations", __name__)
     running = anyio.Semaphore(MAX_RUNNING)
 
-    def make_route(name: str, operation: Operation) -> Route:
-        async def run() -> Response:
-            try:
-                arguments = await read_arguments(name, operation)
-            except BadArgumentsError as error:
-                return answer_error(422, str(error))
-            async with running:
-                return await answer(operations, arguments, Caller(via=VIA, name=request.scope[CALLER]))  # type: ignore[typeddict-item]
+    async def run(arguments: msgspec.Struct, caller: Caller) -> Response:
+        async with running:
+            with anyio.fail_after(ANSWER_TIMEOUT):
+                result = await operations.run(arguments, caller)  # type: ignore[arg-type]  # one of the table
+        return answer_json(await anyio.to_thread.run_sync(to_plain, result))
 
-        return run
+    async def tail(arguments: msgspec.Struct, caller: Caller) -> Response:
+        assert isinstance(arguments, Tail)
+        return await answer_tail(operations, arguments, caller)
 
     for name, operation in OPERATIONS.items():
-        method = "POST" if operation.changes else "GET"
-        blueprint.add_url_rule(f"/admin/{name}", name, make_route(name, operation), methods=[method])
+        route = make_route(name, operation.arguments, run, has_body=operation.changes)
+        blueprint.add_url_rule(f"/admin/{name}", name, route, methods=["POST" if operation.changes else "GET"])
+    for name, arguments in STREAMS.items():
+        blueprint.add_url_rule(f"/admin/{name}", name, make_route(name, arguments, tail, has_body=False), methods=["GET"])
 
     @blueprint.get("/api/openapi.json")
     async def openapi() -> Response:
@@ -62,37 +66,40 @@ def operations_blueprint(operations: Operations) -> Blueprint:
     return blueprint
 
 
-async def read_arguments(name: str, operation: Operation) -> msgspec.Struct:
-    """Read the arguments of an operation from the request. Raises BadArgumentsError."""
+def make_route(name: str, arguments: type[msgspec.Struct], answer: Answer, *, has_body: bool) -> Route:
+    """Make a route that reads the arguments of an operation, and answers with its result or its error."""
+
+    async def route() -> Response:
+        caller = Caller(via=VIA, name=request.scope[CALLER])  # type: ignore[typeddict-item]
+        try:
+            return await answer(await read_arguments(name, arguments, has_body=has_body), caller)
+        except (NotFoundError, NoSuchAppError) as error:
+            return answer_error(404, str(error))
+        except (BadArgumentsError, OperationError) as error:
+            return answer_error(422, str(error))
+        except ConfigError as error:
+            return answer_error(409, error.render())
+        except ScalesocketError as error:
+            return answer_error(409, str(error))
+        except TimeoutError:
+            return answer_error(503, f"not done within {ANSWER_TIMEOUT:.0f} s")
+
+    return route
+
+
+async def read_arguments(name: str, arguments: type[msgspec.Struct], *, has_body: bool) -> msgspec.Struct:
+    """Read the arguments of an operation from the body or the query of the request. Raises BadArgumentsError."""
     try:
-        given = msgspec.json.decode(await request.get_data() or b"{}") if operation.changes else request.args.to_dict()
+        given = msgspec.json.decode(await request.get_data() or b"{}") if has_body else request.args.to_dict()
     except msgspec.DecodeError as error:
         raise BadArgumentsError(f"the body is not JSON: {error}") from error
     if not isinstance(given, dict) or "command" in given:
         raise BadArgumentsError("the arguments are not an object of the fields that /api/openapi.json lists")
     try:
-        return msgspec.convert({**given, "command": name}, operation.arguments, strict=operation.changes)
+        return msgspec.convert({**given, "command": name}, arguments, strict=has_body)
     except msgspec.ValidationError as error:
         text = str(error)
         raise BadArgumentsError(text[:1].lower() + text[1:]) from error
-
-
-async def answer(operations: Operations, arguments: msgspec.Struct, caller: Caller) -> Response:
-    """Carry out an operation, and answer with its result or its error."""
-    try:
-        with anyio.fail_after(ANSWER_TIMEOUT):
-            result = await operations.run(arguments, caller)  # type: ignore[arg-type]  # one of the table
-    except (NotFoundError, NoSuchAppError) as error:
-        return answer_error(404, str(error))
-    except OperationError as error:
-        return answer_error(422, str(error))
-    except ConfigError as error:
-        return answer_error(409, error.render())
-    except ScalesocketError as error:
-        return answer_error(409, str(error))
-    except TimeoutError:
-        return answer_error(503, f"not done within {ANSWER_TIMEOUT:.0f} s")
-    return answer_json(await anyio.to_thread.run_sync(to_plain, result))
 
 
 def to_plain(result: object) -> object:

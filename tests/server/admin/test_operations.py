@@ -1,10 +1,16 @@
 """The operations on the site over HTTP, and their description."""
 
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
-from scalesocket.operations.table import OPERATIONS
+from scalesocket.operations.table import MAX_TAILS, OPERATIONS
+from scalesocket.server.admin import tail
 from scalesocket.server.admin.reference import render_reference
 from tests.conftest import capture_all_logs
 from tests.server.admin.conftest import AdminSite
@@ -102,6 +108,7 @@ async def test_the_description_lists_every_operation_with_its_arguments(admin: A
     described = (await admin.http.get("/api/openapi.json")).json()
 
     assert described["openapi"] == "3.1.0"
+    assert set(described["paths"]["/admin/tail"]) == {"get"}
     for name, operation in OPERATIONS.items():
         (method,) = described["paths"][f"/admin/{name}"]
         found = described["paths"][f"/admin/{name}"][method]
@@ -113,6 +120,93 @@ async def test_the_description_lists_every_operation_with_its_arguments(admin: A
         assert fields == set(operation.arguments.__struct_fields__)
         assert found["summary"].endswith(".")
         assert "200" in found["responses"]
+
+
+async def read_events(lines: AsyncIterator[str], number: int) -> list[tuple[str, Any]]:
+    """Read so many server-sent events: their kind, and their data."""
+    events: list[tuple[str, Any]] = []
+    kind = "message"
+    with anyio.fail_after(10):
+        while len(events) < number:
+            line = await anext(lines)
+            if line.startswith("event: "):
+                kind = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                events.append((kind, json.loads(line.removeprefix("data: "))))
+                kind = "message"
+    return events
+
+
+async def test_a_tail_streams_messages_until_the_room_ends(admin: AdminSite) -> None:
+    ann = await admin.general.join("/hidden/vault")
+    with capture_all_logs() as logged:
+        async with admin.http.stream("GET", "/admin/tail", params={"app": "hidden", "room": "*"}) as response:
+            lines = response.aiter_lines()
+            began = await read_events(lines, 1)
+            await ann.say("line one\nline two")
+            passed = await read_events(lines, 3)
+            await ann.leave()
+            ended = await read_events(lines, 2)
+            rest = [line async for line in lines]
+
+    assert response.headers["content-type"] == "text/event-stream"
+    assert began == [("begin", {"rooms": 1, "clients": 1})]
+    shown = [(kind, event["event"], event["room"], event["text"]) for kind, event in passed]
+    assert shown == [
+        ("message", "in", "vault", "line one\nline two"),
+        ("message", "out", "vault", "line one"),
+        ("message", "out", "vault", "line two"),
+    ]
+    assert ended[-1] == ("end", {})
+    assert "".join(rest) == ""
+    (event,) = [event for event in logged if event["event"] == "operation"]
+    assert (event["operation"], event["asked_by"].rpartition(":")[0]) == ("tail", "admin API, 127.0.0.1")
+
+
+async def test_a_tail_that_its_reader_closes_gives_its_place_to_another(admin: AdminSite) -> None:
+    async with await admin.general.join("/chat/lobby"):
+        where = {"app": "chat", "room": "lobby"}
+        for _ in range(MAX_TAILS + 2):
+            async with admin.http.stream("GET", "/admin/tail", params=where) as response:
+                assert response.status_code == 200
+            await admin.general.playground.until(lambda: admin.general.playground.service.operations._tails == 0)
+
+        async with AsyncExitStack() as stack:
+            for _ in range(MAX_TAILS):
+                await stack.enter_async_context(admin.http.stream("GET", "/admin/tail", params=where))
+            refused = await admin.http.get("/admin/tail", params=where)
+
+    assert refused.status_code == 422
+    assert "tails are open already" in refused.json()["error"]
+
+
+async def test_a_silent_tail_sends_comments_and_ends_after_its_longest_time(
+    admin: AdminSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(tail, "LONGEST", 0.1)
+    async with await admin.general.join("/chat/lobby"):
+        with anyio.fail_after(10):
+            answer = await admin.http.get("/admin/tail", params={"app": "chat", "room": "lobby"})
+
+    assert "\n:\n" in answer.text
+    assert answer.text.endswith("event: end\ndata: {}\n\n")
+
+
+async def test_the_head_of_a_tail_opens_none(admin: AdminSite) -> None:
+    async with await admin.general.join("/chat/lobby"):
+        with anyio.fail_after(5):
+            answer = await admin.http.head("/admin/tail", params={"app": "chat", "room": "lobby"})
+
+        assert admin.general.playground.service.operations._tails == 0
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+
+
+async def test_a_tail_of_what_is_not_there_is_404(admin: AdminSite) -> None:
+    answers = [await admin.http.get("/admin/tail", params=where) for where in ({"app": "x", "room": "*"}, {"app": "chat"})]
+
+    assert [answer.status_code for answer in answers] == [404, 422]
 
 
 def test_the_checked_in_page_is_the_generated_one() -> None:
