@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 
 from scalesocket.server.addresses import ListenError
 from scalesocket.server.admin import failures, guard
+from scalesocket.server.admin.listener import MAX_CONNECTIONS
 from tests.conftest import capture_all_logs
 from tests.server.admin.conftest import BEARER, CHAT, TOKEN, AdminSite, open_admin_site, server_with, socket_at
 
@@ -82,6 +83,33 @@ async def test_the_last_exit_is_shown_here_and_not_in_public() -> None:
 
     assert app["last_exit"] | {"at": 0} == {"how": "3", "at": 0, "room": "lobby", "line": "hunter2"}
     assert not [text for text in public if "hunter2" in text]
+
+
+async def test_it_answers_while_the_public_listener_is_full() -> None:
+    async with open_admin_site(max_connections=1) as admin:
+        idle = [await asyncio.open_connection("127.0.0.1", admin.general.playground.port) for _ in range(4)]
+
+        assert (await admin.http.get("/admin/status")).status_code == 200
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_it_answers_while_the_site_drains(admin: AdminSite) -> None:
+    await admin.general.gateway.drain()
+
+    assert (await admin.http.get("/ready")).status_code == 503
+    assert (await admin.http.get("/admin/status")).json()["is_draining"] is True
+
+
+async def test_its_connections_are_bounded(admin: AdminSite) -> None:
+    opened = [await asyncio.open_connection("127.0.0.1", admin.port) for _ in range(MAX_CONNECTIONS)]
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    for _, other in (*opened, (reader, writer)):
+        other.close()
 
 
 # --- Who is answered
