@@ -218,6 +218,7 @@ async def open_gateway(site: Site, *, spawner: SpawnerClient, poller: Poller) ->
         tasks.start_soon(Sweep(gateway.find_all_pools).run, name="sweep")
         tasks.start_soon(gateway.admission.sweep, name="sweep addresses")
         tasks.start_soon(gateway.admission.authenticators.resources.run, name="authentication")
+        tasks.start_soon(gateway.admission.rechecks.run, name="ask hooks again")
         try:
             yield gateway
         finally:

@@ -17,6 +17,7 @@ from scalesocket.admission.hints import RefusalHints
 from scalesocket.admission.hosts import allows_origin, check_host
 from scalesocket.admission.paths import check_name, find_room
 from scalesocket.admission.proxies import is_from_trusted, resolve_client
+from scalesocket.admission.rechecks import Rechecks
 from scalesocket.admission.refusals import (
     APP_DRAINED,
     DRAINING,
@@ -98,6 +99,7 @@ class AdmissionControl:
         self._addresses = AddressLimits()
         self.hints = RefusalHints()
         self.authenticators = Authenticators(site)
+        self.rechecks = Rechecks(self.authenticators.resources.find_hook)
         self._ids = itertools.count(1)
 
     def apply(self, site: Site) -> None:
@@ -188,11 +190,15 @@ class AdmissionControl:
         """Count a client that is in a room. Called by the pools."""
         self.connections += 1
         self._addresses.add(client.peer)
+        if client.identity is not None:
+            self.rechecks.add(client)
 
     def client_left(self, client: Client) -> None:
         """Uncount a client that left its room. Called by the pools."""
         self.connections -= 1
         self._addresses.remove(client.peer)
+        if client.identity is not None:
+            self.rechecks.remove(client)
 
     async def sweep(self) -> None:
         """Forget addresses that `connect_rate` and `room_rate` no longer limit, until cancelled. Started by `open_gateway`."""

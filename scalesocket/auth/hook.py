@@ -38,6 +38,8 @@ _KEY: Final = secrets.token_bytes(32)
 class Question:
     """What a hook is asked."""
 
+    app: str
+    room: str
     body: bytes = field(repr=False)
     """JSON, with the credentials."""
     key: bytes = field(repr=False)
@@ -98,6 +100,11 @@ class HookClient:
         """Whether `max_in_flight` questions wait for an answer."""
         return self._in_flight >= self.settings.max_in_flight
 
+    @property
+    def most_again(self) -> int:
+        """The most questions about clients in their rooms at the same time."""
+        return max(1, self.settings.max_in_flight // 2)
+
     def question(self, request: Request, room: str) -> Question:
         """Make the question about a request: as received, with its credentials."""
         body = msgspec.json.encode(
@@ -110,7 +117,7 @@ class HookClient:
                 "query": request.query,
             }
         )
-        return Question(body=body, key=hashlib.blake2b(body, key=_KEY, digest_size=32).digest())
+        return Question(app=self._app, room=room, body=body, key=hashlib.blake2b(body, key=_KEY, digest_size=32).digest())
 
     def find(self, question: Question) -> Verdict | None:
         """Return the answer to the same question if it still holds."""
@@ -132,7 +139,7 @@ class HookClient:
 
     async def ask_again(self, question: Question) -> Verdict:
         """Ask about a client that is in its room. Newcomers always keep half of `max_in_flight`."""
-        if self._in_flight_again >= max(1, self.settings.max_in_flight // 2):
+        if self._in_flight_again >= self.most_again:
             return NOT_AVAILABLE
         self._in_flight_again += 1
         try:
