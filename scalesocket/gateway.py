@@ -86,7 +86,7 @@ class Gateway:
         self.admission.apply(site)
         for app in plan.removed:
             pool = self._removed[app.name] = self._pools.pop(app.name)
-            self._start_drain(pool.all_rooms, APP_REMOVED)
+            self.close_rooms(pool.all_rooms, APP_REMOVED)
             self._forget_if_empty(pool)
         for app in plan.added:
             pool = self._removed.pop(app.name) if app.name in self._removed else self._make_pool(app)
@@ -100,19 +100,22 @@ class Gateway:
         """Close the rooms of an app gradually with 1012, so that clients open them again; return their number."""
         rooms = tuple(self._pools[name].rooms.values())
         log.info("rooms restarting", app=name, rooms=len(rooms), clients=sum(len(room.clients) for room in rooms))
-        self._start_drain(rooms, ROOM_RESTARTED)
+        self.close_rooms(rooms, ROOM_RESTARTED)
         return len(rooms)
 
     def close_rooms(self, rooms: Sequence[Room], close: Close) -> None:
         """Admit no more clients to these rooms, close theirs gradually, and stop them. Does not wait."""
-        self._start_drain(rooms, close)
+        retire_rooms(rooms, close)
+        if rooms:
+            drain = partial(drain_rooms, rooms, close, timeout=self.site.server.drain_timeout)
+            self._tasks.start_soon(drain, name="drain rooms")
 
     def drain_app(self, name: str) -> tuple[Room, ...]:
         """Admit no more clients to an app until it is edited, and close its rooms gradually with 1001; return those."""
         pool = self._pools[name]
         pool.is_drained = True
         rooms = pool.all_rooms
-        self._start_drain(rooms, APP_DRAINED)
+        self.close_rooms(rooms, APP_DRAINED)
         return rooms
 
     def start_drain(self) -> None:
@@ -193,12 +196,6 @@ class Gateway:
     def _forget_if_empty(self, pool: RoomPool) -> None:
         if pool.is_empty and self._removed.get(pool.app.name) is pool:
             del self._removed[pool.app.name]
-
-    def _start_drain(self, rooms: Sequence[Room], close: Close) -> None:
-        retire_rooms(rooms, close)
-        if rooms:
-            drain = partial(drain_rooms, rooms, close, timeout=self.site.server.drain_timeout)
-            self._tasks.start_soon(drain, name="drain rooms")
 
 
 @asynccontextmanager

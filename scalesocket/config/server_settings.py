@@ -49,8 +49,8 @@ class Server(Table):
     control: Annotated[
         Control,
         listener_key(
-            'Unix socket for `reload`, `diff` and `status`, with mode 0600: a path, `"auto"` for a path that the server chooses, '
-            'or `"off"`'
+            'Unix socket of the commands for a running server, with mode 0600: a path, `"auto"` for a path that the server '
+            'chooses, or `"off"`'
         ),
     ] = "auto"
     admin: Annotated[

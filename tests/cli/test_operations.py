@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,24 @@ def test_tail_shows_the_messages_of_a_room_until_it_ends(file: Path) -> None:
         done = scalesocket("tail", name, "chat/lobbby")
         assert done.code == 1
         assert "there is no open room 'lobbby' of chat" in done.err
+
+
+def test_a_drained_site_is_alive_and_not_ready(file: Path) -> None:
+    with serving("serve", str(file)) as server, join(server, "/chat/lobby") as ann:
+        assert scalesocket("drain", str(file)).out == "draining 1 room with 1 client\n"
+
+        assert close_code(ann) == (1001, "the server is shutting down")
+        assert [http_status(server, path) for path in ("/health", "/ready")] == [200, 503]
+        assert "draining" in scalesocket("status", str(file)).out
+        server.send_signal(signal.SIGTERM)
+        assert server.wait_ended() == 0
+
+
+def http_status(server: Serving, path: str) -> int:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+    with closing(connection):
+        connection.request("GET", path)
+        return connection.getresponse().status
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from scalesocket.control.messages import ClientEntry, Clients, Request, RoomEntr
 from scalesocket.operations.lookup import NotFoundError, OperationError
 from scalesocket.operations.table import OPERATIONS, STREAMS
 from scalesocket.status import SiteStatus
+from tests.auth.tokens import AUTH, bearer, token
 from tests.operations.operating import run
 from tests.rooms.acting import MemoryServe, in_memory
 
@@ -55,6 +56,17 @@ async def test_clients_are_listed_with_address_and_time_since_their_last_message
     assert listed[0].address == "127.0.0.1:4321"
     assert [(entry.user, entry.roles) for entry in listed] == [(None, ()), ("bob", ("read", "write"))]
     assert 2.5 <= listed[0].idle < 2.6
+
+
+@in_memory
+async def test_clients_are_listed_with_the_user_and_roles_of_their_token(serve: MemoryServe) -> None:
+    site = await serve(chat={**CAT, "auth": {**AUTH, "anonymous": True}})
+    await site.join("/chat/lobby", additional_headers=bearer(token("ann", roles=["read", "create"])))
+    await site.join("/chat/lobby")
+
+    listed: list[ClientEntry] = await run(site, Clients(app="chat"))
+
+    assert [(entry.user, entry.roles) for entry in listed] == [("ann", ("read", "create")), (None, ("write",))]
 
 
 @pytest.mark.parametrize(
