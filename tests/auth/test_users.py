@@ -16,7 +16,7 @@ from tests.auth.deciding import Door, request_of
 from tests.auth.test_credentials import basic
 from tests.auth.tokens import SECRET, bearer, token
 
-ANN = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+ANN = bcrypt.hashpw(b"secret", b"$2b$04$abcdefghijklmnopqrstuu").decode()  # a fixed salt: test names contain the hash
 
 
 @pytest.fixture
