@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.attacks import framing, rebinding, reconnecting
+from tests.attacks import framing, rebinding, reconnecting, spoofing
 from tests.attacks.tries import Attack
 
 pytestmark = pytest.mark.anyio
@@ -14,6 +14,7 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "framing": framing.attack,
     "rebinding": rebinding.attack,
     "reconnecting": reconnecting.attack,
+    "spoofing": spoofing.attack,
 }
 
 

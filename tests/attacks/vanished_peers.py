@@ -179,9 +179,8 @@ def main() -> None:
         print(json.dumps(asdict(figures)))
     else:
         figures = attack()
-        print(
-            f"{PEERS} peers of an idle room had left after {figures.idle:.2f} s, those of a busy one after {figures.busy:.2f} s"
-        )
+        print(f"{PEERS} peers of an idle room had left after {figures.idle:.2f} s, and of a busy one after {figures.busy:.2f} s")
+        print(f"all their descriptors were closed after {figures.closed:.2f} s")
 
 
 if __name__ == "__main__":
