@@ -44,8 +44,8 @@ PLAIN: Final = re.compile(r"""[^ ="'\\]+""")
 """Values that need no quotes, if all their characters are printable."""
 INDENT: Final = "    "
 """Before each further line of an event."""
-NOISY: Final = ("watchfiles",)
-"""Loggers of libraries that log every change of a file, including our own log's."""
+NOISY: Final = ("watchfiles", "httpx", "httpcore")
+"""Loggers of libraries that log every change of a file, including our own log's, or the URL and the headers of every request."""
 
 
 class Logger(structlog.BoundLoggerBase):

@@ -36,6 +36,8 @@ class FetchedJwtVerifier:
             waiting = self._source.wait_newer()
             if waiting is not None:
                 return self._verify_after(waiting, token, parts)
+            if self._source.is_full:  # a fetch is in progress, which may bring this key
+                return NOT_AVAILABLE
         return verdict
 
     async def _verify_after(self, waiting: Coroutine[None, None, None], token: str, parts: Parts) -> Verdict:

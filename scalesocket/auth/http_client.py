@@ -43,6 +43,7 @@ class HttpClient:
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None
         self._opening = asyncio.Lock()
+        self._is_closed = False
 
     async def get(self, url: str, *, timeout: float, max_body: int) -> Response:
         """Fetch `url` within `timeout` seconds, with at most `max_body` bytes of body. Raises FetchError."""
@@ -53,7 +54,8 @@ class HttpClient:
         return await self._request("POST", url, body, timeout=timeout, max_body=max_body)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Further requests fail."""
+        self._is_closed = True
         client, self._client = self._client, None
         if client is not None:
             try:
@@ -90,6 +92,8 @@ class HttpClient:
     async def _open(self) -> "httpx.AsyncClient":
         """Return the client. It is made in a thread: the import and the certificates take 100 ms."""
         async with self._opening:
+            if self._is_closed:
+                raise FetchError("the server is shutting down")
             if self._client is None:
                 self._client = await asyncio.to_thread(make_client)
             return self._client

@@ -72,6 +72,11 @@ class KeySource:
             except TimeoutError:
                 continue
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so many clients wait for a fetch that no further one may."""
+        return self._waiting >= MAX_WAITING
+
     def wait_first(self) -> Coroutine[None, None, None] | None:
         """Return what to await before `keys` is looked at again, if there is none yet; None if no fetch is in progress."""
         return self._join() if self._is_fetching else None
@@ -86,7 +91,7 @@ class KeySource:
         return self._join()
 
     def _join(self) -> Coroutine[None, None, None] | None:
-        return None if self._waiting >= MAX_WAITING else self._wait(self._fetched)
+        return None if self.is_full else self._wait(self._fetched)
 
     async def _wait(self, fetched: asyncio.Event) -> None:
         self._waiting += 1

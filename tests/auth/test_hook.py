@@ -3,14 +3,16 @@
 import asyncio
 import gzip
 import json
+import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import structlog
 
+from scalesocket import logs
 from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, NOT_AVAILABLE, WRONG_ROOM, Denial
 from scalesocket.auth.hook import MAX_ANSWER, MAX_CACHED, HookClient
 from scalesocket.auth.http_client import HttpClient
@@ -275,6 +277,36 @@ async def test_the_environment_names_no_proxy_for_a_hook(monkeypatch: pytest.Mon
 
         assert isinstance(identity, Identity)
         assert identity.user == "ann"
+
+
+@pytest.fixture
+def debug_log() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    logs.set_log("text", "debug")
+    yield
+    logs.set_level("info")
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+async def test_libraries_log_neither_url_nor_headers(debug_log: None, caplog: pytest.LogCaptureFixture) -> None:
+    answer = respond({"user": "ann"}, headers={"Set-Cookie": f"session={CANARY}"})
+    async with open_web(lambda _: answer) as web, open_hook(lambda _: answer, url=f"{web.url}?key={CANARY}") as (hook, _):
+        assert isinstance(await ask(hook), Identity)
+
+    assert CANARY not in caplog.text
+
+
+async def test_after_the_end_of_the_site_nothing_is_asked() -> None:
+    async with open_hook(lambda _: ANN) as (hook, web):
+        await ask(hook)
+        await hook._http.close()
+
+        assert await ask(hook) is NOT_AVAILABLE
+        assert len(web.asked) == 1
 
 
 async def test_a_failing_hook_is_logged_once_and_without_credentials() -> None:
