@@ -17,7 +17,7 @@ class Splitter:
     once.
     """
 
-    __slots__ = ("_held", "_max_record", "_overlap", "_slack", "_split", "_strips_cr")
+    __slots__ = ("_ends_at_cr", "_held", "_is_after_cr", "_max_record", "_overlap", "_slack", "_split", "_strips_cr")
 
     def __init__(self, delimiters: str = NEWLINE, *, max_record: int) -> None:
         """Split at each character of `delimiters`, in UTF-8. A carriage return before a newline belongs to the delimiter.
@@ -37,6 +37,8 @@ class Splitter:
         # A chunk may end within a delimiter: those bytes do not count for the record, and are searched again.
         self._slack = max(*map(len, ends), len(b"\r\n") if b"\n" in ends else 1) - 1
         self._overlap = 0 if self._strips_cr else self._slack
+        self._ends_at_cr = {b"\r", b"\n"} <= set(ends)
+        self._is_after_cr = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the records that end in this chunk. Two consecutive delimiters make an empty record.
@@ -44,9 +46,13 @@ class Splitter:
         Raises RecordTooLong, with the records before it. The splitter must not be used after that.
         """
         held = self._held
-        if self._overlap and held:
-            chunk = bytes(held[-self._overlap :]) + chunk
-            del held[-self._overlap :]
+        if self._overlap:
+            if self._is_after_cr and chunk[:1] == b"\n":  # the rest of a delimiter: see `__init__`
+                chunk = chunk[1:]
+            self._is_after_cr = self._ends_at_cr and chunk[-1:] == b"\r"
+            if held:
+                chunk = bytes(held[-self._overlap :]) + chunk
+                del held[-self._overlap :]
         records = self._split(chunk)
         rest = records.pop()
         if records:

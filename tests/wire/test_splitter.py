@@ -40,6 +40,7 @@ def split_until_too_long(chunks: list[bytes], max_record: int, delimiters: str =
         ("\n", b"one\n\n\ntwo", [b"one", b"", b"", b"two"]),
         ("\n", b"\n", [b""]),
         ("\n", b"", []),
+        ("\n\r", b"one\r\ntwo\rthree\n\rfour\r\r\n", [b"one", b"two", b"three", b"", b"four", b""]),
         ("bc", b"foobar\n", [b"foo", b"ar\n"]),
         ("\0", b"foo\0bar", [b"foo", b"bar"]),
         ("\0", b"a\r\0b\n\0", [b"a\r", b"b\n"]),
