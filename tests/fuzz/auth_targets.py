@@ -10,11 +10,17 @@ from typing import Final
 from scalesocket.auth.attempt import Attempt
 from scalesocket.auth.credentials import CredentialFinder, Credentials
 from scalesocket.auth.denial import Denial
+from scalesocket.auth.explanation import NotATokenError, judge_token, read_token
+from scalesocket.auth.hook import read_answer
+from scalesocket.auth.http_client import FetchError, Response
 from scalesocket.auth.identity import Identity
-from scalesocket.auth.jwt import MAX_USER, JwtVerifier
+from scalesocket.auth.jwt import MAX_USER, JwtVerifier, decode_part
 from scalesocket.auth.keys import KeyFileError, parse_keys, secret_key
+from scalesocket.auth.tokens import LineError, find_token, parse_tokens
+from scalesocket.auth.users import parse_users
 from scalesocket.config.parse import parse_site
 from scalesocket.wire.handshake import Request
+from scalesocket.wire.text import is_utf8
 from tests.fuzz.source import Source
 
 SECRET: Final = "a secret of the fuzzer, not of anybody else"
@@ -66,6 +72,7 @@ def fuzz_jwt(data: bytes) -> None:
     else:
         token = source.rest().decode("latin-1")
     verdict = VERIFIER.verify(Attempt(Credentials(tokens=(token,)), "lobby", make_request({}, "")))
+    check_explanation(token, verdict)
     if isinstance(verdict, Identity):
         assert b"HS256" in header
         assert verdict.user is None or 0 < len(verdict.user) <= MAX_USER
@@ -73,6 +80,60 @@ def fuzz_jwt(data: bytes) -> None:
         verdict.may_enter("lobby")
     else:
         assert verdict is None or isinstance(verdict, Denial)
+
+
+def check_explanation(token: str, verdict: object) -> None:
+    """`scalesocket token --explain` says the same as the server."""
+    assert AUTH is not None
+    assert AUTH.jwt is not None
+    try:
+        read = read_token(token)
+    except NotATokenError:
+        # The server does not look at members of the header that it does not know: they may even be invalid UTF-8.
+        assert not isinstance(verdict, Identity) or not is_utf8(decode_part(token.partition(".")[0]))
+        return
+    opinion = judge_token(read, AUTH.jwt, "chat", KEYS)
+    assert (opinion.identity is not None) == isinstance(verdict, Identity), opinion.lacks
+    assert opinion.identity is not None or all(opinion.lacks)
+
+
+def fuzz_hook(data: bytes) -> None:
+    """The answer of a hook: a decision, or an error that lets nobody in."""
+    source = Source(data)
+    status = source.choose((200, 401, 403, 500))
+    try:
+        verdict = read_answer(Response(status=status, headers={}, body=source.rest()))
+    except FetchError:
+        return
+    if isinstance(verdict, Identity):
+        assert status == 200
+        json.loads(verdict.info)
+        assert "\n" not in verdict.info
+        verdict.may_enter("lobby")
+
+
+def fuzz_tokens(data: bytes) -> None:
+    """Files of tokens, and tokens."""
+    source = Source(data)
+    token = source.part().decode("latin-1")
+    try:
+        table = parse_tokens(source.rest().decode(errors="replace"))
+    except LineError as error:
+        assert "\n" not in str(error)
+        return
+    found = find_token(table, token)
+    digest = hashlib.sha256(token.encode()).hexdigest().encode()
+    assert (found is not None) == any(entry.digest.hex().encode() == digest for entries in table.values() for entry in entries)
+
+
+def fuzz_users(data: bytes) -> None:
+    """Files of users."""
+    try:
+        table = parse_users(data.decode(errors="replace"))
+    except LineError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(name.isprintable() for name in table)
 
 
 def fuzz_keys(data: bytes) -> None:

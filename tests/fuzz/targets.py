@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz.auth_targets import fuzz_credentials, fuzz_jwt, fuzz_keys
+from tests.fuzz.auth_targets import fuzz_credentials, fuzz_hook, fuzz_jwt, fuzz_keys, fuzz_tokens, fuzz_users
 from tests.fuzz.http_targets import fuzz_range
 from tests.fuzz.routing_targets import fuzz_gwsocket_input, fuzz_json_input, fuzz_output, fuzz_template
 from tests.fuzz.site_targets import fuzz_site
@@ -42,6 +42,9 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "credentials": fuzz_credentials,
     "jwt": fuzz_jwt,
     "keys": fuzz_keys,
+    "hook": fuzz_hook,
+    "tokens": fuzz_tokens,
+    "users": fuzz_users,
 }
 
 
