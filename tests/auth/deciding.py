@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import anyio
+
 from scalesocket.auth.attempt import Verdict
 from scalesocket.auth.authenticators import Authenticators
 from scalesocket.auth.denial import Denial
@@ -43,6 +45,21 @@ class Door:
         self.passed = check.request
         verdict = check.verdict
         return verdict if isinstance(verdict, Identity | Denial) else asyncio.run(verdict)
+
+    async def check(self, headers: Mapping[str, str]) -> Verdict:
+        """Decide in the event loop of the caller, in which hooks are asked."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.authenticators.resources.run)
+            verdict = self.authenticators["game"].check(request_of("/game/one", headers), "one", is_from_proxy=False).verdict
+            decided = verdict if isinstance(verdict, Identity | Denial) else await verdict
+            await anyio.lowlevel.checkpoint()  # so that `run` has started, which closes the HTTP client
+            tasks.cancel_scope.cancel()
+        return decided
+
+    async def reload(self) -> None:
+        """Read the files again, as an edit does."""
+        await self.authenticators.prepare(self.site)
+        self.authenticators.apply(self.site)
 
     def admits(self, headers: Mapping[str, str] | None = None, **options: Any) -> Identity:
         """Decide; the client must be let in."""
