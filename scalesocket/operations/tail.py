@@ -74,13 +74,15 @@ class RoomTap:
 
     def received(self, client: ClientId, messages: Sequence[Event]) -> None:
         """Note messages of a client."""
-        self._tail.note(Passage(time.time(), self._app, self.room.name, "in", client=client), messages, len(messages))
+        if self._tail.admits(len(messages)):
+            self._tail.note(Passage(time.time(), self._app, self.room.name, "in", client=client), messages, len(messages))
 
     def sent(self, batch: Batch) -> None:
         """Note messages of the backend, also those without recipients."""
-        passage = Passage(time.time(), self._app, self.room.name, "out", to=batch.to, exclude=batch.exclude)
-        messages = ((batch.opcode, payload) for payload in batch.payloads)
-        self._tail.note(passage, messages, len(batch.payloads))
+        if self._tail.admits(len(batch.payloads)):
+            passage = Passage(time.time(), self._app, self.room.name, "out", to=batch.to, exclude=batch.exclude)
+            messages = ((batch.opcode, payload) for payload in batch.payloads)
+            self._tail.note(passage, messages, len(batch.payloads))
 
     def room_ended(self) -> None:
         """Note the end of the room."""
@@ -98,7 +100,8 @@ class OpenTail:
         """Bytes of the queue."""
         self._left_out = 0
         """Messages that were left out and not reported yet."""
-        self._window_began = asyncio.get_running_loop().time()
+        self._now = asyncio.get_running_loop().time
+        self._window_began = self._now()
         self._noted = 0
         """Messages noted since then."""
         self._has_news = asyncio.Event()
@@ -122,9 +125,17 @@ class OpenTail:
 
     # --- What taps report
 
+    def admits(self, count: int) -> bool:
+        """Return whether any of `count` messages may be noted; else count them as left out: a microsecond in a busy room."""
+        if self._now() - self._window_began >= WINDOW:
+            self._begin_window()
+        if self._noted < MAX_RATE and self._queued + OVERHEAD <= MAX_QUEUED:
+            return True
+        self._leave_out(count)
+        return False
+
     def note(self, passage: Passage, messages: Iterable[Event], count: int) -> None:
         """Note as many of these `count` messages as the bounds allow."""
-        self._begin_window()
         noted = 0
         for opcode, payload in islice(messages, MAX_RATE - self._noted):
             size = min(len(payload), MAX_PAYLOAD) + OVERHEAD
@@ -134,8 +145,8 @@ class OpenTail:
             self._queued += size
             noted += 1
         self._noted += noted
-        self._left_out += count - noted
         self._has_news.set()
+        self._leave_out(count - noted)
 
     def room_ended(self, tap: RoomTap, event: TailEvent) -> None:
         """Note the end of a room."""
@@ -156,7 +167,8 @@ class OpenTail:
             with suppress(TimeoutError):
                 async with asyncio.timeout(WINDOW if self._left_out else None):
                     await self._has_news.wait()
-            self._begin_window()
+            if self._now() - self._window_began >= WINDOW:
+                self._begin_window()
         lines, size = [], 0
         while self._queue and size < MAX_CHUNK:
             noted = self._queue.popleft()
@@ -167,12 +179,15 @@ class OpenTail:
             lines.append(msgspec.json.encode(noted))
         return b"\n".join([*lines, b""])
 
+    def _leave_out(self, count: int) -> None:
+        if count and not self._left_out:
+            self._has_news.set()  # the reader waits for the end of the window from now on
+        self._left_out += count
+
     def _begin_window(self) -> None:
-        """Begin a new window if it is time, and report what was left out in the last one."""
-        now = asyncio.get_running_loop().time()
-        if now - self._window_began >= WINDOW:
-            self._window_began, self._noted = now, 0
-            self._report_left_out()
+        """Begin a new window, and report what was left out in the last one."""
+        self._window_began, self._noted = self._now(), 0
+        self._report_left_out()
 
     def _report_left_out(self) -> None:
         if not self._left_out:

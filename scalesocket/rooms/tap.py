@@ -1,13 +1,18 @@
 """Taps: observers of one room's messages. A room without taps has no trace of them on its way of messages."""
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from scalesocket.cleanup import logged_faults
+import structlog
+
 from scalesocket.errors import Close
 from scalesocket.wire.batch import NOBODY, Batch, ClientId
 from scalesocket.wire.frames import Event
 from scalesocket.wire.routed import Drop
+
+log = structlog.get_logger("room")
+
+TAP_FAILED: Final = "tap of a room failed"
 
 Encode = Callable[[ClientId, Sequence[Event]], tuple[bytes, Sequence[Drop]]]
 """Encodes messages of one client as one write for the backend; see `wire.routing.Encoder`."""
@@ -65,8 +70,10 @@ class TappedRecipients:
 
     def _show(self, batch: Batch) -> None:
         for tap in self._taps:
-            with logged_faults("tap of a room"):
+            try:
                 tap.sent(batch)
+            except Exception:
+                log.exception(TAP_FAILED)
 
 
 def tap_encoder(encode: Encode, taps: Sequence[Tap]) -> Encode:
@@ -74,8 +81,10 @@ def tap_encoder(encode: Encode, taps: Sequence[Tap]) -> Encode:
 
     def encode_and_show(client: ClientId, messages: Sequence[Event]) -> tuple[bytes, Sequence[Drop]]:
         for tap in taps:
-            with logged_faults("tap of a room"):
+            try:
                 tap.received(client, messages)
+            except Exception:
+                log.exception(TAP_FAILED)
         return encode(client, messages)
 
     return encode_and_show
