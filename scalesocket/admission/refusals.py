@@ -42,6 +42,9 @@ PAGES_ALONE: Final = Refusal(status=404, reason="no_rooms", message="this app ha
 BAD_NAME: Final = Refusal(status=400, reason="bad_name", message="this is not a name a room can have")
 RESERVED_NAME: Final = Refusal(status=400, reason="reserved_name", message="this name is reserved: choose another")
 NOT_LISTED: Final = Refusal(status=404, reason="not_listed", message="the rooms of this app do not include this one")
+NO_DESCRIPTORS: Final = Refusal(
+    status=503, reason="descriptors", message="the server has too many open files: try again later", retry_after=RETRY_AFTER
+)
 WRONG_ORIGIN: Final = Refusal(status=403, reason="origin", message="pages of this origin may not connect (see origins)")
 TOO_FAST: Final = Refusal(status=429, reason="connect_rate", message="too many connections a second from this address")
 TOO_MANY_FROM_ADDRESS: Final = Refusal(

@@ -12,12 +12,13 @@ from scalesocket.backends.backend import Backend, Receiver
 from scalesocket.backends.child import SpawnRequest
 from scalesocket.backends.connection import connect_tcp, connect_unix, describe
 from scalesocket.backends.ports import Ports
-from scalesocket.backends.spawner_client import SpawnerClient
+from scalesocket.backends.spawner_client import TOO_MANY_FILES, SpawnerClient
 from scalesocket.backends.stdio import StdioBackend
 from scalesocket.backends.tcp import PortBackend, TargetBackend
 from scalesocket.config.describe import quote_command
 from scalesocket.config.model import App
 from scalesocket.errors import MAX_REASON, BackendError
+from scalesocket.io.descriptors import are_free
 from scalesocket.io.poller import Poller
 
 MAX_STARTS: Final = 3
@@ -95,6 +96,8 @@ async def _open_port(
 
 
 async def _open_target(app: App, receiver: Receiver, poller: Poller) -> TargetBackend:
+    if not are_free(1):
+        raise BackendError(TOO_MANY_FILES)
     try:
         with anyio.fail_after(app.start_timeout):
             if app.unix is not None:

@@ -28,6 +28,7 @@ from scalesocket.backends.spawner.protocol import encode
 from scalesocket.backends.spawner_process import Report, SpawnerProcess
 from scalesocket.backends.spawner_recovery import SpawnerRecovery
 from scalesocket.errors import SpawnerError
+from scalesocket.io.descriptors import are_free, first_reserved
 from scalesocket.io.poller import Poller
 
 PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
@@ -37,6 +38,9 @@ SHORT_LIFE: Final = 1.0
 """Seconds. A spawner that died younger is replaced only after RETRY_PAUSE."""
 RETRY_PAUSE: Final = 1.0
 """Seconds until the next attempt to start a spawner; starts requested meanwhile fail."""
+PIPES: Final = 3
+"""Descriptors of a child in the gateway."""
+TOO_MANY_FILES: Final = "the server has too many open files"
 WATCHED_PER_REQUEST: Final = 1000
 """Groups in one `watch` request."""
 
@@ -124,6 +128,8 @@ class SpawnerClient:
         """
         if self._process is None:
             raise SpawnerError("the spawner is not running")
+        if not are_free(PIPES * (len(self._starts.in_flight) + 1)):
+            raise SpawnerError(TOO_MANY_FILES)
         start = self._starts.add(request)
         self._send()
         return await start.wait()
@@ -257,11 +263,11 @@ class SpawnerClient:
         child = self._add_child(pid, *report.fds)
         if start is None:
             child.discard()
-        elif report.has_all_fds or start.answer.cancelled():
+        elif (report.has_all_fds and max(report.fds) < first_reserved()) or start.answer.cancelled():
             start.succeed(child)
         else:
             child.discard()
-            start.fail("the server has too many open files")
+            start.fail(TOO_MANY_FILES)
 
     def _add_child(self, pid: int, stdin: int = -1, stdout: int = -1, stderr: int = -1) -> Child:
         assert self._poller is not None

@@ -1,8 +1,9 @@
 """Everything that accepts and serves network connections of clients.
 
-Listening: `addresses` resolves `server.bind`, `bind` opens sockets, `listen` replaces them at an edit, `accept` and `tls` accept
-connections. `connections` counts them and times out their first request head. `new_connection` reads that head and chooses the
-lane. `closing` ends connections, `kernel` asks what the kernel has sent of them.
+Listening: `addresses` resolves `server.bind`, `bind` opens sockets, `listen` replaces them at an edit, `accept`, `tls` and
+`tls_handshake` accept connections. `connections` counts them and times out their first request head. `new_connection` reads that
+head and chooses the lane. `closing` ends connections, `kernel` asks what the kernel has sent of them. `security_headers` are
+those of every response.
 
 The express lane is `express`: HTTP/1.1 websockets, as protocols on their transports.
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from scalesocket.admission.refusals import NO_DESCRIPTORS
 from scalesocket.io.transport import SocketTransport
 from scalesocket.server.bind import BACKLOG
 from scalesocket.server.connections import Connections
@@ -65,11 +66,17 @@ class Acceptor(ABC):
                 connections.poller.remove_reader(self._sock.fileno())
                 self._pause = connections.loop.call_later(ACCEPT_PAUSE, self._resume)
                 return
-            if connections.has_capacity():
+            is_short = connections.is_short or fd >= connections.first_reserved
+            if is_short and not connections.may_stay(fd):
+                connections.gateway.refusals[NO_DESCRIPTORS.reason] += 1
+                os.close(fd)
+            elif connections.has_capacity():
                 self.start_connection(fd, peer)
             else:
                 connections.gateway.refusals["too_many_connections"] += 1
                 os.close(fd)
+            if is_short:
+                return  # the connection that was cut for this one is closed in the next iteration
 
 
 class PlainAcceptor(Acceptor):
@@ -83,4 +90,5 @@ class PlainAcceptor(Acceptor):
     def start_connection(self, fd: int, peer: object) -> None:
         """Put a transport on the descriptor and wait for the request head."""
         connections = self._connections
-        SocketTransport(fd, peer, NewConnection(connections, self._local), poller=connections.poller)
+        new = NewConnection(connections, self._local, is_reserved=fd >= connections.first_reserved)
+        SocketTransport(fd, peer, new, poller=connections.poller)

@@ -17,7 +17,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from scalesocket.admission.control import PendingAdmission
-from scalesocket.admission.refusals import Refusal
+from scalesocket.admission.refusals import NO_DESCRIPTORS, Refusal
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
@@ -28,7 +28,7 @@ from scalesocket.server.general import AsgiMessage, GeneralClient, Receive, Send
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.http.views import REQUEST
 from scalesocket.server.hypercorn.patches import patch_hypercorn
-from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET
+from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET, RESERVED
 from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.security_headers import OWN_FIELDS
 from scalesocket.server.single_worker import lock_single_worker
@@ -126,7 +126,8 @@ class GeneralLane:
             await refuse_request(refusal, request, send)
         else:
             scope[REQUEST] = request
-            await self._http(scope, receive, closing_after(send) if is_framed_twice(request) else send)  # type: ignore[arg-type]
+            is_last = is_framed_twice(request) or (is_reserved(scope) and request.http_version != "2")
+            await self._http(scope, receive, closing_after(send) if is_last else send)  # type: ignore[arg-type]
 
     def _check_request(self, request: Request) -> Refusal | None:
         """Decide whether a plain request may be answered; None if it may."""
@@ -137,6 +138,7 @@ class GeneralLane:
     async def _serve_websocket(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         wrong = NO_PATH if not request.path.startswith("/") else HAS_BODY if has_body(request) else None
+        wrong = NO_DESCRIPTORS if wrong is None and is_reserved(scope) else wrong
         if wrong is not None:
             await refuse_upgrade(self.gateway.admission.count(wrong), scope, send)
             return
@@ -161,6 +163,11 @@ class GeneralLane:
             # Hypercorn passes messages through a bounded queue, and waits for space in it before it ends the websocket.
             if not is_gone and not self._tasks.cancel_scope.cancel_called:
                 self._tasks.start_soon(drop_messages, receive, name="drop messages")
+
+
+def is_reserved(scope: Scope) -> bool:
+    """Whether the connection of a request has one of the last descriptors."""
+    return bool(scope.get("state", {}).get(RESERVED))
 
 
 def closing_after(send: Send) -> Send:

@@ -1,6 +1,7 @@
 """The open connections of a server: how many there may be, and until when each must have sent its first request head."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -8,6 +9,7 @@ import structlog
 
 from scalesocket.cleanup import logged_faults
 from scalesocket.gateway import Gateway
+from scalesocket.io.descriptors import first_private, first_reserved
 from scalesocket.io.poller import Poller
 from scalesocket.server.hypercorn.server import HypercornServer
 
@@ -15,6 +17,12 @@ log = structlog.get_logger("connections")
 
 HARD_CAP: Final = 1.5
 """Connections accepted, as a multiple of `max_connections`: more than the websockets, so that /health still answers."""
+
+WARNING_INTERVAL: Final = 60.0
+"""Seconds between two warnings that descriptors run out."""
+SHORT_FOR: Final = 10.0
+"""Seconds for which descriptors count as short after one of the reserve was used."""
+DESCRIPTORS_HINT: Final = "raise the limit of open files (LimitNOFILE= of systemd), or lower max_connections and max_rooms"
 
 
 class Connections:
@@ -36,20 +44,52 @@ class Connections:
         self.websockets = 0
         """Websockets on the express lane whose connection is open, even if only for the closing handshake."""
         self.head_deadlines = HeadDeadlines(self.loop, lambda: gateway.site.server.handshake_timeout)
+        self.first_reserved = first_reserved()
+        """The lowest descriptor that no websocket keeps; see `io/descriptors.py`."""
         self._is_full = False
+        self.is_short = False
+        """Whether descriptors run out, or did so within the last seconds."""
+        self._most = 0
+        """Connections for which there are descriptors, if `is_short`."""
+        self._short_until = 0.0
+        self._warned_at = -math.inf
         self._no_websockets = asyncio.Event()
 
     def has_capacity(self) -> bool:
         """Whether one more connection may be accepted. Logs when the limit is reached."""
         limit = self.gateway.site.server.max_connections
-        is_full = (
-            limit is not None
-            and len(self.transports) + len(self.tls_handshakes) + self.hypercorn.open_connections >= limit * HARD_CAP
-        )
+        is_full = limit is not None and self._count() >= limit * HARD_CAP
         if is_full and not self._is_full:
             log.warning("too many connections", limit=limit, hint="new ones are cut until others have ended")
         self._is_full = is_full
         return not is_full
+
+    def may_stay(self, fd: int) -> bool:
+        """Whether an accepted connection may stay, when descriptors run out or did so lately.
+
+        With a descriptor of the reserve it gets one response, no websocket. When the part of the reserve for connections is in
+        use, the connection that has waited longest for its first request is cut for each new one. So silent peers, however many,
+        keep nobody from a response.
+        """
+        now, number = self.loop.time(), self._count()
+        if fd >= self.first_reserved:  # all descriptors below it are in use
+            most = number + max(0, self._first_kept() - fd)
+            self._most = min(most, self._most) if self.is_short else most  # `number` may include connections that were just cut
+            if now - self._warned_at >= WARNING_INTERVAL:
+                self._warned_at = now
+                log.warning("file descriptors run out", hint=DESCRIPTORS_HINT)
+            self.is_short, self._short_until = True, now + SHORT_FOR
+        elif now >= self._short_until:
+            self.is_short = False
+            return True
+        return number < self._most or self.head_deadlines.cut_oldest()
+
+    def _first_kept(self) -> int:
+        """Return the lowest descriptor that no connection keeps."""
+        return first_private()
+
+    def _count(self) -> int:
+        return len(self.transports) + len(self.tls_handshakes) + self.hypercorn.open_connections
 
     def forget(self, transport: asyncio.Transport) -> None:
         """Remove a connection that was lost, or that the general lane took over."""
@@ -96,6 +136,9 @@ class HasDeadline(Protocol):
     def time_out(self) -> None:
         """End the connection: the head did not arrive in time."""
 
+    def cut(self) -> None:
+        """Abort the connection: its descriptor is needed."""
+
 
 class HeadDeadlines:
     """Times out connections whose first request head does not arrive within `handshake_timeout`.
@@ -119,6 +162,15 @@ class HeadDeadlines:
     def stop(self, connection: HasDeadline) -> None:
         """Stop the clock of a connection. Calls may repeat."""
         self._started_at.pop(connection, None)
+
+    def cut_oldest(self) -> bool:
+        """Cut the connection that has waited longest; False if none waits."""
+        oldest = next(iter(self._started_at), None)
+        if oldest is None:
+            return False
+        del self._started_at[oldest]
+        oldest.cut()
+        return True
 
     def close(self) -> None:
         """Stop the timer."""

@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from scalesocket.admission.control import Admission, PendingAdmission
 from scalesocket.admission.proxies import is_trusted
-from scalesocket.admission.refusals import Refusal
+from scalesocket.admission.refusals import NO_DESCRIPTORS, Refusal
 from scalesocket.config.units import KiB
 from scalesocket.server.closing import LingeringClose
 from scalesocket.server.connections import Connections
@@ -56,10 +56,14 @@ NO_CRLF: Final = Refusal(status=400, reason="bad_handshake", message=BARE_LF)
 class NewConnection(asyncio.Protocol):
     """One connection until its first request head is complete. `handshake_timeout` bounds the time, `MAX_HEAD` the size."""
 
-    __slots__ = ("_connections", "_head", "_is_first", "_is_proxied", "_local", "_peer", "_transport")
+    __slots__ = ("_connections", "_head", "_is_first", "_is_proxied", "_is_reserved", "_local", "_peer", "_transport")
 
-    def __init__(self, connections: Connections, local: tuple[str, int] | None = None) -> None:
-        """Belong to `connections`. `local`: the address connected to, if it is the same for all connections of a listener."""
+    def __init__(self, connections: Connections, local: tuple[str, int] | None = None, *, is_reserved: bool = False) -> None:
+        """Belong to `connections`. `local`: the address connected to, if it is the same for all connections of a listener.
+
+        `is_reserved`: descriptors run out, so the connection gets one response, and no websocket.
+        """
+        self._is_reserved = is_reserved
         self._connections = connections
         self._local = local
         self._head = b""
@@ -111,6 +115,11 @@ class NewConnection(asyncio.Protocol):
         else:
             self._transport.close()
 
+    def cut(self) -> None:
+        """Abort the connection: its descriptor is needed, and it has sent no request yet."""
+        self._connections.gateway.refusals[NO_DESCRIPTORS.reason] += 1
+        self._transport.abort()
+
     # --- The head
 
     def set_proxied(self, reported: tuple[str, int] | None) -> None:
@@ -161,7 +170,8 @@ class NewConnection(asyncio.Protocol):
             return
         if self._is_proxied:
             request = request._replace(is_proxied=True)
-        admission = self._connections.gateway.admission.admit(request)
+        admit = self._connections.gateway.admission.admit
+        admission = self._connections.gateway.admission.count(NO_DESCRIPTORS) if self._is_reserved else admit(request)
         rest = head[end + len(_END) :]
         if isinstance(admission, PendingAdmission):
             WaitingUpgrade(transport, self._connections, admission, rest, partial(self._answer, request, key))
@@ -185,7 +195,9 @@ class NewConnection(asyncio.Protocol):
             self._refuse(NO_CRLF)
             return
         self._connections.forget(self._transport)
-        self._connections.hypercorn.take_over(self._transport, head, peer=self._peer, is_proxied=self._is_proxied)
+        self._connections.hypercorn.take_over(
+            self._transport, head, peer=self._peer, is_proxied=self._is_proxied, is_reserved=self._is_reserved
+        )
 
     def _accept(self, admission: Admission, request: Request, key: str, rest: bytes) -> None:
         """Complete the handshake, and let the client join its room. `rest`: the bytes that were read after the head."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from scalesocket.admission.proxies import is_trusted
-from scalesocket.admission.refusals import Refusal
+from scalesocket.admission.refusals import NO_DESCRIPTORS, Refusal
 from scalesocket.io.transport import SocketTransport
 from scalesocket.server.connections import Connections
 from scalesocket.server.new_connection import NewConnection, address_of
@@ -27,7 +27,7 @@ class TlsHandshake:
     to that header, and are peeked at until then: the event loop's TLS reads the handshake from the socket itself.
     """
 
-    __slots__ = ("_connections", "_header", "_peer", "_socket", "_started_at", "_task", "_tls", "is_proxied", "reported")
+    __slots__ = ("_connections", "_header", "_peer", "_socket", "_task", "_tls", "is_proxied", "is_reserved", "reported")
 
     def __init__(self, connections: Connections, tls: ssl.SSLContext, fd: int, peer: object) -> None:
         """Take ownership of the descriptor of a connection, and count it. `peer`: the address of its other end."""
@@ -35,12 +35,13 @@ class TlsHandshake:
         """Whether a PROXY header was read."""
         self.reported: tuple[str, int] | None = None
         """The client's address that it has."""
+        self.is_reserved = fd >= connections.first_reserved
+        """Whether descriptors run out, so that the connection gets one response, and no websocket."""
         self._connections = connections
         self._tls = tls
         self._peer = peer
         self._header = b""  # the part of a PROXY header that was read
         self._task: asyncio.Task[None] | None = None
-        self._started_at = connections.loop.time()
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(False)
         connections.tls_handshakes.add(self)
@@ -48,8 +49,13 @@ class TlsHandshake:
         self._look()
 
     def time_out(self) -> None:
-        """End the connection: it sent no handshake in time."""
-        self._end()
+        """End the connection: its handshake was not done in time."""
+        self.cancel()
+
+    def cut(self) -> None:
+        """Abort the connection: its descriptor is needed."""
+        self._connections.gateway.refusals[NO_DESCRIPTORS.reason] += 1
+        self.cancel()
 
     def cancel(self) -> None:
         """End the connection."""
@@ -112,8 +118,7 @@ class TlsHandshake:
 
     def _shake_hands(self) -> None:
         connections = self._connections
-        self._stop_looking()
-        passed = connections.loop.time() - self._started_at
+        connections.poller.remove_reader(self._socket.fileno())
 
         async def shake_hands() -> None:
             with suppress(OSError):  # the peer has left, was too late, or does not use TLS
@@ -121,11 +126,15 @@ class TlsHandshake:
                     lambda: NewTlsConnection(connections, self),
                     self._socket,
                     ssl=self._tls,
-                    ssl_handshake_timeout=max(0.01, connections.gateway.site.server.handshake_timeout - passed),
+                    ssl_handshake_timeout=connections.gateway.site.server.handshake_timeout,  # ours ends before
                 )
 
         self._task = connections.loop.create_task(shake_hands())
-        self._task.add_done_callback(lambda _: connections.tls_handshakes.discard(self))
+        self._task.add_done_callback(self._done)
+
+    def _done(self, _: asyncio.Task[None]) -> None:
+        self._connections.head_deadlines.stop(self)
+        self._connections.tls_handshakes.discard(self)
 
     def _answer_in_clear_text(self) -> None:
         """Answer a request without TLS. Its bytes are still unread."""
@@ -158,11 +167,12 @@ class NewTlsConnection(NewConnection):
 
     def __init__(self, connections: Connections, handshake: TlsHandshake) -> None:
         """Take the place of `handshake` among `connections`."""
-        super().__init__(connections)
+        super().__init__(connections, is_reserved=handshake.is_reserved)
         self._handshake = handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection in place of its handshake, and start the clock."""
+        self._connections.head_deadlines.stop(self._handshake)
         self._connections.tls_handshakes.discard(self._handshake)
         super().connection_made(transport)
         if self._handshake.is_proxied:

@@ -10,12 +10,13 @@ from hypercorn.typing import ASGIFramework
 
 from scalesocket.config.model import Server
 from scalesocket.gateway import Gateway
+from scalesocket.io.descriptors import first_last, first_private
 from scalesocket.io.poller import Poller
 from scalesocket.operations.table import Operations
 from scalesocket.server.addresses import ListenError
 from scalesocket.server.admin.lane import AdminLane
 from scalesocket.server.connections import Connections
-from scalesocket.server.hypercorn.server import open_hypercorn
+from scalesocket.server.hypercorn.server import HypercornServer, open_hypercorn
 from scalesocket.server.listen import Change, Listeners
 
 MAX_CONNECTIONS: Final = 64
@@ -28,6 +29,14 @@ class AdminConnections(Connections):
     """The connections of the admin surface."""
 
     serves_websockets = False
+
+    def __init__(self, gateway: Gateway, hypercorn: HypercornServer, poller: Poller) -> None:
+        """Start without any, and with descriptors that no client can hold."""
+        super().__init__(gateway, hypercorn, poller)
+        self.first_reserved = first_private()
+
+    def _first_kept(self) -> int:
+        return first_last()
 
     def has_capacity(self) -> bool:
         """Whether one more connection may be accepted."""

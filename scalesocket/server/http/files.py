@@ -3,6 +3,7 @@
 The functions block; the static route calls them in a worker thread.
 """
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from scalesocket.io.descriptors import first_private
 from scalesocket.server.http.media_types import CODINGS, describe_file
 from scalesocket.wire.accept import IDENTITY, choose_coding
 
@@ -44,6 +46,10 @@ class OpenFile:
     """Whether the coding depends on the request (`Vary`)."""
 
 
+class NoDescriptors(Exception):
+    """The server has too many open files."""
+
+
 class NotAcceptable(Exception):
     """The client accepts no available coding of the file."""
 
@@ -58,7 +64,7 @@ def open_file(folder: Path, url_path: bytes, accept_encoding: str | None = None)
     `url_path` is the path below the mount, with its leading slash and still percent-encoded, so that `%2f` differs from `/`.
     A path that ends with a slash means the folder's `index.html`. `accept_encoding` is the request's header: if it allows, a
     compressed file beside the original (`x.br` or `x.gz` beside `x`) is opened instead.
-    Raises FolderWithoutSlash and NotAcceptable.
+    Raises FolderWithoutSlash, NotAcceptable and NoDescriptors.
     """
     names = split_path(url_path)
     if names is None:
@@ -148,9 +154,17 @@ def is_public(path: Path, root: Path) -> bool:
 
 
 def open_regular(path: Path) -> OpenFile | None:
-    """Open a resolved path if it is a regular file (never a FIFO or a device, which could block)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    """Open a resolved path if it is a regular file (never a FIFO or a device, which could block). Raises NoDescriptors."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise NoDescriptors from error
+        raise
     file = File(descriptor, "rb")
+    if descriptor >= first_private():
+        file.close()
+        raise NoDescriptors
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         file.close()

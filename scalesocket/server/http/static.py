@@ -13,8 +13,9 @@ from quart.wrappers.response import DataBody, ResponseBody
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from scalesocket.admission.paths import find_app
+from scalesocket.admission.refusals import NO_DESCRIPTORS
 from scalesocket.config.units import KiB
-from scalesocket.server.http.files import FolderWithoutSlash, NotAcceptable, OpenFile, open_file
+from scalesocket.server.http.files import FolderWithoutSlash, NoDescriptors, NotAcceptable, OpenFile, open_file
 from scalesocket.server.http.landing import LandingPages
 from scalesocket.server.http.responses import answer_error
 from scalesocket.status import SiteView
@@ -66,6 +67,8 @@ async def answer_file(folder: Path, url_path: bytes) -> Response | None:
         opened = await anyio.to_thread.run_sync(open_file, folder, url_path, accept_encoding)
     except FolderWithoutSlash:
         return redirect_to_slash()
+    except NoDescriptors:
+        return answer_error(NO_DESCRIPTORS.status, NO_DESCRIPTORS.message, headers=dict(NO_DESCRIPTORS.fields))
     except NotAcceptable:
         return answer_error(406, "not acceptable (Accept-Encoding excludes every coding of this file)", headers=VARY)
     if opened is None:

@@ -23,7 +23,7 @@ from scalesocket.io.transport import SocketTransport
 from scalesocket.server.hypercorn.config import KEEP_ALIVE, SiteConfig
 from scalesocket.server.hypercorn.context import ConnectionContext
 from scalesocket.server.hypercorn.patches import patch_hypercorn
-from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET, PEER, PROXIED
+from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET, PEER, PROXIED, RESERVED
 from scalesocket.server.hypercorn.stream_protocol import StreamProtocol, cut, enable_keep_alive
 from scalesocket.status import SiteView
 
@@ -54,12 +54,18 @@ class HypercornServer:
         return len(self._connections)
 
     def take_over(
-        self, transport: asyncio.Transport, head: bytes, *, peer: tuple[str, int] | None = None, is_proxied: bool = False
+        self,
+        transport: asyncio.Transport,
+        head: bytes,
+        *,
+        peer: tuple[str, int] | None = None,
+        is_proxied: bool = False,
+        is_reserved: bool = False,
     ) -> None:
         """Serve a connection from which `head` was already read. Replaces the transport's protocol, and closes it at the end.
 
-        `peer`: the client's address if a proxy reported another one than the socket's. `is_proxied`: a PROXY header was read. The
-        transport must not have paused reading.
+        `peer`: the client's address if a proxy reported another one than the socket's. `is_proxied`: a PROXY header was read.
+        `is_reserved`: close it after one response. The transport must not have paused reading.
         """
         # StreamWriter.__del__ closes its transport, so the writer must live as long as the task that serves it.
         loop = asyncio.get_running_loop()
@@ -76,7 +82,7 @@ class HypercornServer:
         enable_keep_alive(transport)
         self._connections[transport] = context
         self._no_connections.clear()
-        state: dict[str, object] = {PEER: peer, PROXIED: is_proxied}
+        state: dict[str, object] = {PEER: peer, PROXIED: is_proxied, RESERVED: is_reserved}
         self._tasks.start_soon(self._serve, reader, writer, context, state, name="hypercorn")
 
     async def stop(self, grace: float) -> None:
