@@ -23,6 +23,8 @@ NOISY: Final = """\
 command = ["sh", "-c", "while read line; do echo $line >&2; done"]
 stop_timeout = "1s"
 """
+NOISE: Final = "a line for the log " * 20
+"""A dozen of them are more than what the last block of a full disk still takes."""
 TMPFS: Final = 'mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@" 2>"$0/log"'
 
 
@@ -72,7 +74,7 @@ async def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(kind: str, tm
             size = log.stat().st_size
             async with join(server, "/noisy/one") as noisy:
                 for number in range(50):
-                    noisy.say("a line for the log")
+                    noisy.say(NOISE)
                     await echo(ann, f"{number}")
             async with join(server, "/chat/two") as bob:
                 await echo(bob, "a new room")
@@ -81,7 +83,7 @@ async def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(kind: str, tm
 
             free()
             async with join(server, "/noisy/two") as noisy:
-                noisy.say("a line for the log")
+                noisy.say(NOISE)
                 await until(lambda: "dropped because the log could not be written" in log.read_text())
             await echo(ann, "still here")
 
