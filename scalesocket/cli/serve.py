@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import click
 from pydantic import TypeAdapter, ValidationError
 
+from scalesocket.auth.check import check_auth_files
 from scalesocket.cli.banner import announce
 from scalesocket.cli.site_file import SITE
 from scalesocket.config.addresses import Binds
@@ -66,7 +67,7 @@ def serve(
     overrides = Overrides(bind=bind, log_format=log_format, log_level="debug" if verbose else None)
     loaded = load_site_with_origins(site_file, with_machine=True)
     site = overrides.amend(loaded.site)
-    problems = check_machine(site, loaded.origins)
+    problems = [*check_machine(site, loaded.origins), *check_auth_files(site, loaded.origins)]
     if any(problem.severity is Severity.ERROR for problem in problems):
         raise ConfigError([*loaded.warnings, *problems])
     if warnings := [*loaded.warnings, *problems]:

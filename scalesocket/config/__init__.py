@@ -18,7 +18,8 @@ Declarations
     model, secrets                  `Site`, and the names of its parts for other packages; masking of secret keys
 Parsing
     syntax, toml_document           what is not valid TOML; a file that is
-    validation_errors, lint         messages for invalid values; probable mistakes in valid ones
+    validation_errors               messages for invalid values
+    auth_lint, lint                 probable mistakes in valid values: of `auth`; of all keys
     site_file, secret_files         a file with its variables replaced; secrets in files of their own
     app_tables, parse               apps with their defaults; the whole site, with all errors at once
 Machine

@@ -8,6 +8,7 @@ from typing import Final
 
 from scalesocket.config.addresses import parse_endpoint
 from scalesocket.config.admin import SHORTEST_TOKEN
+from scalesocket.config.auth_lint import find_suspicious_auth
 from scalesocket.config.conflicts import TARGETS
 from scalesocket.config.model import App, Server
 from scalesocket.config.problems import Finding
@@ -39,6 +40,7 @@ def find_suspicious(app: App, own: Mapping[str, object]) -> Iterator[Finding]:
         yield Finding(("history",), 'keeps nothing, because only json routing can tag messages (set routing = "json")')
     yield from _unknown_placeholders(app)
     yield from _exposed_hook(app)
+    yield from find_suspicious_auth(app)
     for room in app.rooms or ():
         if room in (".", "..") or not re.fullmatch(app.room_pattern, room):
             yield Finding(("rooms",), f"no client can join {room!r}, which room_pattern does not match (change one of the two)")

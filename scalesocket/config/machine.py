@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from scalesocket.config.auth_lint import find_exposed_auth
 from scalesocket.config.certificates import CertificateError, find_unreadable, load_pair
 from scalesocket.config.command_hints import Spell
 from scalesocket.config.model import Admin, App, Server, Site
@@ -41,8 +42,9 @@ def check_machine(
     findings = [(("server", *finding.path), finding) for finding in _check_server(site.server)]
     for name, app in site.apps.items():
         findings += [(("apps", name, *finding.path), finding) for finding in _check_app(app, environ, spell)]
+    findings += [(("apps", name, *finding.path), finding) for name, finding in find_exposed_auth(site)]
     return [
-        Problem(severity=found.severity, place=_place(site, origins or {}, path), key=key_text(path), message=found.message)
+        Problem(severity=found.severity, place=find_place(site, origins or {}, path), key=key_text(path), message=found.message)
         for path, found in findings
     ]
 
@@ -124,7 +126,8 @@ def _folder_fault(path: Path) -> str:
     return f"{str(path)!r} is not a folder" if not path.is_dir() else f"the folder {str(path)!r} cannot be read"
 
 
-def _place(site: Site, origins: Origins, path: KeyPath) -> Place:
+def find_place(site: Site, origins: Origins, path: KeyPath) -> Place:
+    """Find the line of a value; without it, only the file."""
     for known, place in origins.items():
         if known[: len(path)] == path:
             return place

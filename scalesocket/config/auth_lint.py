@@ -1,0 +1,40 @@
+"""Settings of `auth` that are valid but probably mistakes, or expose credentials."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from scalesocket.config.model import App, Server, Site
+from scalesocket.config.problems import Finding, Severity
+
+SHORTEST_SECRET: Final = 32
+"""Bytes of a secret for HMAC with SHA-256 (RFC 7518 3.2)."""
+
+
+def find_suspicious_auth(app: App) -> Iterator[Finding]:
+    """Find probable mistakes in the `auth` table of a valid app."""
+    auth = app.auth
+    if auth is None:
+        return
+    for place in auth.places:
+        if place.startswith("query:"):
+            yield Finding(("auth", "from"), f"{place!r} puts tokens into URLs, which end up in logs (use a ticket or a header)")
+    if auth.jwt is not None and auth.jwt.secret is not None and len(auth.jwt.secret.encode()) < SHORTEST_SECRET:
+        message = f"has fewer than {SHORTEST_SECRET} bytes and can be guessed (write a random one: openssl rand -hex 32)"
+        yield Finding(("auth", "jwt", "secret"), message)
+
+
+def find_exposed_auth(site: Site) -> Iterator[tuple[str, Finding]]:
+    """Find ways to authenticate that do not fit the `[server]` table: the app, and the warning."""
+    for name, app in site.apps.items():
+        if app.auth is None:
+            continue
+        if app.auth.users_file is not None and not _has_tls(site.server):
+            message = "passwords are sent unencrypted (set tls in [server], or trusted_proxies for a proxy with TLS)"
+            yield name, Finding(("auth", "users_file"), message, Severity.WARNING)
+        if app.auth.header is not None and not site.server.trusted_proxies:
+            message = "is trusted from nobody (list the proxy in trusted_proxies of [server])"
+            yield name, Finding(("auth", "header"), message, Severity.WARNING)
+
+
+def _has_tls(server: Server) -> bool:
+    return server.tls is not None or bool(server.trusted_proxies)

@@ -1,0 +1,87 @@
+"""What `scalesocket check` and `serve` say about `auth`."""
+
+from pathlib import Path
+
+import bcrypt
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from scalesocket.cli.main import commands
+from tests.auth.test_jwt import pem
+
+SITE = """
+[server]
+bind = "127.0.0.1:0"
+control = "off"
+[apps.chat]
+command = ["cat"]
+auth = { %s }
+"""
+HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+
+
+def run(command: str, folder: Path, auth: str) -> tuple[int, str]:
+    (folder / "site.toml").write_text(SITE % auth)
+    result = CliRunner().invoke(commands, [command, str(folder / "site.toml")])
+    return result.exit_code, result.output.replace(f"{folder}/", "")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    key = pem(ec.generate_private_key(ec.SECP256R1()))
+    for name, text in {"users": f"ann:{HASH}\n", "tokens": "rubbish\n", "keys.pem": key}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("auth", "line"),
+    [
+        ('tokens_file = "none"', "site.toml:7:24: apps.chat.auth.tokens_file: none cannot be read: no such file or directory"),
+        (
+            'tokens_file = "tokens"',
+            "site.toml:7:24: apps.chat.auth.tokens_file: tokens: line 1: is not NAME:SHA256",
+        ),
+        (
+            'jwt = { keys_file = "keys.pem", algorithms = ["RS256"] }',
+            "site.toml:7:30: apps.chat.auth.jwt.keys_file: keys.pem: has no key for these algorithms (its keys are for ES256)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_a_file_that_cannot_be_used_is_an_error_with_its_line(folder: Path, command: str, auth: str, line: str) -> None:
+    code, output = run(command, folder, auth)
+
+    assert code == 78
+    assert line in output
+
+
+@pytest.mark.parametrize(
+    ("auth", "warning"),
+    [
+        ('users_file = "users"', "auth.users_file: passwords are sent unencrypted"),
+        ('header = "Remote-User"', "auth.header: is trusted from nobody"),
+        ('anonymous = true, from = ["query:t"]', "auth.from: 'query:t' puts tokens into URLs"),
+        ('jwt = { secret = "short" }', "auth.jwt.secret: has fewer than 32 bytes"),
+    ],
+)
+def test_what_exposes_credentials_is_a_warning(folder: Path, auth: str, warning: str) -> None:
+    code, output = run("check", folder, auth)
+
+    assert code == 0
+    assert warning in output
+    assert "short" not in output
+
+
+def test_a_users_file_that_others_can_read_is_a_warning(folder: Path) -> None:
+    (folder / "users").chmod(0o644)
+
+    _, output = run("check", folder, 'users_file = "users"')
+
+    assert "the file can be read by others (chmod o-r)" in output
+
+
+def test_a_good_table_has_no_problem(folder: Path) -> None:
+    assert run("check", folder, 'jwt = { keys_file = "keys.pem" }') == (0, "OK\n")
