@@ -39,8 +39,12 @@ class AdminConnections(Connections):
         return first_last()
 
     def has_capacity(self) -> bool:
-        """Whether one more connection may be accepted."""
-        return len(self.transports) + self.hypercorn.open_connections < MAX_CONNECTIONS
+        """Whether one more connection may be accepted.
+
+        If there are MAX_CONNECTIONS, the one that has waited longest for its first request is cut for it. A request without the
+        token ends its connection, so silent peers cannot lock out the operator.
+        """
+        return self._count() < MAX_CONNECTIONS or self.head_deadlines.cut_oldest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,8 @@ $ curl --unix-socket admin.sock http://admin/admin/status
 - After FREE wrong tokens from one address in SPAN s, further ones are answered ever later; after LIMIT, the address gets 429
   until SPAN s have passed.
 - Requests that a browser makes for a page of another site get 403, with or without the token.
-- An edit of `bind` opens the new address before the old one is closed. It has at most 64 connections, which do not count in
-  `max_connections`.
+- An edit of `bind` opens the new address before the old one is closed.
+- It has at most 64 connections, which do not count in `max_connections`. Further ones displace those without a request.
 - Each change is logged with the address that asked for it.
 
 `GET /api/openapi.json` describes it all for tools, results included.
