@@ -6,8 +6,8 @@ from typing import Final
 from scalesocket.config.model import App, Server, Site
 from scalesocket.config.problems import Finding, Severity
 
-SHORTEST_SECRET: Final = 32
-"""Bytes of a secret for HMAC with SHA-256 (RFC 7518 3.2)."""
+DIGESTS: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""Bytes of the digest of each algorithm, which a secret must have at least (RFC 7518 3.2)."""
 
 
 def find_suspicious_auth(app: App) -> Iterator[Finding]:
@@ -18,9 +18,11 @@ def find_suspicious_auth(app: App) -> Iterator[Finding]:
     for place in auth.places:
         if place.startswith("query:"):
             yield Finding(("auth", "from"), f"{place!r} puts tokens into URLs, which end up in logs (use a ticket or a header)")
-    if auth.jwt is not None and auth.jwt.secret is not None and len(auth.jwt.secret.encode()) < SHORTEST_SECRET:
-        message = f"has fewer than {SHORTEST_SECRET} bytes and can be guessed (write a random one: openssl rand -hex 32)"
-        yield Finding(("auth", "jwt", "secret"), message)
+    if auth.jwt is not None and auth.jwt.secret is not None:
+        needed = max(DIGESTS.get(name, 0) for name in auth.jwt.algorithms or ("HS256",))
+        if len(auth.jwt.secret.encode()) < needed:
+            message = f"has fewer than {needed} bytes and can be guessed (write a random one: openssl rand -hex {needed})"
+            yield Finding(("auth", "jwt", "secret"), message)
 
 
 def find_exposed_auth(site: Site) -> Iterator[tuple[str, Finding]]:
