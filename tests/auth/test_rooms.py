@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scalesocket.auth.identity import Identity, Role, matches, roles_of
+from scalesocket.config.model import Server
 from scalesocket.edge import keepalive
 from scalesocket.wire.batch import ClientId
 from scalesocket.wire.template import ClientIdentity, parse_template
@@ -182,3 +183,19 @@ async def test_no_credential_reaches_the_environment_of_a_program(serve: Serve) 
     assert "HTTP_SEC_WEBSOCKET_PROTOCOL" not in env
     assert secret not in str(env)
     assert secret not in str(serve.events)
+
+
+@in_memory
+async def test_the_peer_of_the_connection_decides_whether_a_header_is_trusted(serve: MemoryServe) -> None:
+    app = {"command": ["cat"], "auth": {"header": "Remote-User"}}
+    forged = {"Remote-User": "ann", "X-Forwarded-For": "192.0.2.7"}
+
+    behind_proxy = await serve(Server(trusted_proxies=["127.0.0.1/32"]), game=app)
+    direct = await serve(Server(trusted_proxies=["192.0.2.0/24"]), game=app)
+    untrusting = await serve(game=app)
+
+    ann = await behind_proxy.join("/game/one", additional_headers=forged)
+    assert ann.identity is not None
+    assert (ann.identity.user, ann.peer) == ("ann", ("192.0.2.7", 0))
+    assert await direct.refused("/game/one", additional_headers=forged) == 401
+    assert await untrusting.refused("/game/one", additional_headers=forged) == 401
