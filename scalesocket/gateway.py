@@ -6,7 +6,7 @@ Owns the tasks of all rooms, and the sweep that checks their deadlines.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -16,6 +16,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from scalesocket.admission.control import AdmissionControl
+from scalesocket.auth.identity import Identity
 from scalesocket.backends.backend import Backend, Receiver
 from scalesocket.backends.environment import EnvironmentBuilder
 from scalesocket.backends.open import open_backend
@@ -138,6 +139,11 @@ class Gateway:
         for room in self._all_rooms():
             with contain_exceptions(room):
                 room.stop(SHUTTING_DOWN)
+
+    def identities_of(self, app: str) -> Iterator[Identity | None]:
+        """Return the identity of each client of an app; None for one that joined when the app had no `auth`."""
+        pool = self._pools[app]
+        return (client.identity for room in pool.all_rooms for client in pool.clients_of(room).values())
 
     def status(self) -> SiteStatus:
         """Take a snapshot of the site."""

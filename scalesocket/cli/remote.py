@@ -103,4 +103,7 @@ def _values(change: AffectedKey) -> str:
 
 def _affected(change: AffectedKey) -> str:
     counts = ((change.rooms, "room"), (change.clients, "client"))
-    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+    text = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+    if change.kept_out:
+        text += f"; would not be let in again: {change.kept_out} ({', '.join(change.kept_out_users)})"
+    return text

@@ -131,6 +131,10 @@ class AffectedKey(msgspec.Struct, frozen=True, kw_only=True):
     """Affected rooms: those of the app, or all of them for a key of the server."""
     clients: int = 0
     """Affected clients."""
+    kept_out: int = 0
+    """With `auth`: connected clients that the new rule would not let in again."""
+    kept_out_users: tuple[str, ...] = ()
+    """The first of their users, in alphabetical order."""
 
 
 class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,10 +1,14 @@
 """The changes of a plan, each with the number of rooms and clients that it affects. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
+
+from scalesocket.auth.identity import Identity
+from scalesocket.auth.stricter import find_kept_out
 from scalesocket.config.keys import Reload
-from scalesocket.config.model import Site
+from scalesocket.config.model import Auth, Site
 from scalesocket.config.plan import Change, Plan
 from scalesocket.config.render import table_record, to_toml
 from scalesocket.control.messages import AffectedKey
@@ -14,10 +18,18 @@ LINGERING: Final = "lingering"
 TARGETS: Final = ("command", "tcp", "unix")
 Counts = tuple[int, int]
 """Rooms and clients."""
+Identities = Callable[[str], Iterable[Identity | None]]
+"""Returns the identities of the clients of an app."""
+MAX_USERS: Final = 20
+"""Users that are named beside the count of the clients that a rule keeps out."""
 
 
-def find_affected(plan: Plan, old: Site, new: Site, status: SiteStatus) -> tuple[AffectedKey, ...]:
+def find_affected(
+    plan: Plan, old: Site, new: Site, status: SiteStatus, identities: Identities = lambda _: ()
+) -> tuple[AffectedKey, ...]:
     """List the changes from `old`, whose state is `status`, to `new`: those of the server first, then those of the apps.
+
+    `identities` are those of the connected clients, which a change of `auth` may keep out when they connect again.
 
     A live key affects all existing rooms. A *next* key affects only rooms without clients, which are stopped. A listener
     key affects no rooms.
@@ -34,10 +46,9 @@ def find_affected(plan: Plan, old: Site, new: Site, status: SiteStatus) -> tuple
         found.append(AffectedKey(path=f"apps.{app.name}", kind="added", reload=Reload.NEXT, new=target))
     for pair in plan.changed:
         before, after = table_record(pair.old), table_record(pair.new)
-        found += [
-            _changed(f"apps.{pair.name}", change, before, after, _count_affected(change, [apps[pair.name]]))
-            for change in pair.changes
-        ]
+        for change in pair.changes:
+            key = _changed(f"apps.{pair.name}", change, before, after, _count_affected(change, [apps[pair.name]]))
+            found.append(_with_kept_out(key, identities(pair.name), pair.new.auth) if change.key == "auth" else key)
     return tuple(found)
 
 
@@ -46,6 +57,11 @@ def _changed(table: str, change: Change, before: Mapping[str, Any], after: Mappi
     return AffectedKey(
         path=f"{table}.{change.key}", kind="changed", reload=change.reload, old=old, new=new, rooms=counts[0], clients=counts[1]
     )
+
+
+def _with_kept_out(key: AffectedKey, identities: Iterable[Identity | None], auth: Auth | None) -> AffectedKey:
+    users = find_kept_out(identities, auth)
+    return msgspec.structs.replace(key, kept_out=len(users), kept_out_users=tuple(sorted(set(users)))[:MAX_USERS])
 
 
 def _count_affected(change: Change, apps: Iterable[AppStatus]) -> Counts:

@@ -213,7 +213,7 @@ class Reloader:
         return [key for key, digest in digests.items() if self._digests.get(key, digest) != digest and key not in changed]
 
     def _report(self, site: Site, plan: Plan, *, renewed: Sequence[str]) -> ReloadReport:
-        changes = find_affected(plan, self._gateway.site, site, self._gateway.status())
+        changes = find_affected(plan, self._gateway.site, site, self._gateway.status(), self._gateway.identities_of)
         return ReloadReport(
             is_applied=False,
             generation=self._state.generation,

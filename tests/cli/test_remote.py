@@ -8,6 +8,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from scalesocket.cli.remote import echo_changes
+from scalesocket.control.messages import AffectedKey
 from tests.cli.serving import SITE, scalesocket, serving
 
 
@@ -55,6 +57,17 @@ def test_diff_shows_a_change_and_reload_applies_it(file: Path) -> None:
         done = scalesocket("reload", "--restart", "caht", str(file))
         assert done.code == 1
         assert "one of: chat" in done.err
+
+
+def test_diff_names_the_users_whom_a_stricter_rule_would_keep_out(capsys: pytest.CaptureFixture[str]) -> None:
+    kept_out = AffectedKey(
+        path="apps.chat.auth", kind="changed", reload="live", rooms=1, clients=3, kept_out=2, kept_out_users=("ann", "guest")
+    )
+
+    echo_changes([kept_out])
+
+    printed = "~ apps.chat.auth: none -> none  [live] 1 room, 3 clients; would not be let in again: 2 (ann, guest)\n"
+    assert capsys.readouterr().out == printed
 
 
 def test_status_counts_rooms_and_clients(file: Path) -> None:

@@ -463,6 +463,21 @@ async def test_a_diff_counts_affected_rooms_and_clients(file: Path) -> None:
         assert report.changes[-1].new == "9"
 
 
+async def test_a_diff_says_whom_a_stricter_rule_would_keep_out(file: Path) -> None:
+    async with open_edited(file, SERVER + CHAT + OTHER, is_watching=False) as edited:
+        for path in ("/chat/a", "/chat/b", "/other/c"):
+            await edited.playground.join(path)
+        auth = f'auth = {{ jwt = {{ secret = "{"x" * 32}" }} }}\n'
+
+        edited.write(SERVER + CHAT + auth + OTHER + auth.replace(" }\n", ", anonymous = true }\n"))
+        report = await edited.reloader.diff()
+
+        assert [(change.path, change.kept_out, change.kept_out_users) for change in report.changes] == [
+            ("apps.chat.auth", 2, ("guest",)),
+            ("apps.other.auth", 0, ()),
+        ]
+
+
 async def test_a_restart_closes_rooms_with_1012_and_new_rooms_follow_the_edit(file: Path) -> None:
     async with open_edited(file, SERVER + CHAT + OTHER, is_watching=False) as edited:
         ann = await edited.playground.join("/chat/lobby")
