@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import re
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote_plus
@@ -13,8 +12,6 @@ from scalesocket.wire.handshake import Request
 BEARER: Final = "bearer"
 """The subprotocol before a token, and the scheme of a token in `Authorization` (RFC 6750 2.1)."""
 TICKET: Final = "ticket"
-
-_AUTHORIZATION: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?: +([^ ,]+))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +42,8 @@ class CredentialFinder:
 
     __slots__ = (
         "_cookies",
+        "_has_subprotocol",
+        "_has_ticket",
         "_header",
         "_hook",
         "_is_anonymous",
@@ -57,7 +56,8 @@ class CredentialFinder:
 
     def __init__(self, auth: Auth) -> None:
         """Look where `auth.from` says, and for `auth.header`."""
-        self._places = auth.places
+        self._places = tuple(place.partition(":")[::2] for place in auth.places)
+        self._has_subprotocol, self._has_ticket = "subprotocol" in auth.places, TICKET in auth.places
         self._takes_tokens = auth.jwt is not None or auth.tokens_file is not None
         self._takes_basic = auth.users_file is not None
         self._header = None if auth.header is None else fold(auth.header)
@@ -73,11 +73,11 @@ class CredentialFinder:
         `is_from_proxy`: whether the peer is one of `trusted_proxies`, so that it may name the user in a header.
         """
         scheme, value = _read_authorization(request.headers.get("authorization"))
-        offered = _split(request.headers.get("sec-websocket-protocol", ""), ",")
-        has_bearer = "subprotocol" in self._places and BEARER in offered
+        offer = request.headers.get("sec-websocket-protocol")
+        offered = () if offer is None else _split(offer, ",")
+        has_bearer = self._has_subprotocol and BEARER in offered
         tokens = []
-        for place in self._places:
-            kind, _, name = place.partition(":")
+        for kind, name in self._places:
             if kind == "header" and scheme == BEARER:
                 tokens.append(value)
             elif kind == "subprotocol" and has_bearer:
@@ -88,7 +88,7 @@ class CredentialFinder:
                 tokens += _find_parameter(request, name)
         found = Credentials(
             tokens=tuple(tokens) if self._takes_tokens else (),
-            ticket=next(iter(_find_parameter(request, TICKET)), None) if TICKET in self._places else None,
+            ticket=next(iter(_find_parameter(request, TICKET)), None) if self._has_ticket and request.query else None,
             basic=_read_basic(value) if scheme == "basic" and self._takes_basic else None,
             user=(request.headers.get(self._header) or None) if self._header is not None and is_from_proxy else None,
             is_for_hook=self._is_for_hook(request),
@@ -105,7 +105,12 @@ class CredentialFinder:
 
     def _without_credentials(self, request: Request, offered: tuple[str, ...]) -> Request:
         """Remove credentials. `offered`: the subprotocols, if a token is among them."""
-        headers = {name: value for name, value in request.headers.items() if not self._is_secret(name)}
+        headers = dict(request.headers)
+        headers.pop("authorization", None)
+        for name in self._of_hook:
+            headers.pop(name, None)
+        if self._header is not None:  # a header that names the user, in any spelling
+            headers = {name: value for name, value in headers.items() if fold(name) != self._header}
         if offered:
             at = offered.index(BEARER)
             rest = (*offered[:at], *offered[at + 2 :])
@@ -119,10 +124,6 @@ class CredentialFinder:
         target = f"{request.path}?{query}" if query else request.path
         return request._replace(headers=headers, query=query, target=target)
 
-    def _is_secret(self, name: str) -> bool:
-        """Whether no program may see a header: one with credentials, or one that names the user, in any spelling."""
-        return name == "authorization" or name in self._of_hook or (self._header is not None and fold(name) == self._header)
-
 
 def fold(name: str) -> str:
     """Return the spelling of a header's name that stands for all that CGI folds into one variable (RFC 3875 4.1.18)."""
@@ -133,10 +134,9 @@ def _read_authorization(header: str | None) -> tuple[str, str]:
     """Return scheme, in lower case, and credentials. Both are empty without the header; the latter also if it is malformed."""
     if header is None:
         return "", ""
-    match = _AUTHORIZATION.fullmatch(header)
-    if match is None:
-        return header.partition(" ")[0].lower(), ""
-    return match[1].lower(), match[2] or ""
+    scheme, _, value = header.partition(" ")
+    value = value.strip(" ")
+    return scheme.lower(), "" if " " in value or "," in value else value
 
 
 def _read_basic(value: str) -> tuple[str, str]:

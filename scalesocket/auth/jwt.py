@@ -3,6 +3,7 @@
 import time
 from binascii import a2b_base64
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeGuard
 
 import jwt
@@ -148,10 +149,13 @@ def make_identity(
 
 def read_header(token: str) -> Parts | None:
     """Read the header of a token; None if it does not have the form of a JSON Web Token."""
-    if token.count(".") != 2:
-        return None
+    return _read_encoded_header(token.partition(".")[0]) if token.count(".") == 2 else None
+
+
+@lru_cache(maxsize=64)  # the tokens of one issuer have the same header
+def _read_encoded_header(encoded: str) -> Parts | None:
     try:
-        header = _decode_header(decode_part(token.partition(".")[0]))
+        header = _decode_header(decode_part(encoded))
     except (ValueError, RecursionError):
         return None
     return None if header.crit is not None else Parts(header.alg, header.kid)
