@@ -277,7 +277,7 @@ class AdmissionControl:
         if isinstance(agreed, Refusal):
             return agreed
         if isinstance(verdict, Identity):
-            return agreed._replace(identity=verdict)
+            return Admission(app, agreed.room, agreed.request, self, agreed.subprotocol, verdict)
         assert app.auth is not None
         refusal = self._refuse(app, refuse_denied(verdict, app))
         is_closed = app.auth.reject == "close" or (app.auth.reject == "auto" and "origin" in admission.request.headers)

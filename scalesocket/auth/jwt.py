@@ -114,8 +114,9 @@ class JwtVerifier:
             return False
         if audience is None:
             return self._settings.audience is None
-        names = [audience] if isinstance(audience, str) else audience
-        return isinstance(names, list) and any(isinstance(name, str) and name in self._audience for name in names)
+        if isinstance(audience, str):
+            return audience in self._audience
+        return isinstance(audience, list) and any(isinstance(name, str) and name in self._audience for name in audience)
 
 
 def make_identity(
