@@ -91,7 +91,7 @@ async def read_arguments(name: str, arguments: type[msgspec.Struct], *, has_body
     """Read the arguments of an operation from the body or the query of the request. Raises BadArgumentsError."""
     try:
         given = msgspec.json.decode(await request.get_data() or b"{}") if has_body else request.args.to_dict()
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadArgumentsError(f"the body is not JSON: {error}") from error
     if not isinstance(given, dict) or "command" in given:
         raise BadArgumentsError("the arguments are not an object of the fields that /api/openapi.json lists")

@@ -15,6 +15,7 @@ from scalesocket.server.admin.reference import render_reference
 from tests.conftest import capture_all_logs
 from tests.server.admin.conftest import AdminSite
 
+NESTED = b"[" * 20_000 + b"]" * 20_000
 PAGE = Path(__file__).parents[3] / "docs/admin-api.md"
 
 pytestmark = pytest.mark.anyio
@@ -83,6 +84,7 @@ async def test_errors_say_what_is_wrong(admin: AdminSite, method: str, path: str
         (b'{"dry-run": true}', "object contains unknown field `dry-run`"),
         (b"[]", "the arguments are not an object of the fields that /api/openapi.json lists"),
         (b"{", "the body is not JSON: Input data was truncated"),
+        (NESTED, "the body is not JSON: maximum recursion depth exceeded while deserializing an object"),
     ],
 )
 async def test_wrong_arguments_in_a_body_are_422(admin: AdminSite, body: bytes, error: str) -> None:
