@@ -34,6 +34,10 @@ EXPIRED: Final = Denial(
     reason="expired", status=401, message="the credential has expired: get a new one", close=CREDENTIAL_EXPIRED
 )
 WRONG_ROOM: Final = Denial(reason="wrong_room", status=403, message="the credential is not for this room", close=NOT_ALLOWED_HERE)
+FORBIDDEN: Final = Denial(
+    reason="forbidden", status=403, message="the credential does not let you in here", close=NOT_ALLOWED_HERE, is_failure=True
+)
+"""A hook's 403. It does not say whether the credential is known, so it may have been guessed."""
 TOO_MANY: Final = Denial(
     reason="too_many_failures", status=429, message="too many failed attempts from this address", close=TOO_MANY_FAILURES
 )

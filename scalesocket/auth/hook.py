@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from scalesocket.auth.attempt import Attempt, Verdict
-from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, NOT_AVAILABLE, WRONG_ROOM, Denial
+from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, FORBIDDEN, NOT_AVAILABLE, Denial
 from scalesocket.auth.http_client import FetchError, HttpClient, Response
 from scalesocket.auth.identity import WRITER, Identity, Role, roles_of
 from scalesocket.config.hook_settings import is_of_connection
@@ -202,7 +202,7 @@ def read_answer(response: Response) -> Verdict:
     if response.status == 401:
         return BAD_CREDENTIAL
     if response.status == 403:
-        return WRONG_ROOM
+        return FORBIDDEN
     if response.status != 200:
         raise FetchError(f"the response has the status {response.status} (200, 401 or 403 is expected)")
     try:

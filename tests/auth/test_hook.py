@@ -13,12 +13,13 @@ import pytest
 import structlog
 
 from scalesocket import logs
-from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, NOT_AVAILABLE, WRONG_ROOM, Denial
+from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, FORBIDDEN, NOT_AVAILABLE, Denial
 from scalesocket.auth.hook import MAX_ANSWER, MAX_CACHED, HookClient
 from scalesocket.auth.http_client import HttpClient
 from scalesocket.auth.identity import WRITER, Identity, Role
 from scalesocket.config.model import Auth
 from scalesocket.wire.handshake import Request, parse_request
+from tests.auth.deciding import Door
 from tests.auth.web import Answering, Web, open_web, respond
 
 pytestmark = pytest.mark.anyio
@@ -101,10 +102,21 @@ async def test_a_short_answer_means_a_writer_in_all_rooms() -> None:
     assert (identity.rooms, identity.roles, identity.info) == (None, WRITER, "null")
 
 
-@pytest.mark.parametrize(("status", "denial"), [(401, BAD_CREDENTIAL), (403, WRONG_ROOM)])
+@pytest.mark.parametrize(("status", "denial"), [(401, BAD_CREDENTIAL), (403, FORBIDDEN)])
 async def test_a_hook_refuses_with_401_and_403(status: int, denial: Denial) -> None:
     async with open_hook(lambda _: respond({"user": "ann"}, status=status)) as (hook, _):
         assert await ask(hook) is denial
+
+
+@pytest.mark.parametrize(("status", "reason"), [(401, "bad_credential"), (403, "forbidden")])
+async def test_a_refusal_of_a_hook_is_a_failed_attempt(status: int, reason: str) -> None:
+    async with open_web(lambda _: respond(status=status)) as web:
+        door = Door(hook={"url": web.url}, failures={"limit": 1, "per": "1h"})
+        refused = await door.check({"Cookie": "session=guess"})
+
+    assert isinstance(refused, Denial)
+    assert refused.reason == reason
+    assert door.denies({"Cookie": "session=another"}) == "too_many_failures"
 
 
 async def test_an_answer_that_has_expired_refuses() -> None:

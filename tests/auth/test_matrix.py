@@ -357,7 +357,7 @@ def test_a_bad_ticket_is_not_made_good_by_a_token() -> None:
         (lambda _: respond({"user": "ann", "rooms": ["two"]}), "wrong_room"),
         (lambda _: respond({"user": "ann", "expires_at": 1}), "expired"),
         (lambda _: respond(status=401), "bad_credential"),
-        (lambda _: respond(status=403), "wrong_room"),
+        (lambda _: respond(status=403), "forbidden"),
         (lambda _: respond(b"ok"), "unavailable"),
         (lambda _: respond({}), "unavailable"),
         (lambda _: respond({"user": "ann"}, status=500), "unavailable"),
