@@ -27,7 +27,7 @@ class StallMeter:
         self.report = report
         self.worst = 0.0
 
-    def start(self, addresses: Sequence[str], site: Site) -> None:
+    def start(self, addresses: Sequence[str], admin_addresses: Sequence[str], site: Site) -> None:
         """Start measuring; the server calls this in its event loop when it listens."""
         self.loop = asyncio.get_running_loop()
         self.loop.add_signal_handler(signal.SIGUSR1, self.write)

@@ -16,7 +16,7 @@ from scalesocket.admission.address_limits import AddressLimits
 from scalesocket.admission.hints import RefusalHints
 from scalesocket.admission.hosts import allows_origin, check_host
 from scalesocket.admission.paths import check_name, find_room
-from scalesocket.admission.proxies import is_from_trusted, resolve_client
+from scalesocket.admission.proxies import may_name_user, resolve_client
 from scalesocket.admission.rechecks import Rechecks
 from scalesocket.admission.refusals import (
     APP_DRAINED,
@@ -139,7 +139,7 @@ class AdmissionControl:
         refusal = check_name(self.site, app, room) or (None if allows_origin(app, resolved) else WRONG_ORIGIN)
         if refusal is not None:
             return self._refuse(app, refusal)
-        is_from_proxy = is_from_trusted(server.trusted_proxies, request)
+        is_from_proxy = may_name_user(server.trusted_proxies, request)
         check = self.authenticators[app.name].check(resolved, room, is_from_proxy=is_from_proxy, is_for_ticket=True)
         verdict = check.verdict
         if not isinstance(verdict, Identity | Denial):
@@ -243,7 +243,7 @@ class AdmissionControl:
 
     def _authenticate(self, app: App, room: str, request: Request, resolved: Request) -> Admission | Refusal | PendingAdmission:
         """Decide by the credential of a client. `request`: as received, before `resolve_client`."""
-        is_from_proxy = is_from_trusted(self.site.server.trusted_proxies, request)
+        is_from_proxy = may_name_user(self.site.server.trusted_proxies, request)
         check = self.authenticators[app.name].check(resolved, room, is_from_proxy=is_from_proxy)
         admission = Admission(app, room, check.request, self)
         verdict = check.verdict

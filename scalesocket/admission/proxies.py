@@ -30,3 +30,11 @@ def is_trusted(address: str, trusted: Networks) -> bool:
     """Return whether an address is in one of the networks."""
     parsed = parse_address(address)
     return parsed is not None and any(parsed in network for network in trusted)
+
+
+def may_name_user(trusted: Networks, request: Request) -> bool:
+    """Return whether the peer of the connection may name the user in a header (`auth.header`): a trusted HTTP proxy.
+
+    A proxy that sends the PROXY protocol passes the bytes of its client on, headers included, so it is none.
+    """
+    return not request.is_proxied and is_from_trusted(trusted, request)

@@ -59,13 +59,13 @@ class Identity:
 
 
 def roles_of(names: Iterable[str]) -> frozenset[Role]:
-    """Return the roles that a credential names. Unknown names are ignored.
+    """Return the roles that a credential names. Unknown names give nothing, so that a misspelt `read` does not become `write`.
 
-    A list that names neither `read` nor `write` includes `write`, unless it is empty.
+    `create` alone includes `write`: who may open a room may also send to it.
     """
     given = frozenset(names)
     roles = frozenset(role for role in Role if role in given)
-    return roles | WRITER if given and roles.isdisjoint((Role.READ, Role.WRITE)) else roles
+    return roles | WRITER if roles == {Role.CREATE} else roles
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -124,14 +124,15 @@ def make_identity(
 ) -> Identity | Denial:
     """Make an identity of decoded JSON values; BAD_CREDENTIAL if one has the wrong type. None stands for a missing value.
 
-    `rooms` and `roles` may be a list of strings, or one string; `roles` in one string are separated by spaces, as in `scope`.
+    `rooms` and `roles` may be a list of strings, or one string; `roles` in one string are separated by spaces
+    (as in `scope`) or commas.
     """
     if isinstance(user, int) and not isinstance(user, bool):
         user = str(user)
     if user is not None and not (isinstance(user, str) and 0 < len(user) <= MAX_USER and user.isprintable()):
         return BAD_CREDENTIAL
     patterns = [rooms] if isinstance(rooms, str) else rooms
-    names = roles.split() if isinstance(roles, str) else roles
+    names = roles.replace(",", " ").split() if isinstance(roles, str) else roles
     if not _are_names(patterns) or not _are_names(names):
         return BAD_CREDENTIAL
     try:

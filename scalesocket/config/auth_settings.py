@@ -22,6 +22,10 @@ ALGORITHMS: Final = (
 )
 """Signature algorithms of RFC 7518 and RFC 8037. `none` is not among them."""
 
+MIN_SECRET: Final = 16
+"""Characters of the shortest shared secret. `check` warns of one that is shorter than its algorithm's digest (RFC 7518 3.2)."""
+
+_PUBLIC_KEY: Final = re.compile(r"\s*(?:-----BEGIN|ssh-|ecdsa-|\{)")
 _PLACE: Final = re.compile(r"ticket|header|subprotocol|(?:cookie|query):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
 
@@ -55,11 +59,23 @@ Algorithms = Annotated[
 HeaderName = Annotated[str, AfterValidator(_check_header), string_form("header name")]
 
 
+def _check_secret(secret: str | None) -> str | None:
+    """Refuse what is no secret: an empty file, as one that is being written, and a public key, which anyone may have."""
+    if secret is None:
+        return None
+    if len(secret.strip()) < MIN_SECRET:
+        raise ValueError(f"has fewer than {MIN_SECRET} characters (write a random one: openssl rand -hex 32)")
+    if _PUBLIC_KEY.match(secret):
+        raise ValueError("is a key or a key set, not a shared secret (use keys_file for public keys)")
+    return secret
+
+
 class Jwt(Table):
     """How JSON Web Tokens (RFC 7519) are verified, and which of their claims are used."""
 
     secret: Annotated[
         str | None,
+        AfterValidator(_check_secret),
         Field(repr=False),
         live_key("Shared secret of HMAC signatures, at least 32 random bytes", secret=True),
     ] = None

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from scalesocket.admission.proxies import is_trusted, resolve_client
+from scalesocket.admission.proxies import is_trusted, may_name_user, resolve_client
 from tests.admission.requests import request_for
 
 TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
@@ -48,3 +48,10 @@ def test_a_proxy_without_a_report_counts_as_the_client() -> None:
     request = request_for(peer=("10.0.0.1", 5), secure=True)
 
     assert resolve_client(request, TRUSTED) == request
+
+
+def test_a_proxy_that_passes_the_bytes_of_its_client_on_may_not_name_the_user() -> None:
+    request = request_for(peer=("10.0.0.1", 5), remote_user="ann")
+
+    assert may_name_user(TRUSTED, request)
+    assert not may_name_user(TRUSTED, request._replace(is_proxied=True))

@@ -64,7 +64,7 @@ def test_a_file_that_cannot_be_used_is_an_error_with_its_line(folder: Path, comm
         ('users_file = "users"', "auth.users_file: passwords are sent unencrypted"),
         ('header = "Remote-User"', "auth.header: is trusted from nobody"),
         ('anonymous = true, from = ["query:t"]', "auth.from: 'query:t' puts tokens into URLs"),
-        ('jwt = { secret = "short" }', "auth.jwt.secret: has fewer than 32 bytes"),
+        ('jwt = { secret = "short-short-short" }', "auth.jwt.secret: has fewer than 32 bytes"),
         ('jwt = { secret = "short32-short32-short32-short32-", algorithms = ["HS256", "HS512"] }', "has fewer than 64 bytes"),
     ],
 )

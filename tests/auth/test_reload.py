@@ -1,8 +1,13 @@
 """Edits of `auth` and of the files that it reads."""
 
+import base64
 import hashlib
+import hmac
+import json
+import time
 from pathlib import Path
 
+import jwt
 import pytest
 
 from scalesocket.config.load import load_site
@@ -72,6 +77,21 @@ async def test_a_secret_file_is_watched(tmp_path: Path) -> None:
         await edited.playground.join("/chat/lobby", additional_headers=bearer(token(secret="n" * 32)))
 
 
+async def test_an_emptied_secret_file_lets_nobody_in_by_an_empty_key(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    site = SITE.replace('tokens_file = "tokens"', 'jwt = { secret_file = "secret" }')
+    async with open_edited(tmp_path / "site.toml", site) as edited:
+        (tmp_path / "secret").write_text("")
+        assert "has fewer than 16 characters" in await edited.wait_refused()
+
+        made = (
+            jwt.PyJWS().encode(json.dumps({"sub": "eve", "exp": time.time() + 60}).encode(), SECRET, "HS256").rpartition(".")[0]
+        )
+        signature = base64.urlsafe_b64encode(hmac.digest(b"", made.encode(), "sha256")).rstrip(b"=").decode()
+        assert await edited.playground.refused("/chat/lobby", additional_headers=bearer(f"{made}.{signature}")) == 401
+        await edited.playground.join("/chat/lobby", additional_headers=bearer(token()))
+
+
 async def test_auth_can_be_added_and_removed_while_clients_stay(tmp_path: Path) -> None:
     without = SITE.replace('auth = { tokens_file = "tokens" }', "")
     (tmp_path / "tokens").write_text(line("ann", "t-ann"))
@@ -106,6 +126,10 @@ WRONG = {
     f'{{ jwt = {{ secret = "{SECRET}", keys_file = "keys" }} }}': "has two sources of keys",
     f'{{ jwt = {{ secret = "{SECRET}", algorithms = ["RS256"] }} }}': "HMAC and public keys are never mixed",
     f'{{ jwt = {{ secret = "{SECRET}", algorithms = ["none"] }} }}': "unknown value 'none'",
+    '{ jwt = { secret = "" } }': "has fewer than 16 characters (write a random one: openssl rand -hex 32)",
+    '{ jwt = { secret = "                    " } }': "has fewer than 16 characters",
+    '{ jwt = { secret = "-----BEGIN PUBLIC KEY-----" } }': "is a key or a key set, not a shared secret",
+    """{ jwt = { secret = '{"keys": [{"kty": "RSA"}]}' } }""": "is a key or a key set, not a shared secret",
     '{ anonymous = true, from = ["query"] }': "unknown value 'query'",
     '{ header = "Remote_User" }': "write 'Remote-User'",
     "{ anonymous = true, failures = { limit = 0 } }": "auth.failures.limit",

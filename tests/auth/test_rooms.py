@@ -50,8 +50,9 @@ def test_a_pattern_matches_a_whole_name(pattern: str, name: str, fits: bool) -> 
     assert matches(pattern, name) is fits
 
 
-def test_a_list_of_roles_without_read_and_write_includes_write() -> None:
+def test_the_role_create_alone_includes_write_and_unknown_roles_give_nothing() -> None:
     assert roles_of(["create", "moderator"]) == {Role.CREATE, Role.WRITE}
+    assert roles_of(["READ"]) == roles_of(["reader", "scope:write"]) == set()
     assert roles_of(["read"]) == {Role.READ}
     assert roles_of([]) == set()
     assert Identity(method="jwt").may_write
