@@ -1,4 +1,4 @@
-"""Wrong tokens of each address: after some, answers are slowed down; after more, the address is refused for a while."""
+"""Wrong tokens of each address: after some, answers are slowed down; after more, they get 429 for a while."""
 
 import math
 from collections import OrderedDict, deque
@@ -11,7 +11,7 @@ WINDOW: Final = 60.0
 FREE: Final = 10
 """Wrong tokens in WINDOW that are answered at once."""
 LIMIT: Final = 20
-"""Wrong tokens in WINDOW after which every request of the address gets 429."""
+"""Wrong tokens in WINDOW after which every request of the address without the right one gets 429."""
 STEP: Final = 0.2
 """Seconds by which each wrong token after FREE is answered later than the one before."""
 MAX_BLOCKS: Final = 4096

@@ -62,14 +62,14 @@ class Guard:
         return await self._check_token(server.admin, caller)
 
     async def _check_token(self, admin: Admin, request: Request) -> str | Refusal:
+        given = request.headers.get("authorization")
+        if given is not None and _is_token(given, admin):  # first: wrong tokens of others at this address do not lock it out
+            return _name(request)
         now = time.monotonic()
         if wait := self._wrong_tokens.wait(request.peer, now):
             return replace(TOO_MANY_FAILURES, retry_after=wait)
-        given = request.headers.get("authorization")
         if given is None:
             return NO_TOKEN
-        if _is_token(given, admin):
-            return _name(request)
         delay = self._wrong_tokens.add(request.peer, now)
         log.warning("wrong admin token", address=_name(request))
         if delay and self._delayed >= MAX_DELAYED:

@@ -46,7 +46,7 @@ $ curl --unix-socket admin.sock http://admin/admin/status
 - It has no TLS. Keep it on a loopback address, and reach it through `ssh -L 9001:127.0.0.1:9001 HOST`, or through a proxy that
   ends TLS. `check` warns of other addresses. List such a proxy in `trusted_proxies`, so that wrong tokens count for its clients.
 - After FREE wrong tokens from one address in SPAN s, further ones are answered ever later; after LIMIT, the address gets 429
-  until SPAN s have passed.
+  until SPAN s have passed. The right token is answered at any time, so that nobody locks you out: make it long and random.
 - Requests that a browser makes for a page of another site get 403, with or without the token.
 - An edit of `bind` opens the new address before the old one is closed.
 - It has at most 64 connections, which do not count in `max_connections`. Further ones displace those without a request.
