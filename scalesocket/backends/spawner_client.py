@@ -25,7 +25,7 @@ import structlog
 from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
 from scalesocket.backends.pending_starts import SPAWN_TIMEOUT, PendingStarts
 from scalesocket.backends.spawner.protocol import encode
-from scalesocket.backends.spawner_process import Report, SpawnerProcess
+from scalesocket.backends.spawner_process import Report, SpawnerProcess, log_cgroups
 from scalesocket.backends.spawner_recovery import SpawnerRecovery
 from scalesocket.errors import SpawnerError
 from scalesocket.io.descriptors import are_free, first_reserved
@@ -248,6 +248,8 @@ class SpawnerClient:
                     self._recovery.note_watching()
             case {"guardian": guardian}:  # also with "ready"
                 self._note_guardian(guardian)
+            case {"cgroups": folder, "controllers": controllers, "reason": reason}:
+                log_cgroups(folder, controllers, reason)
             case {"exited": pid, "status": status}:
                 if pid in self._children:
                     self._children[pid].note_exit(status)

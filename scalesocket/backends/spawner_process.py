@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import structlog
+
 from scalesocket.backends.guardian_pipe import GuardianPipe
 from scalesocket.backends.spawner.protocol import MAX_REPORT, MAX_REQUEST, REPORT_FDS, decode
 from scalesocket.backends.spawner_stderr import SpawnerStderr
@@ -21,6 +23,8 @@ READY_TIMEOUT: Final = 10.0
 """Seconds in which the first spawner must report that it is ready."""
 ANCILLARY: Final = socket.CMSG_SPACE(REPORT_FDS * array("i").itemsize)
 """Bytes of the descriptors that come with a report."""
+
+log = structlog.get_logger()
 
 
 class Report(NamedTuple):
@@ -161,3 +165,11 @@ def start_program(gateway_socket: int, soft_limit: int, guardian_pipe: tuple[int
         # time between sessions (sched_autogroup), which opens rooms 9 % slower (docs/spawner.md).
         process_group=0,
     )
+
+
+def log_cgroups(folder: str, controllers: tuple[str, ...], reason: str) -> None:
+    """Log how the limits of programs hold. `reason`: why there are no control groups; empty if there are."""
+    if reason:
+        log.info("no cgroups for limits", reason=reason, hint="limits hold for each process alone, and setsid leaves a room")
+    else:
+        log.info("cgroups used for limits", folder=folder, controllers=",".join(controllers) or "none")

@@ -62,12 +62,20 @@ class Routes(Table):
 
 
 class Limits(Table):
-    """Resource limits of a child process (setrlimit)."""
+    """Resource limits of a child process (setrlimit), and of all processes of a program where it has a control group."""
 
-    memory: Annotated[PositiveSize | None, next_key("Address space of a process")] = None
+    memory: Annotated[
+        PositiveSize | None,
+        next_key("Address space of a process; in a [control group](spawner.md#control-groups) also the memory of the program"),
+    ] = None
     cpu: Annotated[PositiveDuration | None, next_key("CPU time of a process")] = None
     open_files: Annotated[Count | None, next_key("Open file descriptors of a process")] = None
-    processes: Annotated[Count | None, next_key("Processes of the user that the program runs as")] = None
+    processes: Annotated[
+        Count | None,
+        next_key(
+            "Processes of the user; in a [control group](spawner.md#control-groups) also processes and threads of the program"
+        ),
+    ] = None
 
 
 class History(Table):

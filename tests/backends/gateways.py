@@ -46,8 +46,10 @@ class Gateway:
 
 
 @asynccontextmanager
-async def started_gateway() -> AsyncIterator[Gateway]:
+async def started_gateway(*wrapper: str) -> AsyncIterator[Gateway]:
+    """`wrapper`: a command that executes its last arguments."""
     process = await asyncio.create_subprocess_exec(
+        *wrapper,
         sys.executable,
         str(PROGRAMS / "gateway.py"),
         stdin=PIPE,

@@ -4,6 +4,7 @@ main.py              the program: signals, terminal, niceness
 spawner.py           Spawner: serves the gateway's requests, kills every backend when the gateway ends
 protocol.py          the packets between gateway and spawner
 start.py             starts a program, with its limits
+cgroups.py           the control groups of programs with limits
 credentials.py       and as another user or group
 descriptors.py       the limits of open files of the spawner and its children
 children.py          watches children by pidfd, releases and reaps their groups

@@ -4,6 +4,7 @@ import os
 import select
 from collections.abc import Callable
 
+from scalesocket.backends.spawner.cgroups import RoomGroups
 from scalesocket.backends.spawner.descriptors import DescriptorLimits
 from scalesocket.backends.spawner.group_table import GroupTable
 from scalesocket.backends.spawner.processes import kill_group
@@ -33,11 +34,14 @@ class Children:
     gateway may still send signals to it.
     """
 
-    def __init__(self, poll: select.epoll, limits: DescriptorLimits, table: GroupTable, report: Report) -> None:
+    def __init__(
+        self, poll: select.epoll, limits: DescriptorLimits, table: GroupTable, room_groups: RoomGroups, report: Report
+    ) -> None:
         """`poll` reports the end of a child as an event of its pidfd; `report` sends a report to the gateway."""
         self.poll = poll
         self.limits = limits
         self.table = table
+        self.room_groups = room_groups
         self.report = report
         self.by_pid: dict[int, GroupLeader] = {}
         self.running: dict[int, GroupLeader] = {}
@@ -50,6 +54,7 @@ class Children:
             pidfd = self.limits.open_pidfd(pid)
         except OSError:
             kill_group(pid)
+            self.room_groups.release(pid)
             self.table.remove(slot)
             os.waitpid(pid, 0)
             raise
@@ -78,13 +83,20 @@ class Children:
         if leader is not None and leader not in self.releasing:
             self.releasing.add(leader)
             kill_group(pid)
+            if pid in self.room_groups.members:
+                self.room_groups.release(pid)
             self.table.remove(leader.slot)
             self.reap_group(leader)
+            self.reap_orphans()  # that the zombie of the leader was in front of
 
     def reap(self) -> None:
         """Reap what has ended of released groups, and orphans, whose parent became the spawner (a subreaper)."""
         for leader in tuple(self.releasing):
             self.reap_group(leader)
+        self.reap_orphans()
+
+    def reap_orphans(self) -> None:
+        """Reap what has ended and belongs to no group, up to a child that is not released: its release continues."""
         while (pid := find_oldest_zombie()) is not None and pid not in self.by_pid:
             os.waitpid(pid, 0)
 

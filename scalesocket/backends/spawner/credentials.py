@@ -6,8 +6,11 @@ import pwd
 
 from scalesocket.backends.spawner.errors import StartError
 
+Credentials = tuple[int | None, int | None, list[int] | None]
+"""The numbers of a user, a group and the supplementary groups; None for what stays as it is."""
 
-def find_credentials(user: str | None, group: str | None) -> tuple[int | None, int | None, list[int] | None]:
+
+def find_credentials(user: str | None, group: str | None) -> Credentials:
     """The numbers of the user, the group and the supplementary groups; None for what stays as it is.
 
     Raises StartError if there is no such user or group, or if the spawner may not become it.
@@ -37,3 +40,13 @@ def find_group(name: str) -> int:
         return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
     except KeyError:
         raise StartError(f"there is no group {name!r}") from None
+
+
+def set_credentials(uid: int | None, gid: int | None, groups: list[int] | None) -> None:
+    """Become another user, as subprocess.Popen does. Raises OSError."""
+    if groups is not None:
+        os.setgroups(groups)
+    if gid is not None:
+        os.setregid(gid, gid)
+    if uid is not None:
+        os.setreuid(uid, uid)

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import Final
 
+from scalesocket.backends.spawner.cgroups import RoomGroups
 from scalesocket.backends.spawner.group_table import GroupTable
 from scalesocket.backends.spawner.processes import ProcessStat, boot_ticks, kill_group, list_running
 
@@ -25,7 +26,7 @@ KILL_INTERVAL: Final = 0.02
 PR_SET_NAME: Final = 15  # linux/prctl.h
 
 
-def fork_guardian(table: GroupTable, read_end: int, gateway: int) -> int:
+def fork_guardian(table: GroupTable, room_groups: RoomGroups, read_end: int, gateway: int) -> int:
     """Fork the guardian of this process and of `gateway`; return its pid. Raises OSError.
 
     `read_end`: of the pipe whose write end only those two hold.
@@ -40,7 +41,7 @@ def fork_guardian(table: GroupTable, read_end: int, gateway: int) -> int:
             set_title("room-guard", f"room guard of {gateway}")
             while os.read(read_end, 1):
                 pass
-            kill_remaining(table, spawner, {spawner, gateway})
+            kill_remaining(table, room_groups, spawner, {spawner, gateway})
         except BaseException:
             sys.excepthook(*sys.exc_info())
             sys.stderr.flush()  # since Python 3.13 the hook does not
@@ -49,7 +50,7 @@ def fork_guardian(table: GroupTable, read_end: int, gateway: int) -> int:
     return pid
 
 
-def kill_remaining(table: GroupTable, spawner: int, parents: set[int]) -> None:
+def kill_remaining(table: GroupTable, room_groups: RoomGroups, spawner: int, parents: set[int]) -> None:
     """Kill every group until none is left. `parents`: they are dead once neither is our parent."""
     orphaned_at = boot_ticks()
     added_at, since = table.added_at(), table.starting_since
@@ -62,7 +63,7 @@ def kill_remaining(table: GroupTable, spawner: int, parents: set[int]) -> None:
             remaining |= find_unlisted_children(processes, since, orphaned_at, spawner)
         for pid in remaining:
             kill_group(pid)
-        if is_settled and not remaining:
+        if room_groups.remove_all() and is_settled and not remaining:
             break
         time.sleep(KILL_INTERVAL)
 

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
+from scalesocket.backends.spawner.cgroups import RoomGroups
 from scalesocket.backends.spawner.descriptors import DescriptorLimits
 from scalesocket.backends.spawner.group_table import GroupTable
 from scalesocket.backends.spawner.guardian import fork_guardian
@@ -19,12 +20,20 @@ class GuardianProcess:
     """The current guardian, if there is one."""
 
     def __init__(
-        self, poll: select.epoll, limits: DescriptorLimits, table: GroupTable, *, pipe_read_end: int, gateway: int
+        self,
+        poll: select.epoll,
+        limits: DescriptorLimits,
+        table: GroupTable,
+        room_groups: RoomGroups,
+        *,
+        pipe_read_end: int,
+        gateway: int,
     ) -> None:
         """`poll` reports its end as an event of `pidfd`."""
         self.poll = poll
         self.limits = limits
         self.table = table
+        self.room_groups = room_groups
         self.pipe_read_end = pipe_read_end
         self.gateway = gateway
         self.pid = 0
@@ -41,7 +50,7 @@ class GuardianProcess:
         """Start a guardian; if that fails, `pid` stays 0 and the next attempt is due after RETRY_PAUSE."""
         self.next_attempt = time.monotonic() + RETRY_PAUSE
         with suppress(OSError):
-            self.pid = fork_guardian(self.table, self.pipe_read_end, self.gateway)
+            self.pid = fork_guardian(self.table, self.room_groups, self.pipe_read_end, self.gateway)
             self.pidfd = self.limits.open_pidfd(self.pid)
             self.poll.register(self.pidfd, select.EPOLLIN)
 

@@ -11,6 +11,8 @@ Both ends run the same Python, which makes marshal safe to use. The gateway send
     {"do": "watch", "pids": […]}                      (groups of a previous spawner, to be killed if the gateway ends)
     {"do": "confirm watch"}                           {"watching": PID}: all groups sent so far are watched
     {"do": "unwatch", "pid": PID}
+                                                      {"cgroups": FOLDER, "controllers": …, "reason": TEXT} once, before the
+                                                        first start with `limits`; TEXT is empty if there are groups
                                                       {"guardian": PID} when the guardian was replaced; 0: there is none
 """
 

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any, Final
 
+from scalesocket.backends.spawner.cgroups import REMOVE_PAUSE, RoomGroups, find_base
 from scalesocket.backends.spawner.children import Children
 from scalesocket.backends.spawner.descriptors import DescriptorLimits
 from scalesocket.backends.spawner.errors import StartError
@@ -19,7 +20,7 @@ from scalesocket.backends.spawner.guardian import find_remaining_groups
 from scalesocket.backends.spawner.guardian_process import RETRY_PAUSE, GuardianProcess
 from scalesocket.backends.spawner.processes import boot_ticks, kill_group, list_running
 from scalesocket.backends.spawner.protocol import MAX_REQUEST, decode, encode
-from scalesocket.backends.spawner.start import ProgramFinder, describe_error, start_plain, start_restricted
+from scalesocket.backends.spawner.start import ProgramFinder, Stdio, describe_error, start_plain, start_restricted
 
 END_TIMEOUT: Final = 3.0
 """Seconds for which killed groups are waited for when the gateway has ended."""
@@ -35,8 +36,11 @@ class Spawner:
         self.limits = limits
         self.poll = select.epoll()
         self.table = GroupTable()
-        self.children = Children(self.poll, limits, self.table, self.report)
-        self.guardian = GuardianProcess(self.poll, limits, self.table, pipe_read_end=guardian_pipe, gateway=os.getppid())
+        self.room_groups = RoomGroups(os.getppid(), find_base())
+        self.children = Children(self.poll, limits, self.table, self.room_groups, self.report)
+        self.guardian = GuardianProcess(
+            self.poll, limits, self.table, self.room_groups, pipe_read_end=guardian_pipe, gateway=os.getppid()
+        )
         self.programs = ProgramFinder()
         self.buffer = bytearray(MAX_REQUEST)
         self.watched: dict[int, int] = {}
@@ -50,7 +54,8 @@ class Spawner:
         self.report({"ready": os.getpid(), "guardian": self.guardian.pid})
         running, gateway = self.children.running, self.gateway.fileno()
         while True:
-            for fd, _ in self.poll.poll(None if self.guardian.pid else RETRY_PAUSE):
+            pause = REMOVE_PAUSE if self.room_groups.leaving else None if self.guardian.pid else RETRY_PAUSE
+            for fd, _ in self.poll.poll(pause):
                 if fd == self.wakeup:
                     os.read(self.wakeup, 1 << 16)
                     self.children.reap()
@@ -61,6 +66,8 @@ class Spawner:
                 elif fd == gateway and not self.serve():
                     self.end()
                     return
+            if self.room_groups.leaving:
+                self.room_groups.retry()
             if self.guardian.is_due:
                 self.guardian.start()
                 self.report({"guardian": self.guardian.pid})
@@ -86,6 +93,8 @@ class Spawner:
                 self.report({"watching": os.getpid()})
             case "unwatch":
                 self.table.remove(self.watched.pop(request["pid"], 0))
+                if request["pid"] not in self.children.by_pid:
+                    self.room_groups.release(request["pid"])
         return True
 
     def report(self, report: dict[str, object], fds: tuple[int, ...] = ()) -> None:
@@ -141,7 +150,7 @@ class Spawner:
                 finally:
                     os.chdir("/")
             else:
-                pid = start_restricted(argv, env, cwd, stdio, user, group, limits)
+                pid = self.start_restricted(argv, env, cwd, stdio, user, group, limits)
             slot = self.table.add(pid)
         except ValueError as error:  # a NUL in an argument or a variable
             raise StartError(str(error)) from error
@@ -149,6 +158,32 @@ class Spawner:
             self.table.end_start()
             self.limits.use_hard()
         self.children.add(pid, slot)
+        return pid
+
+    def start_restricted(
+        self,
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str,
+        stdio: Stdio,
+        user: str | None,
+        group: str | None,
+        limits: dict[str, int],
+    ) -> int:
+        """Start a child as another user or with limits; those in a control group, if there can be one."""
+        groups = self.room_groups
+        is_first = not groups.is_prepared
+        join = groups.make_joiner(limits) if limits and groups.prepare() else None
+        if limits and is_first:
+            self.report({"cgroups": groups.root, "controllers": groups.controllers, "reason": groups.reason})
+        try:
+            pid = start_restricted(argv, env, cwd, stdio, user, group, limits, join)
+        except BaseException:
+            if join is not None:
+                groups.remove_unused()
+            raise
+        if join is not None:
+            groups.members.add(pid)
         return pid
 
     def end(self) -> None:
@@ -163,10 +198,14 @@ class Spawner:
                 watched = set(self.watched)
             for pid in watched:
                 kill_group(pid)
+            for pid in self.watched:
+                self.room_groups.release(pid)
         for pid in tuple(self.children.by_pid):
             self.children.release(pid)
         deadline = time.monotonic() + END_TIMEOUT
         while self.children.by_pid and select.select([self.wakeup], [], [], max(0.0, deadline - time.monotonic()))[0]:
             os.read(self.wakeup, 1 << 16)
             self.children.reap()
+        self.room_groups.end()
+        self.children.reap()
         self.guardian.end()

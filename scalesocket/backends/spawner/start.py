@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from scalesocket.backends.spawner.credentials import find_credentials
+from scalesocket.backends.spawner.credentials import Credentials, find_credentials, set_credentials
 from scalesocket.backends.spawner.errors import StartError
 
 FOUND_FOR: Final = 1.0
@@ -78,9 +78,15 @@ def start_restricted(
     user: str | None,
     group: str | None,
     limits: dict[str, int],
+    join: Callable[[], None] | None,
 ) -> int:
-    """Start a child as another user or with limits, which `posix_spawn` cannot; return its pid. Raises StartError."""
-    uid, gid, groups = find_credentials(user, group)
+    """Start a child as another user or with limits, which `posix_spawn` cannot; return its pid. Raises StartError.
+
+    `join`: called in the child, to enter its control group.
+    """
+    credentials = uid, gid, groups = find_credentials(user, group)
+    if join is not None:  # as the spawner's user, which Popen would change first
+        uid = gid = groups = None
     try:
         child = subprocess.Popen(
             argv,
@@ -94,7 +100,7 @@ def start_restricted(
             user=uid,
             group=gid,
             extra_groups=groups,
-            preexec_fn=make_limiter(limits) if limits else None,
+            preexec_fn=make_limiter(limits, join, credentials) if limits else None,
         )
     except subprocess.SubprocessError as error:
         raise StartError("its limits could not be set") from error
@@ -102,8 +108,10 @@ def start_restricted(
     return child.pid
 
 
-def make_limiter(limits: dict[str, int]) -> Callable[[], None]:
-    """Make a `preexec_fn` that sets `limits`. It needs a real fork, which is cheap in so small a process.
+def make_limiter(limits: dict[str, int], join: Callable[[], None] | None, credentials: Credentials) -> Callable[[], None]:
+    """Make a `preexec_fn` that sets `limits`, after `join` and `credentials` if there is one.
+
+    It needs a real fork, which is cheap in so small a process.
 
     Raises StartError for a limit above the hard limit.
     """
@@ -113,6 +121,9 @@ def make_limiter(limits: dict[str, int]) -> Callable[[], None]:
             raise StartError(f"limits.{name}: {limit} is above the hard limit of {hard}")
 
     def set_limits() -> None:
+        if join is not None:
+            join()
+            set_credentials(*credentials)
         for name, limit in limits.items():
             resource.setrlimit(LIMITS[name], (limit, limit))
 

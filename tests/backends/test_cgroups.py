@@ -1,0 +1,275 @@
+"""The control groups of programs with `limits`: for real where the tests may create them, and in a made-up tree."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from scalesocket.backends.spawner import cgroups
+from scalesocket.backends.spawner.cgroups import RoomGroups, find_base, move_server
+from scalesocket.backends.spawner_client import SpawnerClient
+from scalesocket.errors import BackendError
+from tests.backends.gateways import started_gateway
+from tests.backends.recording import OpenRoom, exists, is_alive, until
+from tests.backends.spawners import kill_spawner, list_running
+
+pytestmark = pytest.mark.anyio
+
+LIMITS = {"open_files": 64}
+LEAVE = ("sh", "-c", "setsid sleep 61 >&- 2>&- & echo $!; exec cat")
+
+
+def may_create() -> bool:
+    """Whether control groups can be used here."""
+    groups = RoomGroups(os.getpid(), find_base())
+    may = groups.prepare()
+    groups.end()
+    return may
+
+
+def may_unmount() -> bool:
+    """Whether a process may have mounts of its own here."""
+    return subprocess.run(["unshare", "-m", "true"], check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+
+real = pytest.mark.skipif(not may_create(), reason="no control group may be created here")
+
+
+def folders(gateway: int) -> list[Path]:
+    """The groups of a server."""
+    return list(Path(find_base() or "/nowhere").glob(f"scalesocket-*-{gateway}"))
+
+
+def rooms() -> list[Path]:
+    """The groups of the programs that this process runs."""
+    return [room for folder in folders(os.getpid()) for room in folder.glob("room-*")]
+
+
+@real
+async def test_a_program_that_left_its_process_group_is_killed_with_its_room(open_room: OpenRoom) -> None:
+    room = await open_room(*LEAVE, limits=LIMITS)
+    pid = int(await room.wait_line())
+    await until(lambda: os.getsid(pid) == pid)
+    assert [folder.name for folder in rooms()] == [f"room-{room.backend.pid}"]
+
+    await room.stop()
+
+    await until(lambda: not exists(pid))
+    await until(lambda: not rooms())
+
+
+@real
+async def test_a_program_without_limits_is_in_no_group(open_room: OpenRoom) -> None:
+    room = await open_room("cat", "/proc/self/cgroup")
+
+    await room.end()
+
+    assert b"scalesocket" not in room.output
+    assert not rooms()
+
+
+@real
+async def test_processes_that_flee_from_their_room_are_killed(
+    open_room: OpenRoom, spawner: SpawnerClient, tmp_path: Path
+) -> None:
+    script = tmp_path / "hop"
+    script.write_text('[ "$1" = 0 ] || setsid sh "$0" $(($1 - 1)) hopping >&- 2>&- & [ "$1" != 9999 ] || exec cat\n')
+    room = await open_room("sh", str(script), "9999", "hopping", limits=LIMITS)
+    await until(lambda: len(list_running("hopping")) > 0)
+
+    await room.stop()
+
+    await until(lambda: not rooms())
+    assert not list_running("hopping")
+    children = Path(f"/proc/{spawner.pid}/task/{spawner.pid}/children")
+    await until(lambda: children.read_text().split() == [str(spawner.guardian)])  # all were reaped
+
+
+@real
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the user")
+async def test_another_user_is_in_a_group(open_room: OpenRoom) -> None:
+    room = await open_room("sh", "-c", "id -u; id -g; id -G; cat /proc/self/cgroup", user="nobody", cwd="/", limits=LIMITS)
+
+    await room.end()
+
+    lines = room.output.decode().split("\n")
+    assert lines[:3] == ["65534"] * 3
+    assert f"/room-{room.backend.pid}" in room.output.decode()
+
+
+@real
+async def test_a_start_that_fails_leaves_no_group(open_room: OpenRoom) -> None:
+    for _ in range(3):
+        with pytest.raises(BackendError, match="no such file"):
+            await open_room("/nowhere/program", limits=LIMITS)
+
+    assert not rooms()
+
+
+@real
+async def test_the_group_of_a_program_outlives_its_spawner(open_room: OpenRoom, spawner: SpawnerClient) -> None:
+    room = await open_room(*LEAVE, limits=LIMITS)
+    pid = int(await room.wait_line())
+    await kill_spawner(spawner)
+    assert is_alive(pid)
+
+    await room.stop()
+
+    await until(lambda: not is_alive(pid))
+    await until(lambda: not rooms())
+    await until(lambda: not exists(pid))
+
+
+@real
+@pytest.mark.parametrize("who", ["gateway", "both"])
+async def test_nothing_in_a_group_outlives_the_server(loop: asyncio.AbstractEventLoop, who: str) -> None:
+    async with started_gateway() as gateway:
+        pids = await gateway.open(*LEAVE, limits=LIMITS)
+        assert all(map(is_alive, pids))
+        assert folders(gateway.process.pid)
+
+        if who == "both":
+            os.kill(gateway.spawner, signal.SIGKILL)
+        await gateway.kill()
+
+        await until(lambda: not any(map(is_alive, pids)))
+        await until(lambda: not folders(gateway.process.pid))
+
+
+@real
+async def test_the_log_says_that_groups_are_used(open_room: OpenRoom, logged: list[dict[str, object]]) -> None:
+    for _ in range(2):
+        await (await open_room("cat", limits=LIMITS)).stop()
+
+    assert [event["event"] for event in logged if "cgroup" in str(event["event"])] == ["cgroups used for limits"]
+
+
+@real
+def test_the_groups_of_dead_servers_are_killed_and_removed() -> None:
+    process = subprocess.Popen(["sleep", "61"])
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = RoomGroups(dead.pid, find_base())
+    Path(left.folder(1)).mkdir(parents=True)
+    Path(left.folder(1), "cgroup.procs").write_text(str(process.pid))
+    groups = RoomGroups(os.getpid(), find_base())
+
+    groups.prepare()
+    groups.end()
+
+    assert process.wait(5) == -signal.SIGKILL
+    assert not Path(left.root).exists()
+
+
+def test_without_groups_the_reason_is_known(tmp_path: Path) -> None:
+    none = RoomGroups(os.getpid(), None)
+    unwritable = RoomGroups(os.getpid(), "/proc/self")
+
+    assert not none.prepare()
+    assert not unwritable.prepare()
+
+    assert none.reason == "no cgroup2 file system is mounted"
+    assert unwritable.reason.startswith("/proc/self/scalesocket-")
+    assert unwritable.remove_all()
+
+
+@pytest.mark.skipif(not may_unmount(), reason="no mount namespace may be created here")
+async def test_without_the_file_system_programs_run_within_their_limits(tmp_path: Path) -> None:
+    script = tmp_path / "start.sh"
+    script.write_text(
+        'grep " - cgroup2 " /proc/self/mountinfo | cut -d" " -f5 | while read folder; do umount "$folder" || exit; done\n'
+        'exec "$@"\n'
+    )
+    async with started_gateway("unshare", "-m", "sh", str(script)) as gateway:
+        pids = await gateway.open("sh", "-c", "ulimit -n; exec cat", limits=LIMITS)
+
+        assert 64 in pids
+        assert not folders(gateway.process.pid)
+        await gateway.kill()
+
+
+class Tree:
+    """A made-up cgroup2 file system."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.add(base)
+
+    def add(self, folder: Path) -> None:
+        for name, text in {"type": "domain", "controllers": "cpu memory pids", "subtree_control": "", "procs": ""}.items():
+            (folder / f"cgroup.{name}").write_text(text)
+
+    def make_folder(self, folder: str) -> bool:
+        if Path(folder).exists():
+            return False
+        Path(folder).mkdir()
+        self.add(Path(folder))
+        return True
+
+    def write(self, path: str, text: str) -> None:
+        file = Path(path)
+        if file.name == "cgroup.subtree_control":
+            file.write_text(f"{file.read_text()} {text.removeprefix('+')}")
+        elif file.name == "cgroup.procs" and file.parent.name == cgroups.SERVER_GROUP:
+            procs = self.base / "cgroup.procs"
+            procs.write_text(" ".join(word for word in procs.read_text().split() if word != text))
+            file.write_text(f"{file.read_text()} {text}")
+        else:
+            file.write_text(text)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tree]:
+    tree = Tree(tmp_path)
+    monkeypatch.setattr(cgroups, "make_folder", tree.make_folder)
+    monkeypatch.setattr(cgroups, "write", tree.write)
+    monkeypatch.delenv("INVOCATION_ID", raising=False)
+    yield tree
+    with suppress(OSError):
+        tree.base.rmdir()
+
+
+def test_limits_hold_for_the_whole_group_where_it_was_delegated(tree: Tree) -> None:
+    (tree.base / "cgroup.procs").write_text(str(os.getpid()))
+    groups = RoomGroups(os.getpid(), str(tree.base))
+
+    assert groups.prepare()
+    groups.make_joiner({"memory": 1 << 28, "processes": 64, "open_files": 99})()
+
+    room = Path(groups.folder(os.getpid()))
+    assert groups.controllers == ("memory", "pids")
+    assert (tree.base / cgroups.SERVER_GROUP / "cgroup.procs").read_text().split() == [str(os.getpid())]
+    assert (tree.base / "cgroup.procs").read_text() == ""
+    assert ((room / "memory.max").read_text(), (room / "pids.max").read_text()) == (str(1 << 28), "64")
+    assert (room / "cgroup.procs").read_text() == "0"
+
+
+@pytest.mark.parametrize("reason", ["others", "systemd"])
+def test_a_group_that_was_not_delegated_is_left_as_it_is(tree: Tree, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    (tree.base / "cgroup.procs").write_text(f"{os.getpid()} 1" if reason == "others" else str(os.getpid()))
+    if reason == "systemd":
+        monkeypatch.setenv("INVOCATION_ID", "0123")
+    groups = RoomGroups(os.getpid(), str(tree.base))
+
+    assert groups.prepare()  # they only kill
+    groups.make_joiner({"memory": 1 << 28})()
+
+    assert groups.controllers == ()
+    assert not (tree.base / cgroups.SERVER_GROUP).exists()
+    assert not Path(groups.folder(os.getpid()), "memory.max").exists()
+    with pytest.raises(PermissionError):
+        move_server(str(tree.base), os.getpid())
+
+
+def test_without_cgroup_kill_each_process_is_killed(tmp_path: Path) -> None:
+    process = subprocess.Popen(["sleep", "61"])
+    (tmp_path / "cgroup.procs").write_text(f"0\n{process.pid}\n")  # 0: not in our pid namespace
+
+    cgroups.kill(str(tmp_path))
+
+    assert process.wait(5) == -signal.SIGKILL
