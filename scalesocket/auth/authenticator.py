@@ -61,31 +61,42 @@ class Authenticator:
             credentials = replace(credentials, ticket=None)
         return Check(self._decide(Attempt(credentials, room, request), is_for_ticket=is_for_ticket), rest, credentials.has_bearer)
 
-    def recheck_failures(self, attempt: Attempt) -> Denial | None:
-        """Return the denial of an address with too many failed attempts, or None."""
-        wait = self._failures.wait(attempt.request.peer, self.auth.failures, time.monotonic())
-        return replace(TOO_MANY, retry_after=math.ceil(wait)) if wait else None
-
     def _decide(self, attempt: Attempt, *, is_for_ticket: bool) -> Verdict | Coroutine[None, None, Verdict]:
         is_empty = attempt.credentials.is_empty
-        if not is_empty and (denial := self.recheck_failures(attempt)) is not None:
-            return denial
+        if not is_empty and (wait := self._failures.wait(attempt.request.peer, self.auth.failures, time.monotonic())):
+            return replace(TOO_MANY, retry_after=math.ceil(wait))
         for verifier in self._verifiers:
             verdict = verifier.verify(attempt)
             if verdict is not None:
-                return self._settle(attempt, verdict) if isinstance(verdict, Identity | Denial) else self._await(attempt, verdict)
+                if isinstance(verdict, Identity | Denial):
+                    return self._settle(attempt, verdict)
+                self._count_failure(attempt)
+                return self._await(attempt, verdict)
         if self.auth.anonymous and is_empty and not is_for_ticket:
             return GUEST
         return NO_CREDENTIAL if is_empty else self._settle(attempt, BAD_CREDENTIAL)
 
     async def _await(self, attempt: Attempt, verdict: Awaitable[Verdict]) -> Verdict:
-        return self._settle(attempt, await verdict)
+        """Wait for a verdict. Until then the attempt counts as failed, and for good if the client leaves (a cancellation)."""
+        try:
+            decided = await verdict
+        except Exception:
+            self._take_back_failure(attempt)
+            raise
+        self._take_back_failure(attempt)
+        return self._settle(attempt, decided)
+
+    def _count_failure(self, attempt: Attempt) -> None:
+        self._failures.add(attempt.request.peer, self.auth.failures, time.monotonic())
+
+    def _take_back_failure(self, attempt: Attempt) -> None:
+        self._failures.take_back(attempt.request.peer, self.auth.failures, time.monotonic())
 
     def _settle(self, attempt: Attempt, verdict: Verdict) -> Verdict:
         """Count a failed attempt, and check that the credential is for this room."""
         if isinstance(verdict, Denial):
             if verdict.is_failure:
-                self._failures.add(attempt.request.peer, self.auth.failures, time.monotonic())
+                self._count_failure(attempt)
             return verdict
         return verdict if verdict.may_enter(attempt.room) else WRONG_ROOM
 
@@ -103,7 +114,7 @@ class Authenticator:
         if auth.tokens_file is not None:
             verifiers.append(TokenVerifier(lambda: files["tokens_file"]))
         if auth.users_file is not None:
-            verifiers.append(UserVerifier(lambda: files["users_file"], resources.hasher, self.recheck_failures))
+            verifiers.append(UserVerifier(lambda: files["users_file"], resources.hasher))
         if auth.header is not None:
             verifiers.append(HeaderVerifier())
         hook = resources.find_hook(app.name)

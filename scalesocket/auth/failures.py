@@ -22,7 +22,7 @@ class FailureTable:
     def __init__(self) -> None:
         """Start without failures."""
         self._failed: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """The count, and the time of the last failure; the least recent first."""
+        """The count, and the time of its last change; the least recent first."""
 
     def wait(self, peer: Peer, limits: Failures, now: float) -> float:
         """Return the seconds until the peer may try again; 0.0 if it may try now."""
@@ -41,6 +41,18 @@ class FailureTable:
         failed.move_to_end(block)
         while failed and (len(failed) > MAX_BLOCKS or now - next(iter(failed.values()))[1] > limits.per):
             failed.popitem(last=False)
+
+    def take_back(self, peer: Peer, limits: Failures, now: float) -> None:
+        """Take back a failed attempt, which was counted before its outcome was known."""
+        block = None if peer is None else block_of(peer[0])
+        if block is None or block not in self._failed:
+            return
+        count = self._count(block, limits, now) - 1.0
+        if count > 0.0:
+            self._failed[block] = (count, now)
+            self._failed.move_to_end(block)
+        else:
+            del self._failed[block]
 
     def _count(self, block: str, limits: Failures, now: float) -> float:
         count, at = self._failed.get(block, (0.0, now))

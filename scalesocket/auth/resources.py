@@ -1,6 +1,6 @@
 """What the authenticators of a site share: its HTTP client, fetched keys, hooks, tickets and password hasher.
 
-`run` starts the tasks that fetch keys, and closes the client.
+`run` starts the tasks that fetch keys, and closes the client and the hasher.
 """
 
 from collections.abc import Mapping
@@ -62,6 +62,7 @@ class Resources:
                 await anyio.sleep_forever()
         finally:
             self._tasks = None
+            self.hasher.close()
             with anyio.CancelScope(shield=True):
                 await self._http.close()
 

@@ -4,11 +4,12 @@ import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Final
 
 import anyio
 import bcrypt
-from anyio import to_thread
 
 from scalesocket.auth.attempt import Attempt, Verdict
 from scalesocket.auth.denial import BAD_CREDENTIAL, NOT_AVAILABLE, Denial
@@ -36,51 +37,65 @@ class PasswordHasher:
     """Verifies passwords in threads, a bounded number at a time. All apps share one."""
 
     def __init__(self) -> None:
-        self._limiter = anyio.CapacityLimiter(PARALLEL)
         self._slots = asyncio.Semaphore(PARALLEL)
         self._attempts = 0
+        self._threads: ThreadPoolExecutor | None = None
 
-    async def verify(self, password: str, hashed: bytes, may_go_on: Callable[[], Denial | None]) -> bool | Denial:
-        """Return whether a password has this hash; a denial if `may_go_on` returns one when it is this attempt's turn."""
+    async def verify(self, password: str, hashed: bytes) -> bool | Denial:
+        """Return whether a password has this hash."""
         if self._attempts >= PARALLEL + MAX_WAITING:
             return NOT_AVAILABLE
-        self._attempts += 1
         try:
             with anyio.fail_after(TIMEOUT):
-                async with self._slots:
-                    denial = may_go_on()
-                    if denial is not None:
-                        return denial
-                    given = password.encode()[:MAX_PASSWORD]
-                    # A thread cannot be cancelled: its slot of the limiter is free when it ends.
-                    return await to_thread.run_sync(_check, given, hashed, limiter=self._limiter, abandon_on_cancel=True)
+                return await asyncio.shield(await self._start(password.encode()[:MAX_PASSWORD], hashed))
         except TimeoutError:
             return NOT_AVAILABLE
-        finally:
-            self._attempts -= 1
+
+    def close(self) -> None:
+        """Let the threads end, without waiting for them."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+
+    async def _start(self, password: bytes, hashed: bytes) -> asyncio.Future[bool]:
+        """Start a verification when it is its turn.
+
+        A thread cannot be cancelled: it keeps its slot until it ends, also when nobody waits for the result any more.
+        """
+        with ExitStack() as held:
+            self._attempts += 1
+            held.callback(self._leave)
+            await self._slots.acquire()
+            held.callback(self._slots.release)
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="password")
+            result = asyncio.get_running_loop().run_in_executor(self._threads, _check, password, hashed)
+            kept = held.pop_all()
+        result.add_done_callback(lambda _: kept.close())
+        return result
+
+    def _leave(self) -> None:
+        self._attempts -= 1
 
 
 class UserVerifier:
     """Verifies users and passwords of one app (RFC 7617)."""
 
-    def __init__(
-        self, table: Callable[[], UserTable], hasher: PasswordHasher, recheck: Callable[[Attempt], Denial | None]
-    ) -> None:
-        """`table` returns the current users. `recheck` returns why an address may not try any more."""
+    def __init__(self, table: Callable[[], UserTable], hasher: PasswordHasher) -> None:
+        """`table` returns the current users."""
         self._table = table
         self._hasher = hasher
-        self._recheck = recheck
 
     def verify(self, attempt: Attempt) -> Awaitable[Verdict] | None:
         """Decide by user and password."""
         basic = attempt.credentials.basic
-        return None if basic is None else self._verify(attempt, *basic)
+        return None if basic is None else self._verify(*basic)
 
-    async def _verify(self, attempt: Attempt, user: str, password: str) -> Verdict:
+    async def _verify(self, user: str, password: str) -> Verdict:
         table = self._table()
         # An unknown user takes as long as a known one, so that the time does not tell whether there is such a user.
         hashed = table.get(user) or next(iter(table.values()), b"")
-        outcome = await self._hasher.verify(password, hashed, lambda: self._recheck(attempt))
+        outcome = await self._hasher.verify(password, hashed)
         if isinstance(outcome, Denial):
             return outcome
         return Identity(user=user, method="basic") if outcome and user in table else BAD_CREDENTIAL

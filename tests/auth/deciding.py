@@ -46,11 +46,12 @@ class Door:
         verdict = check.verdict
         return verdict if isinstance(verdict, Identity | Denial) else asyncio.run(verdict)
 
-    async def check(self, headers: Mapping[str, str]) -> Verdict:
+    async def check(self, headers: Mapping[str, str], peer: tuple[str, int] | None = PEER) -> Verdict:
         """Decide in the event loop of the caller, in which hooks are asked."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.authenticators.resources.run)
-            verdict = self.authenticators["game"].check(request_of("/game/one", headers), "one", is_from_proxy=False).verdict
+            request = request_of("/game/one", headers, peer)
+            verdict = self.authenticators["game"].check(request, "one", is_from_proxy=False).verdict
             decided = verdict if isinstance(verdict, Identity | Denial) else await verdict
             await anyio.lowlevel.checkpoint()  # so that `run` has started, which closes the HTTP client
             tasks.cancel_scope.cancel()
