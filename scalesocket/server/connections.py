@@ -163,6 +163,11 @@ class HeadDeadlines:
         """Stop the clock of a connection. Calls may repeat."""
         self._started_at.pop(connection, None)
 
+    @property
+    def oldest_at(self) -> float:
+        """When the connection that has waited longest began, in the loop's time; infinite if none waits."""
+        return next(iter(self._started_at.values()), math.inf)
+
     def cut_oldest(self) -> bool:
         """Cut the connection that has waited longest; False if none waits."""
         oldest = next(iter(self._started_at), None)

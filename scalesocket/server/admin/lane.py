@@ -11,7 +11,7 @@ from scalesocket.server.admin.routes import CALLER
 from scalesocket.server.asgi import closing_after, refuse_request, refuse_upgrade
 from scalesocket.server.asgi_request import Scope, is_framed_twice, normalize_target, request_of
 from scalesocket.server.general import Receive, Send
-from scalesocket.server.hypercorn.state import FIRST_REQUEST
+from scalesocket.server.hypercorn.state import FIRST_REQUEST, TRUST
 from scalesocket.wire.handshake import NO_PATH
 
 NO_WEBSOCKETS: Final = Refusal(status=404, reason="admin_websocket", message="the admin surface has no websockets")
@@ -45,5 +45,7 @@ class AdminLane:
             challenge = [CHALLENGE] if verdict.status == 401 else []
             await refuse_request(self._gateway.admission.count(verdict), request, send, *challenge)
             return
+        if (trust := scope.get("state", {}).get(TRUST)) is not None:
+            trust()
         scope[CALLER] = verdict
         await self._http(scope, receive, closing_after(send) if is_framed_twice(request) else send)  # type: ignore[arg-type]

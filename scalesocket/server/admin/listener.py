@@ -15,6 +15,7 @@ from scalesocket.io.poller import Poller
 from scalesocket.operations.table import Operations
 from scalesocket.server.addresses import ListenError
 from scalesocket.server.admin.lane import AdminLane
+from scalesocket.server.closing import LingeringClose
 from scalesocket.server.connections import Connections
 from scalesocket.server.hypercorn.server import HypercornServer, open_hypercorn
 from scalesocket.server.listen import Change, Listeners
@@ -41,10 +42,19 @@ class AdminConnections(Connections):
     def has_capacity(self) -> bool:
         """Whether one more connection may be accepted.
 
-        If there are MAX_CONNECTIONS, the one that has waited longest for its first request is cut for it. A request without the
-        token ends its connection, so silent peers cannot lock out the operator.
+        If there are MAX_CONNECTIONS, one is cut for it: one that was refused, else the oldest that has sent no request with the
+        token. So peers without it, whatever they send, cannot lock out the operator.
         """
-        return self._count() < MAX_CONNECTIONS or self.head_deadlines.cut_oldest()
+        if self._count() < MAX_CONNECTIONS or self._cut_refused():
+            return True
+        return self.hypercorn.cut_stranger(before=self.head_deadlines.oldest_at) or self.head_deadlines.cut_oldest()
+
+    def _cut_refused(self) -> bool:
+        for transport in self.transports:
+            if isinstance(transport.get_protocol(), LingeringClose) and not transport.is_closing():
+                transport.abort()
+                return True
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,8 @@ $ curl --unix-socket admin.sock http://admin/admin/status
   until SPAN s have passed. The right token is answered at any time, so that nobody locks you out: make it long and random.
 - Requests that a browser makes for a page of another site get 403, with or without the token.
 - An edit of `bind` opens the new address before the old one is closed.
-- It has at most 64 connections, which do not count in `max_connections`. Further ones displace those without a request.
+- It has at most 64 connections, which do not count in `max_connections`. Further ones displace those
+  without a request with the token.
 - Each change is logged with the address that asked for it.
 
 `GET /api/openapi.json` describes it all for tools, results included.

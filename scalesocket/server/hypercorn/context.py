@@ -25,7 +25,14 @@ class ConnectionContext(WorkerContext):
         self.lost = asyncio.Event()
         """Set when the peer has closed, or ended its side."""
         self.stall_timeout = STALL_TIMEOUT
+        self.started_at = asyncio.get_running_loop().time()
+        self.is_trusted = False
+        """Whether it has sent a request with a credential of the operator."""
         self._ping_interval = math.inf
+
+    def trust(self) -> None:
+        """Keep the connection when others are cut for new ones."""
+        self.is_trusted = True
 
     def add_websocket(self, app: App) -> None:
         """Use the settings of a new websocket: the shortest `ping_interval` of the connection, and its `stall_timeout`."""

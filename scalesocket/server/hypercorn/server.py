@@ -23,7 +23,7 @@ from scalesocket.io.transport import SocketTransport
 from scalesocket.server.hypercorn.config import KEEP_ALIVE, SiteConfig
 from scalesocket.server.hypercorn.context import ConnectionContext
 from scalesocket.server.hypercorn.patches import patch_hypercorn
-from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET, PEER, PROXIED, RESERVED
+from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET, PEER, PROXIED, RESERVED, TRUST
 from scalesocket.server.hypercorn.stream_protocol import StreamProtocol, cut, enable_keep_alive
 from scalesocket.status import SiteView
 
@@ -95,6 +95,16 @@ class HypercornServer:
                 await self._no_connections.wait()
         self.cut_all()
 
+    def cut_stranger(self, *, before: float) -> bool:
+        """Cut the oldest connection that is not trusted, if it began `before` this time of the loop; otherwise return False."""
+        for transport, context in self._connections.items():
+            if not context.is_trusted and not transport.is_closing():
+                if context.started_at > before:
+                    return False
+                cut(transport)
+                return True
+        return False
+
     def cut_all(self) -> None:
         """Cut every connection. The task of a peer that does not read its response would otherwise not end."""
         for transport in tuple(self._connections):
@@ -107,6 +117,7 @@ class HypercornServer:
         loop = asyncio.get_running_loop()
         first_request = asyncio.Event()
         state |= {CUT: partial(cut, writer.transport), FIRST_REQUEST: first_request, NEW_WEBSOCKET: context.add_websocket}
+        state[TRUST] = context.trust
         deadline = loop.call_later(KEEP_ALIVE, cut_unless, first_request, writer.transport)
         try:
             await TCPServer(self._app, loop, self._config, context, state, reader, writer)

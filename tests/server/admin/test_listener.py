@@ -3,7 +3,7 @@
 import asyncio
 import stat
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -113,6 +113,36 @@ async def test_silent_connections_are_bounded_and_do_not_lock_out_the_operator(a
             assert await silent[0][0].read() == b""
     for _, writer in silent:
         writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /health HTTP/1.1\r\nHost: x\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0",
+        b"POST /admin/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+        b"hello\n",
+    ],
+    ids=["half a head", "an HTTP/2 preface", "a request without the token", "garbage"],
+)
+async def test_peers_without_the_token_do_not_lock_out_the_operator(admin: AdminSite, sent: bytes) -> None:
+    request = f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{admin.port}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+    async with AsyncExitStack() as held, asyncio.timeout(10):
+        known_reader, known_writer = await asyncio.open_connection("127.0.0.1", admin.port)
+        held.callback(known_writer.close)
+        known_writer.write(request)
+        assert (await known_reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+        for _ in range(100):
+            reader, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+            held.callback(writer.close)
+            writer.write(sent)
+            if sent.startswith(b"PRI"):
+                with suppress(ConnectionResetError):
+                    await reader.read(1)  # the server has taken the preface
+
+        assert (await admin.http.get("/health", timeout=1)).status_code == 200
+        known_writer.write(request)
+        assert b"HTTP/1.1 200" in await known_reader.readuntil(b"}")
 
 
 # --- Who is answered
