@@ -77,8 +77,10 @@ def _parse_line(number: int, parts: list[str]) -> TokenEntry:
         raise LineError(f"line {number}: is not NAME:SHA256[:ROOMS[:ROLES]]")
     check_name(number, name)
     if not _HASH.fullmatch(digest):
-        message = f"line {number}: the token of {name!r} is not a SHA-256 hash in hexadecimal (printf %s TOKEN | sha256sum)"
-        raise LineError(message)
+        # Without the name: in a line whose parts are swapped, it is the token.
+        raise LineError(
+            f"line {number}: what follows the name is not a SHA-256 hash in hexadecimal (printf %s TOKEN | sha256sum)"
+        )
     names = [role for role in _SEPARATOR.split(roles) if role]
     if unknown := [role for role in names if role not in set(Role)]:
         raise LineError(f"line {number}: unknown role {unknown[0]!r} (one of: {', '.join(Role)})")

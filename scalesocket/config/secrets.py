@@ -18,6 +18,8 @@ from scalesocket.config.keys import keys_of, table_of
 MASK: Final = "***"
 FILE_SUFFIX: Final = "_file"
 _SECRET_NAME: Final = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY|AUTH|CRED|SIGNATURE|PRIVATE|COOKIE|DSN", re.IGNORECASE)
+_CREDENTIALS: Final = frozenset({"auth", "admin"})
+"""Tables of credentials: a misspelt key in them may have a secret as its value."""
 _PASSWORD: Final = re.compile(r"(://[^/?#\s@:]*:)[^/?#\s@]+@")
 
 
@@ -31,6 +33,21 @@ def is_secret(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:
             return True
         table = table_of(table, part)
     return False
+
+
+def may_be_secret(model: type[BaseModel], path: tuple[str | int, ...], *, is_table: bool) -> bool:
+    """Whether a value may be a secret in a wrong place: that of an unknown key in `auth` or `admin`, or instead of a table there.
+
+    `is_table`: whether the value is a table, whose own keys are judged.
+    """
+    table: type[BaseModel] | None = model
+    for at, part in enumerate(path):
+        if table is None or not isinstance(part, str):
+            return False
+        if part not in keys_of(table):
+            return not _CREDENTIALS.isdisjoint(path[:at]) or _SECRET_NAME.search(part) is not None
+        table = table_of(table, part)
+    return table is not None and not is_table and not _CREDENTIALS.isdisjoint(path)
 
 
 def secret_file_keys(model: type[BaseModel]) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from scalesocket.config.model import App, Server
 from scalesocket.config.positions import Entry, KeyPath, Lines, Span, scan_positions
 from scalesocket.config.problems import ConfigError, Place, Problem
-from scalesocket.config.secrets import is_secret, mask_assignments, secret_names
+from scalesocket.config.secrets import is_secret, mask_assignments, may_be_secret, secret_names
 from scalesocket.config.syntax import explain_syntax
 
 
@@ -91,14 +91,16 @@ def _place(file: Path, lines: Lines, span: Span) -> Place:
 
 def _mask(text: str, entries: Mapping[KeyPath, Entry]) -> str:
     """Replace each character of secret values by `*`, so that columns stay the same."""
-    for span in _secret_spans(entries):
+    for span in _secret_spans(text, entries):
         masked = "".join(character if character == "\n" else "*" for character in text[span.start : span.end])
         text = text[: span.start] + masked + text[span.end :]
     return text
 
 
-def _secret_spans(entries: Mapping[KeyPath, Entry]) -> Iterator[Span]:
+def _secret_spans(text: str, entries: Mapping[KeyPath, Entry]) -> Iterator[Span]:
     for path, entry in entries.items():
         found = model_at(path)
-        if found is not None and is_secret(*found):
+        start = entry.value.start
+        is_table = text[start] == "{" or not text[max(0, start - 80) : start].rstrip().endswith("=")
+        if found is not None and (is_secret(*found) or may_be_secret(*found, is_table=is_table)):
             yield entry.value

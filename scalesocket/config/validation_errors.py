@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from scalesocket.config.keys import file_keys_of, keys_of, table_of
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Finding, quote
+from scalesocket.config.secrets import may_be_secret
 from scalesocket.config.values import FROM_FILE, FileText
 
 _BOOLEANS: Final = dict.fromkeys(("true", "yes", "on", "1"), "true") | dict.fromkeys(("false", "no", "off", "0"), "false")
@@ -99,7 +100,8 @@ def _table_hint(model: type[BaseModel], path: KeyPath, value: object) -> str:
     for name in file_keys_of(table):
         is_taken = not isinstance(value, bool) and not keys_of(table)[name].is_secret
         if is_taken and not any(details["loc"][:1] == (name,) for details in _errors(table, {name: value})):
-            shown = {name: quote(value) if isinstance(value, str) else str(value)}
+            text = quote(value) if isinstance(value, str) else str(value)
+            shown = {name: '"…"' if may_be_secret(model, path, is_table=False) else text}
             shown |= {other: '"…"' for other, field in table.model_fields.items() if field.is_required() and other != name}
             return f" (write {path[-1]} = {{ {', '.join(f'{key} = {text}' for key, text in shown.items())} }})"
     return ""
