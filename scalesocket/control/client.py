@@ -1,11 +1,12 @@
 """The client's end of the control socket, for the command line. Blocking: one request and its answer per connection."""
 
+import select
 import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -16,6 +17,8 @@ Result = TypeVar("Result")
 
 TIMEOUT: Final = 75.0
 """Seconds to wait for the answer: longer than the server's ANSWER_TIMEOUT."""
+SIGNAL_DELAY: Final = 0.25
+"""Seconds after which a signal is handled at the latest."""
 CONNECT_TIMEOUT: Final = 5.0
 PROBE_TIMEOUT: Final = 1.0
 """Seconds to connect where only the presence of a server matters."""
@@ -45,23 +48,32 @@ def open_stream(paths: Sequence[Path], request: Request) -> Iterator[Iterator[by
 
     Raises ControlError as `send_request` does, and while the lines are read.
     """
-    with _connect(paths) as connection, connection.makefile("rb") as lines:
+    with _connect(paths) as connection:
         connection.settimeout(TIMEOUT)
         try:
             connection.sendall(msgspec.json.encode(request) + b"\n")
-            first = lines.readline(MAX_LINE)
+            first = bytearray()
+            while not first.endswith(b"\n") and len(first) < MAX_LINE and (byte := connection.recv(1)):
+                first += byte
         except OSError as error:
             raise ControlError(f"the server closed the connection ({error.strerror or error})") from error
         if not first.endswith(b"\n"):
             raise ControlError("the server closed the connection before its answer was complete")
-        _read_answer(first, Outcome)
-        connection.settimeout(None)
-        yield _read_lines(lines)
+        _read_answer(bytes(first), Outcome)
+        yield _read_lines(connection)
 
 
-def _read_lines(lines: BinaryIO) -> Iterator[bytes]:
+def _read_lines(connection: socket.socket) -> Iterator[bytes]:
+    """Read lines until the end. A signal just before a blocking call is handled after it (PEP 475), so none blocks for long."""
+    rest = b""
     try:
-        yield from iter(lines)
+        while True:
+            if select.select([connection], [], [], SIGNAL_DELAY)[0]:
+                chunk = connection.recv(65536)
+                if not chunk:
+                    return
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from (line + b"\n" for line in lines)
     except OSError as error:
         raise ControlError(f"the server closed the connection ({error.strerror or error})") from error
 
