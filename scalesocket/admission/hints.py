@@ -17,7 +17,7 @@ MAX_NAME: Final = 200
 """Characters of an origin in the log."""
 SUBPROTOCOL_HINT: Final = "most clients that ask for one fail without an answer: list its name in subprotocols, in a site file"
 
-PROXY_HINT: Final = "the proxy must send version 1 or 2 of the PROXY protocol, from an address in trusted_proxies"
+PROXY_HINT: Final = "the proxy must send version 1 or 2 of the PROXY protocol, and be in trusted_proxies"
 
 
 class RefusalHints:

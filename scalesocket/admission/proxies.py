@@ -1,12 +1,14 @@
 """Trusted proxies, and what they report about their clients."""
 
 from ipaddress import IPv4Network, IPv6Network
+from typing import Literal
 
+from scalesocket.config.addresses import UNIX_PEERS
 from scalesocket.wire.address import parse_address
 from scalesocket.wire.forwarded import find_client
 from scalesocket.wire.handshake import Request
 
-Networks = tuple[IPv4Network | IPv6Network, ...]
+Networks = tuple[IPv4Network | IPv6Network | Literal["unix:"], ...]
 """`trusted_proxies` of the site file."""
 
 
@@ -22,14 +24,19 @@ def resolve_client(request: Request, trusted: Networks) -> Request:
 
 
 def is_from_trusted(trusted: Networks, request: Request) -> bool:
-    """Return whether the peer of the request's connection is a trusted proxy. On a unix socket it is, if there are any."""
-    return bool(trusted) and (request.peer is None or is_trusted(request.peer[0], trusted))
+    """Return whether the peer of the request's connection is a trusted proxy."""
+    return is_trusted_peer(request.peer, trusted)
+
+
+def is_trusted_peer(peer: tuple[str, int] | None, trusted: Networks) -> bool:
+    """Return whether the peer of a connection is a trusted proxy. On a unix socket it is None, and trusted if `unix:` is."""
+    return UNIX_PEERS in trusted if peer is None else is_trusted(peer[0], trusted)
 
 
 def is_trusted(address: str, trusted: Networks) -> bool:
     """Return whether an address is in one of the networks."""
     parsed = parse_address(address)
-    return parsed is not None and any(parsed in network for network in trusted)
+    return parsed is not None and any(network != UNIX_PEERS and parsed in network for network in trusted)
 
 
 def may_name_user(trusted: Networks, request: Request) -> bool:

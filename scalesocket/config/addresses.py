@@ -3,11 +3,14 @@
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from scalesocket.config.values import FileText, as_text, one_or_more, read_list, read_path, read_string, string_form
+
+UNIX_PEERS: Final = "unix:"
+"""What stands in `trusted_proxies` for the peers of unix sockets, which have no address. nginx: `set_real_ip_from unix:`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,12 @@ def parse_ports(text: str) -> PortRange:
     return PortRange(first, last)
 
 
-def parse_network(text: str) -> IPv4Network | IPv6Network:
-    """Read an address or a network in CIDR form; raises ValueError with a hint."""
+def parse_network(text: str) -> IPv4Network | IPv6Network | Literal["unix:"]:
+    """Read an address or a network in CIDR form, or `unix:`; raises ValueError with a hint."""
+    if text.startswith(UNIX_PEERS) or text.lower() == "unix":
+        if text != UNIX_PEERS:
+            raise ValueError(f'{text!r} is not a network (did you mean "{UNIX_PEERS}", for the peers of all unix sockets?)')
+        return UNIX_PEERS
     try:
         return ip_network(text)
     except ValueError:
@@ -154,7 +161,7 @@ Binds = Annotated[
     AfterValidator(_check_binds),
     one_or_more("string or list"),
 ]
-Network = Annotated[IPv4Network | IPv6Network, read_string(parse_network), as_text()]
+Network = Annotated[IPv4Network | IPv6Network | Literal["unix:"], read_string(parse_network), as_text()]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(read_list), one_or_more("string or list")]
 Ports = Annotated[PortRange, read_string(parse_ports), as_text(), string_form("ports")]
 Target = Annotated[Endpoint, read_string(parse_target), BeforeValidator(_port_to_text), as_text(), string_form("address")]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from scalesocket.config.addresses import UNIX_PEERS
 from scalesocket.config.model import App, Server, Site
 from scalesocket.config.problems import Finding, Severity
 
@@ -33,10 +34,17 @@ def find_exposed_auth(site: Site) -> Iterator[tuple[str, Finding]]:
         if app.auth.users_file is not None and not _has_tls(site.server):
             message = "passwords are sent unencrypted (set tls in [server], or trusted_proxies for a proxy with TLS)"
             yield name, Finding(("auth", "users_file"), message, Severity.WARNING)
-        if app.auth.header is not None and not site.server.trusted_proxies:
+        if app.auth.header is not None and not _has_proxy(site.server):
             message = "is trusted from nobody (list the proxy in trusted_proxies of [server])"
+            if site.server.is_on_unix_sockets:
+                message = f'is trusted from nobody (write "{UNIX_PEERS}" in trusted_proxies of [server])'
             yield name, Finding(("auth", "header"), message, Severity.WARNING)
 
 
 def _has_tls(server: Server) -> bool:
-    return server.tls is not None or bool(server.trusted_proxies)
+    return server.tls is not None or _has_proxy(server)
+
+
+def _has_proxy(server: Server) -> bool:
+    """Whether one of `trusted_proxies` can be a peer of the listeners."""
+    return UNIX_PEERS in server.trusted_proxies if server.is_on_unix_sockets else bool(server.trusted_proxies)

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Final
 
-from scalesocket.config.addresses import parse_endpoint
+from scalesocket.config.addresses import UNIX_PEERS, parse_endpoint
 from scalesocket.config.admin import SHORTEST_TOKEN
 from scalesocket.config.auth_lint import find_suspicious_auth
 from scalesocket.config.conflicts import TARGETS
@@ -56,6 +56,9 @@ def find_suspicious_server(server: Server) -> Iterator[Finding]:
     if admin is not None and not admin.is_unix and not admin.bind.startswith("fd://") and not _is_loopback_bind(admin.bind):
         message = "sends the token unencrypted to other machines, because it has no TLS (use a loopback address, behind a proxy)"
         yield Finding(("admin", "bind"), message)
+    if server.trusted_proxies and UNIX_PEERS not in server.trusted_proxies and server.is_on_unix_sockets:
+        message = f'no proxy in it can connect, because the server listens on unix sockets alone (write "{UNIX_PEERS}")'
+        yield Finding(("trusted_proxies",), message)
     for key in ("metrics", "api"):
         if admin is None and getattr(server, key) == "admin":
             yield Finding((key,), "is served nowhere without admin (set admin, or write false)")

@@ -62,8 +62,8 @@ class Server(Table):
     trusted_proxies: Annotated[
         Networks,
         live_key(
-            "Networks of reverse proxies. Only they may report the address of a client, with `Forwarded`, `X-Forwarded-For`, "
-            "`X-Forwarded-Proto` or the PROXY protocol"
+            "Networks of reverse proxies; `unix:` stands for all peers of the unix sockets in `bind`. Only they may report the "
+            "address of a client, with `Forwarded`, `X-Forwarded-For`, `X-Forwarded-Proto` or the PROXY protocol"
         ),
     ] = ()
     hosts: Annotated[
@@ -95,6 +95,11 @@ class Server(Table):
         ),
     ] = 10.0
     log: Annotated[Log, live_key("Format and level of the log")] = Log()
+
+    @property
+    def is_on_unix_sockets(self) -> bool:
+        """Whether all listeners are unix sockets, whose peers have no address."""
+        return all(bind.startswith("unix:") for bind in self.bind)
 
     @field_validator("admin")
     @classmethod

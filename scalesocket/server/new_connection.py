@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Final, cast
 
 from scalesocket.admission.control import Admission, PendingAdmission
-from scalesocket.admission.proxies import is_trusted
+from scalesocket.admission.proxies import is_trusted_peer
 from scalesocket.admission.refusals import NO_DESCRIPTORS, Refusal
 from scalesocket.config.units import KiB
 from scalesocket.server.closing import LingeringClose
@@ -131,7 +131,7 @@ class NewConnection(asyncio.Protocol):
     def _skip_proxy_header(self, head: bytes) -> bytes | None:
         """Return what follows a PROXY header; None while the header is incomplete, or if it was refused."""
         trusted = self._connections.gateway.site.server.trusted_proxies
-        if (self._peer is None or is_trusted(self._peer[0], trusted)) and starts_proxy_header(head):
+        if starts_proxy_header(head) and is_trusted_peer(self._peer, trusted):
             try:
                 parsed = parse_proxy_header(head)
             except ProxyHeaderError as error:

@@ -7,7 +7,7 @@ import ssl
 from contextlib import suppress
 from typing import Final
 
-from scalesocket.admission.proxies import is_trusted
+from scalesocket.admission.proxies import is_trusted_peer
 from scalesocket.admission.refusals import NO_DESCRIPTORS, Refusal
 from scalesocket.io.transport import SocketTransport
 from scalesocket.server.connections import Connections
@@ -90,8 +90,7 @@ class TlsHandshake:
 
     @property
     def _is_trusted(self) -> bool:
-        trusted, peer = self._connections.gateway.site.server.trusted_proxies, address_of(self._peer)
-        return bool(trusted) and (peer is None or is_trusted(peer[0], trusted))
+        return is_trusted_peer(address_of(self._peer), self._connections.gateway.site.server.trusted_proxies)
 
     def _skip_proxy_header(self, head: bytes) -> None:
         """Read a PROXY header, as far as it has arrived."""

@@ -5,6 +5,7 @@ from ipaddress import ip_network
 import pytest
 
 from scalesocket.admission.proxies import is_trusted, may_name_user, resolve_client
+from scalesocket.config.addresses import UNIX_PEERS
 from tests.admission.requests import request_for
 
 TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
@@ -37,11 +38,23 @@ def test_reports_of_other_peers_are_ignored() -> None:
     assert resolve_client(request, TRUSTED) is request
 
 
-def test_a_proxy_on_a_unix_socket_is_trusted_if_any_proxy_is() -> None:
-    request = request_for(peer=None, x_forwarded_for="192.0.2.7")
+def test_a_proxy_on_a_unix_socket_is_trusted_only_if_trusted_proxies_says_so() -> None:
+    request = request_for(peer=None, x_forwarded_for="192.0.2.7, 10.0.0.1", x_forwarded_proto="https")
 
-    assert resolve_client(request, TRUSTED).peer == ("192.0.2.7", 0)
-    assert resolve_client(request, ()).peer is None
+    resolved = resolve_client(request, (*TRUSTED, UNIX_PEERS))
+
+    assert (resolved.peer, resolved.is_secure) == (("192.0.2.7", 0), True)
+    assert may_name_user((UNIX_PEERS,), request)
+    for trusted in ((), TRUSTED):
+        assert resolve_client(request, trusted) is request
+        assert not may_name_user(trusted, request)
+
+
+def test_unix_sockets_alone_trust_no_address() -> None:
+    request = request_for(peer=("127.0.0.1", 5), x_forwarded_for="192.0.2.7")
+
+    assert resolve_client(request, (UNIX_PEERS,)) is request
+    assert not is_trusted("unix:", (UNIX_PEERS,))
 
 
 def test_a_proxy_without_a_report_counts_as_the_client() -> None:

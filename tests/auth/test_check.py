@@ -76,6 +76,17 @@ def test_what_exposes_credentials_is_a_warning(folder: Path, auth: str, warning:
     assert "short" not in output
 
 
+@pytest.mark.parametrize(("trusted", "count"), [('["127.0.0.1/32"]', 2), ('"unix:"', 0)])
+def test_a_proxy_on_a_unix_socket_has_to_be_named(folder: Path, trusted: str, count: int) -> None:
+    site = SITE.replace('"127.0.0.1:0"', f'"unix:site.sock"\ntrusted_proxies = {trusted}')
+    (folder / "site.toml").write_text(site % 'header = "Remote-User"')
+
+    result = CliRunner().invoke(commands, ["check", str(folder / "site.toml")])
+
+    assert result.exit_code == 0
+    assert result.output.count('write "unix:"') == count
+
+
 def test_a_users_file_that_others_can_read_is_a_warning(folder: Path) -> None:
     (folder / "users").chmod(0o644)
 

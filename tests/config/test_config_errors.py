@@ -170,6 +170,13 @@ WRONG_IN_SERVER = {
     'trusted_proxies = ["10.0.0.1/8"]': (
         "20: server.trusted_proxies[0]: '10.0.0.1/8' is an address within a network (write \"10.0.0.0/8\")"
     ),
+    'trusted_proxies = "unix"': (
+        "19: server.trusted_proxies: 'unix' is not a network (did you mean \"unix:\", for the peers of all unix sockets?)"
+    ),
+    'trusted_proxies = ["::1", "unix:/run/site.sock"]': (
+        "27: server.trusted_proxies[1]: 'unix:/run/site.sock' is not a network (did you mean \"unix:\", for the peers of all "
+        "unix sockets?)"
+    ),
     'trusted_proxies = ["proxy"]': (
         '20: server.trusted_proxies[0]: \'proxy\' is not a network (write for example "10.0.0.0/8" or "::1")'
     ),

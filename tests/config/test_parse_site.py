@@ -87,7 +87,7 @@ def test_every_key_of_the_server_is_read() -> None:
         bind = ["127.0.0.1:0", "127.0.0.1:0", "[::1]:9000", "unix:run/site.sock", "fd://3"]
         tls = { certificate = "site.pem", key = "/etc/site.key" }
         control = "run/control.sock"
-        trusted_proxies = ["10.0.0.0/8", "::1"]
+        trusted_proxies = ["10.0.0.0/8", "::1", "unix:"]
         hosts = ["Play.Example.", "*.games.example", "[0:0::1]", "127.0.0.1"]
         max_connections = 5
         connect_rate = { per_ip = 0.5 }
@@ -99,7 +99,7 @@ def test_every_key_of_the_server_is_read() -> None:
     assert server.tls is not None
     assert (server.tls.certificate, server.tls.key) == (Path("/srv/site.pem"), Path("/etc/site.key"))
     assert server.control == "/srv/run/control.sock"
-    assert server.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+    assert server.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1/128"), "unix:")
     assert server.connect_rate == ConnectRate(per_ip=0.5)
     assert server.hosts == ("play.example", "*.games.example", "::1", "127.0.0.1")
     assert (server.max_connections, server.drain_timeout) == (5, 0.0)

@@ -27,7 +27,7 @@ def test_any_value_survives_being_written_and_read(value: Any) -> None:
 
 def test_a_whole_site_survives_being_written_and_read() -> None:
     site = Site(
-        server=Server(bind=["127.0.0.1:0", "[::1]:1"], trusted_proxies=["10.0.0.0/8"], max_connections_per_ip=5),
+        server=Server(bind=["127.0.0.1:0", "[::1]:1"], trusted_proxies=["10.0.0.0/8", "unix:"], max_connections_per_ip=5),
         apps={
             "chat": App(
                 name="chat",

@@ -430,6 +430,31 @@ async def test_a_unix_socket_serves_both_lanes(serve_express: Serve, tmp_path: P
     assert b'{"status":"ok"}' in await bob.read_end()
 
 
+@pytest.mark.parametrize("trusted", [["unix:"], ["0.0.0.0/0", "::/0"]])
+async def test_peers_of_a_unix_socket_are_proxies_only_if_trusted_proxies_says_so(
+    serve_express: Serve, tmp_path: Path, trusted: list[str]
+) -> None:
+    path = tmp_path / "site.sock"
+    server = Server.model_validate({"bind": f"unix:{path}", "trusted_proxies": trusted})
+    site = await serve_express(server, game=WHO, console={**CAT, "auth": {"header": "Remote-User"}})
+    ann, bob, eve = [await RawClient.connect(path) for _ in range(3)]
+    site.raw_clients += [ann, bob, eve]
+
+    ann.send(upgrade("/game/one", "X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https"))
+    bob.send(b"PROXY TCP4 192.0.2.2 192.0.2.9 4711 80\r\n" + upgrade("/game/two"))
+    eve.send(upgrade("/console/one", "Remote-User: root"))
+
+    assert status_of(await ann.read_head()) == 101
+    heads = status_of(await bob.read_head()), status_of(await eve.read_head())
+    if trusted == ["unix:"]:
+        assert heads == (101, 101)
+        await ann.hear("192.0.2.1:0|on|HTTP/1.1")
+        await bob.hear("192.0.2.2:4711||HTTP/1.1")
+    else:
+        assert heads == (400, 401)
+        await ann.hear("||HTTP/1.1")
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A self-signed certificate for localhost, and its key."""
