@@ -1,4 +1,8 @@
-"""Finds the credentials of a request, and removes them from it, so that no program, template or log sees them. Pure."""
+"""Finds the credentials of a request, and removes them from it, so that no program, template or log sees them. Pure.
+
+What is in one of the fixed places (`Authorization`, `?ticket=`, the subprotocol after `bearer`) is removed whether or not the app
+reads it: it is a credential, perhaps for another app.
+"""
 
 import base64
 import binascii
@@ -65,7 +69,7 @@ class CredentialFinder:
         self._of_hook = frozenset() if auth.hook is None else frozenset(name.lower() for name in auth.hook.headers)
         self._cookies = frozenset(place.partition(":")[2] for place in auth.places if place.startswith("cookie:"))
         queries = [place.partition(":")[2] for place in auth.places if place.startswith("query:")]
-        self._queries = frozenset(name.casefold() for name in (*queries, *([TICKET] if TICKET in auth.places else ())))
+        self._queries = frozenset(name.casefold() for name in (*queries, TICKET))
 
     def find(self, request: Request, *, is_from_proxy: bool) -> tuple[Credentials, Request]:
         """Return the credentials of a request of the kinds that the app takes, and the request without them.
@@ -94,7 +98,7 @@ class CredentialFinder:
             is_for_hook=self._is_for_hook(request),
             has_bearer=has_bearer,
         )
-        return found, self._without_credentials(request, offered if has_bearer else ())
+        return found, self._without_credentials(request, offered)
 
     def _is_for_hook(self, request: Request) -> bool:
         """Whether there is a header that the hook gets, or a query, except where guests need no credential."""
@@ -104,22 +108,20 @@ class CredentialFinder:
         return has_query or not self._of_hook or not self._of_hook.isdisjoint(request.headers)
 
     def _without_credentials(self, request: Request, offered: tuple[str, ...]) -> Request:
-        """Remove credentials. `offered`: the subprotocols, if a token is among them."""
+        """Remove credentials. `offered`: the subprotocols."""
         headers = dict(request.headers)
         headers.pop("authorization", None)
         for name in self._of_hook:
             headers.pop(name, None)
         if self._header is not None:  # a header that names the user, in any spelling
             headers = {name: value for name, value in headers.items() if fold(name) != self._header}
-        if offered:
-            at = offered.index(BEARER)
-            rest = (*offered[:at], *offered[at + 2 :])
-            _set(headers, "sec-websocket-protocol", ", ".join(name for name in rest if name != BEARER))
+        if (kept := _without_tokens(offered)) != offered:
+            _set(headers, "sec-websocket-protocol", ", ".join(kept))
         if self._cookies and "cookie" in headers:
             pairs = _split(headers["cookie"], ";")
             _set(headers, "cookie", "; ".join(pair for pair in pairs if pair.partition("=")[0].strip() not in self._cookies))
         query = request.query
-        if self._queries and query:
+        if query:
             query = "&".join(item for item in query.split("&") if _name_of(item).casefold() not in self._queries)
         target = f"{request.path}?{query}" if query else request.path
         return request._replace(headers=headers, query=query, target=target)
@@ -150,6 +152,13 @@ def _read_basic(value: str) -> tuple[str, str]:
 
 def _split(value: str, separator: str) -> tuple[str, ...]:
     return tuple(stripped for part in value.split(separator) if (stripped := part.strip(" \t")))
+
+
+def _without_tokens(offered: tuple[str, ...]) -> tuple[str, ...]:
+    """Drop every `bearer`, in any case, and the token after it."""
+    is_scheme = [name.lower() == BEARER for name in offered]
+    is_token = [False, *is_scheme]
+    return tuple(name for name, scheme, token in zip(offered, is_scheme, is_token, strict=False) if not (scheme or token))
 
 
 def _after(name: str, names: tuple[str, ...]) -> str:

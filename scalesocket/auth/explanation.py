@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from scalesocket.auth.denial import BAD_CREDENTIAL, Denial
 from scalesocket.auth.identity import Identity
-from scalesocket.auth.jwt import JwtVerifier, decode_part, is_time, open_token, read_header
+from scalesocket.auth.jwt import TIMES, JwtVerifier, decode_part, is_time, make_identity, open_token, read_header
 from scalesocket.auth.keys import KeySet, find_keys
 from scalesocket.config.auth_settings import ALGORITHMS
 from scalesocket.config.model import Jwt
 from scalesocket.config.units import format_duration
 
 NOT_A_TOKEN: Final = "is not a JSON Web Token: three parts in base64url, with dots between them"
-TIMES: Final = ("exp", "nbf", "iat")
 
 
 class NotATokenError(ValueError):
@@ -112,7 +112,11 @@ def _judge_claims(claims: Mapping[str, Any], settings: Jwt, app: str, now: float
     if settings.issuer is not None and claims.get("iss") != settings.issuer:
         given = f"its issuer is {show_value(claims['iss'])}" if "iss" in claims else "it has no issuer (iss)"
         yield f"{given} ({app} wants {settings.issuer})"
-    times = {name: claims[name] for name in TIMES if claims.get(name) is not None}
+    for name, what in (("user", "the name of a user"), ("rooms", "a list of rooms"), ("roles", "a list of roles")):
+        claim = getattr(settings, name)
+        if claim in claims and isinstance(make_identity("jwt", **{name: claims[claim]}), Denial):
+            yield f"{claim} is not {what}{' (null is not the same as no claim)' if claims[claim] is None else ''}"
+    times = {name: claims[name] for name in TIMES if name in claims}
     wrong = [name for name, value in times.items() if not is_time(value)]
     for name in wrong:
         yield f"{name} is not a time in seconds"
@@ -128,8 +132,8 @@ def _judge_claims(claims: Mapping[str, Any], settings: Jwt, app: str, now: float
 
 
 def _judge_audience(claims: Mapping[str, Any], settings: Jwt, app: str) -> Iterator[str]:
-    wanted, given = settings.audience or (app,), claims.get("aud")
-    if given is None:
+    wanted, given = settings.audience or (app,), claims.get("aud", UNSET)
+    if given is UNSET:
         if settings.audience is not None:
             yield f"it has no audience (aud; {app} wants {' or '.join(wanted)})"
         return

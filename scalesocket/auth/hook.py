@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import structlog
+from msgspec import UNSET, UnsetType
 
 from scalesocket.auth.attempt import Attempt, Verdict
 from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, FORBIDDEN, NOT_AVAILABLE, Denial
@@ -57,11 +58,12 @@ class Answer(msgspec.Struct, forbid_unknown_fields=False):
     """The body of a response with the status 200."""
 
     user: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
-    rooms: list[str] | None = None
-    roles: list[Role] | None = None
+    rooms: list[str] | UnsetType = UNSET
+    """Missing: all rooms. A `null` is a wrong type: a list that was lost must not open all of them."""
+    roles: list[Role] | UnsetType = UNSET
     info: Any = None
-    expires_at: float | None = None
-    """Unix time."""
+    expires_at: float | UnsetType = UNSET
+    """Unix time; missing: never."""
 
 
 _decoder: Final = msgspec.json.Decoder(Answer)
@@ -214,10 +216,10 @@ def read_answer(response: Response) -> Verdict:
     identity = Identity(
         user=answer.user,
         method="hook",
-        rooms=None if answer.rooms is None else tuple(answer.rooms),
-        roles=WRITER if answer.roles is None else roles_of(answer.roles),
+        rooms=None if answer.rooms is UNSET else tuple(answer.rooms),
+        roles=WRITER if answer.roles is UNSET else roles_of(answer.roles),
         info=info,
-        expires_at=answer.expires_at,
+        expires_at=None if answer.expires_at is UNSET else answer.expires_at,
     )
     return EXPIRED if is_expired(identity) else identity
 

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 import jwt
 import msgspec
 from jwt.algorithms import get_default_algorithms
+from msgspec import UNSET, UnsetType
 
 from scalesocket.auth.attempt import Attempt, Verdict
 from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, Denial
@@ -21,6 +22,8 @@ MAX_USER: Final = 256
 """Characters in the name of a user."""
 MAX_TIME: Final = 1e12
 """The latest time in a token, in Unix time."""
+TIMES: Final = ("exp", "nbf", "iat")
+"""Claims that are times."""
 MAX_TRIES: Final = 8
 """Keys that one token is tried with: more fit only a set without `kid`."""
 
@@ -82,10 +85,9 @@ class JwtVerifier:
 
     def _check_claims(self, claims: dict[str, Any], now: float) -> Verdict:
         settings = self._settings
-        expires_at, begins_at, issued_at = claims.get("exp"), claims.get("nbf"), claims.get("iat")
-        for given in (expires_at, begins_at, issued_at):
-            if given is not None and not is_time(given):
-                return BAD_CREDENTIAL
+        if not all(is_time(claims[name]) for name in TIMES if name in claims):
+            return BAD_CREDENTIAL
+        expires_at, begins_at, issued_at = (claims.get(name) for name in TIMES)
         if not self._is_for_us(claims):
             return BAD_CREDENTIAL
         latest = now + settings.leeway
@@ -100,19 +102,19 @@ class JwtVerifier:
             expires_at += settings.leeway  # else the client would be closed as soon as it has joined
         return make_identity(
             "jwt",
-            user=claims.get(settings.user),
-            rooms=claims.get(settings.rooms),
-            roles=claims.get(settings.roles),
+            user=claims.get(settings.user, UNSET),
+            rooms=claims.get(settings.rooms, UNSET),
+            roles=claims.get(settings.roles, UNSET),
             info=claims.get(settings.info),
             expires_at=expires_at,
         )
 
     def _is_for_us(self, claims: dict[str, Any]) -> bool:
         """Check `iss` and `aud` (RFC 7519 4.1.1 and 4.1.3)."""
-        issuer, audience = self._settings.issuer, claims.get("aud")
+        issuer, audience = self._settings.issuer, claims.get("aud", UNSET)
         if issuer is not None and claims.get("iss") != issuer:
             return False
-        if audience is None:
+        if audience is UNSET:
             return self._settings.audience is None
         if isinstance(audience, str):
             return audience in self._audience
@@ -120,16 +122,22 @@ class JwtVerifier:
 
 
 def make_identity(
-    method: str, *, user: object, rooms: object = None, roles: object = None, info: object = None, expires_at: float | None = None
+    method: str,
+    *,
+    user: object = UNSET,
+    rooms: object = UNSET,
+    roles: object = UNSET,
+    info: object = None,
+    expires_at: float | None = None,
 ) -> Identity | Denial:
-    """Make an identity of decoded JSON values; BAD_CREDENTIAL if one has the wrong type. None stands for a missing value.
+    """Make an identity of decoded JSON values; BAD_CREDENTIAL if one has the wrong type.
 
-    `rooms` and `roles` may be a list of strings, or one string; `roles` in one string are separated by spaces
-    (as in `scope`) or commas.
+    UNSET stands for a missing value. A `null` is a wrong type: a list that was lost must not open all rooms. `rooms` and `roles`
+    may be a list of strings, or one string; `roles` in one string are separated by spaces (as in `scope`) or commas.
     """
     if isinstance(user, int) and not isinstance(user, bool):
         user = str(user)
-    if user is not None and not (isinstance(user, str) and 0 < len(user) <= MAX_USER and user.isprintable()):
+    if user is not UNSET and not (isinstance(user, str) and 0 < len(user) <= MAX_USER and user.isprintable()):
         return BAD_CREDENTIAL
     patterns = [rooms] if isinstance(rooms, str) else rooms
     names = roles.replace(",", " ").split() if isinstance(roles, str) else roles
@@ -140,10 +148,10 @@ def make_identity(
     except (OverflowError, RecursionError):  # an integer of more than 64 bits
         return BAD_CREDENTIAL
     return Identity(
-        user=user,
+        user=None if user is UNSET else user,
         method=method,
-        rooms=None if patterns is None else tuple(patterns),
-        roles=WRITER if names is None else roles_of(names),
+        rooms=None if patterns is UNSET else tuple(patterns),
+        roles=WRITER if names is UNSET else roles_of(names),
         info=text,
         expires_at=expires_at,
     )
@@ -183,8 +191,8 @@ def decode_part(part: str) -> bytes:
     return a2b_base64(encoded + b"=" * (-len(encoded) % 4), strict_mode=True)
 
 
-def _are_names(value: object) -> TypeGuard[list[str] | None]:
-    return value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+def _are_names(value: object) -> TypeGuard[list[str] | UnsetType]:
+    return value is UNSET or (isinstance(value, list) and all(isinstance(name, str) for name in value))
 
 
 def is_time(value: object) -> TypeGuard[float]:

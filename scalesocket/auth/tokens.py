@@ -85,6 +85,9 @@ def _parse_line(number: int, parts: list[str]) -> TokenEntry:
     if unknown := [role for role in names if role not in set(Role)]:
         raise LineError(f"line {number}: unknown role {unknown[0]!r} (one of: {', '.join(Role)})")
     patterns = tuple(room for room in _SEPARATOR.split(rooms) if room)
+    for given, found in ((rooms, patterns), (roles, names)):
+        if given and not found:
+            raise LineError(f"line {number}: has a list without a name in it (leave the part between the colons empty)")
     identity = Identity(user=name, method="token", rooms=patterns or None, roles=roles_of(names) if names else WRITER)
     return TokenEntry(bytes.fromhex(digest), identity)
 

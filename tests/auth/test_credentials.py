@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scalesocket.auth.tokens import LineError, parse_tokens
 from scalesocket.wire.cgi import environment
 from tests.auth.deciding import Door
 from tests.auth.tokens import SECRET, bearer, token
@@ -53,6 +54,7 @@ def test_of_two_tokens_the_first_place_decides() -> None:
         (basic("ann", CANARY), ""),
         ({"Sec-WebSocket-Protocol": f"bearer, {CANARY}, mqtt"}, ""),
         ({"Sec-WebSocket-Protocol": f"mqtt,bearer,{CANARY}"}, ""),
+        ({"Sec-WebSocket-Protocol": f"bearer, x, mqtt, Bearer, {CANARY}"}, ""),
         ({"Cookie": f"a=1; session={CANARY}"}, ""),
         ({"Cookie": f"session={CANARY}; session={CANARY}2"}, ""),
         ({}, f"?a=1&token={CANARY}"),
@@ -84,6 +86,35 @@ def test_no_credential_reaches_a_program(headers: dict[str, str], query: str) ->
     assert "mqtt" in variables.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "mqtt")
     assert variables["QUERY_STRING"] in ("", "a=1")
     assert variables.get("HTTP_COOKIE") in (None, "a=1")
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ({"Sec-WebSocket-Protocol": f"bearer, {CANARY}"}, ""),
+        ({"Sec-WebSocket-Protocol": f"mqtt, bearer, {CANARY}"}, ""),
+        ({"Authorization": f"Bearer {CANARY}"}, ""),
+        ({}, f"?a=1&ticket={CANARY}"),
+        ({}, f"?Tick%65t={CANARY}"),
+    ],
+)
+def test_a_credential_in_a_place_that_the_app_does_not_read_reaches_no_program(headers: dict[str, str], query: str) -> None:
+    door = Door(**{"from": ["cookie:session"], "jwt": {"secret": SECRET}, "anonymous": True})
+
+    assert door.admits(headers, query=query).method == "anonymous"
+
+    assert door.passed is not None
+    variables = environment(door.passed, app="game", room="one", script_name="/game", path_info="/one", software="x")
+    assert CANARY not in repr(variables)
+    assert CANARY not in repr(door.passed)
+    assert variables.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "mqtt") == "mqtt"
+    assert variables["QUERY_STRING"] in ("", "a=1")
+
+
+@pytest.mark.parametrize("lists", [",", ", :read", "lobby: ,"])
+def test_a_list_without_names_in_a_tokens_file_is_refused(lists: str) -> None:
+    with pytest.raises(LineError, match="line 1: has a list without a name in it"):
+        parse_tokens(f"ann:{'0' * 64}:{lists}\n")
 
 
 def test_cookies_of_several_fields_are_one_list() -> None:

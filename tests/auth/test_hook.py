@@ -131,6 +131,7 @@ async def test_an_answer_that_has_expired_refuses() -> None:
         *(respond(body) for body in (b"", b"{", b"null", b"true", b"ok", b"[]", b'"ann"', b"\xff", b"[" * 60_000, b'{"user"')),
         *(respond(body) for body in ({}, {"user": None}, {"user": 1}, {"user": ""}, {"user": "a" * 2000}, {"User": "ann"})),
         *(respond({"user": "ann", "rooms": rooms}) for rooms in ("lobby", [1], {"lobby": True}, [None])),
+        *(respond({"user": "ann", key: None}) for key in ("rooms", "roles", "expires_at")),
         *(respond({"user": "ann", "roles": roles}) for roles in ("read", ["admin"], [1], ["READ"], {"read": 1})),
         *(respond({"user": "ann", "expires_at": time}) for time in ("never", "1999999999", True, [1])),
         respond(b'{"user": "ann", "expires_at": NaN}'),

@@ -125,6 +125,20 @@ def test_a_token_for_another_room_is_refused() -> None:
     assert secret_door().denies(bearer(token(rooms=[]))) == "wrong_room"
 
 
+@pytest.mark.parametrize("claim", ["sub", "rooms", "roles", "aud", "exp", "nbf", "iat"])
+def test_a_claim_that_is_null_is_not_taken_for_a_missing_one(claim: str) -> None:
+    door = secret_door(require_exp=False)
+    null = jwt.encode({"exp": time.time() + 60, claim: None}, SECRET, "HS256")
+
+    assert door.denies(bearer(null)) == "bad_credential"
+
+
+@pytest.mark.parametrize("claim", ["rooms", "roles"])
+@pytest.mark.parametrize("value", [1, True, {"lobby": True}, ["lobby", None], [["lobby"]]])
+def test_rooms_and_roles_of_another_type_are_refused(claim: str, value: object) -> None:
+    assert secret_door().denies(bearer(token(**{claim: value}))) == "bad_credential"
+
+
 @pytest.mark.parametrize(
     ("key", "algorithm"),
     [(RSA_KEY, "RS256"), (RSA_KEY, "PS512"), (EC_KEY, "ES256"), (ED_KEY, "EdDSA")],
