@@ -8,10 +8,32 @@ import click
 
 from scalesocket.cli.remote import CONTROL, JSON, query, to_json
 from scalesocket.cli.targets import parse_room, parse_target, split_optional, split_words
+from scalesocket.config.units import format_duration, parse_duration
+from scalesocket.control.address import ControlError
 from scalesocket.control.messages import Drain, Kick, Outcome, Restart, Say, SayOutcome, Stop
 
 KICKED: Final = Kick(app="", room="")
 """Has the default code and reason."""
+DEFAULT_WAIT: Final = 30.0
+"""Seconds for which `--wait` waits."""
+
+
+def read_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read a duration as in the site file, as seconds. Raises click.BadParameter."""
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+WAIT: Final = click.option("--wait", "is_waiting", is_flag=True, help="Wait until the rooms and their programs have ended.")
+LIMIT: Final = click.option(
+    "--timeout",
+    "limit",
+    metavar="DURATION",
+    callback=read_duration,
+    help=f"With --wait: the longest time to wait, such as 90s or 5m; {format_duration(DEFAULT_WAIT)} by default.",
+)
 
 
 @click.command
@@ -44,26 +66,34 @@ def kick(
 
 @click.command
 @click.argument("words", metavar="[SITE] APP/ROOM", nargs=-1)
+@WAIT
+@LIMIT
 @CONTROL
 @JSON
 @click.pass_context
-def stop(ctx: click.Context, words: Sequence[str], control: Path | None, form: str) -> None:
+def stop(
+    ctx: click.Context, words: Sequence[str], is_waiting: bool, limit: float | None, control: Path | None, form: str
+) -> None:
     """Close the clients of a room with 1001 and stop its program.
 
     The next client opens the room again. Clients are closed over at most drain_timeout. `*` in ROOM stands for any characters.
     """
     site_file, (word,) = split_words(ctx, words, 1)
     app, room = parse_room(ctx, word)
-    outcome = query(site_file, control, Stop(app=app, room=room), Outcome)
-    _echo(outcome, form, f"stopping {_describe(outcome)}")
+    wait = _read_wait(ctx, limit, is_waiting=is_waiting)
+    _echo_closing(query(site_file, control, Stop(app=app, room=room, wait=wait), Outcome), form, ("stopping", "stopped"), wait)
 
 
 @click.command
 @click.argument("words", metavar="[SITE] APP[/ROOM]", nargs=-1)
+@WAIT
+@LIMIT
 @CONTROL
 @JSON
 @click.pass_context
-def restart(ctx: click.Context, words: Sequence[str], control: Path | None, form: str) -> None:
+def restart(
+    ctx: click.Context, words: Sequence[str], is_waiting: bool, limit: float | None, control: Path | None, form: str
+) -> None:
     """Restart a room, or all rooms of an app.
 
     Clients are closed with 1012, over at most drain_timeout, so that they connect again and open new rooms. `*` in ROOM stands
@@ -71,8 +101,9 @@ def restart(ctx: click.Context, words: Sequence[str], control: Path | None, form
     """
     site_file, (word,) = split_words(ctx, words, 1)
     target = parse_target(ctx, word)
-    outcome = query(site_file, control, Restart(app=target.app, room=target.room), Outcome)
-    _echo(outcome, form, f"restarting {_describe(outcome)}")
+    wait = _read_wait(ctx, limit, is_waiting=is_waiting)
+    request = Restart(app=target.app, room=target.room, wait=wait)
+    _echo_closing(query(site_file, control, request, Outcome), form, ("restarting", "restarted"), wait)
 
 
 @click.command
@@ -98,10 +129,14 @@ def say(ctx: click.Context, words: Sequence[str], control: Path | None, form: st
 
 @click.command
 @click.argument("words", metavar="[SITE] [APP]", nargs=-1)
+@WAIT
+@LIMIT
 @CONTROL
 @JSON
 @click.pass_context
-def drain(ctx: click.Context, words: Sequence[str], control: Path | None, form: str) -> None:
+def drain(
+    ctx: click.Context, words: Sequence[str], is_waiting: bool, limit: float | None, control: Path | None, form: str
+) -> None:
     """Admit no more clients to an app, and close those present.
 
     Clients are closed with 1001 over at most drain_timeout, then the rooms are stopped. New ones get 503. An app stays drained
@@ -109,14 +144,29 @@ def drain(ctx: click.Context, words: Sequence[str], control: Path | None, form: 
     /ready answers 503. A single word is a SITE if it ends with .toml or names a file.
     """
     site_file, app = split_optional(ctx, words)
-    outcome = query(site_file, control, Drain(app=app), Outcome)
-    _echo(outcome, form, f"draining {_describe(outcome)}")
+    wait = _read_wait(ctx, limit, is_waiting=is_waiting)
+    _echo_closing(query(site_file, control, Drain(app=app, wait=wait), Outcome), form, ("draining", "drained"), wait)
 
 
 def _parse_id(ctx: click.Context, word: str) -> int:
     if not word.isdecimal():
         raise click.UsageError(f"{word!r} is not the id of a client (scalesocket clients lists them; --user takes a name)", ctx)
     return int(word)
+
+
+def _read_wait(ctx: click.Context, limit: float | None, *, is_waiting: bool) -> float | None:
+    if not is_waiting and limit is not None:
+        raise click.UsageError("--timeout limits --wait, which is not given", ctx)
+    return (DEFAULT_WAIT if limit is None else limit) if is_waiting else None
+
+
+def _echo_closing(outcome: Outcome, form: str, verbs: tuple[str, str], wait: float | None) -> None:
+    """Print what was begun, or ended. Raises ControlError if it has not ended within `wait` seconds."""
+    began, ended = verbs
+    _echo(outcome, form, f"{began if wait is None or outcome.pending else ended} {_describe(outcome)}")
+    if wait is not None and outcome.pending:
+        left = f"{_count(outcome.pending, 'room')} {'has' if outcome.pending == 1 else 'have'} not ended"
+        raise ControlError(f"not done within {format_duration(wait)}: {left} yet (the server goes on; --timeout waits longer)")
 
 
 def _echo(outcome: Outcome, form: str, text: str) -> None:

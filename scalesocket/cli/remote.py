@@ -12,8 +12,8 @@ import msgspec
 from scalesocket.config.load import load_site
 from scalesocket.config.problems import ConfigError
 from scalesocket.control.address import AUTO, ControlError, control_paths
-from scalesocket.control.client import open_stream, send_request
-from scalesocket.control.messages import AffectedKey, Request
+from scalesocket.control.client import TIMEOUT, open_stream, send_request
+from scalesocket.control.messages import AffectedKey, Request, wait_of
 from scalesocket.status import SiteStatus
 
 Result = TypeVar("Result")
@@ -36,8 +36,9 @@ def query(site_file: Path, control: Path | None, request: Request, result: type[
 
     Raises ControlError.
     """
+    timeout = TIMEOUT + (wait_of(request) or 0)
     try:
-        return send_request([control] if control is not None else find_sockets(site_file), request, result)
+        return send_request([control] if control is not None else find_sockets(site_file), request, result, timeout)
     except ControlError:
         _check_file(site_file, control)
         raise

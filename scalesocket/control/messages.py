@@ -80,6 +80,8 @@ class Stop(msgspec.Struct, tag="stop", tag_field="command", frozen=True, kw_only
 
     app: str
     room: str
+    wait: float | None = None
+    """Seconds to wait until the rooms have ended, also those that stop already; at most 3600. None: the answer comes at once."""
 
 
 class Restart(msgspec.Struct, tag="restart", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +90,8 @@ class Restart(msgspec.Struct, tag="restart", tag_field="command", frozen=True, k
     app: str
     room: str | None = None
     """None: all rooms of the app."""
+    wait: float | None = None
+    """Seconds to wait until the old rooms have ended, at most 3600. None: the answer comes at once."""
 
 
 class Say(msgspec.Struct, tag="say", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,6 +107,8 @@ class Drain(msgspec.Struct, tag="drain", tag_field="command", frozen=True, kw_on
 
     app: str | None = None
     """Drained until an edit of the app. None: the whole site, until the server is started again."""
+    wait: float | None = None
+    """Seconds to wait until the rooms have ended, at most 3600. None: the answer comes at once."""
 
 
 class Tail(msgspec.Struct, tag="tail", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +119,11 @@ class Tail(msgspec.Struct, tag="tail", tag_field="command", frozen=True, kw_only
 
 
 Request = Reload | Diff | Status | Rooms | Clients | Kick | Stop | Restart | Say | Drain | Tail
+
+
+def wait_of(request: msgspec.Struct) -> float | None:
+    """Return how long a request waits for the end of rooms, in seconds; None if it does not."""
+    return request.wait if isinstance(request, Stop | Restart | Drain) else None
 
 
 class AffectedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,11 +195,13 @@ class ClientEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that wait to be sent to it."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a change affected."""
 
     rooms: int
     clients: int
+    pending: int | None = None
+    """With `wait`: the rooms that had not ended in that time. They go on ending."""
 
 
 class SayOutcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
 from scalesocket.control.address import ControlError, ControlTakenError, control_paths
 from scalesocket.control.binding import Binding, bind_control
-from scalesocket.control.messages import MAX_LINE, Answer, Caller, Request
+from scalesocket.control.messages import MAX_LINE, Answer, Caller, Request, wait_of
 from scalesocket.errors import ScalesocketError
 
 log = structlog.get_logger()
@@ -31,7 +31,7 @@ MAX_CONNECTIONS: Final = 8
 REQUEST_TIMEOUT: Final = 5.0
 """Seconds for the client to send its request, and again to read the answer."""
 ANSWER_TIMEOUT: Final = 60.0
-"""Seconds to carry out a request."""
+"""Seconds to carry out a request, besides those for which it waits for the end of rooms."""
 ACCEPT_RETRY: Final = 1.0
 """Seconds until the next accept after one that failed."""
 
@@ -162,7 +162,10 @@ async def _accept(listener: socket.socket, respond: Respond, tasks: TaskGroup) -
 
 
 async def _serve_connection(connection: socket.socket, respond: Respond, slots: anyio.Semaphore) -> None:
-    """Read one request, answer it and close the connection. A stream leaves its slot to other connections."""
+    """Read one request, answer it and close the connection.
+
+    A stream leaves its slot to other connections, and so does a request that waits for the end of rooms.
+    """
     with ExitStack() as slot:
         slot.callback(slots.release)
         await _serve_request(connection, respond, slot)
@@ -173,7 +176,7 @@ async def _serve_request(connection: socket.socket, respond: Respond, slot: Exit
         caller = _identify(connection)
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_REQUEST)
         try:
-            answer = await _answer(reader, respond, caller)
+            answer = await _answer(reader, respond, caller, slot)
             if isinstance(answer, Answer):
                 await _send(writer, _encode(answer))
             else:
@@ -220,7 +223,7 @@ async def _cancel_at_end(reader: asyncio.StreamReader, scope: anyio.CancelScope)
     scope.cancel()
 
 
-async def _answer(reader: asyncio.StreamReader, respond: Respond, caller: Caller) -> Answer | Stream:
+async def _answer(reader: asyncio.StreamReader, respond: Respond, caller: Caller, slot: ExitStack) -> Answer | Stream:
     """Read one request and carry it out. Errors are answers, because the client waits for one."""
     try:
         with anyio.fail_after(REQUEST_TIMEOUT):
@@ -228,11 +231,24 @@ async def _answer(reader: asyncio.StreamReader, respond: Respond, caller: Caller
         request = msgspec.json.decode(line, type=Request)
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, msgspec.DecodeError) as error:
         return Answer(error=f"not a request: {error}")
+    wait = wait_of(request)
+    if wait is None:
+        return await _carry_out(request, respond, caller, ANSWER_TIMEOUT)
+    slot.close()
+    answer: Answer | Stream = Answer(error="the client closed the connection")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_cancel_at_end, reader, tasks.cancel_scope, name="control wait")
+        answer = await _carry_out(request, respond, caller, ANSWER_TIMEOUT + wait)
+        tasks.cancel_scope.cancel()
+    return answer
+
+
+async def _carry_out(request: Request, respond: Respond, caller: Caller, timeout: float) -> Answer | Stream:
     try:
-        with anyio.fail_after(ANSWER_TIMEOUT):
+        with anyio.fail_after(timeout):
             return await respond(request, caller)
     except TimeoutError:
-        return Answer(error=f"not done within {ANSWER_TIMEOUT:.0f} s")
+        return Answer(error=f"not done within {timeout:.0f} s")
     except ScalesocketError as error:
         return Answer(error=str(error))
     except Exception as error:

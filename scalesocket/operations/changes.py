@@ -2,7 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
+
+import anyio
+import msgspec
 
 from scalesocket.control.messages import Drain, Kick, Outcome, Restart, Say, SayOutcome, Stop
 from scalesocket.edge.client import Client
@@ -10,12 +14,30 @@ from scalesocket.errors import MAX_REASON, ROOM_RESTARTED, ROOM_STOPPED, Backend
 from scalesocket.operations.lookup import NotFoundError, OperationError, find_rooms
 from scalesocket.operations.running import Running
 from scalesocket.rooms.room import Room
-from scalesocket.rooms.state import State
+from scalesocket.rooms.state import LISTED, State
 
 CLOSES_PER_SLICE: Final = 16
 """Clients closed in one event-loop iteration: half a millisecond."""
+MAX_WAIT: Final = 3600.0
+"""Seconds that an operation may wait for the end of rooms."""
 PROGRAM_CODES: Final = range(4000, 5000)
 """Close codes for private use (RFC 6455 7.4.2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """Rooms that an operation has begun to close."""
+
+    outcome: Outcome
+    rooms: Sequence[Room] = field(repr=False)
+
+    async def wait_ended(self, seconds: float) -> Outcome:
+        """Wait until the rooms have ended, at most `seconds`; return the outcome, with the number of those that have not."""
+        with anyio.move_on_after(seconds):
+            for room in self.rooms:
+                await room.wait_ended()
+        pending = sum(room.state is not State.ENDED for room in self.rooms)
+        return msgspec.structs.replace(self.outcome, pending=pending)
 
 
 async def kick(running: Running, request: Kick) -> Outcome:
@@ -35,16 +57,14 @@ async def kick(running: Running, request: Kick) -> Outcome:
     return Outcome(rooms=len({room for room, _ in matching}), clients=len(matching))
 
 
-async def stop(running: Running, request: Stop) -> Outcome:
-    """Stop rooms. Raises NotFoundError."""
-    rooms = [room for _, room in find_rooms(running.gateway, request.app, request.room, joinable=True)]
-    return _close(running, rooms, ROOM_STOPPED)
+async def stop(running: Running, request: Stop) -> Closing:
+    """Stop rooms. Raises NotFoundError, and OperationError for an invalid `wait`."""
+    return _close(running, request, ROOM_STOPPED)
 
 
-async def restart(running: Running, request: Restart) -> Outcome:
-    """Restart rooms. Raises NotFoundError; an app without open rooms is no error."""
-    rooms = [room for _, room in find_rooms(running.gateway, request.app, request.room, joinable=True)]
-    return _close(running, rooms, ROOM_RESTARTED)
+async def restart(running: Running, request: Restart) -> Closing:
+    """Restart rooms. Raises NotFoundError, and OperationError for an invalid `wait`; an app without open rooms is no error."""
+    return _close(running, request, ROOM_RESTARTED)
 
 
 async def say(running: Running, request: Say) -> SayOutcome:
@@ -73,26 +93,36 @@ async def say(running: Running, request: Say) -> SayOutcome:
     return SayOutcome(rooms=len(rooms), delivered=delivered, dropped=dropped)
 
 
-async def drain(running: Running, request: Drain) -> Outcome:
-    """Drain an app, or the site. Raises NotFoundError."""
+async def drain(running: Running, request: Drain) -> Closing:
+    """Drain an app, or the site. Raises NotFoundError, and OperationError for an invalid `wait`."""
+    _check_wait(request.wait)
     gateway = running.gateway
-    rooms = [room for _, room in find_rooms(gateway, request.app, None) if not room.is_stopped]
-    outcome = Outcome(rooms=len(rooms), clients=_count_clients(rooms))
+    rooms = [room for _, room in find_rooms(gateway, request.app, None)]
+    outcome = _count([room for room in rooms if not room.is_stopped])
     if request.app is None:
         gateway.start_drain()
     elif request.app in gateway.pools:  # else it was removed, and its rooms are being closed
         gateway.drain_app(request.app)
-    return outcome
+    return Closing(outcome=outcome, rooms=rooms)
 
 
-def _close(running: Running, rooms: Sequence[Room], close: Close) -> Outcome:
-    outcome = Outcome(rooms=len(rooms), clients=_count_clients(rooms))
-    running.gateway.close_rooms(rooms, close)
-    return outcome
+def _close(running: Running, request: Stop | Restart, close: Close) -> Closing:
+    """Close the rooms that can be joined. One that waits also waits for those that are stopping already."""
+    _check_wait(request.wait)
+    found = find_rooms(running.gateway, request.app, request.room, joinable=request.wait is None)
+    rooms = [room for _, room in found]
+    closing = Closing(outcome=_count(rooms), rooms=rooms)
+    running.gateway.close_rooms([room for room in rooms if room.state in LISTED], close)
+    return closing
 
 
-def _count_clients(rooms: Sequence[Room]) -> int:
-    return sum(len(room.clients) for room in rooms)
+def _count(rooms: Sequence[Room]) -> Outcome:
+    return Outcome(rooms=len(rooms), clients=sum(len(room.clients) for room in rooms))
+
+
+def _check_wait(wait: float | None) -> None:
+    if wait is not None and not 0 <= wait <= MAX_WAIT:
+        raise OperationError(f"invalid time to wait: {wait:g} s (0 to {MAX_WAIT:.0f} s)")
 
 
 def _is_meant(client: Client, request: Kick) -> bool:

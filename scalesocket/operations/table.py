@@ -27,9 +27,10 @@ from scalesocket.control.messages import (
     Status,
     Stop,
     Tail,
+    wait_of,
 )
 from scalesocket.errors import ScalesocketError
-from scalesocket.operations.changes import drain, kick, restart, say, stop
+from scalesocket.operations.changes import Closing, drain, kick, restart, say, stop
 from scalesocket.operations.listing import list_clients, list_rooms
 from scalesocket.operations.lookup import OperationError
 from scalesocket.operations.running import Running
@@ -73,6 +74,8 @@ STREAMS: Final[Mapping[str, type[msgspec.Struct]]] = {"tail": Tail}
 """The operations whose result goes on, each with its arguments; see `Operations.open_tail`."""
 MAX_TAILS: Final = 8
 """Tails at a time."""
+MAX_WAITS: Final = 8
+"""Operations at a time that wait for the end of rooms."""
 
 
 class Operations:
@@ -82,9 +85,11 @@ class Operations:
         """Operate on `running`."""
         self.running = running
         self._tails = 0
+        self._waits = 0
 
     async def run(self, request: Request, caller: Caller) -> object:
-        """Carry out a request and return its result, of the type that the table says. Changes are logged with the caller.
+        """Carry out a request and return its result, of the type that the table says. Changes are logged with the caller,
+        before the operation waits for the end of rooms.
 
         Raises OperationError (NotFoundError for what is not there), ConfigError, and other errors of the package.
         """
@@ -92,10 +97,23 @@ class Operations:
         operation = OPERATIONS[name]
         if not operation.changes:
             return await operation.run(self.running, request)
+        wait = wait_of(request)
         with _logged_failure(name, request, caller):
+            if wait is not None and self._waits >= MAX_WAITS:
+                raise OperationError(f"{MAX_WAITS} operations wait for the end of rooms already (end one, or do not wait)")
             result = await operation.run(self.running, request)
+        closing = result if isinstance(result, Closing) else None
+        if closing is not None:
+            result = closing.outcome
         log.info("operation", operation=name, asked_by=str(caller), **_keys(request), **_counts(result))
-        return result
+        return result if closing is None or wait is None else await self._wait_ended(closing, wait)
+
+    async def _wait_ended(self, closing: Closing, wait: float) -> Outcome:
+        self._waits += 1
+        try:
+            return await closing.wait_ended(wait)
+        finally:
+            self._waits -= 1
 
     @contextmanager
     def open_tail(self, request: Tail, caller: Caller) -> Iterator[OpenTail]:

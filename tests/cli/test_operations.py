@@ -78,6 +78,27 @@ def test_an_operator_lists_and_changes_rooms_and_clients(file: Path) -> None:
             assert answer in done.err
 
 
+def test_commands_wait_for_the_end_of_rooms(file: Path) -> None:
+    name = str(file)
+    slow = '[apps.slow]\ncommand = ["sh", "-c", "trap \'\' TERM; cat; sleep 60"]\nstop_timeout = "400ms"\n'
+    file.write_text(SITE + slow)
+    with serving("serve", name) as server, join(server, "/slow/one"), join(server, "/chat/lobby"):
+        late = scalesocket("stop", name, "slow/one", "--wait", "--timeout", "0s", "--format", "json")
+        assert (late.code, json.loads(late.out)) == (1, {"rooms": 1, "clients": 1, "pending": 1})
+        assert late.err.startswith("Error: not done within 0s: 1 room has not ended yet (")
+        assert scalesocket("stop", name, "slow/*", "--wait").out == "stopped 1 room with 0 clients\n"
+        assert scalesocket("rooms", name, "slow").out == "no open rooms\n"
+        assert scalesocket("restart", name, "chat", "--wait").out == "restarted 1 room with 1 client\n"
+        assert scalesocket("drain", name, "--wait").out == "drained 0 rooms with 0 clients\n"
+        for words, error in (
+            (("--timeout", "5s"), "--timeout limits --wait"),
+            (("--wait", "--timeout", "5"), '5 has no unit (write "5s")'),
+        ):
+            wrong = scalesocket("drain", name, *words)
+            assert wrong.code == 2
+            assert error in wrong.err
+
+
 def test_tail_shows_the_messages_of_a_room_until_it_ends(file: Path) -> None:
     name = str(file)
     with serving("serve", name) as server, join(server, "/chat/lobby") as ann:

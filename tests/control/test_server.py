@@ -21,7 +21,7 @@ from scalesocket.config.plan import make_plan
 from scalesocket.control.address import ControlError, control_paths
 from scalesocket.control.binding import LOCK_TIMEOUT, bind_control
 from scalesocket.control.client import open_stream, send_request
-from scalesocket.control.messages import Answer, Caller, Diff, Reload, ReloadReport, Request, Status, Tail
+from scalesocket.control.messages import Answer, Caller, Diff, Reload, ReloadReport, Request, Status, Stop, Tail
 from scalesocket.control.server import MAX_CONNECTIONS, open_control
 from tests.playing import until
 
@@ -50,6 +50,36 @@ async def respond(request: Request, caller: Caller) -> Answer:
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+async def test_a_request_that_waits_leaves_the_socket_to_others_and_ends_with_its_client(tmp_path: Path) -> None:
+    waiting: set[int] = set()
+
+    async def respond_late(request: Request, caller: Caller) -> Answer:
+        if not isinstance(request, Stop):
+            return await respond(request, caller)
+        waiting.add(number := len(waiting))
+        try:
+            await anyio.sleep(60)
+        finally:
+            waiting.discard(number)
+        return Answer()
+
+    path = tmp_path / "control.sock"
+    async with open_control([path], respond_late):
+        line = msgspec.json.encode(Stop(app="chat", room="lobby", wait=30.0)) + b"\n"
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(MAX_CONNECTIONS + 1)]
+        for client in clients:
+            client.connect(str(path))
+            client.sendall(line)
+        await until(lambda: len(waiting) == len(clients))
+
+        answer = await to_thread.run_sync(send_request, [path], Reload(dry_run=True), ReloadReport)
+        for client in clients:
+            client.close()
+
+        await until(lambda: not waiting)
+        assert answer == REPORT
 
 
 async def test_a_request_is_answered(tmp_path: Path) -> None:

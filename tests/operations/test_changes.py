@@ -1,5 +1,7 @@
 """What an operator can change: who is in a room, and whether the room goes on."""
 
+import asyncio
+import math
 from typing import Any, Final
 
 import pytest
@@ -9,7 +11,9 @@ from scalesocket.auth.identity import Identity
 from scalesocket.config.model import Server
 from scalesocket.control.messages import Drain, Kick, Outcome, Request, Restart, Say, SayOutcome, Stop
 from scalesocket.operations.lookup import NotFoundError, OperationError
-from tests.operations.operating import run
+from scalesocket.operations.running import Running
+from scalesocket.operations.table import MAX_WAITS, Operations
+from tests.operations.operating import CALLER, run
 from tests.playing import site_of
 from tests.rooms.acting import Actor, MemoryPlayer, MemoryServe, in_memory, make_request, mute
 
@@ -138,6 +142,67 @@ async def test_restart_closes_rooms_so_that_clients_open_them_again(serve: Memor
     assert await ann.wait_closed() == await bob.wait_closed() == (1012, "the room was restarted")
     await cid.say("still here")
     await cid.hear("still here")
+
+
+@in_memory
+async def test_stop_waits_for_the_end_of_the_programs_if_it_is_asked_to(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["stubborn"], "stop_timeout": 5.0}, chat=CAT)
+    await (await site.join("/game/one")).hear("stubborn")
+    await site.join("/chat/one")
+
+    short = await run(site, Stop(app="game", room="one", wait=1.0))
+    rest = await run(site, Stop(app="game", room="*", wait=30.0))  # of a room that is stopping already
+
+    assert (short, rest) == (Outcome(rooms=1, clients=1, pending=1), Outcome(rooms=1, clients=0, pending=0))
+    assert [actor.is_running for actor in site.actors] == [False, True]
+
+
+@in_memory
+async def test_restart_and_drain_wait_for_the_end_of_the_programs_if_they_are_asked_to(serve: MemoryServe) -> None:
+    site = await serve(Server(drain_timeout=2.0), game=CAT, chat=CAT)
+    for number in range(200):  # some are closed later, within drain_timeout
+        await site.join(f"/game/{number % 3}")
+    await site.join("/chat/one")
+
+    restarted = await run(site, Restart(app="game", wait=30.0))
+    drained = await run(site, Drain(app="chat", wait=30.0))
+    nothing = await run(site, Drain(wait=30.0))
+
+    assert (restarted, drained) == (Outcome(rooms=3, clients=200, pending=0), Outcome(rooms=1, clients=1, pending=0))
+    assert nothing == Outcome(rooms=0, clients=0, pending=0)
+    assert not any(actor.is_running for actor in site.actors)
+
+
+@in_memory
+async def test_a_change_is_logged_before_its_end_is_waited_for(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["stubborn"], "stop_timeout": 5.0})
+    await (await site.join("/game/one")).hear("stubborn")
+
+    waiting = asyncio.ensure_future(run(site, Stop(app="game", room="one", wait=30.0)))
+    await site.until(lambda: serve.logged("operation") != [])
+
+    assert site.actors[0].is_running
+    assert (await waiting).pending == 0
+
+
+@in_memory
+async def test_operations_that_wait_are_bounded_in_time_and_number(serve: MemoryServe) -> None:
+    site = await serve(game={"command": ["stubborn"], "stop_timeout": 5.0})
+    await (await site.join("/game/one")).hear("stubborn")
+    operations = Operations(Running(site.gateway))
+    request = Stop(app="game", room="one", wait=30.0)
+    for wait in (-1.0, 3601.0, math.nan, math.inf):
+        with pytest.raises(OperationError, match="invalid time to wait"):
+            await run(site, Stop(app="game", room="one", wait=wait))
+    assert site.actors[0].is_running
+
+    waiting = [asyncio.ensure_future(operations.run(request, CALLER)) for _ in range(MAX_WAITS)]
+    await site.until(lambda: len(serve.logged("operation")) == MAX_WAITS)
+    with pytest.raises(OperationError, match=f"{MAX_WAITS} operations wait"):
+        await operations.run(request, CALLER)
+
+    await asyncio.gather(*waiting)
+    assert await operations.run(Drain(wait=1.0), CALLER) == Outcome(rooms=0, clients=0, pending=0)
 
 
 # --- Say

@@ -4,6 +4,7 @@ The routes are made from the table of operations. Arguments are in the query of 
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Final
 
 import anyio
@@ -12,7 +13,7 @@ import msgspec
 from quart import Blueprint, Response, request
 
 from scalesocket.config.problems import ConfigError
-from scalesocket.control.messages import Caller, Tail
+from scalesocket.control.messages import Caller, Tail, wait_of
 from scalesocket.control.server import ANSWER_TIMEOUT
 from scalesocket.errors import ScalesocketError
 from scalesocket.operations.lookup import NotFoundError, OperationError
@@ -27,7 +28,7 @@ CALLER: Final = "scalesocket.admin_caller"
 """Key in the ASGI scope: the address of the caller."""
 VIA: Final = "admin API"
 MAX_RUNNING: Final = 8
-"""Operations that run at a time; others wait."""
+"""Operations that run at a time, but for those that wait for the end of rooms; others are queued."""
 
 Route = Callable[[], Awaitable[Response]]
 Answer = Callable[[msgspec.Struct, Caller], Awaitable[Response]]
@@ -44,8 +45,9 @@ def operations_blueprint(operations: Operations) -> Blueprint:
     running = anyio.Semaphore(MAX_RUNNING)
 
     async def run(arguments: msgspec.Struct, caller: Caller) -> Response:
-        async with running:
-            with anyio.fail_after(ANSWER_TIMEOUT):
+        wait = wait_of(arguments)
+        async with running if wait is None else nullcontext():  # those that wait are counted by `operations`
+            with anyio.fail_after(ANSWER_TIMEOUT + (wait or 0)):
                 result = await operations.run(arguments, caller)  # type: ignore[arg-type]  # one of the table
         return answer_json(await anyio.to_thread.run_sync(to_plain, result))
 

@@ -49,6 +49,18 @@ async def test_an_operation_that_changes_something_takes_its_arguments_from_the_
     assert "closing soon" not in str([event for event in events if event["event"] == "operation"])
 
 
+async def test_a_response_waits_for_the_end_of_rooms_if_it_is_asked_to(admin: AdminSite) -> None:
+    ann = await admin.general.join("/chat/lobby")
+
+    stopped = await admin.http.post("/admin/stop", json={"app": "chat", "room": "lobby", "wait": 10})
+    wrong = await admin.http.post("/admin/drain", json={"wait": 7200})
+
+    assert stopped.json() == {"rooms": 1, "clients": 1, "pending": 0}
+    assert (await admin.http.get("/admin/rooms")).json() == []
+    assert await ann.wait_closed() == (1001, "the room was stopped")
+    assert (wrong.status_code, wrong.json()) == (422, {"error": "invalid time to wait: 7200 s (0 to 3600 s)"})
+
+
 async def test_the_status_has_the_metadata_of_rooms_as_json(admin: AdminSite) -> None:
     async with await admin.general.join("/chat/lobby"):
         admin.general.gateway.pools["chat"].rooms["lobby"]._delivery.metadata = b'{"map": 1}'
