@@ -11,7 +11,7 @@ Values
     host_patterns, urls             host names; URLs that the server sends requests to
 Declarations
     keys, conflicts                 what a key declares besides its type; keys that exclude each other
-    rates                           tables that limit a rate
+    rates, routing                  tables that limit a rate; how messages are passed on
     hook_settings, auth_settings    every key of `[apps.NAME.auth.hook]` and `[apps.NAME.auth]`
     admin                           the table of the admin surface
     server_settings, app_settings   every key of `[server]` and `[apps.NAME]`

@@ -3,9 +3,8 @@
 `App` is one class, because its keys share one namespace in the file; the tables within it are classes of their own.
 """
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -15,6 +14,7 @@ from scalesocket.config.conflicts import find_conflicts
 from scalesocket.config.headers import Headers, Origins, Subprotocols
 from scalesocket.config.keys import Key, Reload, Table, live_key, next_key
 from scalesocket.config.rates import Rate, RoomRate
+from scalesocket.config.routing import JSON_JOIN, JSON_LEAVE, Routes, Routing, default_join_message, default_leave_message
 from scalesocket.config.units import AnyDuration, MiB, PositiveDuration, PositiveSize
 from scalesocket.config.values import (
     AbsolutePath,
@@ -29,36 +29,6 @@ from scalesocket.config.values import (
     Pattern,
     Signal,
 )
-
-JSON_JOIN: Final = '{"t":"Join","_from":#ID,"_event":"join"}'
-"""The default join message with `routing = "json"`. Clients' messages can contain `t`, but not `_event`."""
-JSON_JOIN_OF_USER: Final = '{"t":"Join","_from":#ID,"_event":"join","user":#USER,"roles":#ROLES}'
-"""The same of an app with `auth`."""
-JSON_LEAVE: Final = '{"t":"Leave","_from":#ID,"_event":"leave"}'
-
-
-class Routing(StrEnum):
-    """How messages are passed between clients and the backend."""
-
-    BROADCAST = "broadcast"
-    JSON = "json"
-    GWSOCKET = "gwsocket"
-
-
-class Routes(Table):
-    """The routing of each direction. In the file, one word stands for both."""
-
-    client: Annotated[Routing, next_key("Routing of messages from clients to the backend")] = Routing.BROADCAST
-    server: Annotated[Routing, next_key("Routing of records from the backend to clients")] = Routing.BROADCAST
-
-    @model_validator(mode="before")
-    @classmethod
-    def _both_directions(cls, value: object) -> object:
-        if isinstance(value, str):
-            return {"client": value, "server": value}
-        if not isinstance(value, dict | Routes):
-            raise ValueError(f"unknown value {value} (one of: {', '.join(Routing)})")  # noqa: TRY004 - pydantic takes no TypeError
-        return value
 
 
 class Limits(Table):
@@ -88,20 +58,6 @@ class History(Table):
     ] = "all"
     persist: Annotated[Flag, next_key("Keep the history in memory after the room has ended")] = False
     max_bytes: Annotated[PositiveSize, next_key("Bytes kept. The oldest messages are dropped first")] = 4 * MiB
-
-
-def _default_join(app: dict[str, Any]) -> str | None:
-    if not _is_json_both_ways(app):
-        return None
-    return JSON_JOIN if app["auth"] is None else JSON_JOIN_OF_USER
-
-
-def _default_leave(app: dict[str, Any]) -> str | None:
-    return JSON_LEAVE if _is_json_both_ways(app) else None
-
-
-def _is_json_both_ways(app: dict[str, Any]) -> bool:
-    return bool(app["routing"] == Routes(client=Routing.JSON, server=Routing.JSON))
 
 
 def _default_mount(app: dict[str, Any]) -> str:
@@ -193,14 +149,14 @@ class App(Table):
             'a placeholder that stands for text, as in `"name":"#QUERY_NAME"`; without quotes, a name such as `1e5` is a number',
             default=f"`{JSON_JOIN}` with json, with `auth` also `user` and `roles`; otherwise none",
         ),
-    ] = Field(default_factory=_default_join)
+    ] = Field(default_factory=default_join_message)
     leave_message: Annotated[
         str | None,
         live_key(
             'Template of a record that is written to the backend when a client leaves; `""` for none',
             default=f"`{JSON_LEAVE}` with json, otherwise none",
         ),
-    ] = Field(default_factory=_default_leave)
+    ] = Field(default_factory=default_leave_message)
     client_keys: Annotated[
         ClientKeys,
         next_key(
