@@ -4,6 +4,8 @@ import os
 import signal
 from contextlib import suppress
 
+from scalesocket.backends.spawner.protocol import STAND_DOWN
+
 
 class GuardianPipe:
     """The pipe of one spawner and its guardian. The gateway holds the write end until `end_guardian`."""
@@ -26,7 +28,13 @@ class GuardianPipe:
             self._read_end = -1
 
     def end_guardian(self) -> None:
-        """Kill and reap the guardian of a spawner that has ended, which is the gateway's child by then; close the pipe."""
+        """Kill and reap the guardian of a spawner that has ended, which is the gateway's child by then; close the pipe.
+
+        A spawner killed between forking a guardian and reporting it leaves one that nobody here knows. It reads STAND_DOWN, ends
+        without killing anything, and is reaped with the orphans.
+        """
+        with suppress(BrokenPipeError):  # there is none
+            os.write(self._write_end, STAND_DOWN)
         with suppress(ChildProcessError):  # there is none, or it was reaped
             if self.guardian and os.waitid(os.P_PID, self.guardian, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 os.kill(self.guardian, signal.SIGKILL)

@@ -9,14 +9,16 @@ import time
 
 import pytest
 
-from scalesocket.backends import adopted_children, orphan_reaper, pending_starts, spawner_client
+from scalesocket.backends import adopted_children, orphan_reaper, pending_starts, spawner_client, spawner_process
 from scalesocket.backends.child import Child, SpawnRequest
 from scalesocket.backends.orphan_reaper import reap_orphans
 from scalesocket.backends.process_groups import find_unreported_children
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.errors import BackendError, SpawnerError
 from tests.backends.recording import (
+    PROGRAMS,
     OpenRoom,
+    children,
     exists,
     is_alive,
     open_fds,
@@ -72,6 +74,35 @@ async def test_a_guardian_is_kept_until_the_next_spawner_guards_all_children(
 
     await until(lambda: not exists(first))
     await until(lambda: not spawner.groups)
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["first", "replacement"])
+async def test_a_guardian_that_was_not_reported_ends_and_kills_nothing(
+    spawner: SpawnerClient, open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The spawner is killed right after it forked its first guardian, or one that replaces a killed guardian."""
+    monkeypatch.setattr(orphan_reaper, "INTERVAL", 0.05)
+    monkeypatch.setattr(spawner_client, "SHORT_LIFE", 0.0)  # replaced at once, however young
+    plain, limited = await open_room("cat"), await open_room("cat", limits={"open_files": 64})  # one in a control group
+    with monkeypatch.context() as patch:
+        patch.setattr(spawner_process, "PROGRAM", PROGRAMS / "short_lived_spawner.py")
+        patch.setenv("FATAL_GUARDIAN", str(number))
+        first = spawner.pid
+        os.kill(first or 0, signal.SIGKILL)
+        await until(lambda: spawner.pid not in {first, None})
+        doomed = spawner.pid
+    if number == 2:
+        await until(lambda: bool(spawner.guardian))
+        await until(lambda: spawner._recovery is not None and spawner._recovery._previous_guardian is None)
+        os.kill(spawner.guardian or 0, signal.SIGKILL)
+
+    await until(lambda: spawner.pid not in {doomed, None} and bool(spawner.guardian))
+
+    await until(lambda: set(children()) == {spawner.pid, plain.backend.pid, limited.backend.pid})
+    for room in (plain, limited):
+        room.backend.write(b"still here\n")
+        await room.wait_output(b"still here\n")
+        assert (await room.stop()).status == 0
 
 
 async def test_orphans_of_programs_are_reaped_after_the_death_of_their_spawner(

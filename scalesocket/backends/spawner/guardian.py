@@ -2,7 +2,8 @@
 
 When one of the two is killed, the other one ends every backend. When both are killed at once, only the guardian is left. It
 blocks in a read of a pipe whose write end only the gateway and the spawner hold, so it reads the end of file when neither
-exists any more. The groups to kill are in memory that it shares with the spawner (group_table.py): a start costs one store.
+exists any more. If it reads a byte (STAND_DOWN), it ends and kills nothing. The groups to kill are in memory that it shares
+with the spawner (group_table.py): a start costs one store.
 
 The parent-death signal of prctl(2) cannot replace it: it does not reach grandchildren, and `posix_spawn` cannot set it
 (docs/spawner.md).
@@ -39,9 +40,8 @@ def fork_guardian(table: GroupTable, room_groups: RoomGroups, read_end: int, gat
             signal.set_wakeup_fd(-1)
             close_descriptors_except(read_end)
             set_title("room-guard", f"room guard of {gateway}")
-            while os.read(read_end, 1):
-                pass
-            kill_remaining(table, room_groups, spawner, {spawner, gateway})
+            if not os.read(read_end, 1):  # else STAND_DOWN
+                kill_remaining(table, room_groups, spawner, {spawner, gateway})
         except BaseException:
             sys.excepthook(*sys.exc_info())
             sys.stderr.flush()  # since Python 3.13 the hook does not

@@ -19,7 +19,7 @@ Both ends run the same Python, which makes marshal safe to use. The gateway send
 from marshal import dumps as encode
 from marshal import loads as decode
 
-__all__ = ["MAX_REPORT", "MAX_REQUEST", "REPORT_FDS", "decode", "encode"]
+__all__ = ["MAX_REPORT", "MAX_REQUEST", "REPORT_FDS", "STAND_DOWN", "decode", "encode"]
 
 MAX_REQUEST = 1 << 20
 """Longest request, in bytes: what the kernel may hold for the socket. A system's `net.core.wmem_max` may be lower."""
@@ -27,3 +27,5 @@ MAX_REPORT = 1 << 16
 """Longest report, in bytes."""
 REPORT_FDS = 3
 """Descriptors that a report may carry."""
+STAND_DOWN = b"."
+"""What the gateway writes to a guardian's pipe when the guardian is not needed any more: it ends and kills nothing."""
