@@ -33,6 +33,11 @@ INPUT_AND_OUTPUT: Final = {
     *("asyncio", "anyio", "socket", "selectors", "ssl", "subprocess", "multiprocessing", "threading"),
     *("os", "io", "glob", "shutil", "tempfile", "time", "random", "http", "logging", "structlog", "watchfiles"),
 }
+MAX_LINES: Final = 300
+LONGER: Final = {
+    "rooms/room.py": "every call to a room from outside arrives here, and a call passed on would cost each message",
+}
+"""Modules that may be longer, and why."""
 CALLS: Final = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "exists", "stat", "is_file", "is_dir", "print"}
 
 
@@ -174,6 +179,17 @@ def test_the_spawner_process_imports_the_standard_library_and_its_own_folder() -
 
     assert {name for name in foreign if not name.startswith("scalesocket.backends.spawner.")} == set()
     assert imported & {"asyncio", "dataclasses", "logging", "pathlib"} == set()  # each adds milliseconds to its start
+
+
+@pytest.mark.parametrize("module", MODULES, ids=named)
+def test_no_module_is_long(module: Path) -> None:
+    lines = len(module.read_text().splitlines())
+
+    assert lines <= MAX_LINES or named(module) in LONGER, f"{lines} lines: split it where its parts have names of their own"
+
+
+def test_every_exception_for_a_long_module_is_needed() -> None:
+    assert {name for name in LONGER if len((PACKAGE / name).read_text().splitlines()) <= MAX_LINES} == set()
 
 
 @pytest.mark.parametrize("module", MODULES, ids=named)

@@ -14,7 +14,8 @@ What a room uses, in the gateway:
 
 The gateway's side of the spawner:
 
-    spawner_client.py    SpawnerClient: starts children, keeps the table of running ones, replaces a spawner that dies
+    spawner_client.py    SpawnerClient: starts children, and replaces a spawner that dies
+    child_table.py       ChildTable: the children that are not yet reaped
     spawner_process.py   SpawnerProcess: one spawner process, its socket, its standard error
     spawner_stderr.py    that standard error in the log
     pending_starts.py    starts that wait or are in flight, and their deadlines

@@ -1,6 +1,7 @@
 """Reaps orphans of the backends that became the gateway's children because their spawner died."""
 
 import asyncio
+import ctypes
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,11 +11,19 @@ import structlog
 
 from scalesocket.backends.process_groups import list_children
 from scalesocket.backends.spawner.processes import NICENESS, read_stat
+from scalesocket.errors import SpawnerError
 
+PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 INTERVAL: Final = 5.0
 """Seconds between two searches for zombies, while there are orphans or adopted children."""
 
 log = structlog.get_logger()
+
+
+def become_subreaper() -> None:
+    """Have this process become the parent of all descendants that lose theirs. Raises SpawnerError."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise SpawnerError(f"cannot become a child subreaper: {os.strerror(ctypes.get_errno()).lower()}")
 
 
 class OrphanReaper:

@@ -10,12 +10,8 @@ Requests, reports and the replacement stay in one class: all three change the sa
 """
 
 import asyncio
-import ctypes
 import errno
-import os
 import resource
-import signal
-import subprocess
 import sys
 from collections import deque
 from typing import Final
@@ -23,6 +19,8 @@ from typing import Final
 import structlog
 
 from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
+from scalesocket.backends.child_table import ChildTable
+from scalesocket.backends.orphan_reaper import become_subreaper
 from scalesocket.backends.pending_starts import SPAWN_TIMEOUT, PendingStarts
 from scalesocket.backends.spawner.protocol import encode
 from scalesocket.backends.spawner_process import Report, SpawnerProcess, log_cgroups
@@ -31,7 +29,6 @@ from scalesocket.errors import SpawnerError
 from scalesocket.io.descriptors import are_free, first_reserved
 from scalesocket.io.poller import Poller
 
-PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 REPORTS_PER_ITERATION: Final = 8
 """Reports read in one iteration of the event loop, so that many starts do not delay messages."""
 SHORT_LIFE: Final = 1.0
@@ -41,8 +38,6 @@ RETRY_PAUSE: Final = 1.0
 PIPES: Final = 3
 """Descriptors of a child in the gateway."""
 TOO_MANY_FILES: Final = "the server has too many open files"
-WATCHED_PER_REQUEST: Final = 1000
-"""Groups in one `watch` request."""
 
 log = structlog.get_logger()
 
@@ -61,8 +56,7 @@ class SpawnerClient:
         """Runs until the first deadline. One timer for all starts: to set and cancel one for each takes 0.8 us."""
         self._requests: deque[bytes] = deque()
         """Packets to send before any start; at most a few for each child."""
-        self._children: dict[int, Child] = {}
-        """By pid, from the spawner's answer until the whole group is reaped."""
+        self._children = ChildTable(self._release)
         self._recovery: SpawnerRecovery | None = None
 
     @property
@@ -73,7 +67,7 @@ class SpawnerClient:
     @property
     def guardian(self) -> int | None:
         """The guardian process; None while there is none."""
-        return self._process.guardian_pipe.guardian or None if self._process is not None else None
+        return self._process.guardian or None if self._process is not None else None
 
     @property
     def poller(self) -> Poller:
@@ -84,7 +78,7 @@ class SpawnerClient:
     @property
     def groups(self) -> frozenset[int]:
         """The groups of all children that are not yet reaped."""
-        return frozenset(self._children)
+        return frozenset(self._children.by_pid)
 
     def start(self) -> None:
         """Start the spawner and wait until it is ready: tens of milliseconds, before the event loop runs.
@@ -94,8 +88,7 @@ class SpawnerClient:
         if sys.platform != "linux":
             raise SpawnerError("programs can be started on Linux only")
         self._soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-            raise SpawnerError(f"cannot become a child subreaper: {os.strerror(ctypes.get_errno()).lower()}")
+        become_subreaper()
         try:
             self._process = SpawnerProcess(self._soft_limit)
             ready = self._process.wait_ready()
@@ -105,19 +98,17 @@ class SpawnerClient:
                 self.close()
             raise SpawnerError(f"cannot start the spawner: {error}") from error
         self._process.is_watching_all = True
-        self._note_guardian(ready["guardian"])
+        self._process.note_guardian(ready["guardian"])
 
     def attach(self, poller: Poller) -> None:
         """Serve from the event loop of `poller`, which all further calls must come from; it watches the pipes of children."""
         assert self._process is not None
-        self._poller = poller
+        self._poller = self._children.poller = poller
         self._loop = poller.loop
         self._recovery = SpawnerRecovery(
             self._loop,
             self._children,
             is_own=lambda pid: pid in (self.pid, self.guardian),
-            add_child=self._add_child,
-            remove_child=self._forget,
         )
         self._process.watch(self._loop, on_report=self._read_reports, on_exit=self._replace)
 
@@ -143,27 +134,11 @@ class SpawnerClient:
         if self._deadline is not None:
             self._deadline.cancel()
         if self._process is not None:
-            self._end_process(self._process)
+            self._process.end()
             self._process = None
         if self._recovery is not None:
             self._recovery.close()
-        for pid, child in tuple(self._children.items()):
-            if self._recovery is not None and pid in self._recovery:
-                self._recovery.kill(pid)
-            child.is_released = True
-            child.note_exit(-signal.SIGKILL)
-            self._forget(child)
-
-    def _end_process(self, process: SpawnerProcess) -> None:
-        """Let the spawner end, or kill it if it does not; then its guardian."""
-        process.close()
-        try:
-            process.wait(RELEASE_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            log.error("spawner killed", pid=process.pid, after=RELEASE_TIMEOUT)
-            process.kill()
-            process.wait()
-        process.guardian_pipe.end_guardian()
+        self._children.note_all_killed()
 
     def _release(self, child: Child) -> None:
         """Have the group of a killed child reaped."""
@@ -247,22 +222,19 @@ class SpawnerClient:
                 if self._recovery is not None:
                     self._recovery.note_watching()
             case {"guardian": guardian}:  # also with "ready"
-                self._note_guardian(guardian)
+                self._process.note_guardian(guardian)
             case {"cgroups": folder, "controllers": controllers, "reason": reason}:
                 log_cgroups(folder, controllers, reason)
             case {"exited": pid, "status": status}:
-                if pid in self._children:
-                    self._children[pid].note_exit(status)
+                self._children.note_exit(pid, status)
             case {"released": pid, "status": status}:
-                if pid in self._children:
-                    self._children[pid].note_exit(status)
-                    self._forget(self._children[pid])
+                self._children.note_released(pid, status)
         return True
 
     def _pass_child(self, number: int, pid: int, report: Report) -> None:
         """Pass a child to the start that requested it."""
         start = self._starts.take_answered(number)
-        child = self._add_child(pid, *report.fds)
+        child = self._children.add(pid, *report.fds)
         if start is None:
             child.discard()
         elif (report.has_all_fds and max(report.fds) < first_reserved()) or start.answer.cancelled():
@@ -270,25 +242,6 @@ class SpawnerClient:
         else:
             child.discard()
             start.fail(TOO_MANY_FILES)
-
-    def _add_child(self, pid: int, stdin: int = -1, stdout: int = -1, stderr: int = -1) -> Child:
-        assert self._poller is not None
-        child = Child(pid, stdin, stdout, stderr, poller=self._poller, on_release=self._release)
-        self._children[pid] = child
-        return child
-
-    def _note_guardian(self, pid: int) -> None:
-        assert self._process is not None
-        self._process.guardian_pipe.guardian = pid
-        if not pid:
-            log.warning(
-                "guardian missing", spawner=self.pid, hint="backends may outlive gateway and spawner if both are killed at once"
-            )
-
-    def _forget(self, child: Child) -> None:
-        """Remove a child whose group is reaped."""
-        del self._children[child.pid]
-        child.note_released()
 
     def _replace(self) -> None:
         """Start another spawner, now that this one has ended, and adopt its children."""
@@ -306,7 +259,7 @@ class SpawnerClient:
             "spawner died",
             pid=process.pid,
             status=status,
-            children=len(self._children),
+            children=len(self._children.by_pid),
             hint="rooms go on; another is started",
         )
         first_sent_at = self._starts.first_sent_at
@@ -331,7 +284,5 @@ class SpawnerClient:
             self._loop.call_later(RETRY_PAUSE, self._launch)
             return
         self._process.watch(self._loop, on_report=self._read_reports, on_exit=self._replace)
-        groups = [child.pid for child in self._children.values() if not child.is_released]
-        for first in range(0, len(groups), WATCHED_PER_REQUEST):
-            self._requests.append(encode({"do": "watch", "pids": groups[first : first + WATCHED_PER_REQUEST]}))
+        self._requests.extend(map(encode, self._children.watch_requests()))
         self._request({"do": "confirm watch"})

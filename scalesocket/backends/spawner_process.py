@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
+from scalesocket.backends.child import RELEASE_TIMEOUT
 from scalesocket.backends.guardian_pipe import GuardianPipe
 from scalesocket.backends.spawner.protocol import MAX_REPORT, MAX_REQUEST, REPORT_FDS, decode
 from scalesocket.backends.spawner_stderr import SpawnerStderr
@@ -132,6 +133,29 @@ class SpawnerProcess:
     def wait(self, timeout: float | None = None) -> int:
         """Block until it has ended; return its status as in subprocess. Raises subprocess.TimeoutExpired."""
         return self._process.wait(timeout)
+
+    @property
+    def guardian(self) -> int:
+        """The pid of its guardian; 0 while there is none."""
+        return self.guardian_pipe.guardian
+
+    def note_guardian(self, pid: int) -> None:
+        """Note its guardian, as it reported it; 0 if there is none."""
+        self.guardian_pipe.guardian = pid
+        if not pid:
+            hint = "backends may outlive gateway and spawner if both are killed at once"
+            log.warning("guardian missing", spawner=self.pid, hint=hint)
+
+    def end(self) -> None:
+        """Let it end, which kills and reaps its children, or kill it if it does not; then its guardian."""
+        self.close()
+        try:
+            self.wait(RELEASE_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            log.error("spawner killed", pid=self.pid, after=RELEASE_TIMEOUT)
+            self.kill()
+            self.wait()
+        self.guardian_pipe.end_guardian()
 
     def close(self) -> None:
         """Close the socket, which ends a spawner that runs, and all else but the guardian's pipe."""

@@ -8,6 +8,7 @@ import structlog
 
 from scalesocket.backends.adopted_children import AdoptedChildren
 from scalesocket.backends.child import Child
+from scalesocket.backends.child_table import ChildTable
 from scalesocket.backends.guardian_pipe import GuardianPipe
 from scalesocket.backends.orphan_reaper import OrphanReaper
 from scalesocket.backends.process_groups import find_unreported_children
@@ -22,21 +23,15 @@ class SpawnerRecovery:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        children: dict[int, Child],
+        children: ChildTable,
         *,
         is_own: Callable[[int], bool],
-        add_child: Callable[[int], Child],
-        remove_child: Callable[[Child], None],
     ) -> None:
-        """`children`: the client's table. `is_own`: whether a pid is that of the current spawner or its guardian.
-
-        `add_child` adds a child without pipes to the table; `remove_child` removes one that is reaped.
-        """
+        """`children`: the client's table. `is_own`: whether a pid is that of the current spawner or its guardian."""
         self._loop = loop
         self._children = children
         self._is_own = is_own
-        self._add_child = add_child
-        self._adopted = AdoptedChildren(loop, remove_child)
+        self._adopted = AdoptedChildren(loop, children.remove)
         self._orphan_reaper = OrphanReaper(loop, is_known=self._is_known, has_adopted=lambda: len(self._adopted) > 0)
         self._previous_guardian: GuardianPipe | None = None
         """Of the last spawner that watched all children, until the current one does."""
@@ -64,11 +59,11 @@ class SpawnerRecovery:
         `first_sent_at`: when the oldest start that it has not answered was sent, in the loop's time; None if there is none.
         """
         unreported = [] if first_sent_at is None else self._find_unreported(dead.pid, first_sent_at)
-        for child in tuple(self._children.values()):
+        for child in tuple(self._children.by_pid.values()):
             if child.pid not in self._adopted:
                 self._adopted.adopt(child)
         for pid in unreported:
-            child = self._add_child(pid)
+            child = self._children.add(pid)
             self._adopted.adopt(child)
             child.release()
         self._orphan_reaper.start()
@@ -77,14 +72,13 @@ class SpawnerRecovery:
         """Reap the killed group of an adopted child, now or as soon as it has ended."""
         self._adopted.reap(child)
 
-    def kill(self, pid: int) -> None:
-        """Kill and reap the group of an adopted child at once."""
-        self._adopted.kill(pid)
-
     def close(self) -> None:
-        """End the kept guardian and look for no more orphans."""
+        """End the kept guardian, look for no more orphans, and kill and reap the groups of adopted children at once."""
         self._orphan_reaper.close()
         self.note_watching()
+        for pid in tuple(self._children.by_pid):
+            if pid in self._adopted:
+                self._adopted.kill(pid)
 
     def _find_unreported(self, spawner: int, first_sent_at: float) -> list[int]:
         since = time.clock_gettime(time.CLOCK_BOOTTIME) - (self._loop.time() - first_sent_at) - 1.0
@@ -97,4 +91,4 @@ class SpawnerRecovery:
     def _is_known(self, pid: int) -> bool:
         """Whether this is a process that others than the OrphanReaper reap."""
         previous = self._previous_guardian.guardian if self._previous_guardian is not None else 0
-        return pid in self._children or self._is_own(pid) or pid == previous
+        return pid in self._children.by_pid or self._is_own(pid) or pid == previous
