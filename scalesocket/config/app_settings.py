@@ -103,7 +103,7 @@ class App(Table):
         next_key(
             "Environment variables of the program, in addition to the CGI variables, `APP`, `ROOM` and `PYTHONUNBUFFERED=1`, "
             "which can be replaced. Merged with those of `[defaults]`, key by key. `show` and `diff` mask variables whose names "
-            "suggest a password, token or key, and passwords in URLs"
+            "suggest a password, token or key, and passwords and queries in URLs"
         ),
     ] = Field(default={})
     pass_env: Annotated[Names, next_key("Names of the server's own variables that the program gets. It gets no others")] = (

@@ -85,8 +85,10 @@ class Jwt(Table):
     ] = None
     keys_url: Annotated[
         KeysUrl | None,
+        Field(repr=False),
         live_key(
-            "URL of a JSON Web Key Set with public keys, `https` or on this machine. Fetched at start and from time to time"
+            "URL of a JSON Web Key Set with public keys, `https` or on this machine. Fetched at start and from time to time",
+            url=True,
         ),
     ] = None
     algorithms: Annotated[

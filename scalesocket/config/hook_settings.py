@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from scalesocket.config.headers import CONNECTION_FIELDS
 from scalesocket.config.keys import Table, live_key
@@ -38,7 +38,11 @@ HeaderNames = Annotated[
 class Hook(Table):
     """A server that decides who may come in."""
 
-    url: Annotated[HttpUrl, live_key("Where to POST the JSON `{app, room, origin, address, headers, query}`")]
+    url: Annotated[
+        HttpUrl,
+        Field(repr=False),
+        live_key("Where to POST the JSON `{app, room, origin, address, headers, query}`", url=True),
+    ]
     timeout: Annotated[PositiveDuration, live_key("For a complete response; after that the hook is unavailable")] = 1.0
     headers: Annotated[
         HeaderNames,

@@ -31,6 +31,8 @@ class Key:
     """The default in words, if the value itself does not say it."""
     is_secret: bool = False
     """Masked wherever configuration is shown; see `secrets.py`."""
+    is_url: bool = False
+    """Its user, password and query are masked wherever configuration is shown."""
     is_in_file: bool = True
     """False for fields that are not keys of the site file: the app's name, and flags of the command line without a file."""
 
@@ -41,9 +43,9 @@ class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-def live_key(meaning: str, *, default: str | None = None, secret: bool = False) -> Key:
+def live_key(meaning: str, *, default: str | None = None, secret: bool = False, url: bool = False) -> Key:
     """Declare a key whose edits apply at once."""
-    return Key(meaning=meaning, reload=Reload.LIVE, default=default, is_secret=secret)
+    return Key(meaning=meaning, reload=Reload.LIVE, default=default, is_secret=secret, is_url=url)
 
 
 def next_key(meaning: str, *, default: str | None = None, in_file: bool = True) -> Key:

@@ -6,7 +6,7 @@ from typing import Final
 
 from scalesocket.config.keys import Reload, keys_of
 from scalesocket.config.model import App, Server, Site
-from scalesocket.config.render import table_record, to_toml
+from scalesocket.config.render import changed_records, to_toml
 
 DEPENDENT: Final = frozenset({"join_message", "leave_message"})
 """Live keys whose default depends on `routing`, which applies to new rooms only, and on `auth`."""
@@ -21,13 +21,13 @@ class Change:
     reload: Reload
     old: object
     new: object
-    old_text: str
-    """As TOML, with secrets masked; `none` if not set."""
-    new_text: str
+    old_text: str | None
+    """As TOML, with secrets masked; None if not set."""
+    new_text: str | None
 
     def __str__(self) -> str:
         """`routing: "broadcast" -> "json" (next)`."""
-        return f"{self.key}: {self.old_text} -> {self.new_text} ({self.reload})"
+        return f"{self.key}: {self.old_text or 'none'} -> {self.new_text or 'none'} ({self.reload})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +97,12 @@ def find_changes(old: App | Server, new: App | Server) -> Sequence[Change]:
     if old == new:
         return ()
     running = with_live_changes(old, new) if isinstance(old, App) and isinstance(new, App) else new
-    texts = [{key: to_toml(value) for key, value in table_record(table).items()} for table in (old, new)]
+    texts = [{key: to_toml(value) for key, value in record.items()} for record in changed_records(old, new)]
     changes = []
     for name, key in keys_of(type(new)).items():
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
-            old_text, new_text = (text.get(name, "none") for text in texts)
+            old_text, new_text = (text.get(name) for text in texts)
             reload = key.reload if key.reload is not Reload.LIVE or getattr(running, name) == after else Reload.NEXT
             changes.append(Change(key=name, reload=reload, old=before, new=after, old_text=old_text, new_text=new_text))
     return tuple(changes)

@@ -12,6 +12,8 @@ from scalesocket.config.problems import Place, key_text, quote
 from scalesocket.config.secrets import mask_secrets, mask_variables
 
 FROM_DEFAULT: Final = "default"
+ANOTHER: Final = "(another)"
+"""Follows a masked value that differs from the one it is compared with."""
 
 
 def site_record(site: Site) -> dict[str, Any]:
@@ -24,14 +26,45 @@ def site_record(site: Site) -> dict[str, Any]:
 
 def table_record(table: Server | App) -> dict[str, Any]:
     """Return a table as plain data in the forms of the file, with secrets masked and without unset keys."""
+    return _masked(table, _plain_record(table))
+
+
+def changed_records(old: Server | App, new: Server | App) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return two tables as `table_record` does. Values that differ, but look alike when they are masked, are told apart."""
+    plain_old, plain_new = _plain_record(old), _plain_record(new)
+    masked = _masked(old, plain_old)
+    return masked, _mark_others(masked, _masked(new, plain_new), plain_old, plain_new)
+
+
+def _mark_others(
+    old: Mapping[str, Any], new: Mapping[str, Any], plain_old: Mapping[str, Any], plain_new: Mapping[str, Any]
+) -> dict[str, Any]:
+    marked = dict(new)
+    for key, value in new.items():
+        if key not in old or plain_old[key] == plain_new[key]:
+            continue
+        if isinstance(value, Mapping) and isinstance(old[key], Mapping):
+            marked[key] = _mark_others(old[key], value, plain_old[key], plain_new[key])
+        elif value == old[key]:
+            marked[key] = f"{value} {ANOTHER}"
+    return marked
+
+
+def _plain_record(table: Server | App) -> dict[str, Any]:
+    """Return a table with its secrets."""
     model = type(table)
     record: dict[str, Any] = table.model_dump(mode="json", include=set(file_keys_of(model)))
     if isinstance(table, App):
         record["routing"] = _routing_record(table.routing)
         record["join_message"] = table.join_message or ""
         record["leave_message"] = table.leave_message or ""
-        record["env"] = mask_variables(table.env)
-    return mask_secrets(model, _without_none(record))
+        record["env"] = dict(table.env)
+    return _without_none(record)
+
+
+def _masked(table: Server | App, record: dict[str, Any]) -> dict[str, Any]:
+    variables = {"env": mask_variables(record["env"])} if "env" in record else {}
+    return mask_secrets(type(table), record | variables)
 
 
 def render_site(site: Site, *, origins: Origins | None = None, app: str | None = None) -> str:

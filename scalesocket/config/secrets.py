@@ -1,4 +1,4 @@
-"""Secret keys and secret variables of `env`, which are masked wherever configuration is shown.
+"""Secret keys, secret variables of `env`, and secrets in URLs, which are masked wherever configuration is shown.
 
 The declaration of a key says whether it is secret. A secret that is a string may be given as `NAME_file`, the path of a file
 with its value; a secret that is a path, as the key of `tls`, is such a file already. Both cause a warning if others can read
@@ -13,26 +13,43 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from scalesocket.config.keys import keys_of, table_of
+from scalesocket.config.keys import Key, keys_of, table_of
 
 MASK: Final = "***"
 FILE_SUFFIX: Final = "_file"
-_SECRET_NAME: Final = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY|AUTH|CRED|SIGNATURE|PRIVATE|COOKIE|DSN", re.IGNORECASE)
+_SECRET_WORDS: Final = "PASS|PWD|SECRET|TOKEN|KEY|AUTH|CRED|SIGNATURE|PRIVATE|COOKIE|DSN"
+_SECRET_NAME: Final = re.compile(_SECRET_WORDS, re.IGNORECASE)
+_VARIABLE: Final = rf"[A-Z0-9_]*(?:{_SECRET_WORDS})[A-Z0-9_]*"
 _CREDENTIALS: Final = frozenset({"auth", "admin"})
 """Tables of credentials: a misspelt key in them may have a secret as its value."""
-_PASSWORD: Final = re.compile(r"(://[^/?#\s@:]*:)[^/?#\s@]+@")
+_VARIABLES: Final = "env"
+_PASSWORD: Final = re.compile(r"(://(?:[^/?#\s@:]*:)?)[^/?#\s]+@")
+_QUERY: Final = re.compile(r"(://[^?#\s]*[?#])\S+")
+_WRITTEN_USER: Final = re.compile(r"""(://)([^/?#\s"']+@)""")
+_WRITTEN_QUERY: Final = re.compile(r"""(://[^?#\s"']*[?#])([^\s"']+)""")
+_URL: Final = re.compile(r"(?P<before>[^?#]*?://)?(?P<user>[^/?#]*@)?(?P<rest>[^?#]*)(?P<mark>[?#]?)(?P<query>.*)", re.DOTALL)
 
 
 def is_secret(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:
-    """Whether `path`, relative to a table of `model`, leads to a secret key or into its value."""
+    """Whether `path`, relative to a table of `model`, leads to a secret key or into its value, or to a secret variable."""
+    if path[:1] == (_VARIABLES,) and _VARIABLES in keys_of(model):
+        return len(path) > 1 and _SECRET_NAME.search(str(path[1])) is not None
+    return any(key.is_secret for key in _keys_on(model, path))
+
+
+def is_url(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:
+    """Whether `path` leads to the key of a URL, which may have a secret in it."""
+    return any(key.is_url for key in _keys_on(model, path))
+
+
+def _keys_on(model: type[BaseModel], path: tuple[str | int, ...]) -> Iterator[Key]:
+    """Find the keys on a path, as far as they are declared."""
     table: type[BaseModel] | None = model
     for part in path:
         if table is None or not isinstance(part, str) or part not in keys_of(table):
-            return False
-        if keys_of(table)[part].is_secret:
-            return True
+            return
+        yield keys_of(table)[part]
         table = table_of(table, part)
-    return False
 
 
 def may_be_secret(model: type[BaseModel], path: tuple[str | int, ...], *, is_table: bool) -> bool:
@@ -72,21 +89,59 @@ def find_secret_files(
 
 
 def mask_secrets(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a table of `model` with every secret in it replaced by `***`."""
+    """Copy a table of `model` with every secret in it replaced by `***`, also those in URLs."""
     masked = dict(table)
     for name, key in keys_of(model).items():
         value = masked.get(name)
         inner = table_of(model, name)
         if key.is_secret and value is not None:
             masked[name] = MASK
+        elif key.is_url and isinstance(value, str):
+            masked[name] = mask_url(value)
         elif inner is not None and isinstance(value, Mapping):
             masked[name] = mask_secrets(inner, value)
     return masked
 
 
 def mask_variables(env: Mapping[str, str]) -> dict[str, str]:
-    """Copy an environment, and mask variables with names like those of secrets, and passwords in URLs."""
-    return {name: MASK if _SECRET_NAME.search(name) else _PASSWORD.sub(rf"\1{MASK}@", value) for name, value in env.items()}
+    """Copy an environment, and mask variables with names like those of secrets, and passwords and queries in URLs."""
+    return {name: MASK if _SECRET_NAME.search(name) else mask_urls(value) for name, value in env.items()}
+
+
+def mask_url(url: str) -> str:
+    """Mask user, password, and query of a URL: `https://***@app.example/ws-auth?***`."""
+    part = _split_url(url)
+    user, query = MASK + "@" if part["user"] else "", MASK if part["query"] else ""
+    return f"{part['before'] or ''}{user}{part['rest']}{part['mark']}{query}"
+
+
+def mask_urls(text: str) -> str:
+    """Mask passwords and queries of the URLs in a text."""
+    return _QUERY.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1{MASK}@", text))
+
+
+def star_url(text: str) -> str:
+    """Replace each character of the user, password and query of a URL, as it is written in a file, by `*`."""
+    if "\\" in text:  # an escape may stand for any character
+        return _stars(text)
+    part = _split_url(text)
+    return f"{part['before'] or ''}{_stars(part['user'] or '')}{part['rest']}{part['mark']}{_stars(part['query'])}"
+
+
+def star_urls(text: str) -> str:
+    """Replace each character of the users, passwords and queries of the URLs in a text by `*`."""
+    text = _WRITTEN_USER.sub(lambda match: match[1] + _stars(match[2]), text)
+    return _WRITTEN_QUERY.sub(lambda match: match[1] + _stars(match[2]), text)
+
+
+def _stars(text: str) -> str:
+    return "".join(character if character in "\n\"'" else "*" for character in text)
+
+
+def _split_url(url: str) -> re.Match[str]:
+    found = _URL.fullmatch(url)
+    assert found is not None  # each part may be empty
+    return found
 
 
 def secret_names(*models: type[BaseModel]) -> frozenset[str]:
@@ -102,10 +157,11 @@ def secret_names(*models: type[BaseModel]) -> frozenset[str]:
 
 
 def mask_assignments(text: str, names: frozenset[str]) -> str:
-    """Replace the rest of the line after `name =`, for each of these names, by stars. For texts that are not valid TOML."""
-    if not names:
-        return text
-    pattern = re.compile(rf"""(?<![\w-])((?:{"|".join(sorted(names))})["']?[ \t]*=)([^\n]*)""")
+    """Replace the rest of the line after `name =` by stars: for these names, and for those of secret variables in capitals.
+
+    For texts that are not valid TOML.
+    """
+    pattern = re.compile(rf"""(?<![\w-])((?:{"|".join([*sorted(names), _VARIABLE])})["']?[ \t]*=)([^\n]*)""")
     return pattern.sub(lambda match: match[1] + "*" * len(match[2]), text)
 
 

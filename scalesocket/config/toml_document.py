@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from scalesocket.config.model import App, Server
 from scalesocket.config.positions import Entry, KeyPath, Lines, Span, scan_positions
 from scalesocket.config.problems import ConfigError, Place, Problem
-from scalesocket.config.secrets import is_secret, mask_assignments, may_be_secret, secret_names
+from scalesocket.config.secrets import is_secret, is_url, mask_assignments, may_be_secret, secret_names, star_url, star_urls
 from scalesocket.config.syntax import explain_syntax
 
 
@@ -77,7 +77,7 @@ def model_at(path: KeyPath) -> tuple[type[BaseModel], KeyPath] | None:
 
 
 def _syntax_problem(text: str, file: Path, error: tomli.TOMLDecodeError) -> Problem:
-    shown = mask_assignments(text, secret_names(Server, App))
+    shown = star_urls(mask_assignments(text, secret_names(Server, App)))
     fault = explain_syntax(text, shown, error.pos)
     return Problem(place=_place(file, Lines(shown), fault.span), message=fault.message)
 
@@ -90,11 +90,15 @@ def _place(file: Path, lines: Lines, span: Span) -> Place:
 
 
 def _mask(text: str, entries: Mapping[KeyPath, Entry]) -> str:
-    """Replace each character of secret values by `*`, so that columns stay the same."""
+    """Replace each character of secret values, also of those in URLs, by `*`, so that columns stay the same."""
     for span in _secret_spans(text, entries):
         masked = "".join(character if character == "\n" else "*" for character in text[span.start : span.end])
         text = text[: span.start] + masked + text[span.end :]
-    return text
+    for path, entry in entries.items():
+        found, span = model_at(path), entry.value
+        if found is not None and is_url(*found):
+            text = text[: span.start] + star_url(text[span.start : span.end]) + text[span.end :]
+    return star_urls(text)
 
 
 def _secret_spans(text: str, entries: Mapping[KeyPath, Entry]) -> Iterator[Span]:

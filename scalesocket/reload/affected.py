@@ -1,7 +1,7 @@
 """The changes of a plan, each with the number of rooms and clients that it affects. Pure."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import msgspec
 
@@ -35,8 +35,7 @@ def find_affected(
     key affects no rooms.
     """
     apps = {app.name: app for app in status.apps}
-    before, after = table_record(old.server), table_record(new.server)
-    found = [_changed("server", change, before, after, _count_affected(change, status.apps)) for change in plan.server]
+    found = [_changed("server", change, _count_affected(change, status.apps)) for change in plan.server]
     for app in plan.removed:
         rooms, clients = _count_all([apps[app.name]])
         found.append(AffectedKey(path=f"apps.{app.name}", kind="removed", reload=Reload.LIVE, rooms=rooms, clients=clients))
@@ -45,17 +44,16 @@ def find_affected(
         target = next(f"{key} = {to_toml(record[key])}" for key in TARGETS if key in record)
         found.append(AffectedKey(path=f"apps.{app.name}", kind="added", reload=Reload.NEXT, new=target))
     for pair in plan.changed:
-        before, after = table_record(pair.old), table_record(pair.new)
         for change in pair.changes:
-            key = _changed(f"apps.{pair.name}", change, before, after, _count_affected(change, [apps[pair.name]]))
+            key = _changed(f"apps.{pair.name}", change, _count_affected(change, [apps[pair.name]]))
             found.append(_with_kept_out(key, identities(pair.name), pair.new.auth) if change.key == "auth" else key)
     return tuple(found)
 
 
-def _changed(table: str, change: Change, before: Mapping[str, Any], after: Mapping[str, Any], counts: Counts) -> AffectedKey:
-    old, new = (to_toml(record[change.key]) if change.key in record else None for record in (before, after))
+def _changed(table: str, change: Change, counts: Counts) -> AffectedKey:
+    path, (rooms, clients) = f"{table}.{change.key}", counts
     return AffectedKey(
-        path=f"{table}.{change.key}", kind="changed", reload=change.reload, old=old, new=new, rooms=counts[0], clients=counts[1]
+        path=path, kind="changed", reload=change.reload, old=change.old_text, new=change.new_text, rooms=rooms, clients=clients
     )
 
 

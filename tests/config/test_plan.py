@@ -78,7 +78,9 @@ def test_a_change_of_a_secret_is_shown_without_the_secret() -> None:
 
     [change] = find_changes(old, new)
 
-    assert str(change) == ('tls: { certificate = "/a.pem", key = "***" } -> { certificate = "/a.pem", key = "***" } (live)')
+    assert str(change) == (
+        'tls: { certificate = "/a.pem", key = "***" } -> { certificate = "/a.pem", key = "*** (another)" } (live)'
+    )
 
 
 @pytest.mark.parametrize("key", [*EDITED, *FROM_COMMAND_LINE])
