@@ -1,11 +1,13 @@
 """JSON Web Tokens that are verified with the keys of `keys_url`."""
 
+import math
 from collections.abc import Coroutine
+from dataclasses import replace
 
 from scalesocket.auth.attempt import Attempt, Verdict
-from scalesocket.auth.denial import BAD_CREDENTIAL, NOT_AVAILABLE
+from scalesocket.auth.denial import BAD_CREDENTIAL, NOT_AVAILABLE, Denial
 from scalesocket.auth.jwt import JwtVerifier, Parts, read_header
-from scalesocket.auth.key_source import KeySource
+from scalesocket.auth.key_source import KeySource, Wait
 from scalesocket.auth.keys import HMAC, KeySet, find_keys
 from scalesocket.config.auth_settings import ALGORITHMS
 from scalesocket.config.model import Jwt
@@ -30,20 +32,32 @@ class FetchedJwtVerifier:
         keys = self._source.keys
         if keys is None:
             waiting = self._source.wait_first()
-            return NOT_AVAILABLE if waiting is None else self._verify_after(waiting, token, parts)
+            return NOT_AVAILABLE if waiting is None else self._verify_after(waiting, self._source.version, token, parts)
         verdict = self._verify_with(keys, token, parts)
-        if verdict is BAD_CREDENTIAL and is_unknown(keys, parts):
-            waiting = self._source.wait_newer()
-            if waiting is not None:
-                return self._verify_after(waiting, token, parts)
-            if self._source.is_full:  # a fetch is in progress, which may bring this key
-                return NOT_AVAILABLE
+        kid = parts.kid
+        if verdict is not BAD_CREDENTIAL or kid is None or not is_unknown(keys, parts):
+            return verdict
+        waiting = self._source.wait_newer()
+        if waiting is not None:
+            return self._verify_after(waiting, self._source.version, token, parts)
+        return verdict if self._source.is_missing(kid) else self._unavailable()
+
+    async def _verify_after(self, waiting: Wait, version: int, token: str, parts: Parts) -> Verdict:
+        """Wait for the keys that follow `version`, and verify with them."""
+        await waiting()
+        keys = self._source.keys
+        if keys is None:
+            return NOT_AVAILABLE
+        verdict = self._verify_with(keys, token, parts)
+        if verdict is BAD_CREDENTIAL and parts.kid is not None and is_unknown(keys, parts):
+            if self._source.version == version:  # the fetch has failed
+                return self._unavailable()
+            self._source.note_missing(parts.kid)
         return verdict
 
-    async def _verify_after(self, waiting: Coroutine[None, None, None], token: str, parts: Parts) -> Verdict:
-        await waiting
-        keys = self._source.keys
-        return NOT_AVAILABLE if keys is None else self._verify_with(keys, token, parts)
+    def _unavailable(self) -> Denial:
+        """Neither accept nor refuse a key that the next fetch may bring. Nothing was verified, so it is no failed attempt."""
+        return replace(NOT_AVAILABLE, retry_after=max(1, math.ceil(self._source.seconds_until_next)))
 
     def _verify_with(self, keys: KeySet, token: str, parts: Parts) -> Verdict:
         return self._verifier.verify_token(token, parts, find_keys(keys, parts.algorithm, parts.kid))

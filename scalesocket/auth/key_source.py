@@ -5,7 +5,8 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -31,8 +32,13 @@ RETRY: Final = 10.0
 """Seconds until the next fetch after a failed one."""
 MAX_WAITING: Final = 256
 """Clients that wait for a fetch at the same time; more are turned away as unavailable."""
+MAX_MISSING: Final = 1024
+"""Names of keys that are remembered as not published, some 100 bytes each; the oldest goes first."""
 
 _MAX_AGE_DIRECTIVE: Final = re.compile(r"(?:^|[,\s])max-age=\"?(\d{1,9})\"?(?:$|[,\s])", re.IGNORECASE)
+
+Wait = Callable[[], Coroutine[None, None, None]]
+"""Waits for the end of a fetch."""
 
 
 class KeySource:
@@ -44,6 +50,10 @@ class KeySource:
         self.algorithms = algorithms
         self.keys: KeySet | None = None
         """None until the first successful fetch."""
+        self.version = 0
+        """The number of successful fetches."""
+        self._missing: dict[int, None] = {}
+        """Hashes of names that were asked for before a fetch which did not bring them, oldest first."""
         self._http = http
         self._wake = asyncio.Event()
         self._fetched = asyncio.Event()
@@ -77,21 +87,36 @@ class KeySource:
         """Whether so many clients wait for a fetch that no further one may."""
         return self._waiting >= MAX_WAITING
 
-    def wait_first(self) -> Coroutine[None, None, None] | None:
-        """Return what to await before `keys` is looked at again, if there is none yet; None if no fetch is in progress."""
+    def note_missing(self, kid: str) -> None:
+        """Remember that a fetch did not bring a key that was asked for."""
+        self._missing[hash(kid)] = None
+        if len(self._missing) > MAX_MISSING:
+            del self._missing[next(iter(self._missing))]
+
+    def is_missing(self, kid: str) -> bool:
+        """Whether a fetch did not bring a key of this name, so that it is not one that was published since."""
+        return hash(kid) in self._missing
+
+    @property
+    def seconds_until_next(self) -> float:
+        """The seconds until an unknown key may cause a fetch."""
+        return max(0.0, self._started_at + MIN_INTERVAL - asyncio.get_running_loop().time())
+
+    def wait_first(self) -> Wait | None:
+        """Return a wait before the next look at `keys`, if there is none yet; None if no fetch is in progress."""
         return self._join() if self._is_fetching else None
 
-    def wait_newer(self) -> Coroutine[None, None, None] | None:
-        """Return what to await before an unknown key is looked up again; None if the last fetch was less than 30 s ago."""
+    def wait_newer(self) -> Wait | None:
+        """Return a wait before the next look for an unknown key; None if the last fetch began less than 30 s ago."""
         if not self._is_fetching:
-            if asyncio.get_running_loop().time() - self._started_at < MIN_INTERVAL:
+            if self.seconds_until_next:
                 return None
             self._is_fetching = True  # further callers wait for the same fetch
             self._wake.set()
         return self._join()
 
-    def _join(self) -> Coroutine[None, None, None] | None:
-        return None if self.is_full else self._wait(self._fetched)
+    def _join(self) -> Wait | None:
+        return None if self.is_full else partial(self._wait, self._fetched)
 
     async def _wait(self, fetched: asyncio.Event) -> None:
         self._waiting += 1
@@ -110,6 +135,7 @@ class KeySource:
             if response.status != 200:
                 raise FetchError(f"the response has the status {response.status}")
             self.keys = parse_public_keys(response.body, self.algorithms)
+            self.version += 1
         except (FetchError, KeyFileError) as error:
             self._note_failure(str(error))
             return RETRY

@@ -15,11 +15,11 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from scalesocket.auth.attempt import Attempt, Verdict
 from scalesocket.auth.credentials import Credentials
-from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, NOT_AVAILABLE
+from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, NOT_AVAILABLE, Denial
 from scalesocket.auth.fetched_jwt import FetchedJwtVerifier
 from scalesocket.auth.http_client import FetchError, HttpClient, Response
 from scalesocket.auth.identity import Identity
-from scalesocket.auth.key_source import MAX_WAITING, KeySource
+from scalesocket.auth.key_source import MAX_MISSING, MAX_WAITING, KeySource
 from scalesocket.config.model import Jwt
 from tests.rooms.memory import request, run_virtual
 
@@ -80,6 +80,13 @@ async def verify(verifier: FetchedJwtVerifier, *tokens: str) -> Verdict | None:
     return await verdict if isinstance(verdict, Awaitable) else verdict
 
 
+def is_unavailable(verdict: Verdict | None, *, retry_after: int | None = None) -> bool:
+    """Whether a client is told to come back, and that is no failed attempt."""
+    assert isinstance(verdict, Denial)
+    assert retry_after is None or verdict.retry_after == retry_after
+    return (verdict.reason, verdict.status, verdict.close.code, verdict.is_failure) == ("unavailable", 503, 1013, False)
+
+
 def test_a_token_waits_for_the_first_keys_and_later_ones_do_not_wait() -> None:
     async def body() -> None:
         async with open_verifier(Keys(jwks(old=OLD))) as verifier:
@@ -114,8 +121,14 @@ def test_a_rotated_key_is_fetched_when_the_first_token_names_it() -> None:
             http.body = jwks(new=NEW)
 
             assert isinstance(await verify(verifier, token(NEW, kid="new")), Identity)
-            assert await verify(verifier, token()) is BAD_CREDENTIAL  # the old key is no longer in the set
+            verdict = await verify(verifier, token())  # the old key is no longer in the set, but may have come since
+            assert is_unavailable(verdict, retry_after=30)
             assert http.fetches == 2
+
+            await asyncio.sleep(30)
+            assert await verify(verifier, token()) is BAD_CREDENTIAL
+            assert await verify(verifier, token()) is BAD_CREDENTIAL  # without a fetch: the last one did not bring it
+            assert http.fetches == 3
 
     run_virtual(body)
 
@@ -130,9 +143,16 @@ def test_a_flood_of_unknown_keys_fetches_once_and_known_ones_do_not_wait() -> No
             flood = [asyncio.create_task(verify(verifier, token(NEW, kid=f"guess-{number}"))) for number in range(500)]
             await asyncio.sleep(0)
             assert isinstance(verifier.verify(Attempt(Credentials(tokens=(token(),)), "lobby", request())), Identity)
-            assert Counter(await asyncio.gather(*flood)) == {BAD_CREDENTIAL: MAX_WAITING, NOT_AVAILABLE: 500 - MAX_WAITING}
-            assert await verify(verifier, token(NEW, kid="another")) is BAD_CREDENTIAL
+            reasons = Counter(verdict.reason for verdict in await asyncio.gather(*flood) if isinstance(verdict, Denial))
+            assert reasons == {"bad_credential": MAX_WAITING, "unavailable": 500 - MAX_WAITING}
             assert http.fetches == 2
+
+            http.body = jwks(old=OLD, new=NEW)  # published right after the fetch that the flood has caused
+            verdict = await verify(verifier, token(NEW, kid="new"))
+            assert is_unavailable(verdict, retry_after=30)
+            await asyncio.sleep(30)
+            assert isinstance(await verify(verifier, token(NEW, kid="new")), Identity)
+            assert http.fetches == 3
 
     run_virtual(body)
 
@@ -186,6 +206,39 @@ def test_the_last_keys_serve_while_the_source_is_down() -> None:
 
             assert isinstance(await verify(verifier, token()), Identity)
             assert await verify(verifier, token(exp=1)) is EXPIRED
-            assert await verify(verifier, token(NEW, kid="new")) is BAD_CREDENTIAL
+            assert is_unavailable(await verify(verifier, token(NEW, kid="new")))
+            await asyncio.sleep(31)
+            assert is_unavailable(await verify(verifier, token(NEW, kid="new")))
+
+    run_virtual(body)
+
+
+def test_a_key_is_not_refused_when_the_fetch_for_it_fails() -> None:
+    async def body() -> None:
+        http = Keys(jwks(old=OLD))
+        async with open_verifier(http) as verifier:
+            await verify(verifier, token())
+            await asyncio.sleep(31)
+            http.body = None
+
+            assert is_unavailable(await verify(verifier, token(NEW, kid="new")))
+            assert http.fetches == 2
+
+            http.body = jwks(new=NEW)
+            await asyncio.sleep(31)
+            assert isinstance(await verify(verifier, token(NEW, kid="new")), Identity)
+
+    run_virtual(body)
+
+
+def test_the_names_of_missing_keys_are_bounded() -> None:
+    async def body() -> None:
+        source = KeySource(URL, None, Keys(None))
+        for number in range(MAX_MISSING + 1):
+            source.note_missing(f"guess-{number}")
+
+        assert not source.is_missing("guess-0")
+        assert source.is_missing("guess-1")
+        assert source.is_missing(f"guess-{MAX_MISSING}")
 
     run_virtual(body)

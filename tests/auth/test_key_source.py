@@ -76,13 +76,13 @@ async def run_source(http: HttpClient, url: str = URL) -> AsyncIterator[KeySourc
 async def wait_first(source: KeySource) -> None:
     waiting = source.wait_first()
     assert waiting is not None
-    await waiting
+    await waiting()
 
 
 async def wait_newer(source: KeySource) -> bool:
     waiting = source.wait_newer()
     if waiting is not None:
-        await waiting
+        await waiting()
     return waiting is not None
 
 

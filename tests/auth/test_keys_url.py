@@ -22,7 +22,7 @@ async def test_tokens_are_verified_with_fetched_keys(serve: Serve) -> None:
         await ann.say("hello")
 
         await ann.hear("hello")
-        assert await site.refused("/chat/lobby", additional_headers=bearer(token(NEW, kid="new"))) == 401
+        assert await site.refused("/chat/lobby", additional_headers=bearer(token(NEW, kid="new"))) == 503
         assert [(asked.method, asked.path) for asked in web.asked] == [("GET", "/keys")]  # once for both apps
         assert "authorization" not in web.asked[0].headers
 
@@ -48,5 +48,5 @@ async def test_an_edit_of_the_url_fetches_the_new_keys_and_one_of_another_key_do
         site.gateway.apply(site_of({"chat": app_of(web, "others")}))
 
         await site.join("/chat/lobby", additional_headers=bearer(token(NEW, kid="new")))
-        assert await site.refused("/chat/lobby", additional_headers=bearer(token())) == 401
+        assert await site.refused("/chat/lobby", additional_headers=bearer(token())) == 503  # a newer set may have it
         assert [asked.path for asked in web.asked] == ["/keys", "/others"]
