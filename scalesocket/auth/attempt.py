@@ -1,7 +1,7 @@
 """One attempt to enter a room, and the interface of the ways to decide on it."""
 
-from collections.abc import Awaitable
-from typing import NamedTuple, Protocol
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, Protocol
 
 from scalesocket.auth.credentials import Credentials
 from scalesocket.auth.denial import Denial
@@ -27,8 +27,8 @@ class Attempt(NamedTuple):
 class Verifier(Protocol):
     """One way to authenticate."""
 
-    def verify(self, attempt: Attempt) -> Verdict | Awaitable[Verdict] | None:
+    def verify(self, attempt: Attempt) -> Verdict | Coroutine[Any, Any, Verdict] | None:
         """Decide on an attempt; None if it has no credential of this kind.
 
-        An awaitable must end within a deadline of its own, and its work must not block the event loop.
+        A coroutine must end within a deadline of its own, and its work must not block the event loop.
         """

@@ -1,15 +1,14 @@
 """Decides who may enter the rooms of one app, by the ways that its `auth` table names."""
 
-import math
+import asyncio
 import time
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from scalesocket.auth.attempt import Attempt, Verdict, Verifier
 from scalesocket.auth.credentials import CredentialFinder
-from scalesocket.auth.denial import BAD_CREDENTIAL, NO_CREDENTIAL, TOO_MANY, WRONG_ROOM, Denial
-from scalesocket.auth.failures import FailureTable
+from scalesocket.auth.denial import BAD_CREDENTIAL, NO_CREDENTIAL, WRONG_ROOM, Denial
 from scalesocket.auth.fetched_jwt import FetchedJwtVerifier
 from scalesocket.auth.header import HeaderVerifier
 from scalesocket.auth.identity import Identity
@@ -19,6 +18,7 @@ from scalesocket.auth.resources import Resources
 from scalesocket.auth.sources import Parsed, sources_of
 from scalesocket.auth.tickets import TicketVerifier
 from scalesocket.auth.tokens import TokenVerifier
+from scalesocket.auth.turns import Turns
 from scalesocket.auth.users import UserVerifier
 from scalesocket.config.model import App, Auth
 from scalesocket.wire.handshake import Request
@@ -41,13 +41,13 @@ class Check(NamedTuple):
 class Authenticator:
     """Authenticates the clients of one app."""
 
-    def __init__(self, app: App, auth: Auth, parsed: Parsed, *, failures: FailureTable, resources: Resources) -> None:
+    def __init__(self, app: App, auth: Auth, parsed: Parsed, *, turns: Turns, resources: Resources) -> None:
         """Decide by `auth`, the table of `app`, and by what its files contain.
 
-        `failures` and `resources` outlive edits of the table.
+        `turns` and `resources` outlive edits of the table.
         """
         self.auth = auth
-        self._failures = failures
+        self._turns = turns
         self._finder = CredentialFinder(auth)
         self._verifiers = self._make_verifiers(app, {source.key: parsed[source] for source in sources_of(app)}, resources)
 
@@ -63,34 +63,37 @@ class Authenticator:
 
     def _decide(self, attempt: Attempt, *, is_for_ticket: bool) -> Verdict | Coroutine[None, None, Verdict]:
         is_empty = attempt.credentials.is_empty
-        if not is_empty and (wait := self._failures.wait(attempt.request.peer, self.auth.failures, time.monotonic())):
-            return replace(TOO_MANY, retry_after=math.ceil(wait))
+        if not is_empty and (denial := self._turns.refusal(attempt.request.peer, self.auth.failures)) is not None:
+            return denial
         for verifier in self._verifiers:
             verdict = verifier.verify(attempt)
             if verdict is not None:
                 if isinstance(verdict, Identity | Denial):
                     return self._settle(attempt, verdict)
-                self._count_failure(attempt)
                 return self._await(attempt, verdict)
         if self.auth.anonymous and is_empty and not is_for_ticket:
             return GUEST
         return NO_CREDENTIAL if is_empty else self._settle(attempt, BAD_CREDENTIAL)
 
-    async def _await(self, attempt: Attempt, verdict: Awaitable[Verdict]) -> Verdict:
-        """Wait for a verdict. Until then the attempt counts as failed, and for good if the client leaves (a cancellation)."""
+    async def _await(self, attempt: Attempt, verdict: Coroutine[Any, Any, Verdict]) -> Verdict:
+        """Wait for the attempt's turn, and for its verdict. It has failed if the client leaves before that (a cancellation)."""
+        peer, limits = attempt.request.peer, self.auth.failures
         try:
-            decided = await verdict
-        except Exception:
-            self._take_back_failure(attempt)
-            raise
-        self._take_back_failure(attempt)
-        return self._settle(attempt, decided)
+            denial = await self._turns.enter(peer, limits)
+            if denial is not None:
+                return denial
+            try:
+                return self._settle(attempt, await verdict)
+            except asyncio.CancelledError:
+                self._count_failure(attempt)
+                raise
+            finally:
+                self._turns.leave(peer, limits)
+        finally:
+            verdict.close()  # if it was never awaited
 
     def _count_failure(self, attempt: Attempt) -> None:
-        self._failures.add(attempt.request.peer, self.auth.failures, time.monotonic())
-
-    def _take_back_failure(self, attempt: Attempt) -> None:
-        self._failures.take_back(attempt.request.peer, self.auth.failures, time.monotonic())
+        self._turns.failures.add(attempt.request.peer, self.auth.failures, time.monotonic())
 
     def _settle(self, attempt: Attempt, verdict: Verdict) -> Verdict:
         """Count a failed attempt, and check that the credential is for this room."""

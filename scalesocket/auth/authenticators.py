@@ -4,9 +4,9 @@ import structlog
 from anyio import to_thread
 
 from scalesocket.auth.authenticator import Authenticator
-from scalesocket.auth.failures import FailureTable
 from scalesocket.auth.resources import Resources
 from scalesocket.auth.sources import AuthFileError, Parsed, Source, load_source, sources_of
+from scalesocket.auth.turns import Turns
 from scalesocket.config.model import Site
 
 log = structlog.get_logger("auth")
@@ -19,7 +19,7 @@ class Authenticators:
         """Authenticate clients of `site`. Reads its files; raises AuthFileError."""
         self.resources = Resources()
         """What all of them share. Its task, `resources.run`, is started by `open_gateway`."""
-        self._failures: dict[str, FailureTable] = {}
+        self._turns: dict[str, Turns] = {}
         self._by_app: dict[str, Authenticator] = {}
         self._prepared: Parsed | None = None
         """What the files contain that the next edit needs."""
@@ -49,9 +49,9 @@ class Authenticators:
         needed = {source for name in tables for source in sources_of(site.apps[name])}
         self._parsed = {source: parsed[source] if source in parsed else _load_or_nothing(source) for source in needed}
         self.resources.apply(tables)
-        self._failures = {name: self._failures.get(name) or FailureTable() for name in tables}
+        self._turns = {name: self._turns.get(name) or Turns() for name in tables}
         self._by_app = {
-            name: Authenticator(site.apps[name], auth, self._parsed, failures=self._failures[name], resources=self.resources)
+            name: Authenticator(site.apps[name], auth, self._parsed, turns=self._turns[name], resources=self.resources)
             for name, auth in tables.items()
         }
 

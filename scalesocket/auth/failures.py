@@ -28,7 +28,7 @@ class FailureTable:
         """Return the seconds until the peer may try again; 0.0 if it may try now."""
         if peer is None or not self._failed:
             return 0.0
-        count = self._count(block_of(peer[0]), limits, now)
+        count = self.count(block_of(peer[0]), limits, now)
         excess = count - (limits.limit - 1)
         return max(0.0, excess * limits.per / limits.limit)
 
@@ -37,24 +37,13 @@ class FailureTable:
         if peer is None:
             return
         block, failed = block_of(peer[0]), self._failed
-        failed[block] = (self._count(block, limits, now) + 1.0, now)
+        failed[block] = (self.count(block, limits, now) + 1.0, now)
         failed.move_to_end(block)
         while failed and (len(failed) > MAX_BLOCKS or now - next(iter(failed.values()))[1] > limits.per):
             failed.popitem(last=False)
 
-    def take_back(self, peer: Peer, limits: Failures, now: float) -> None:
-        """Take back a failed attempt, which was counted before its outcome was known."""
-        block = None if peer is None else block_of(peer[0])
-        if block is None or block not in self._failed:
-            return
-        count = self._count(block, limits, now) - 1.0
-        if count > 0.0:
-            self._failed[block] = (count, now)
-            self._failed.move_to_end(block)
-        else:
-            del self._failed[block]
-
-    def _count(self, block: str, limits: Failures, now: float) -> float:
+    def count(self, block: str, limits: Failures, now: float) -> float:
+        """Return the failed attempts of an address block that still count."""
         count, at = self._failed.get(block, (0.0, now))
         return max(0.0, min(count, float(limits.limit)) - (now - at) * limits.limit / limits.per)
 

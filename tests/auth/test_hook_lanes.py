@@ -1,6 +1,7 @@
 """An app with a hook, with real sockets and programs."""
 
 import asyncio
+from collections import Counter
 from typing import Any, Final
 
 import pytest
@@ -78,6 +79,30 @@ async def test_guesses_are_limited_by_failures(serve: Serve) -> None:
         statuses = [await site.refused("/chat/lobby", additional_headers={"Cookie": f"session={number}"}) for number in range(5)]
         assert statuses == [401, 401, 401, 429, 429]
         assert len(web.asked) == 3
+
+
+def cookies(count: int) -> list[dict[str, Any]]:
+    return [{"additional_headers": {"Cookie": f"session={number}"}} for number in range(count)]
+
+
+async def test_many_users_behind_one_address_may_log_in_at_once(serve: Serve) -> None:
+    async with open_web(lambda asked: respond({"user": asked.json["headers"]["Cookie"]})) as web:
+        site = await serve(chat=app_of(web, timeout=10.0))  # failures.limit is 20
+
+        players = await asyncio.gather(*(site.join("/chat/lobby", **shown) for shown in cookies(100)))
+
+        assert len(players) == len(web.asked) == 100
+        assert web.most_at_once <= 20
+
+
+async def test_many_guesses_at_once_are_limited_by_failures(serve: Serve) -> None:
+    async with open_web(lambda _: respond(status=401)) as web:
+        site = await serve(chat=app_of(web, timeout=10.0))
+
+        statuses = Counter(await asyncio.gather(*(site.refused("/chat/lobby", **shown) for shown in cookies(100))))
+
+        assert statuses == {401: len(web.asked), 429: 100 - len(web.asked)}
+        assert 20 <= len(web.asked) <= 22  # failures fade, one in 3 s
 
 
 async def test_a_hook_that_never_answers_delays_nobody_who_plays(serve_express: Serve) -> None:
