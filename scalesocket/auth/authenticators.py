@@ -5,7 +5,7 @@ from anyio import to_thread
 
 from scalesocket.auth.authenticator import Authenticator
 from scalesocket.auth.resources import Resources
-from scalesocket.auth.sources import AuthFileError, Parsed, Source, load_source, sources_of
+from scalesocket.auth.sources import NOTHING, AuthFileError, Parsed, Source, load_source, sources_of
 from scalesocket.auth.turns import Turns
 from scalesocket.config.model import Site
 
@@ -95,4 +95,4 @@ def _load_or_nothing(source: Source) -> object:
         return load_source(source)
     except AuthFileError as error:
         log.error(f"auth.{source.key}: {error}", hint="nobody is let in by this file")
-        return () if source.key == "jwt.keys_file" else {}
+        return NOTHING[source.key]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from scalesocket.auth.sources import AuthFileError, Source, load_source, sources_of
+from scalesocket.auth.users import UserTable
 from scalesocket.config.machine import find_place
 from scalesocket.config.model import Site
 from scalesocket.config.parse import Origins
@@ -11,6 +12,10 @@ from scalesocket.config.problems import Problem, Severity, key_text
 from scalesocket.config.secrets import is_readable_by_others
 
 OPEN: Final = "the file can be read by others (chmod o-r)"
+MIXED: Final = (
+    "the hashes have different costs, and each attempt takes as long as the highest, {cost} "
+    "(renew the others: htpasswd -B -C {cost} FILE USER)"
+)
 
 
 def check_auth_files(site: Site, origins: Origins) -> Iterator[Problem]:
@@ -26,8 +31,12 @@ def check_auth_files(site: Site, origins: Origins) -> Iterator[Problem]:
 
 def _find_fault(source: Source) -> tuple[str, Severity] | None:
     try:
-        load_source(source)
+        content = load_source(source)
     except AuthFileError as error:
         return str(error), Severity.ERROR
     is_secret = source.key != "jwt.keys_file"
-    return (OPEN, Severity.WARNING) if is_secret and is_readable_by_others(source.file) else None
+    if is_secret and is_readable_by_others(source.file):
+        return OPEN, Severity.WARNING
+    if isinstance(content, UserTable) and content.is_mixed:
+        return MIXED.format(cost=content.cost), Severity.WARNING
+    return None

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from scalesocket.auth.keys import parse_keys
 from scalesocket.auth.tokens import parse_tokens
-from scalesocket.auth.users import parse_users
+from scalesocket.auth.users import UserTable, parse_users
 from scalesocket.config.model import App, MiB
 from scalesocket.errors import ScalesocketError
 
@@ -30,6 +30,8 @@ class Source(NamedTuple):
 
 Parsed = Mapping[Source, Any]
 """What the files contain: a KeySet, a TokenTable or a UserTable."""
+NOTHING: Final[Mapping[str, Any]] = {"jwt.keys_file": (), "tokens_file": {}, "users_file": UserTable({})}
+"""What a file without entries contains, by the key of its source."""
 
 
 def sources_of(app: App) -> Iterator[Source]:

@@ -3,10 +3,10 @@
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import anyio
 import bcrypt
@@ -16,8 +16,8 @@ from scalesocket.auth.denial import BAD_CREDENTIAL, NOT_AVAILABLE, Denial
 from scalesocket.auth.identity import Identity
 from scalesocket.auth.tokens import LineError, check_name
 
-MAX_COST: Final = 15
-"""The highest cost of a hash; each step doubles the time, which is 2 s at 15."""
+MAX_COST: Final = 14
+"""The highest cost of a hash; each step doubles the time, which is 1 s at 14."""
 MAX_PASSWORD: Final = 72
 """Bytes of a password that bcrypt uses. htpasswd ignores the rest, as this module does."""
 PARALLEL: Final = min(4, max(1, (os.cpu_count() or 1) - 1))
@@ -29,8 +29,16 @@ TIMEOUT: Final = 15.0
 
 _BCRYPT: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 
-UserTable = Mapping[str, bytes]
-"""The hashes by user."""
+
+class UserTable(NamedTuple):
+    """The users of a file."""
+
+    hashes: Mapping[str, bytes]
+    """By name."""
+    cost: int = 0
+    """The highest cost of a hash; each attempt takes as long as this one."""
+    is_mixed: bool = False
+    """Whether there are hashes with lower costs."""
 
 
 class PasswordHasher:
@@ -41,13 +49,13 @@ class PasswordHasher:
         self._attempts = 0
         self._threads: ThreadPoolExecutor | None = None
 
-    async def verify(self, password: str, hashed: bytes) -> bool | Denial:
-        """Return whether a password has this hash."""
+    async def verify(self, password: str, hashed: bytes, cost: int) -> bool | Denial:
+        """Return whether a password has this hash, after the time that a hash with `cost` takes."""
         if self._attempts >= PARALLEL + MAX_WAITING:
             return NOT_AVAILABLE
         try:
             with anyio.fail_after(TIMEOUT):
-                return await asyncio.shield(await self._start(password.encode()[:MAX_PASSWORD], hashed))
+                return await asyncio.shield(await self._start(password.encode()[:MAX_PASSWORD], hashed, cost))
         except TimeoutError:
             return NOT_AVAILABLE
 
@@ -57,7 +65,7 @@ class PasswordHasher:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
 
-    async def _start(self, password: bytes, hashed: bytes) -> asyncio.Future[bool]:
+    async def _start(self, password: bytes, hashed: bytes, cost: int) -> asyncio.Future[bool]:
         """Start a verification when it is its turn.
 
         A thread cannot be cancelled: it keeps its slot until it ends, also when nobody waits for the result any more.
@@ -69,7 +77,7 @@ class PasswordHasher:
             held.callback(self._slots.release)
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="password")
-            result = asyncio.get_running_loop().run_in_executor(self._threads, _check, password, hashed)
+            result = asyncio.get_running_loop().run_in_executor(self._threads, _check, password, hashed, cost)
             kept = held.pop_all()
         result.add_done_callback(lambda _: kept.close())
         return result
@@ -86,26 +94,40 @@ class UserVerifier:
         self._table = table
         self._hasher = hasher
 
-    def verify(self, attempt: Attempt) -> Awaitable[Verdict] | None:
+    def verify(self, attempt: Attempt) -> Coroutine[Any, Any, Verdict] | None:
         """Decide by user and password."""
         basic = attempt.credentials.basic
         return None if basic is None else self._verify(*basic)
 
     async def _verify(self, user: str, password: str) -> Verdict:
-        table = self._table()
-        # An unknown user takes as long as a known one, so that the time does not tell whether there is such a user.
-        hashed = table.get(user) or next(iter(table.values()), b"")
-        outcome = await self._hasher.verify(password, hashed)
+        hashes, cost, _ = self._table()
+        if not hashes:
+            return BAD_CREDENTIAL
+        # All attempts take as long, so that the time does not tell whether there is such a user.
+        outcome = await self._hasher.verify(password, hashes.get(user) or _nobody(cost), cost)
         if isinstance(outcome, Denial):
             return outcome
-        return Identity(user=user, method="basic") if outcome and user in table else BAD_CREDENTIAL
+        return Identity(user=user, method="basic") if outcome and user in hashes else BAD_CREDENTIAL
 
 
-def _check(password: bytes, hashed: bytes) -> bool:
+def _check(password: bytes, hashed: bytes, cost: int) -> bool:
+    """Verify in the time of a hash with `cost`, which is twice that of the cost before: 2**5 is 2**3 + 2**3 + 2**4."""
     try:
-        return bcrypt.checkpw(password, hashed)
+        outcome = bcrypt.checkpw(password, hashed)
+        for further in range(_cost_of(hashed), cost):
+            bcrypt.checkpw(password, _nobody(further))
     except ValueError:  # a NUL in the password
         return False
+    return outcome
+
+
+def _cost_of(hashed: bytes) -> int:
+    return int(hashed[4:6])
+
+
+def _nobody(cost: int) -> bytes:
+    """Return a hash with this cost that no known password has."""
+    return b"$2b$%02d$%s" % (cost, b"." * 53)
 
 
 def parse_users(text: str) -> UserTable:
@@ -126,4 +148,5 @@ def parse_users(text: str) -> UserTable:
         if name in table:
             raise LineError(f"line {number}: the user {name!r} is in the file twice (delete one of the lines)")
         table[name] = hashed.encode()
-    return table
+    costs = {_cost_of(hashed) for hashed in table.values()}
+    return UserTable(table, max(costs, default=0), len(costs) > 1)

@@ -95,5 +95,16 @@ def test_a_users_file_that_others_can_read_is_a_warning(folder: Path) -> None:
     assert "the file can be read by others (chmod o-r)" in output
 
 
+def test_hashes_of_different_costs_are_a_warning(folder: Path) -> None:
+    with (folder / "users").open("a") as file:
+        file.write(f"bob:{bcrypt.hashpw(b'secret', bcrypt.gensalt(5)).decode()}\n")
+
+    code, output = run("check", folder, 'users_file = "users"')
+
+    assert code == 0
+    assert "auth.users_file: the hashes have different costs, and each attempt takes as long as the highest, 5" in output
+    assert "renew the others: htpasswd -B -C 5 FILE USER" in output
+
+
 def test_a_good_table_has_no_problem(folder: Path) -> None:
     assert run("check", folder, 'jwt = { keys_file = "keys.pem" }') == (0, "OK\n")

@@ -46,7 +46,7 @@ def test_a_user_with_a_password_is_let_in(users: Path) -> None:
         ("ann", "line 1: is not USER:HASH (htpasswd -B FILE USER)"),
         ("ann:$apr1$abc$def", "line 1: the hash of 'ann' is not bcrypt (htpasswd -B FILE USER)"),
         (f"ann:{ANN}\nann:{ANN}", "line 2: the user 'ann' is in the file twice (delete one of the lines)"),
-        (f"ann:{ANN.replace('$04$', '$31$')}", "line 1: the hash of 'ann' has a cost of 31 (use at most 15)"),
+        (f"ann:{ANN.replace('$04$', '$31$')}", "line 1: the hash of 'ann' has a cost of 31 (use at most 14)"),
     ],
 )
 def test_a_wrong_users_file_is_explained(tmp_path: Path, text: str, message: str) -> None:
@@ -57,6 +57,31 @@ def test_a_wrong_users_file_is_explained(tmp_path: Path, text: str, message: str
         Door(users_file=file)
 
     assert str(error.value) == f"apps.game.auth.users_file: {file}: {message}"
+
+
+def test_all_attempts_take_as_long_as_the_highest_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "users"
+    expensive = bcrypt.hashpw(b"secret", bcrypt.gensalt(6)).decode()
+    file.write_text(f"ann:{ANN}\nbob:{expensive}\n")
+    door, check = Door(users_file=file), bcrypt.checkpw
+    costs: list[int] = []
+
+    def count(password: bytes, hashed: bytes) -> bool:
+        costs.append(int(hashed[4:6]))
+        return check(password, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", count)
+
+    for user, password, is_right in (
+        ("ann", "secret", True),  # at a low cost
+        ("bob", "secret", True),
+        ("ann", "guess", False),
+        ("bob", "guess", False),
+        ("eve", "guess", False),  # there is no such user
+    ):
+        costs.clear()
+        assert isinstance(door.decide(basic(user, password)), Identity) is is_right
+        assert sum(2**cost for cost in costs) == 2**6
 
 
 def test_many_passwords_wait_in_a_bounded_queue_and_the_event_loop_goes_on(users: Path) -> None:
@@ -91,9 +116,9 @@ def release(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Hold each verification of a password until this is set."""
     event, check = threading.Event(), users_module._check
 
-    def check_later(password: bytes, hashed: bytes) -> bool:
+    def check_later(password: bytes, hashed: bytes, cost: int) -> bool:
         event.wait(DEADLINE)
-        return check(password, hashed)
+        return check(password, hashed, cost)
 
     monkeypatch.setattr(users_module, "_check", check_later)
     yield event
