@@ -54,7 +54,7 @@ class Visitor:
     def say(self, message: object) -> None:
         self.connection.send(message if isinstance(message, str) else json.dumps(message))
 
-    def hear(self) -> Any:
+    def listen(self) -> Any:
         text = str(self.connection.recv(timeout=10))
         return json.loads(text) if text.startswith("{") else text
 
@@ -90,14 +90,14 @@ def test_four_apps_at_the_same_time(site: Serving) -> None:
 
         # Chat: everyone hears everyone, and a newcomer what was said last.
         ann = visit("/chat/lobby")
-        assert ann.hear() == {"t": "Join", "_from": 1, "_event": "join"}
+        assert ann.listen() == {"t": "Join", "_from": 1, "_event": "join"}
         bob = visit("/chat/lobby")
-        assert bob.hear() == {"t": "Join", "_from": 1, "_event": "join"}
-        assert ann.hear() == bob.hear() == {"t": "Join", "_from": 2, "_event": "join"}
+        assert bob.listen() == {"t": "Join", "_from": 1, "_event": "join"}
+        assert ann.listen() == bob.listen() == {"t": "Join", "_from": 2, "_event": "join"}
         ann.say({"text": "hello"})
-        assert ann.hear() == bob.hear() == {"_from": 1, "text": "hello"}
+        assert ann.listen() == bob.listen() == {"_from": 1, "text": "hello"}
         eve = visit("/chat/lobby")
-        assert [eve.hear() for _ in range(4)] == [
+        assert [eve.listen() for _ in range(4)] == [
             {"t": "Join", "_from": 1, "_event": "join"},
             {"t": "Join", "_from": 2, "_event": "join"},
             {"_from": 1, "text": "hello"},
@@ -106,25 +106,25 @@ def test_four_apps_at_the_same_time(site: Serving) -> None:
 
         # The duel: the game speaks to one, to the others and to all, and shows a player out.
         red = visit("/duel/ring")
-        assert red.hear() == {"t": "welcome", "_to": 4, "players": [4]}
+        assert red.listen() == {"t": "welcome", "_to": 4, "players": [4]}
         blue = visit("/duel/ring")
-        assert red.hear() == {"t": "joined", "_except": 5, "player": 5}
-        assert blue.hear() == {"t": "welcome", "_to": 5, "players": [4, 5]}
+        assert red.listen() == {"t": "joined", "_except": 5, "player": 5}
+        assert blue.listen() == {"t": "welcome", "_to": 5, "players": [4, 5]}
         assert visit("/duel/ring").wait_closed() == (1013, "the room is full")
         red.say({"number": 3})
         blue.say({"number": 8})
-        assert red.hear() == blue.hear() == {"t": "won", "player": 5}
+        assert red.listen() == blue.listen() == {"t": "won", "player": 5}
         red.say({"quit": True})
         assert red.wait_closed() == (4000, "good game")
 
         # A program that was told its port, and a server that was there before: each room is a connection.
         for app in ("telnet", "mud"):
             one, two = visit(f"/{app}/one"), visit(f"/{app}/two")
-            assert one.hear() == two.hear() == "hello"
+            assert one.listen() == two.listen() == "hello"
             one.say("only here")
-            assert one.hear() == "only here"
+            assert one.listen() == "only here"
             two.say("only there")
-            assert two.hear() == "only there"
+            assert two.listen() == "only there"
 
         # All of it can be seen.
         apps = {app["name"]: app for app in get(site, "/api/apps/")["apps"]}

@@ -17,6 +17,15 @@ ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "scalesocket"
 MODULES: Final = sorted(PACKAGE.rglob("*.py"))
 
+TESTS: Final = sorted((ROOT / "tests").rglob("test_*.py"))
+ASSERTING: Final = {
+    *("hear", "hear_nothing", "hear_until", "until", "wait_output", "wait_no_rooms", "wait_no_connections", "wait_applied"),
+    *("run_bounded", "run_hypothesis"),
+}
+"""The functions beside the tests that fail a test. A function in a test's own file counts if it asserts."""
+LIBRARIES_ASSERTING: Final = {"raises", "warns", "fail", "expect"}
+"""Those of pytest and playwright."""
+
 TREE: Final = re.compile(r"^  (\w+)(?:\.py|/) +(\d)  ", re.MULTILINE)
 LAYERS: Final = {name: int(number) for name, number in TREE.findall((ROOT / "docs" / "architecture.md").read_text())}
 
@@ -213,6 +222,47 @@ def test_every_package_that_is_imported_is_declared_and_explained() -> None:
         foreign - {"pydantic-core", "cryptography"} <= declared
     )  # pydantic asks for the one version of it that fits, pyjwt[crypto] for the other
     assert declared <= explained
+
+
+@pytest.mark.parametrize("file", TESTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_test_asserts_something(file: Path) -> None:
+    tests = {one.name for one in functions_of(file) if one.name.startswith("test_")}
+
+    assert tests - find_asserting(file, ASSERTING | LIBRARIES_ASSERTING) == set()
+
+
+def test_functions_that_count_as_assertions_can_fail() -> None:
+    ours = {file: {one.name for one in functions_of(file)} & ASSERTING for file in (ROOT / "tests").rglob("*.py")}
+
+    assert set().union(*ours.values()) == ASSERTING
+    assert {file: names for file, names in ours.items() if names - find_asserting(file, {"timeout", "until"})} == {}
+
+
+def find_asserting(file: Path, asserting: set[str]) -> set[str]:
+    """`asserting`, and the functions of a file that have an assertion or call one that has."""
+    asserting = set(asserting)
+    while found := {one.name for one in functions_of(file) if can_fail(one, asserting)} - asserting:
+        asserting |= found
+    return asserting
+
+
+def functions_of(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def can_fail(function: ast.AST, asserting: set[str]) -> bool:
+    """Whether a function has an assertion, or calls one of the functions that have one."""
+    calls = {name_called(node) for node in ast.walk(function) if isinstance(node, ast.Call)}
+    return bool(calls & asserting) or any(isinstance(node, ast.Assert) for node in ast.walk(function))
+
+
+def name_called(call: ast.Call) -> str:
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
 
 
 @pytest.mark.parametrize("code", CloseCode, ids=lambda code: f"{code.name}-{code:d}")

@@ -88,11 +88,11 @@ async def test_nothing_outlives_a_gateway_and_a_spawner_killed_together(loop: as
 
 
 async def test_programs_being_started_do_not_outlive_gateway_and_spawner(loop: asyncio.AbstractEventLoop) -> None:
-    for delay in (0.0, 0.01, 0.03):
+    for running in (1, 10, 30):
         async with started_gateway() as gateway:
             marker = f"7{time.monotonic_ns() % 10**9}"
             await gateway.ask(f"storm sleep {marker}")
-            await asyncio.sleep(delay)
+            await until(lambda marker=marker, running=running: len(list_running(marker)) >= running)
 
             await kill_both(gateway)
 
@@ -119,8 +119,9 @@ async def test_a_guardian_that_is_killed_is_replaced(gateway: Gateway) -> None:
     os.kill(first, signal.SIGKILL)
 
     async with asyncio.timeout(10):
-        while await gateway.guardian() == first:  # noqa: ASYNC110 there is no event of it
+        while (second := await gateway.guardian()) == first:
             await asyncio.sleep(0.01)
+    assert is_alive(second)
     pids |= await gateway.open(*program("nest"))
     await kill_both(gateway)
     await until(lambda: not any(map(is_alive, pids)), within=2.0)

@@ -209,16 +209,18 @@ def test_unreported_children_are_searched_while_threads_start_and_end() -> None:
             thread.join()
 
     starters = [threading.Thread(target=start_threads) for _ in range(4)]
-    for starter in starters:
-        starter.start()
-    try:
-        deadline = time.monotonic() + 1
-        while time.monotonic() < deadline:
-            find_unreported_children(os.getpid(), lambda _: False, 0.0)
-    finally:
-        is_over.set()
+    with subprocess.Popen(["sleep", "60"], process_group=0) as child:
         for starter in starters:
-            starter.join()
+            starter.start()
+        try:
+            deadline = time.monotonic() + 1
+            while time.monotonic() < deadline:
+                assert child.pid in find_unreported_children(os.getpid(), lambda _: False, 0.0)
+        finally:
+            is_over.set()
+            for starter in starters:
+                starter.join()
+            child.kill()
 
 
 async def test_orphans_of_running_programs_survive_the_death_of_the_spawner(open_room: OpenRoom, spawner: SpawnerClient) -> None:

@@ -66,15 +66,18 @@ async def test_waiting_starts_are_sent_when_the_deadline_check_reads_answers(
         time.sleep(0.4)
 
     loop.add_reader(woken, block_loop)
-    first = await spawner.spawn(CAT)  # starts the timer
+    first, spawner_pid = await spawner.spawn(CAT), spawner.pid  # starts the timer
     await asyncio.sleep(0.8)
     waits = [asyncio.ensure_future(spawner.spawn(CAT)) for _ in range(2 * pending_starts.MAX_IN_FLIGHT + 5)]
     await asyncio.sleep(0)
     os.write(wake, b"x")
 
     async with asyncio.timeout(5):
-        for child in (first, *await asyncio.gather(*waits)):
-            child.discard()
+        children = await asyncio.gather(*waits)
+    assert len({child.pid for child in children}) == len(waits)
+    assert spawner.pid == spawner_pid
+    for child in (first, *children):
+        child.discard()
     await until(lambda: not spawner.groups)
     loop.remove_reader(woken)
     os.close(woken)

@@ -78,6 +78,7 @@ async def test_output_of_a_target_on_a_unix_socket_comes_back(listen: Listen, op
     room.backend.write(b"x" * 900_000)
 
     await room.until(lambda: len(room.output) == len(b"hello\n") + 900_000)
+    assert bytes(room.output) == b"hello\n" + b"x" * 900_000
     await room.stop()
 
 
@@ -233,8 +234,9 @@ async def test_standard_output_of_a_process_on_a_port_goes_to_the_log(
 async def test_a_process_that_accepts_once_gets_the_connection_of_the_room(open_room: OpenRoom) -> None:
     room = await open_room(*program("tcp", "slow"), port=AUTO, start_delay=0.2)
 
-    await room.wait_output(b"hello\n")
+    assert room.backend.write(b"one\n")
 
+    await room.wait_output(b"hello\none\n")
     await room.stop()
 
 
@@ -284,6 +286,7 @@ async def test_a_process_whose_port_was_taken_gets_another(open_room: OpenRoom, 
     room = await open_room("sh", "-c", script, port=AUTO)
 
     await room.wait_output(b"hello\n")
+    assert flag.is_dir()  # the first process ran
     await room.stop()
 
 

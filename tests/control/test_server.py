@@ -268,13 +268,16 @@ async def test_idle_connections_do_not_keep_the_server_from_stopping(tmp_path: P
     path = tmp_path / "control.sock"
 
     async with open_control([path], respond):
-        idle = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+        idle = [socket.socket(socket.AF_UNIX) for _ in range(MAX_CONNECTIONS - 1)]
         for sock in idle:
             sock.connect(str(path))
-        with anyio.fail_after(2):
-            await anyio.sleep(0.05)
+        await to_thread.run_sync(send_request, [path], Reload(dry_run=True), ReloadReport)  # accepted after the idle ones
+        stopped_at = anyio.current_time()
 
+    assert anyio.current_time() - stopped_at < 2
     for sock in idle:
+        sock.settimeout(2)
+        assert sock.recv(100) == b""
         sock.close()
 
 
@@ -284,7 +287,7 @@ async def test_the_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> None:
         dead.bind(str(path))
 
     async with open_control([path], respond):
-        await to_thread.run_sync(send_request, [path], Reload(dry_run=True), ReloadReport)
+        assert await to_thread.run_sync(send_request, [path], Reload(dry_run=True), ReloadReport) == REPORT
 
 
 async def test_the_socket_of_a_live_server_is_left_alone(tmp_path: Path) -> None:

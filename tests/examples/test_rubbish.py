@@ -311,12 +311,13 @@ def test_a_room_outlives_a_client_that_sends_rubbish(sites: dict[str, str], site
         "[]",
         "x" * 65_536,
     ]
-    with connect(url, max_size=None) as bystander, connect(url) as attacker:
+    with connect(url, max_size=None, max_queue=None) as bystander, connect(url) as attacker:
         for message in rubbish:
             attacker.send(message)
         attacker.send(valid)
         while answer not in str(attacker.recv(timeout=DEADLINE)):
             pass
+        assert bystander.ping().wait(DEADLINE)
 
         bystander.send(valid)
         while answer not in str(bystander.recv(timeout=DEADLINE)):

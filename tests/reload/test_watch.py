@@ -117,7 +117,9 @@ async def test_an_edit_behind_a_symlink_is_detected(tmp_path: Path, file: Path) 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(change_later, write_in_place, file)
         with anyio.fail_after(0.1 + DEADLINE):
-            await wait_changed(watched, before)
+            after = await wait_changed(watched, before)
+
+    assert before != after == watched.fingerprint()
 
 
 async def test_a_new_file_that_matches_an_include_is_detected(tmp_path: Path, file: Path) -> None:
@@ -183,7 +185,9 @@ async def test_without_notifications_a_change_is_found_by_polling(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(change_later, write_in_place, file)
         with anyio.fail_after(0.1 + DEADLINE):
-            await wait_changed(watched, before)
+            after = await wait_changed(watched, before)
+
+    assert before != after == watched.fingerprint()
 
 
 async def test_the_wait_ends_soon_after_it_is_cancelled(file: Path) -> None:

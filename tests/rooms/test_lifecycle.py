@@ -346,6 +346,7 @@ async def test_a_flood_of_a_process_left_behind_ends_however_slowly_it_is_read(s
         while site.gateway.pools["game"].all_rooms:
             await ann.reader.read(65536)
             await asyncio.sleep(0.005)
+    assert site.gateway.pools["game"].is_empty
 
 
 async def test_a_target_that_closes_is_not_called_a_program(serve: Serve) -> None:

@@ -219,7 +219,10 @@ async def test_the_app_at_the_root_has_its_rooms_there(serve: MemoryServe) -> No
 async def test_a_page_of_the_same_origin_may_connect(serve: Serve) -> None:
     site = await serve(game=CAT)
 
-    await site.join("/game/one", origin=f"http://127.0.0.1:{site.port}")
+    page = await site.join("/game/one", origin=f"http://127.0.0.1:{site.port}")
+
+    await page.say("hello")
+    await page.hear("hello")
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1", "null", "https://127.0.0.1:443"])
@@ -247,7 +250,10 @@ async def test_an_origin_that_may_not_connect_is_logged_once(serve: MemoryServe)
 async def test_a_client_without_an_origin_is_no_browser_and_passes(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "origins": ("https://play.example",)})
 
-    await site.join("/game/one")
+    program = await site.join("/game/one")
+
+    await program.say("hello")
+    await program.hear("hello")
 
 
 @in_memory
@@ -264,8 +270,11 @@ async def test_listed_origins_are_the_only_ones(serve: MemoryServe) -> None:
 async def test_any_origin_may_connect_where_the_star_is_listed(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "origins": ("*",)})
 
-    await site.join("/game/one", origin="http://evil.example")
-    await site.join("/game/one", origin="null")
+    site_page = await site.join("/game/one", origin="http://evil.example")
+    file_page = await site.join("/game/one", origin="null")
+
+    await site_page.say("hello")
+    await file_page.hear("hello")
 
 
 # --- Addresses

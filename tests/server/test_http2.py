@@ -196,6 +196,7 @@ async def test_a_connection_without_a_request_is_cut(playground: Playground, mon
     async with asyncio.timeout(5):
         with suppress(ConnectionError):
             await reader.read(-1)
+            assert reader.at_eof()
 
     writer.close()
 

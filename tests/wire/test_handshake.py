@@ -160,7 +160,7 @@ def test_the_short_key_of_the_quick_start_of_the_original_is_accepted() -> None:
 
 @pytest.mark.parametrize("connection", ["upgrade", "keep-alive, Upgrade", "Upgrade,keep-alive", "UPGRADE"])
 def test_upgrade_may_be_one_of_several_tokens(connection: str) -> None:
-    check_upgrade(parse(head_of(Connection=connection)))
+    assert check_upgrade(parse(head_of(Connection=connection))) == GOOD["Sec-WebSocket-Key"]
 
 
 @pytest.mark.parametrize(
