@@ -119,7 +119,7 @@ async def test_a_guardian_that_is_killed_is_replaced(gateway: Gateway) -> None:
     os.kill(first, signal.SIGKILL)
 
     async with asyncio.timeout(10):
-        while (second := await gateway.guardian()) == first:
+        while (second := await gateway.guardian()) == first:  # noqa: ASYNC110 there is no event of it
             await asyncio.sleep(0.01)
     assert is_alive(second)
     pids |= await gateway.open(*program("nest"))
