@@ -24,6 +24,8 @@ READY_TIMEOUT: Final = 10.0
 """Seconds in which the first spawner must report that it is ready."""
 ANCILLARY: Final = socket.CMSG_SPACE(REPORT_FDS * array("i").itemsize)
 """Bytes of the descriptors that come with a report."""
+REMEDY: Final = "run the server as a systemd service with Delegate=yes, or alone in a container (docs/spawner.md, Control groups)"
+"""What gives programs control groups with all limits."""
 
 log = structlog.get_logger()
 
@@ -193,7 +195,17 @@ def start_program(gateway_socket: int, soft_limit: int, guardian_pipe: tuple[int
 
 def log_cgroups(folder: str, controllers: tuple[str, ...], reason: str) -> None:
     """Log how the limits of programs hold. `reason`: why there are no control groups; empty if there are."""
+    consequences = []
+    if "memory" not in controllers:
+        consequences.append("limits.memory holds for each process alone")
+    if "pids" not in controllers:
+        consequences.append("limits.processes holds for all processes of a user together, and not for root")
     if reason:
-        log.info("no cgroups for limits", reason=reason, hint="limits hold for each process alone, and setsid leaves a room")
+        consequences.append("a process that calls setsid outlives its room")
+    hint = f"{'; '.join(consequences)}; {REMEDY}" if consequences else None
+    if reason:
+        log.warning("no cgroups for limits", reason=reason, hint=hint)
+    elif hint:
+        log.warning("cgroups without controllers for limits", folder=folder, controllers=",".join(controllers), hint=hint)
     else:
-        log.info("cgroups used for limits", folder=folder, controllers=",".join(controllers) or "none")
+        log.info("cgroups used for limits", folder=folder, controllers=",".join(controllers))

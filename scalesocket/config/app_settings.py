@@ -43,7 +43,8 @@ class Limits(Table):
     processes: Annotated[
         Count | None,
         next_key(
-            "Processes of the user; in a [control group](spawner.md#control-groups) also processes and threads of the program"
+            "Processes of the user, which Linux counts for users other than root. In a "
+            "[control group](spawner.md#control-groups) also processes and threads of the program"
         ),
     ] = None
 

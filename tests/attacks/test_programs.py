@@ -16,7 +16,7 @@ import pytest
 from tests.attacks import deaf_program
 from tests.attacks.victim import CHAT, HEAD, echo, join, serve
 from tests.conftest import Serve
-from tests.playing import is_alive, program, until
+from tests.playing import PROGRAMS, is_alive, program, until
 from tests.raw import PING, TEXT, RawClient
 
 pytestmark = pytest.mark.anyio
@@ -26,22 +26,6 @@ NOBODY: Final = "nobody"
 PROCESSES: Final = 12
 PYTHON: Final = shutil.which("python3", path="/usr/bin") or sys.executable
 """One that other users may run, which those of a home folder are not."""
-
-FORK_BOMB: Final = """
-import os, sys, time
-started = failed = 0
-sys.stdin.readline()
-for _ in range(500):
-    try:
-        if os.fork() == 0:
-            time.sleep(60)
-            os._exit(0)
-        started += 1
-    except OSError:
-        failed += 1
-print(started, failed, flush=True)
-time.sleep(60)
-"""
 
 
 @pytest.fixture
@@ -90,11 +74,11 @@ async def test_a_stopped_program_is_stopped_for_good_when_its_room_ends(serve_ex
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the user, and root has no limit of processes")
 async def test_a_fork_bomb_gets_as_many_processes_as_its_limit_and_ends_with_its_room(tmp_path: Path) -> None:
     bomb = Path("/tmp") / f"scalesocket-bomb-{os.getpid()}.py"  # where the other user can read it
-    bomb.write_text(FORK_BOMB)
+    shutil.copy(PROGRAMS / "fork_bomb.py", bomb)
     limit = PROCESSES + count_processes(NOBODY)
     app = f"""
 [apps.bomb]
-command = ["{PYTHON}", "{bomb}"]
+command = ["{PYTHON}", "{bomb}", "wait"]
 cwd = "/tmp"
 user = "{NOBODY}"
 limits = {{ processes = {limit} }}

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +15,10 @@ import pytest
 from scalesocket.backends.spawner import cgroups
 from scalesocket.backends.spawner.cgroups import RoomGroups, find_base, move_server
 from scalesocket.backends.spawner_client import SpawnerClient
+from scalesocket.backends.spawner_process import log_cgroups
 from scalesocket.errors import BackendError
 from tests.backends.gateways import started_gateway
-from tests.backends.recording import OpenRoom, exists, is_alive, until
+from tests.backends.recording import OpenRoom, exists, is_alive, program, until
 from tests.backends.spawners import kill_spawner, list_running
 
 pytestmark = pytest.mark.anyio
@@ -142,11 +145,87 @@ async def test_nothing_in_a_group_outlives_the_server(loop: asyncio.AbstractEven
 
 
 @real
-async def test_the_log_says_that_groups_are_used(open_room: OpenRoom, logged: list[dict[str, object]]) -> None:
+async def test_the_log_says_once_which_groups_are_used(open_room: OpenRoom, logged: list[dict[str, object]]) -> None:
     for _ in range(2):
         await (await open_room("cat", limits=LIMITS)).stop()
 
-    assert [event["event"] for event in logged if "cgroup" in str(event["event"])] == ["cgroups used for limits"]
+    events = [str(event["event"]) for event in logged if "cgroup" in str(event["event"])]
+    assert events in (["cgroups used for limits"], ["cgroups without controllers for limits"])
+
+
+@pytest.mark.parametrize(
+    ("controllers", "reason", "level", "missing"),
+    [
+        (("memory", "pids"), "", "info", set()),
+        (("memory",), "", "warning", {"processes"}),
+        ((), "", "warning", {"memory", "processes"}),
+        ((), "/cg: permission denied", "warning", {"memory", "processes", "setsid"}),
+    ],
+    ids=["all", "memory", "none", "no-groups"],
+)
+def test_the_log_says_which_limits_do_not_hold_for_a_whole_program_and_what_to_do(
+    logged: list[dict[str, object]], controllers: tuple[str, ...], reason: str, level: str, missing: set[str]
+) -> None:
+    log_cgroups("/cg", controllers, reason)
+
+    (event,) = logged
+    assert event["log_level"] == level
+    hint = str(event["hint"]) if missing else ""
+    assert {word for word in ("memory", "processes", "setsid") if re.search(rf"\b{word} ", hint)} == missing
+    assert ("Delegate=yes" in hint) == bool(missing)
+
+
+HOG = """
+import os, time
+for _ in range(4):
+    if os.fork() == 0:
+        room = bytearray(b"x") * (24 << 20)
+        time.sleep(60)
+        os._exit(0)
+print(os.WTERMSIG(os.wait()[1]), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def delegated() -> Iterator[Path]:
+    """A group of our own with controllers, for a server to be started in."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup2 " in line]
+    if not mounts or not os.access(mounts[0], os.W_OK) or os.geteuid() != 0:
+        pytest.skip("no control group may be created here")
+    base = Path(mounts[0]) / f"scalesocket-test-{os.getpid()}"
+    base.mkdir()
+    try:
+        if not {"memory", "pids"} <= {*(base / "cgroup.controllers").read_text().split()}:
+            pytest.skip("the cgroup2 file system here has no controllers for memory and pids")
+        yield base
+    finally:
+        for folder in (base / cgroups.SERVER_GROUP, base):
+            with suppress(FileNotFoundError):
+                folder.rmdir()
+
+
+ENTER = ("sh", "-c", 'unset INVOCATION_ID; echo $$ >"$0/cgroup.procs" && exec "$@"')
+
+
+async def test_a_fork_bomb_of_root_gets_as_many_processes_as_its_limit(loop: object, delegated: Path) -> None:
+    async with started_gateway(*ENTER, str(delegated)) as gateway:
+        bomb = await gateway.open(*program("fork_bomb"), limits={"processes": 20})
+        other = await gateway.open("sh", "-c", "echo $$; exec cat", limits={"processes": 20})
+
+        assert {19, 481} <= bomb  # 20 with the program itself
+        assert len(other) == 1
+        await gateway.kill()
+    await until(lambda: not list(delegated.glob("scalesocket-*-*")))
+
+
+async def test_the_memory_of_a_program_is_limited_for_all_its_processes_together(loop: object, delegated: Path) -> None:
+    async with started_gateway(*ENTER, str(delegated)) as gateway:
+        pids = await gateway.open(sys.executable, "-c", HOG, limits={"memory": 64 << 20})
+
+        assert signal.SIGKILL in pids  # although each process was below the limit
+        await gateway.kill()
+    await until(lambda: not list(delegated.glob("scalesocket-*-*")))
 
 
 @real
