@@ -1,6 +1,7 @@
 """Accepts connections: a bounded number in each event-loop iteration, up to the limit of the server."""
 
 import asyncio
+import math
 import os
 import socket
 from abc import ABC, abstractmethod
@@ -11,15 +12,17 @@ import structlog
 from scalesocket.admission.refusals import NO_DESCRIPTORS
 from scalesocket.io.transport import SocketTransport
 from scalesocket.server.bind import BACKLOG
-from scalesocket.server.connections import Connections
+from scalesocket.server.connections import WARNING_INTERVAL, Connections
 from scalesocket.server.new_connection import NewConnection
 
 log = structlog.get_logger("listen")
 
 MAX_ACCEPTS: Final = 16
 """Connections accepted in one event-loop iteration."""
-ACCEPT_PAUSE: Final = 1.0
-"""Seconds to wait after running out of file descriptors."""
+FIRST_PAUSE: Final = 0.05
+"""Seconds to wait after running out of file descriptors, unless a connection ends before. Each further pause is twice as long."""
+LONGEST_PAUSE: Final = 1.0
+"""Seconds."""
 
 
 class Acceptor(ABC):
@@ -30,7 +33,9 @@ class Acceptor(ABC):
         self._sock = sock
         self._connections = connections
         self._pause: asyncio.TimerHandle | None = None
-        self._resume()
+        self._next_pause = FIRST_PAUSE
+        self._warned_at = -math.inf
+        self._start()
 
     @abstractmethod
     def start_connection(self, fd: int, peer: object) -> None:
@@ -44,13 +49,38 @@ class Acceptor(ABC):
         try:
             self._accept(at_most=BACKLOG)
         finally:
-            if self._pause is not None:
-                self._pause.cancel()
+            self._end_pause()
             self._connections.poller.remove_reader(self._sock.fileno())
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """End a pause: a connection has ended, or it is over."""
+        if self._end_pause():
+            self._start()
+
+    def _start(self) -> None:
         # Not `sock_accept`: cancelling it may lose an accepted connection.
         self._connections.poller.add_reader(self._sock.fileno(), self._accept)
+
+    def _end_pause(self) -> bool:
+        pause, self._pause = self._pause, None
+        self._connections.paused.discard(self)
+        if pause is None:
+            return False
+        pause.cancel()
+        return True
+
+    def _begin_pause(self, error: OSError) -> None:
+        """Accept nothing for a while: file descriptors have run out, which is temporary."""
+        self._end_pause()
+        connections = self._connections
+        now = connections.loop.time()
+        if now - self._warned_at >= WARNING_INTERVAL:
+            self._warned_at = now
+            log.warning("connections not accepted", error=str(error))
+        connections.poller.remove_reader(self._sock.fileno())
+        connections.paused.add(self)
+        self._pause = connections.loop.call_later(self._next_pause, self.resume)
+        self._next_pause = min(2 * self._next_pause, LONGEST_PAUSE)
 
     def _accept(self, at_most: int = MAX_ACCEPTS) -> None:
         connections = self._connections
@@ -61,11 +91,10 @@ class Acceptor(ABC):
                 return
             except ConnectionAbortedError:  # reset by the peer before it was accepted
                 continue
-            except OSError as error:  # out of file descriptors, which is temporary
-                log.warning("connections not accepted", error=str(error))
-                connections.poller.remove_reader(self._sock.fileno())
-                self._pause = connections.loop.call_later(ACCEPT_PAUSE, self._resume)
+            except OSError as error:
+                self._begin_pause(error)
                 return
+            self._next_pause = FIRST_PAUSE
             is_short = connections.is_short or fd >= connections.first_reserved
             if is_short and not connections.may_stay(fd):
                 connections.gateway.refusals[NO_DESCRIPTORS.reason] += 1

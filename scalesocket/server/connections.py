@@ -39,6 +39,8 @@ class Connections:
         self.loop = asyncio.get_running_loop()
         self.transports: set[asyncio.Transport] = set()
         """New connections, and websockets on the express lane. `hypercorn` counts those of the general lane."""
+        self.paused: set[CanResume] = set()
+        """Acceptors that wait for a free descriptor."""
         self.tls_handshakes: set[CanBeCancelled] = set()
         """Connections whose TLS handshake is under way."""
         self.websockets = 0
@@ -94,13 +96,20 @@ class Connections:
     def forget(self, transport: asyncio.Transport) -> None:
         """Remove a connection that was lost, or that the general lane took over."""
         self.transports.discard(transport)
+        if self.paused:
+            self._resume_soon()
 
     def forget_websocket(self, transport: asyncio.Transport) -> None:
         """Remove the connection of a websocket that was lost."""
-        self.transports.discard(transport)
+        self.forget(transport)
         self.websockets -= 1
         if not self.websockets:
             self._no_websockets.set()
+
+    def _resume_soon(self) -> None:
+        """Let paused acceptors go on when the connection that is being lost has released its descriptor."""
+        for acceptor in self.paused:
+            self.loop.call_soon(acceptor.resume)
 
     async def wait_no_websockets(self) -> None:
         """Wait until no websocket of the express lane is left. New connections are not waited for."""
@@ -121,6 +130,13 @@ class Connections:
         """Abort every connection and stop the timer."""
         self.cut_all()
         self.head_deadlines.close()
+
+
+class CanResume(Protocol):
+    """An acceptor that waits for a free descriptor."""
+
+    def resume(self) -> None:
+        """Accept again, if it still waits."""
 
 
 class CanBeCancelled(Protocol):

@@ -9,12 +9,15 @@ import stat
 import struct
 import subprocess
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from scalesocket.config.model import Server, Tls
-from scalesocket.server import listen
+from scalesocket.server import accept, listen
 from scalesocket.server.addresses import ListenError, resolve
 from scalesocket.server.bind import bind_all, start_listening
 from scalesocket.server.listen import fixed_address
@@ -189,24 +192,53 @@ async def test_the_backlog_is_long(serve_express: Serve) -> None:
     assert queue == min(4096, longest_queue())
 
 
-async def test_running_out_of_descriptors_is_logged_a_few_times_only(serve_express: Serve) -> None:
-    """A server without a free descriptor logs that in a few lines, and accepts the connection later."""
+@contextmanager
+def no_free_descriptor() -> Iterator[None]:
+    """Take every free descriptor of this process away, within the block."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first_free = os.open("/", os.O_PATH)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def ask_for_health(client: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    client.setblocking(False)
+    await loop.sock_sendall(client, b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert (await loop.sock_recv(client, 1000)).startswith(b"HTTP/1.1 200")
+
+
+async def test_running_out_of_descriptors_is_logged_once_and_delays_connections_little(serve_express: Serve) -> None:
     site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
-    loop, limits = asyncio.get_running_loop(), resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket() as client:
-        first_free = os.dup(client.fileno())
-        os.close(first_free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, limits[1]))
-        try:
+        with no_free_descriptor():
             client.connect(("127.0.0.1", site.port))
             await site.until(lambda: bool(serve_express.logged("connections not accepted")))
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            await asyncio.sleep(0.1)  # at least one more attempt
+
+        started = time.monotonic()
+        await ask_for_health(client)
+
+        assert time.monotonic() - started < 0.5
         assert len(serve_express.logged("connections not accepted")) == 1
 
-        client.setblocking(False)
-        await loop.sock_sendall(client, b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert (await loop.sock_recv(client, 1000)).startswith(b"HTTP/1.1 200")
+
+async def test_a_freed_descriptor_is_used_at_once(serve_express: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accept, "FIRST_PAUSE", 3600.0)
+    site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
+    ann = await site.join_raw("/game/one")
+    with socket.socket() as client, no_free_descriptor():
+        client.connect(("127.0.0.1", site.port))
+        await site.until(lambda: bool(serve_express.logged("connections not accepted")))
+
+        ann.cut()
+
+        await site.until(lambda: not site.service.connections.paused)
+        await ask_for_health(client)
 
 
 @pytest.fixture
