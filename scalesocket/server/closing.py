@@ -42,20 +42,29 @@ class CloseDeadline:
 
     Every `CLOSE_TIMEOUT` it ends our side, if nothing is unsent: the peer could read the close frame and did not answer. If the
     peer takes nothing for `stall_timeout`, it aborts the connection. Messages sent before the close frame may take long to read.
+    A peer that is gone, to all appearances, does not get that time.
     """
 
-    __slots__ = ("_client", "_loop", "_timer", "_transport")
+    __slots__ = ("_client", "_is_peer_gone", "_loop", "_timer", "_transport")
 
-    def __init__(self, client: Client, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, client: Client, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, *, is_peer_gone: bool = False
+    ) -> None:
         """Start the clock for `client`, whose connection is `transport`."""
         self._client = client
         self._transport = transport
         self._loop = loop
-        self._schedule(client.delivered, loop.time() + client.room.app.stall_timeout)
+        self._is_peer_gone = is_peer_gone
+        self._schedule(client.delivered, loop.time() + self._patience)
 
     def cancel(self) -> None:
         """Stop the clock."""
         self._timer.cancel()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds without progress that the peer is given."""
+        return 0.0 if self._is_peer_gone else self._client.room.app.stall_timeout
 
     def _schedule(self, delivered: int, deadline: float) -> None:
         self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._check, delivered, deadline)
@@ -63,7 +72,7 @@ class CloseDeadline:
     def _check(self, delivered: int, deadline: float) -> None:
         client, now = self._client, self._loop.time()
         if client.delivered != delivered:
-            deadline = now + client.room.app.stall_timeout
+            deadline = now + self._patience
         elif now >= deadline:
             self._transport.abort()
             return

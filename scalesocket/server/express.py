@@ -10,7 +10,7 @@ from scalesocket.config.model import App
 from scalesocket.config.units import KiB
 from scalesocket.edge.client import Client, Hold
 from scalesocket.edge.limits import find_high_water
-from scalesocket.errors import PEER_FAULTS, TOO_SLOW, Close
+from scalesocket.errors import PEER_FAULTS, PONG_MISSING, TOO_SLOW, Close
 from scalesocket.server.closing import CloseDeadline, end_output
 from scalesocket.server.kernel import count_acknowledged, count_unsent
 from scalesocket.wire.batch import Batch
@@ -135,7 +135,11 @@ class ExpressClient(Client, asyncio.Protocol):
             self._transport.write(batch.deflated_frames(self._window) if self._window else batch.frames)
 
     def close(self, close: Close) -> None:
-        """Send a close frame, and wait for the peer's as long as `CloseDeadline` allows; not after a fault of the peer."""
+        """Send a close frame, and wait for the peer's as long as `CloseDeadline` allows; not after a fault of the peer.
+
+        A peer that answers no pings is gone, or will not answer this either. Its descriptor is closed once the kernel, which goes
+        on to send what it has, has taken the close frame.
+        """
         if self._is_closing:
             return
         self._send_no_more()
@@ -143,8 +147,10 @@ class ExpressClient(Client, asyncio.Protocol):
         if self.held:
             self.held = Hold(0)
             self.resume_reading()  # to receive the peer's close frame
-        self._start_close_deadline()
-        if close.code in PEER_FAULTS:
+        self._start_close_deadline(is_peer_gone=close == PONG_MISSING)
+        if close == PONG_MISSING:
+            self._transport.close()
+        elif close.code in PEER_FAULTS:
             end_output(self._transport)
 
     def abort(self) -> None:
@@ -277,9 +283,9 @@ class ExpressClient(Client, asyncio.Protocol):
         self._is_closing = True
         self.write = None
 
-    def _start_close_deadline(self) -> None:
+    def _start_close_deadline(self, *, is_peer_gone: bool = False) -> None:
         if self._close_deadline is None:
-            self._close_deadline = CloseDeadline(self, self._transport, self._loop)
+            self._close_deadline = CloseDeadline(self, self._transport, self._loop, is_peer_gone=is_peer_gone)
 
     def _limit_buffer(self, app: App) -> None:
         high = find_high_water(app)

@@ -46,7 +46,7 @@ def test_peers_that_vanish_are_closed_after_ping_interval_and_ping_timeout() -> 
 
     for seconds in (figures.idle, figures.busy):  # with an interval and a timeout of a second each, and a sweep in between
         assert 0.8 < seconds < 4.0
-    assert figures.closed < 8.0  # stall_timeout of a second later, checked every two
+    assert figures.closed < max(figures.idle, figures.busy) + 0.5  # whatever stall_timeout is
 
 
 async def test_a_peer_whose_process_is_stopped_is_closed_after_ping_timeout(serve_express: Serve) -> None:

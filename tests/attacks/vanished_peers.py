@@ -34,7 +34,7 @@ control = "off"
 routing = "json"
 ping_interval = "1s"
 ping_timeout = "1s"
-stall_timeout = "1s"
+stall_timeout = "30s"
 stop_timeout = "1s"
 
 [apps.idle]

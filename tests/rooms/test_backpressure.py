@@ -511,6 +511,7 @@ async def test_a_peer_that_answers_no_ping_is_closed_with_1008(serve_express: Se
 
     assert (await ann.read_frame()).first == 0x89
     assert await ann.read_close() == (1008, "a ping was not answered within ping_timeout")
+    await site.until(lambda: not site.service.connections.transports, within=1.0)  # its descriptor is closed at once
 
 
 async def test_a_peer_that_answers_pings_stays(serve_express: Serve) -> None:
