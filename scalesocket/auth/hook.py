@@ -19,6 +19,7 @@ from scalesocket.auth.attempt import Attempt, Verdict
 from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, FORBIDDEN, NOT_AVAILABLE, Denial
 from scalesocket.auth.http_client import FetchError, HttpClient, Response
 from scalesocket.auth.identity import WRITER, Identity, Role, roles_of
+from scalesocket.auth.jwt import MAX_USER
 from scalesocket.config.hook_settings import is_of_connection
 from scalesocket.config.model import Hook
 from scalesocket.wire.handshake import Request, decode_utf8
@@ -57,7 +58,7 @@ class HookIdentity(Identity):
 class Answer(msgspec.Struct, forbid_unknown_fields=False):
     """The body of a response with the status 200."""
 
-    user: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    user: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_USER)]
     rooms: list[str] | UnsetType = UNSET
     """Missing: all rooms. A `null` is a wrong type: a list that was lost must not open all of them."""
     roles: list[Role] | UnsetType = UNSET
@@ -213,6 +214,8 @@ def read_answer(response: Response) -> Verdict:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         found = _PLACE.search(str(error))  # the rest of the text may quote a value
         raise FetchError(f"the response is not the expected JSON{f': see {found[1]}' if found else ''}") from None
+    if not answer.user.isprintable():
+        raise FetchError("the response is not the expected JSON: user has characters that cannot be printed")
     identity = Identity(
         user=answer.user,
         method="hook",

@@ -1,4 +1,4 @@
-"""The HTTP client of the site, which asks hooks and fetches key sets. It trusts the servers it asks with nothing.
+"""The HTTP client of the site, which asks hooks and fetches key sets. It does not trust the servers that it asks.
 
 It follows no redirect, reads no proxy from the environment, keeps no cookie, and bounds the time and the size of each response.
 """

@@ -25,7 +25,7 @@ MAX_TIME: Final = 1e12
 TIMES: Final = ("exp", "nbf", "iat")
 """Claims that are times."""
 MAX_TRIES: Final = 8
-"""Keys that one token is tried with: more fit only a set without `kid`."""
+"""The most keys that one token is verified with. Only in a set without `kid` more keys can fit."""
 
 
 class _Header(msgspec.Struct):

@@ -142,7 +142,8 @@ def parse_users(text: str) -> UserTable:
         check_name(number, name)
         match = _BCRYPT.fullmatch(hashed)
         if match is None:
-            raise LineError(f"line {number}: the hash of {name!r} is not bcrypt (htpasswd -B FILE USER)")
+            # Without the name: in a line whose parts are swapped, it is the hash or the password.
+            raise LineError(f"line {number}: what follows the name is not a bcrypt hash (htpasswd -B FILE USER)")
         if int(match[1]) > MAX_COST:
             raise LineError(f"line {number}: the hash of {name!r} has a cost of {int(match[1])} (use at most {MAX_COST})")
         if name in table:

@@ -88,7 +88,7 @@ def edit(folder: Path, hook: str) -> Seen:
     seen.append(("reload", scalesocket("reload", str(file)).out))
     breaks = {
         "tokens": f"{CANARY}:ann\nann:{CANARY}\n",
-        "users": f"ann:{CANARY}\n{CANARY}\n",
+        "users": f"{CANARY}:ann\n",
         "site.toml": texts["site.toml"].replace(CANARY, f"{CANARY}\n", 1),
     }
     for name, text in (*breaks.items(), ("site.toml", texts["site.toml"].replace("recheck", "rechek"))):

@@ -129,7 +129,8 @@ async def test_an_answer_that_has_expired_refuses() -> None:
     [
         *(respond({"user": "ann"}, status=status) for status in (201, 204, 300, 400, 404, 429, 500, 503)),
         *(respond(body) for body in (b"", b"{", b"null", b"true", b"ok", b"[]", b'"ann"', b"\xff", b"[" * 60_000, b'{"user"')),
-        *(respond(body) for body in ({}, {"user": None}, {"user": 1}, {"user": ""}, {"user": "a" * 2000}, {"User": "ann"})),
+        *(respond(body) for body in ({}, {"user": None}, {"user": 1}, {"user": ""}, {"user": "a" * 257}, {"User": "ann"})),
+        *(respond({"user": user}) for user in ("ann\nroot", "\x1b[2J", "a\u2028b", "\0")),
         *(respond({"user": "ann", "rooms": rooms}) for rooms in ("lobby", [1], {"lobby": True}, [None])),
         *(respond({"user": "ann", key: None}) for key in ("rooms", "roles", "expires_at")),
         *(respond({"user": "ann", "roles": roles}) for roles in ("read", ["admin"], [1], ["READ"], {"read": 1})),

@@ -44,7 +44,7 @@ def test_a_user_with_a_password_is_let_in(users: Path) -> None:
     ("text", "message"),
     [
         ("ann", "line 1: is not USER:HASH (htpasswd -B FILE USER)"),
-        ("ann:$apr1$abc$def", "line 1: the hash of 'ann' is not bcrypt (htpasswd -B FILE USER)"),
+        ("ann:$apr1$abc$def", "line 1: what follows the name is not a bcrypt hash (htpasswd -B FILE USER)"),
         (f"ann:{ANN}\nann:{ANN}", "line 2: the user 'ann' is in the file twice (delete one of the lines)"),
         (f"ann:{ANN.replace('$04$', '$31$')}", "line 1: the hash of 'ann' has a cost of 31 (use at most 14)"),
     ],
