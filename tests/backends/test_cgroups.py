@@ -245,6 +245,23 @@ def test_the_groups_of_dead_servers_are_killed_and_removed() -> None:
     assert not Path(left.root).exists()
 
 
+@real
+def test_groups_within_groups_are_removed_however_deep_they_are() -> None:
+    base = Path(find_base() or "") / f"scalesocket-test-{os.getpid()}"
+    deepest = base.joinpath(*["x"] * 1200)
+    for folder in (*reversed(deepest.parents), deepest):
+        if base in (folder, *folder.parents):
+            folder.mkdir()
+    process = subprocess.Popen(["sleep", "61"])
+    (deepest / "cgroup.procs").write_text(str(process.pid))
+
+    while not cgroups.remove(str(base)):
+        process.wait(5)
+
+    assert process.poll() == -signal.SIGKILL
+    assert not base.exists()
+
+
 def test_without_groups_the_reason_is_known(tmp_path: Path) -> None:
     none = RoomGroups(os.getpid(), None)
     unwritable = RoomGroups(os.getpid(), "/proc/self")

@@ -1,6 +1,7 @@
-"""Control groups (cgroup v2) of programs with `limits`: their limits hold for all processes together, and none can leave.
+"""Control groups (cgroup v2) of programs with `limits`: their limits hold for all processes together.
 
-A process that calls setsid leaves its process group, but stays in its control group. The folders:
+A process that calls setsid leaves its process group, but stays in its control group. Only one that may write the folders can
+move itself: a program that runs as the server's own user, and not as another (`user`). The folders:
 
     BASE                           the group that the server was started in
     BASE/scalesocket-server        the server itself, moved here if BASE was delegated to it
@@ -230,13 +231,15 @@ def remove_tree(root: str) -> bool:
 
 def remove(folder: str) -> bool:
     """Kill a group and remove it; False if that has to be tried again."""
+    folders = [folder]
     try:
-        kill(folder)
-        for inner in list_folders(folder):  # made by the program
-            remove(inner)
-        os.rmdir(folder)  # noqa: PTH106
+        for each in folders:
+            kill(each)
+            folders += list_folders(each)  # made by the program
+        for each in reversed(folders):
+            os.rmdir(each)  # noqa: PTH106
     except FileNotFoundError:
-        return True
+        return not os.path.exists(folder)  # noqa: PTH110 an inner one may have been removed meanwhile
     except OSError:
         return False
     return True
