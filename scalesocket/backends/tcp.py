@@ -14,20 +14,14 @@ from scalesocket.errors import BackendError
 from scalesocket.io.pipes import PipeReader, PipeWriter
 
 
-class TargetBackend:
-    """A connection to a target that the server did not start."""
+class ConnectionBackend:
+    """What both have in common: input and output go through a connection."""
 
     __slots__ = ("_connection",)
 
     def __init__(self, connection: Connection) -> None:
-        """Own the connection and read from now on."""
+        """Own the connection."""
         self._connection = connection
-        connection.resume()
-
-    @property
-    def pid(self) -> None:
-        """None: there is no process."""
-        return
 
     @property
     def unsent(self) -> int:
@@ -48,20 +42,36 @@ class TargetBackend:
         return []
 
     def pause_reading(self) -> None:
-        """Stop reading output, so that the target blocks when it writes."""
+        """Stop reading output, so that the other side blocks when it writes."""
         self._connection.pause()
 
     def resume_reading(self) -> None:
         """Read output again."""
         self._connection.resume()
 
-    async def wait_exit(self) -> Exit:
-        """Wait until the target has closed the connection, or it broke."""
-        return await self._connection.wait_exit()
-
     async def wait_drained(self) -> None:
         """Wait for the end of the output, which is the connection's."""
         await self._connection.wait_exit()
+
+
+class TargetBackend(ConnectionBackend):
+    """A connection to a target that the server did not start."""
+
+    __slots__ = ()
+
+    def __init__(self, connection: Connection) -> None:
+        """Own the connection and read from now on."""
+        super().__init__(connection)
+        connection.resume()
+
+    @property
+    def pid(self) -> None:
+        """None: there is no process."""
+        return
+
+    async def wait_exit(self) -> Exit:
+        """Wait until the target has closed the connection, or it broke."""
+        return await self._connection.wait_exit()
 
     async def stop(self, *, signal: int, timeout: float) -> Exit:
         """End the input, wait at most 500 ms for the rest of the output, or `timeout` seconds if input is unsent, and close.
@@ -72,13 +82,14 @@ class TargetBackend:
         return await self._connection.finish(timeout if self.unsent else min(GRACE, timeout))
 
 
-class PortBackend:
+class PortBackend(ConnectionBackend):
     """A process that listens on a port, and the connection to it. Its standard output goes to the log."""
 
-    __slots__ = ("_connection", "_lines", "_port", "_ports", "_process")
+    __slots__ = ("_lines", "_port", "_ports", "_process")
 
     def __init__(self, child: Child, receiver: Receiver, port: int, ports: Ports, *, app: str, room: str) -> None:
         """Own the child and its reserved port. The next call must be `connect` or `kill`."""
+        super().__init__(Connection(receiver, child.poller))
         self._lines = LineLog("stdout", app=app, room=room, pid=child.pid)
         stdin = PipeWriter(
             child.stdin, poller=child.poller, on_blocked=receiver.backend_blocked, on_unblocked=receiver.backend_unblocked
@@ -87,7 +98,6 @@ class PortBackend:
         self._process = Process(child, stdin, stdout, app=app, room=room)
         self._port = port
         self._ports = ports
-        self._connection = Connection(receiver, child.poller)
 
     @property
     def pid(self) -> int:
@@ -98,16 +108,6 @@ class PortBackend:
     def exit(self) -> Exit | None:
         """How the process ended; None while it runs."""
         return self._process.ended.result() if self._process.ended.done() else None
-
-    @property
-    def unsent(self) -> int:
-        """Bytes of input that wait to be sent."""
-        return self._connection.unsent
-
-    @property
-    def output(self) -> tuple[int, int]:
-        """Bytes of output read so far, and those that can be read now."""
-        return self._connection.taken, self._connection.unread
 
     async def connect(self, *, timeout: float, delay: float) -> None:
         """Connect as soon as the process listens, but not before `delay` seconds have passed.
@@ -134,32 +134,12 @@ class PortBackend:
             pause = min(pause * 1.5, LONGEST_PAUSE)
         raise BackendError(f"{self.exit} before it listened on port {self._port}")
 
-    def write(self, records: bytes) -> bool:
-        """Queue input."""
-        return self._connection.write(records)
-
-    def reclaim(self) -> list[bytes]:
-        """Return nothing: a transport does not return what it has queued."""
-        return []
-
-    def pause_reading(self) -> None:
-        """Stop reading output, so that the process blocks when it writes."""
-        self._connection.pause()
-
-    def resume_reading(self) -> None:
-        """Read output again."""
-        self._connection.resume()
-
     async def wait_exit(self) -> Exit:
         """Wait until the process has ended, or has closed the connection and not ended within 500 ms."""
         exited, closed = self._process.ended, self._connection.ended
         await asyncio.wait((exited, closed), return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait((exited,), timeout=GRACE)
         return exited.result() if exited.done() else closed.result()
-
-    async def wait_drained(self) -> None:
-        """Wait for the end of the output, which is the connection's."""
-        await self._connection.wait_exit()
 
     async def stop(self, *, signal: int, timeout: float) -> Exit:
         """Stop the process, deliver the rest of its output, and release the port; see `Backend.stop`."""

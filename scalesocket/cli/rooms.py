@@ -1,8 +1,8 @@
 """`scalesocket rooms` and `scalesocket clients`: lists of what is open."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import click
 
@@ -14,6 +14,7 @@ from scalesocket.logs import printable
 
 ROOM_HEAD: Final = ("APP", "ROOM", "STATE", "CLIENTS", "PID", "IN", "OUT", "DROPPED")
 CLIENT_HEAD: Final = ("APP", "ROOM", "ID", "USER", "ROLES", "ADDRESS", "IDLE", "UNSENT")
+Entry = TypeVar("Entry", RoomEntry, ClientEntry)
 UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -30,13 +31,7 @@ def rooms(ctx: click.Context, words: Sequence[str], control: Path | None, form: 
     """
     site_file, target = _read(ctx, words)
     found = query(site_file, control, Rooms(app=target and target.app, room=target and target.room), list[RoomEntry])
-    if form == "json":
-        click.echo(to_json(found))
-    elif not found:
-        click.echo("no open rooms")
-    else:
-        rows = [_room_row(room) for room in found]
-        click.echo("\n".join(format_table(ROOM_HEAD, rows, elastic="ROOM", width=terminal_width())))
+    _print(found, form, head=ROOM_HEAD, row=_room_row, nothing="no open rooms")
 
 
 @click.command
@@ -52,13 +47,7 @@ def clients(ctx: click.Context, words: Sequence[str], control: Path | None, form
     """
     site_file, target = _read(ctx, words)
     found = query(site_file, control, Clients(app=target and target.app, room=target and target.room), list[ClientEntry])
-    if form == "json":
-        click.echo(to_json(found))
-    elif not found:
-        click.echo("no clients")
-    else:
-        rows = [_client_row(client) for client in found]
-        click.echo("\n".join(format_table(CLIENT_HEAD, rows, elastic="ROOM", width=terminal_width())))
+    _print(found, form, head=CLIENT_HEAD, row=_client_row, nothing="no clients")
 
 
 def format_seconds(seconds: float) -> str:
@@ -69,6 +58,18 @@ def format_seconds(seconds: float) -> str:
 def _read(ctx: click.Context, words: Sequence[str]) -> tuple[Path, Target | None]:
     site_file, word = split_optional(ctx, words)
     return site_file, None if word is None else parse_target(ctx, word)
+
+
+def _print(
+    found: Sequence[Entry], form: str, *, head: Sequence[str], row: Callable[[Entry], Sequence[str]], nothing: str
+) -> None:
+    """Print entries as JSON or as a table; `nothing` if the table were empty."""
+    if form == "json":
+        click.echo(to_json(found))
+    elif not found:
+        click.echo(nothing)
+    else:
+        click.echo("\n".join(format_table(head, [*map(row, found)], elastic="ROOM", width=terminal_width())))
 
 
 def _room_row(room: RoomEntry) -> list[str]:

@@ -7,36 +7,21 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from scalesocket.operations.table import Operations
 from scalesocket.server.admin.routes import operations_blueprint
-from scalesocket.server.http.app import answer_fault, harden, skip_body
-from scalesocket.server.http.apps import apps_blueprint
-from scalesocket.server.http.health import health_blueprint
+from scalesocket.server.http.app import create_base_app, skip_body
 from scalesocket.server.http.responses import answer_error
-from scalesocket.server.http.rooms import rooms_blueprint
-from scalesocket.server.http.scrape import scrape_blueprint
 from scalesocket.server.http.surface import Surface
 from scalesocket.status import SiteView
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of the longest request body."""
-BODY_TIMEOUT: Final = 5.0
-"""Seconds in which a body must arrive."""
 
 
 def create_admin_app(running: SiteView, operations: Operations) -> Quart:
     """Make the app of a running site. Its requests have been authenticated; `CALLER` in their scope says who makes them."""
-    app = Quart("scalesocket.server.admin", static_folder=None)
-    app.url_map.merge_slashes = False
-    app.url_map.strict_slashes = False
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
-    app.register_blueprint(health_blueprint(running))
-    for blueprint in (scrape_blueprint, apps_blueprint, rooms_blueprint):
-        app.register_blueprint(blueprint(running, Surface.ADMIN))
+    app = create_base_app("scalesocket.server.admin", running, Surface.ADMIN, max_body=MAX_BODY)
     app.register_blueprint(operations_blueprint(operations))
     app.before_request(skip_body_of_get)
-    app.after_request(harden)
     app.register_error_handler(HTTPException, answer_http_error)
-    app.register_error_handler(Exception, answer_fault)
     return app
 
 

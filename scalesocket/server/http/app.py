@@ -20,11 +20,12 @@ from scalesocket.server.http.static import FileResponse, static_blueprint
 from scalesocket.server.http.surface import Surface
 from scalesocket.server.http.tickets import tickets_blueprint
 from scalesocket.server.security_headers import FILE, OWN
+from scalesocket.status import SiteView
 
 MAX_BODY: Final = 16 * 1024
 """Bytes of a request body that are read and dropped; a longer body is answered with 413."""
 BODY_TIMEOUT: Final = 5.0
-"""Seconds in which such a body must arrive."""
+"""Seconds in which a body must arrive."""
 HINTS: Final = {
     405: "use GET or HEAD",
     408: f"a request body must arrive within {BODY_TIMEOUT:.0f} s",
@@ -37,19 +38,25 @@ log = structlog.get_logger(__name__)
 
 def create_http_app(running: Gateway) -> Quart:
     """Make the Quart app of a running site. It owns no tasks and needs no lifespan."""
-    app = Quart("scalesocket.server.http", static_folder=None)
-    app.url_map.merge_slashes = False
-    app.url_map.strict_slashes = False
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
-    app.register_blueprint(health_blueprint(running))
-    for blueprint in (scrape_blueprint, apps_blueprint, rooms_blueprint):
-        app.register_blueprint(blueprint(running, Surface.PUBLIC))
+    app = create_base_app("scalesocket.server.http", running, Surface.PUBLIC, max_body=MAX_BODY)
     app.register_blueprint(tickets_blueprint(running, running.admission))
     app.register_blueprint(static_blueprint(running))
     app.before_request(skip_body)
-    app.after_request(harden)
     app.register_error_handler(HTTPException, answer_http_error)
+    return app
+
+
+def create_base_app(name: str, running: SiteView, surface: Surface, *, max_body: int) -> Quart:
+    """Make what the public app and the admin app have in common. `max_body`: the bytes that a request may have in its body."""
+    app = Quart(name, static_folder=None)
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = False
+    app.config["MAX_CONTENT_LENGTH"] = max_body
+    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
+    app.register_blueprint(health_blueprint(running))
+    for blueprint in (scrape_blueprint, apps_blueprint, rooms_blueprint):
+        app.register_blueprint(blueprint(running, surface))
+    app.after_request(harden)
     app.register_error_handler(Exception, answer_fault)
     return app
 
