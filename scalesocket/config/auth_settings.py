@@ -116,8 +116,13 @@ class Jwt(Table):
             raise ValueError("verifies nothing (set secret, secret_file, keys_file or keys_url)")
         if len(given) > 1:
             raise ValueError(f"has two sources of keys, {' and '.join(given)} (keep one)")
-        if self.secret is not None and any(not name.startswith("HS") for name in self.algorithms or ()):
+        kinds = {name.startswith("HS") for name in self.algorithms or ()}
+        if self.secret is not None and False in kinds:
             raise ValueError("has a secret and an algorithm for public keys (HMAC and public keys are never mixed)")
+        if self.keys_url is not None and True in kinds:
+            raise ValueError("has keys_url, which gives public keys, and an HMAC algorithm (they are never mixed)")
+        if len(kinds) > 1:
+            raise ValueError("has HMAC algorithms and algorithms for public keys (keep one kind: they are never mixed)")
         return self
 
 

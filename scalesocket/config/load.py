@@ -10,6 +10,7 @@ from scalesocket.config.machine import check_machine
 from scalesocket.config.model import Site
 from scalesocket.config.parse import Origins, include_patterns, parse_documents
 from scalesocket.config.problems import ConfigError, Place, Problem, Severity, raise_errors, sort_problems
+from scalesocket.config.secret_files import find_exposed_texts
 from scalesocket.config.secrets import is_readable_by_others
 from scalesocket.config.toml_document import TomlDocument, parse_document
 from scalesocket.config.validation_errors import nearest
@@ -81,7 +82,7 @@ def _read(path: Path, environ: Mapping[str, str]) -> tuple[Loaded, Site, Sequenc
     patterns = include_patterns(main, environ)
     included = list(dict.fromkeys(_as_named(file, main, path) for file in reader.find_included(main, patterns)))
     documents = [document for file in included if (document := reader.document(file)) is not None]
-    parsed = parse_documents(main, documents, environ, read_secret=reader.secret, is_whole=not reader.problems)
+    parsed = parse_documents(main, documents, environ, read_secret=reader.secret, is_whole=not reader.has_errors)
     problems = sort_problems([*reader.problems, *parsed.problems], [path, *included])
     loaded = Loaded(
         site=parsed.site,
@@ -100,11 +101,19 @@ class Reader:
         self.files: set[Path] = set()
         self.problems: list[Problem] = []
 
+    @property
+    def has_errors(self) -> bool:
+        """Whether a file could not be read."""
+        return any(problem.severity is Severity.ERROR for problem in self.problems)
+
     def document(self, file: Path) -> TomlDocument | None:
         """Read and parse a file; None if that fails, which is noted in `problems`."""
         self.files.add(file.absolute())
         try:
-            return parse_document(file.read_bytes().decode(), file)
+            document = parse_document(file.read_bytes().decode(), file)
+            if is_readable_by_others(file):
+                self.problems += find_exposed_texts(document)
+            return document
         except OSError as error:
             hint = _suggest_file(file) if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) else ""
             message = f"cannot be read: {(error.strerror or str(error)).lower()}{hint}"

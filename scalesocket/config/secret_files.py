@@ -1,6 +1,6 @@
 """Secrets in files of their own: `NAME_file` is the path of a file with the value of `NAME`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,10 @@ from pydantic import BaseModel
 
 from scalesocket.config.model import App, Server
 from scalesocket.config.positions import KeyPath
-from scalesocket.config.secrets import FILE_SUFFIX, find_secret_files
+from scalesocket.config.problems import Problem, Severity, key_text
+from scalesocket.config.secrets import FILE_SUFFIX, find_secret_files, find_secret_texts
 from scalesocket.config.site_file import SiteFile
+from scalesocket.config.toml_document import TomlDocument, model_at
 from scalesocket.config.validation_errors import type_name
 from scalesocket.config.values import FileText
 
@@ -51,6 +53,21 @@ def read_table_secrets(site_file: SiteFile, section: KeyPath, model: type[BaseMo
                 site_file.report(path, f"cannot be read: {(error.strerror or str(error)).lower()}")
             else:
                 holder[name] = FileText(secret.removesuffix("\n").removesuffix("\r"), file.folder)
+
+
+def find_exposed_texts(document: TomlDocument) -> Iterator[Problem]:
+    """Find the secrets in a file of the site. They are exposed if others can read the file."""
+    for section in (("server",), ("defaults",), *(("apps", name) for name in _names_of(document.tables.get("apps")))):
+        table, found = _table_at(document.tables, section), model_at(section)
+        if not isinstance(table, Mapping) or found is None:
+            continue
+        for path in find_secret_texts(found[0], table, section):
+            message = f"can be read by others (chmod o-r {document.file.name}, or write {path[-1]}{FILE_SUFFIX})"
+            yield Problem(severity=Severity.WARNING, place=document.value_place(path), key=key_text(path), message=message)
+
+
+def _names_of(apps: Any) -> Iterable[str]:
+    return apps if isinstance(apps, Mapping) else ()
 
 
 def _table_at(table: Any, path: KeyPath) -> Any:

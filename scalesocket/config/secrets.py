@@ -88,6 +88,17 @@ def find_secret_files(
             yield from find_secret_files(inner, value, (*path, key))
 
 
+def find_secret_texts(model: type[BaseModel], table: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Find the secrets that a table of `model` and its inner tables contain themselves: neither in a file nor in a variable."""
+    texts = frozenset(secret_file_keys(model).values())
+    for key, value in table.items():
+        inner = table_of(model, key)
+        if key in texts and isinstance(value, str) and "${" not in value:
+            yield (*path, key)
+        elif inner is not None and isinstance(value, Mapping):
+            yield from find_secret_texts(inner, value, (*path, key))
+
+
 def mask_secrets(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
     """Copy a table of `model` with every secret in it replaced by `***`, also those in URLs."""
     masked = dict(table)

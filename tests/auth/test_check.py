@@ -23,6 +23,7 @@ HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
 
 def run(command: str, folder: Path, auth: str) -> tuple[int, str]:
     (folder / "site.toml").write_text(SITE % auth)
+    (folder / "site.toml").chmod(0o600)
     result = CliRunner().invoke(commands, [command, str(folder / "site.toml")])
     return result.exit_code, result.output.replace(f"{folder}/", "")
 
@@ -48,6 +49,14 @@ def folder(tmp_path: Path) -> Path:
             'jwt = { keys_file = "keys.pem", algorithms = ["RS256"] }',
             "site.toml:7:30: apps.chat.auth.jwt.keys_file: keys.pem: has no key for these algorithms (its keys are for ES256)",
         ),
+        (
+            'jwt = { keys_file = "keys.pem", algorithms = ["ES256", "HS256"] }',
+            "apps.chat.auth.jwt: has HMAC algorithms and algorithms for public keys (keep one kind: they are never mixed)",
+        ),
+        (
+            'jwt = { keys_url = "https://id.example/keys", algorithms = ["HS256"] }',
+            "apps.chat.auth.jwt: has keys_url, which gives public keys, and an HMAC algorithm (they are never mixed)",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["check", "serve"])
@@ -65,6 +74,10 @@ def test_a_file_that_cannot_be_used_is_an_error_with_its_line(folder: Path, comm
         ('header = "Remote-User"', "auth.header: is trusted from nobody"),
         ('anonymous = true, from = ["query:t"]', "auth.from: 'query:t' puts tokens into URLs"),
         ('jwt = { secret = "short-short-short" }', "auth.jwt.secret: has fewer than 32 bytes"),
+        (
+            'jwt = { keys_file = "keys.pem", algorithms = ["ES256", "RS256", "EdDSA"] }',
+            "keys_file: has no key for RS256, EdDSA (add",
+        ),
         ('jwt = { secret = "short32-short32-short32-short32-", algorithms = ["HS256", "HS512"] }', "has fewer than 64 bytes"),
     ],
 )
@@ -87,12 +100,37 @@ def test_a_proxy_on_a_unix_socket_has_to_be_named(folder: Path, trusted: str, co
     assert result.output.count('write "unix:"') == count
 
 
-def test_a_users_file_that_others_can_read_is_a_warning(folder: Path) -> None:
-    (folder / "users").chmod(0o644)
+@pytest.mark.parametrize(
+    ("auth", "file"),
+    [
+        ('users_file = "users"', "users"),
+        ('tokens_file = "hashes"', "hashes"),
+        ('jwt = { secret_file = "hashes" }', "hashes"),
+        ('jwt = { keys_file = "keys.json" }', "keys.json"),
+        ('jwt = { secret = "0123456789abcdef0123456789abcdef" }', "site.toml"),
+    ],
+)
+def test_a_secret_that_others_can_read_is_a_warning(folder: Path, auth: str, file: str) -> None:
+    (folder / "hashes").write_text(f"ann:{'0' * 64}\n")
+    (folder / "keys.json").write_text('{"keys": [{"kty": "oct", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}]}')
 
-    _, output = run("check", folder, 'users_file = "users"')
+    for secret in ("hashes", "keys.json"):
+        (folder / secret).chmod(0o600)
+    _, closed = run("check", folder, auth)
+    (folder / file).chmod(0o644)
+    result = CliRunner().invoke(commands, ["check", str(folder / "site.toml")])
 
-    assert "the file can be read by others (chmod o-r)" in output
+    assert "can be read by others (chmod o-r" not in closed
+    assert "can be read by others (chmod o-r" in result.output
+    assert "0123456789abcdef" not in result.output
+
+
+def test_a_secret_from_a_variable_is_not_in_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "0123456789abcdef0123456789abcdef")
+    run("check", folder, 'jwt = { secret = "${SECRET}" }')
+    (folder / "site.toml").chmod(0o644)
+
+    assert CliRunner().invoke(commands, ["check", str(folder / "site.toml")]).output == "OK\n"
 
 
 def test_hashes_of_different_costs_are_a_warning(folder: Path) -> None:

@@ -17,6 +17,7 @@ APP = '[apps.chat]\ncommand = "cat"\n'
 def write(folder: Path, server: str) -> Path:
     file = folder / "site.toml"
     file.write_text(f"[server]\n{server}\n\n{APP}")
+    file.chmod(0o600)
     return file
 
 
