@@ -154,3 +154,35 @@ def test_the_quick_start_of_the_readme_works_as_written() -> None:
     assert output.startswith(b"HTTP/1.1 101 ")
     assert b'{"message": "hello world"}' in output
     assert b'{"message": "goodbye"}' in output
+
+
+@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("openssl") is None, reason="needs curl and openssl")
+def test_the_tutorial_of_tokens_works_as_written(tmp_path: Path) -> None:
+    page = ROOT / "docs/auth.md"
+    (tmp_path / "site.toml").write_text(next(find_blocks(page, "toml")))
+    commands = [line.removeprefix("$ ") for block in list(find_blocks(page, "console"))[:2] for line in block.splitlines()]
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    outputs: list[str] = []
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        words = ["sh", "-c", command]
+        return subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, errors="replace", timeout=20, check=False)
+
+    with ExitStack() as stack:
+        address = ""
+        for command in commands:
+            if command == "scalesocket serve site.toml &":
+                address = stack.enter_context(
+                    run_until_listening(*SCALESOCKET, "serve", "--bind", "127.0.0.1:0", "site.toml", cwd=tmp_path)
+                )
+                continue
+            command = command.replace("127.0.0.1:9000", address)
+            done = run(command)
+            assert command.startswith("curl ") or done.returncode == 0, done.stderr
+            outputs.append(done.stdout)
+        refused = run(re.sub(r"--header \"Authorization[^\n]*?\)\"", "", command))
+
+    assert "chat: lets in ann; rooms lobby; roles write; until " in outputs[-2]
+    assert outputs[-1].startswith("HTTP/1.1 101 ")
+    assert '"user":"ann"' in outputs[-1]
+    assert refused.stdout.startswith("HTTP/1.1 401 ")
