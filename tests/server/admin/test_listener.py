@@ -5,7 +5,9 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
+import anyio
 import httpx
 import pytest
 import websockets
@@ -15,6 +17,7 @@ from scalesocket.server.addresses import ListenError
 from scalesocket.server.admin import failures, guard
 from scalesocket.server.admin.listener import MAX_CONNECTIONS
 from tests.conftest import capture_all_logs
+from tests.playing import DEADLINE
 from tests.server.admin.conftest import BEARER, CHAT, TOKEN, AdminSite, open_admin_site, server_with, socket_at
 
 pytestmark = pytest.mark.anyio
@@ -194,12 +197,32 @@ async def test_many_wrong_tokens_are_slowed_down_and_then_refused(
 
 
 async def test_a_bounded_number_of_answers_is_delayed(anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MAX_DELAYED", 0)
-    wrong = {"Authorization": "Bearer wrong"}
+    monkeypatch.setattr(guard, "MAX_DELAYED", 3)
+    wrong, delayed, go_on = {"Authorization": "Bearer wrong"}, anyio.Semaphore(0), anyio.Event()
 
-    answers = [(await anonymous.get("/health", headers=wrong)).status_code for _ in range(failures.FREE + 1)]
+    async def sleep(_: float) -> None:
+        delayed.release()
+        await go_on.wait()
 
-    assert answers == [401] * failures.FREE + [429]
+    for _ in range(failures.FREE):
+        assert (await anonymous.get("/health", headers=wrong)).status_code == 401
+    monkeypatch.setattr(guard, "asyncio", SimpleNamespace(sleep=sleep))
+    late: list[int] = []
+
+    async def get() -> None:
+        late.append((await anonymous.get("/health", headers=wrong)).status_code)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(get)
+        with anyio.fail_after(DEADLINE):
+            for _ in range(3):
+                await delayed.acquire()
+        assert (await anonymous.get("/health", headers=wrong)).status_code == 429
+        go_on.set()
+
+    assert late == [401] * 3
+    assert (await anonymous.get("/health", headers=wrong)).status_code == 401  # the places are free again
 
 
 @pytest.mark.parametrize(
