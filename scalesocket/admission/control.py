@@ -245,9 +245,11 @@ class AdmissionControl:
         """Decide by the credential of a client. `request`: as received, before `resolve_client`."""
         is_from_proxy = may_name_user(self.site.server.trusted_proxies, request)
         check = self.authenticators[app.name].check(resolved, room, is_from_proxy=is_from_proxy)
-        admission = Admission(app, room, check.request, self)
         verdict = check.verdict
-        if isinstance(verdict, Identity | Denial):
+        if isinstance(verdict, Identity):
+            return self._agree(Admission(app, room, check.request, self, None, verdict), has_bearer=check.has_bearer)
+        admission = Admission(app, room, check.request, self)
+        if isinstance(verdict, Denial):
             return self._settle(admission, verdict, has_bearer=check.has_bearer)
         return PendingAdmission(self._settle_later(admission, verdict, has_bearer=check.has_bearer))
 

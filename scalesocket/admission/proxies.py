@@ -30,6 +30,8 @@ def is_from_trusted(trusted: Networks, request: Request) -> bool:
 
 def is_trusted_peer(peer: tuple[str, int] | None, trusted: Networks) -> bool:
     """Return whether the peer of a connection is a trusted proxy. On a unix socket it is None, and trusted if `unix:` is."""
+    if not trusted:  # for most sites: do not parse the address of each request
+        return False
     return UNIX_PEERS in trusted if peer is None else is_trusted(peer[0], trusted)
 
 

@@ -68,7 +68,7 @@ class Authenticator:
         for verifier in self._verifiers:
             verdict = verifier.verify(attempt)
             if verdict is not None:
-                if isinstance(verdict, Identity | Denial):
+                if isinstance(verdict, (Identity, Denial)):
                     return self._settle(attempt, verdict)
                 return self._await(attempt, verdict)
         if self.auth.anonymous and is_empty and not is_for_ticket:

@@ -37,8 +37,9 @@ class Credentials:
     @property
     def is_empty(self) -> bool:
         """Whether the client showed nothing."""
-        parts = (self.ticket, self.basic, self.user)
-        return not self.tokens and not self.is_for_hook and all(part is None for part in parts)
+        if self.tokens or self.is_for_hook:
+            return False
+        return self.ticket is None and self.basic is None and self.user is None
 
 
 class CredentialFinder:
@@ -111,6 +112,8 @@ class CredentialFinder:
         """Remove credentials. `offered`: the subprotocols."""
         headers = dict(request.headers)
         headers.pop("authorization", None)
+        if not (self._of_hook or self._header or self._cookies or offered or request.query):  # most requests
+            return request._replace(headers=headers)
         for name in self._of_hook:
             headers.pop(name, None)
         if self._header is not None:  # a header that names the user, in any spelling

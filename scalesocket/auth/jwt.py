@@ -1,5 +1,6 @@
 """JSON Web Tokens (RFC 7519): a signature that one of the app's keys made, and claims that are for this app and this time."""
 
+import hmac
 import time
 from binascii import a2b_base64
 from collections.abc import Callable
@@ -44,10 +45,13 @@ class Parts(NamedTuple):
 
 
 _ALGORITHMS: Final = {name: one for name, one in get_default_algorithms().items() if name in ALGORITHMS}
+_HMAC_DIGESTS: Final = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
 _ALPHABET: Final = bytes(
     {ord("-"): ord("+"), ord("_"): ord("/"), **dict.fromkeys(b"+/=", ord("!"))}.get(byte, byte) for byte in range(256)
 )
 """From base64url without padding to base64; `!` is in neither."""
+_NUMBERS: Final = (int, float)
+"""A tuple: `isinstance` with a union takes three times as long."""
 _decode_header: Final = msgspec.json.Decoder(_Header).decode
 _decode_claims: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -85,9 +89,10 @@ class JwtVerifier:
 
     def _check_claims(self, claims: dict[str, Any], now: float) -> Verdict:
         settings = self._settings
-        if not all(is_time(claims[name]) for name in TIMES if name in claims):
-            return BAD_CREDENTIAL
-        expires_at, begins_at, issued_at = (claims.get(name) for name in TIMES)
+        for name in TIMES:
+            if name in claims and not is_time(claims[name]):
+                return BAD_CREDENTIAL
+        expires_at, begins_at, issued_at = claims.get("exp"), claims.get("nbf"), claims.get("iat")
         if not self._is_for_us(claims):
             return BAD_CREDENTIAL
         latest = now + settings.leeway
@@ -178,11 +183,18 @@ def open_token(token: str, algorithm: str, key: object) -> bytes | None:
     """
     signed, _, signature = token.rpartition(".")
     try:
-        if not _ALGORITHMS[algorithm].verify(signed.encode(), key, decode_part(signature)):
+        if not _is_signed(signed.encode(), algorithm, key, decode_part(signature)):
             return None
         return decode_part(signed.partition(".")[2])
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         return None
+
+
+def _is_signed(message: bytes, algorithm: str, key: Any, signature: bytes) -> bool:
+    digest = _HMAC_DIGESTS.get(algorithm)
+    if digest is None:
+        return _ALGORITHMS[algorithm].verify(message, key, signature)
+    return hmac.compare_digest(hmac.digest(key, message, digest), signature)  # as PyJWT does, in one call
 
 
 def decode_part(part: str) -> bytes:
@@ -197,4 +209,4 @@ def _are_names(value: object) -> TypeGuard[list[str] | UnsetType]:
 
 def is_time(value: object) -> TypeGuard[float]:
     """Whether a claim is a NumericDate (RFC 7519 2)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_TIME
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool) and 0 <= value <= MAX_TIME
