@@ -22,6 +22,8 @@ _SECRET_NAME: Final = re.compile(_SECRET_WORDS, re.IGNORECASE)
 _VARIABLE: Final = rf"[A-Z0-9_]*(?:{_SECRET_WORDS})[A-Z0-9_]*"
 _CREDENTIALS: Final = frozenset({"auth", "admin"})
 """Tables of credentials: a misspelt key in them may have a secret as its value."""
+_VALUE: Final = r"""[ \t]*(?:\"{3}[\s\S]*?(?:\"{3}|\Z)|'{3}[\s\S]*?(?:'{3}|\Z)|\[[^\]]*)?[^\n]*"""
+"""A value and the rest of its last line, in a text that need not be valid TOML: one line, or a long string or an array."""
 _VARIABLES: Final = "env"
 _PASSWORD: Final = re.compile(r"(://(?:[^/?#\s@:]*:)?)[^/?#\s]+@")
 _QUERY: Final = re.compile(r"(://[^?#\s]*[?#])\S+")
@@ -168,12 +170,12 @@ def secret_names(*models: type[BaseModel]) -> frozenset[str]:
 
 
 def mask_assignments(text: str, names: frozenset[str]) -> str:
-    """Replace the rest of the line after `name =` by stars: for these names, and for those of secret variables in capitals.
+    """Replace the value after `name =` by stars: for these names, and for those of secret variables in capitals.
 
-    For texts that are not valid TOML.
+    For texts that are not valid TOML. The rest of the value's last line is replaced as well.
     """
-    pattern = re.compile(rf"""(?<![\w-])((?:{"|".join([*sorted(names), _VARIABLE])})["']?[ \t]*=)([^\n]*)""")
-    return pattern.sub(lambda match: match[1] + "*" * len(match[2]), text)
+    pattern = re.compile(rf"""(?<![\w-])((?:{"|".join([*sorted(names), _VARIABLE])})["']?[ \t]*=)({_VALUE})""")
+    return pattern.sub(lambda match: match[1] + re.sub(r"[^\n]", "*", match[2]), text)
 
 
 def is_readable_by_others(path: Path) -> bool:
