@@ -1,7 +1,7 @@
 """Fixtures that serve a site with real sockets and processes, on both lanes and both event loops.
 
-A test that takes `serve` runs four times: on each lane with each loop. A test that takes `serve_express` runs twice: on the
-express lane with each loop.
+A test that takes `serve` runs twice, so that each lane and each loop has a turn. Where it is marked `every_combination`, it runs
+four times: on each lane with each loop. A test that takes `serve_express` runs twice: on the express lane with each loop.
 """
 
 import signal
@@ -29,6 +29,18 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 @pytest.fixture(params=["express", "general"])
 def lane(request: pytest.FixtureRequest) -> Lane:
     return cast(Lane, request.param)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if not is_left_out(item)]
+
+
+def is_left_out(item: pytest.Item) -> bool:
+    """Whether a test of `serve` is in a combination of lane and loop in which only marked tests run."""
+    if not isinstance(item, pytest.Function) or "serve" not in item.fixturenames or item.get_closest_marker("every_combination"):
+        return False
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return (params.get("lane"), params.get("anyio_backend")) in {("express", "asyncio"), ("general", "uvloop")}
 
 
 class Serve:

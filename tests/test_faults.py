@@ -17,6 +17,8 @@ from tests.conftest import Serve
 from tests.playing import Playground, is_alive, program
 from tests.raw import PING, PONG, mask_frame
 
+pytestmark = pytest.mark.every_combination
+
 CAT: Final[dict[str, Any]] = {"command": ["cat"]}
 
 

@@ -4,8 +4,9 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pytest
 import tomli
@@ -241,21 +242,26 @@ def test_functions_that_count_as_assertions_can_fail() -> None:
 def find_asserting(file: Path, asserting: set[str]) -> set[str]:
     """`asserting`, and the functions of a file that have an assertion or call one that has."""
     asserting = set(asserting)
-    while found := {one.name for one in functions_of(file) if can_fail(one, asserting)} - asserting:
+    while found := {one.name for one in functions_of(file) if one.has_assertion or one.calls & asserting} - asserting:
         asserting |= found
     return asserting
 
 
-def functions_of(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
+class Function(NamedTuple):
+    name: str
+    calls: set[str]
+    has_assertion: bool
 
 
-def can_fail(function: ast.AST, asserting: set[str]) -> bool:
-    """Whether a function has an assertion, or calls one of the functions that have one."""
-    calls = {name_called(node) for node in ast.walk(function) if isinstance(node, ast.Call)}
-    return bool(calls & asserting) or any(isinstance(node, ast.Assert) for node in ast.walk(function))
+@cache
+def functions_of(file: Path) -> list[Function]:
+    functions = []
+    for function in ast.walk(ast.parse(file.read_text())):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            nodes = list(ast.walk(function))
+            calls = {name_called(node) for node in nodes if isinstance(node, ast.Call)}
+            functions.append(Function(function.name, calls, any(isinstance(node, ast.Assert) for node in nodes)))
+    return functions
 
 
 def name_called(call: ast.Call) -> str:

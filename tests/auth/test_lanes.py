@@ -1,11 +1,13 @@
 """Authentication on both lanes, with real sockets and programs."""
 
+import pytest
 import websockets
 
 from tests.auth.tokens import AUTH, bearer, token
 from tests.conftest import Serve
 
 
+@pytest.mark.every_combination
 async def test_a_client_with_a_token_joins(serve: Serve) -> None:
     site = await serve(chat={"command": ["cat"], "auth": AUTH})
 

@@ -1,9 +1,12 @@
 """Clients of a room share one backend."""
 
+import pytest
+
 from tests.conftest import Serve
 from tests.rooms.acting import MemoryServe, in_memory
 
 
+@pytest.mark.every_combination
 async def test_clients_of_a_room_receive_each_others_messages(serve: Serve) -> None:
     site = await serve(chat={"command": ["cat"]})
     ann = await site.join("/chat/lobby")
