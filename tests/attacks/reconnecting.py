@@ -13,9 +13,9 @@ from tests.attacks.tries import Try, ask, run
 from tests.playing import Lane, open_playground, site_of
 from tests.raw import upgrade
 
-RATE: Final = {"per_ip": 0.1, "burst": 5}
+RATE: Final = {"per_ip": 0.001, "burst": 5}
 FLOOD: Final = 40
-"""Upgrades of one attack. 5 are accepted, and one more for every 10 s that it takes."""
+"""Upgrades of one attack. 5 are accepted, and one more only if it takes a quarter of an hour."""
 PROXIES: Final = ("127.0.0.0/8",)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from scalesocket.backends import orphan_reaper
 from scalesocket.backends.spawner import cgroups
 from scalesocket.backends.spawner.cgroups import RoomGroups, find_base, move_server
 from scalesocket.backends.spawner_client import SpawnerClient
@@ -115,7 +116,10 @@ async def test_a_start_that_fails_leaves_no_group(open_room: OpenRoom) -> None:
 
 
 @real
-async def test_the_group_of_a_program_outlives_its_spawner(open_room: OpenRoom, spawner: SpawnerClient) -> None:
+async def test_the_group_of_a_program_outlives_its_spawner(
+    open_room: OpenRoom, spawner: SpawnerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphan_reaper, "INTERVAL", 0.2)
     room = await open_room(*LEAVE, limits=LIMITS)
     pid = int(await room.wait_line())
     await kill_spawner(spawner)
