@@ -18,6 +18,8 @@ IDLE_CONNECTIONS: Final = 64
 """Connections that are kept open for further requests."""
 IDLE_TIMEOUT: Final = 30.0
 """Seconds for which one is kept."""
+OPEN_TIMEOUT: Final = 10.0
+"""Seconds to make the client of httpx, before the first request. Its own timeout begins afterwards."""
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds to close all connections."""
 HEADERS: Final = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "scalesocket"}
@@ -42,7 +44,7 @@ class HttpClient:
 
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None
-        self._opening = asyncio.Lock()
+        self._making: asyncio.Task[None] | None = None
         self._is_closed = False
 
     async def get(self, url: str, *, timeout: float, max_body: int) -> Response:
@@ -56,6 +58,8 @@ class HttpClient:
     async def close(self) -> None:
         """Close all connections. Further requests fail."""
         self._is_closed = True
+        if self._making is not None:
+            await asyncio.wait({self._making}, timeout=CLOSE_TIMEOUT)
         client, self._client = self._client, None
         if client is not None:
             try:
@@ -65,15 +69,15 @@ class HttpClient:
                 return
 
     async def _request(self, method: str, url: str, body: bytes | None, *, timeout: float, max_body: int) -> Response:
+        client = await self._open()
         started = time.monotonic()
         try:
             async with asyncio.timeout(timeout):
-                return await self._exchange(method, url, body, max_body)
+                return await self._exchange(client, method, url, body, max_body)
         except TimeoutError:
             raise FetchError(f"no complete response after {time.monotonic() - started:.1f} s") from None
 
-    async def _exchange(self, method: str, url: str, body: bytes | None, max_body: int) -> Response:
-        client = await self._open()
+    async def _exchange(self, client: "httpx.AsyncClient", method: str, url: str, body: bytes | None, max_body: int) -> Response:
         from httpx import HTTPError, InvalidURL
 
         headers = {} if body is None else {"content-type": "application/json"}
@@ -90,13 +94,24 @@ class HttpClient:
             raise FetchError(describe(error)) from None
 
     async def _open(self) -> "httpx.AsyncClient":
-        """Return the client. It is made in a thread: the import and the certificates take 100 ms."""
-        async with self._opening:
-            if self._is_closed:
-                raise FetchError("the server is shutting down")
-            if self._client is None:
-                self._client = await asyncio.to_thread(make_client)
-            return self._client
+        """Return the client. It is made once, in a thread: import and certificates take 100 ms, and more on a busy machine.
+
+        A request that is cancelled meanwhile leaves the client to the next one.
+        """
+        if self._client is None and not self._is_closed:
+            if self._making is None or self._making.done():
+                self._making = asyncio.create_task(self._make(), name="make the HTTP client")
+            try:
+                async with asyncio.timeout(OPEN_TIMEOUT):
+                    await asyncio.shield(self._making)
+            except TimeoutError:
+                raise FetchError(f"no HTTP client after {OPEN_TIMEOUT:.0f} s") from None
+        if self._client is None or self._is_closed:
+            raise FetchError("the server is shutting down")
+        return self._client
+
+    async def _make(self) -> None:
+        self._client = await asyncio.to_thread(make_client)
 
 
 def make_client() -> "httpx.AsyncClient":

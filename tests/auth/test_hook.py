@@ -13,9 +13,10 @@ import pytest
 import structlog
 
 from scalesocket import logs
+from scalesocket.auth import http_client
 from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, FORBIDDEN, NOT_AVAILABLE, Denial
 from scalesocket.auth.hook import MAX_ANSWER, MAX_CACHED, HookClient
-from scalesocket.auth.http_client import HttpClient
+from scalesocket.auth.http_client import HttpClient, make_client
 from scalesocket.auth.identity import WRITER, Identity, Role
 from scalesocket.config.model import Auth
 from scalesocket.wire.handshake import Request, parse_request
@@ -176,6 +177,25 @@ async def test_a_silent_hook_is_given_up_after_its_timeout() -> None:
         assert 0.2 <= time.monotonic() - started < 2
         assert len(web.asked) == 1
         assert hook.in_flight == 0
+
+
+async def test_the_http_client_is_made_once_in_no_question_s_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def make_slowly() -> Any:
+        made.append(time.sleep(1.2))
+        return make_client()
+
+    monkeypatch.setattr(http_client, "make_client", make_slowly)
+    async with open_hook(lambda _: ANN, timeout=1.0) as (hook, _):
+        cancelled = asyncio.ensure_future(ask(hook))  # its peer went away
+        await asyncio.sleep(0.1)
+        cancelled.cancel()
+
+        answers = await asyncio.gather(ask(hook), ask(hook, upgrade("Cookie: session=other")))
+
+        assert all(isinstance(answer, Identity) for answer in answers)
+        assert len(made) == 1
 
 
 async def test_a_dead_hook_lets_nobody_in() -> None:

@@ -59,11 +59,11 @@ async def test_a_client_with_fewer_rights_than_before_is_closed(serve_express: S
 @pytest.mark.parametrize("answer", [respond(status=500), respond({"user": 1}), None])
 async def test_a_client_stays_while_the_hook_is_unavailable(serve_express: Serve, answer: bytes | None) -> None:
     async with open_web(lambda _: ANN) as web:
-        site = await serve_express(chat=app_of(web, timeout=0.2))
+        site = await serve_express(chat=app_of(web, timeout=1.0))
         ann = await site.join("/chat/lobby", additional_headers=cookie())
 
         web.answer = lambda _: answer
-        await web.wait_asked(4)
+        await web.wait_asked(3)  # the second answer, or its timeout, is over
         await ann.say("still here")
 
         await ann.hear("still here")
