@@ -51,6 +51,10 @@ class Request(NamedTuple):  # made in a third of the time of a frozen dataclass
     is_proxied: bool = False
     """Whether a proxy reported the client with the PROXY protocol."""
 
+    def __repr__(self) -> str:
+        """Show neither query nor headers: the event loop logs the arguments of a callback that fails."""
+        return f"Request({self.method!r}, {self.path!r})"
+
     @property
     def remote(self) -> str:
         """Return `ip:port` of the client, `[ip]:port` for IPv6; empty on a unix socket."""

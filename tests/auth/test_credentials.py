@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from scalesocket.auth.attempt import Attempt
+from scalesocket.auth.credentials import CredentialFinder
 from scalesocket.auth.tokens import LineError, parse_tokens
+from scalesocket.config.model import Auth
 from scalesocket.wire.cgi import environment
-from tests.auth.deciding import Door
+from tests.auth.deciding import Door, request_of
 from tests.auth.tokens import SECRET, bearer, token
 
 CANARY = "canary-7f3a"
@@ -81,7 +84,7 @@ def test_no_credential_reaches_a_program(headers: dict[str, str], query: str) ->
     assert door.passed is not None
     variables = environment(door.passed, app="game", room="one", script_name="/game", path_info="/one", software="x")
     assert CANARY not in repr(variables)
-    assert CANARY not in repr(door.passed)
+    assert CANARY not in repr(tuple(door.passed))
     assert CANARY not in repr(verdict)
     assert "mqtt" in variables.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "mqtt")
     assert variables["QUERY_STRING"] in ("", "a=1")
@@ -106,7 +109,7 @@ def test_a_credential_in_a_place_that_the_app_does_not_read_reaches_no_program(h
     assert door.passed is not None
     variables = environment(door.passed, app="game", room="one", script_name="/game", path_info="/one", software="x")
     assert CANARY not in repr(variables)
-    assert CANARY not in repr(door.passed)
+    assert CANARY not in repr(tuple(door.passed))
     assert variables.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "mqtt") == "mqtt"
     assert variables["QUERY_STRING"] in ("", "a=1")
 
@@ -115,6 +118,17 @@ def test_a_credential_in_a_place_that_the_app_does_not_read_reaches_no_program(h
 def test_a_list_without_names_in_a_tokens_file_is_refused(lists: str) -> None:
     with pytest.raises(LineError, match="line 1: has a list without a name in it"):
         parse_tokens(f"ann:{'0' * 64}:{lists}\n")
+
+
+def test_what_holds_credentials_does_not_show_them() -> None:
+    request = request_of(f"/game/one?ticket={CANARY}", {"Authorization": f"Bearer {CANARY}", "Cookie": f"session={CANARY}"})
+    finder = CredentialFinder(Auth.model_validate({"from": ["ticket", "header", "cookie:session"], "tokens_file": "/tokens"}))
+
+    credentials, _ = finder.find(request, is_from_proxy=False)
+
+    assert (credentials.ticket, credentials.tokens) == (CANARY, (CANARY, CANARY))
+    for holder in (request, credentials, Attempt(credentials, "one", request)):
+        assert CANARY not in repr(holder)
 
 
 def test_cookies_of_several_fields_are_one_list() -> None:
