@@ -24,7 +24,7 @@ READY_TIMEOUT: Final = 10.0
 """Seconds in which the first spawner must report that it is ready."""
 ANCILLARY: Final = socket.CMSG_SPACE(REPORT_FDS * array("i").itemsize)
 """Bytes of the descriptors that come with a report."""
-REMEDY: Final = "run the server as a systemd service with Delegate=yes, or alone in a container (docs/spawner.md, Control groups)"
+REMEDY: Final = "run the server as a systemd service with Delegate=yes (docs/spawner.md, Control groups)"
 """What gives programs control groups with all limits."""
 
 log = structlog.get_logger()
