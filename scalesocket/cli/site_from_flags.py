@@ -58,7 +58,7 @@ def site_from_line(line: CommandLine) -> Site:
 
 def _server(line: CommandLine) -> Server:
     return Server(
-        bind=(line.value("--addr") or DEFAULT_ADDRESS,),
+        bind=(DEFAULT_ADDRESS if (address := line.value("--addr")) is None else address,),
         metrics=line.has("--metrics"),
         api=line.has("--api"),
         metrics_rooms=True,

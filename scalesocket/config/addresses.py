@@ -57,21 +57,39 @@ def parse_endpoint(text: str, *, is_listener: bool = True) -> Endpoint:
     scheme, has_scheme, rest = text.partition("://")
     if has_scheme:
         raise ValueError(f'{text!r} is not an address (write "{rest or "host:port"}", without "{scheme}://")')
-    if not text.isdecimal() and ":" not in text:
-        raise ValueError(f'{text!r} has no port (write for example "{text}:9000")')
     host, colon, port = text.rpartition(":")
-    if not (colon or port.isdecimal()) or not port.isascii() or not port.isdecimal():
-        raise ValueError(f'{text!r} is not an address (write "host:port" or "[v6]:port")')
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    name = host[1:-1] if is_bracketed else host
+    has_port = bool(colon or text.isdecimal()) and port.isascii() and port.isdecimal()
+    if not has_port or not name or any(sign in name for sign in ("[]" if is_bracketed else "[]:")):
+        raise ValueError(f"{text!r} {_find_fault(text, name, port if has_port else None, is_listener=is_listener)}")
     if int(port) > 65535:
         raise ValueError(f"port {port} of {text!r} is out of range (0 to 65535)")
-    if host.startswith("[") and host.endswith("]"):
-        return Endpoint(host[1:-1], int(port))
-    if not host:
+    return Endpoint(name, int(port))
+
+
+def _find_fault(text: str, name: str, port: str | None, *, is_listener: bool) -> str:
+    """Describe what is wrong with an address, and what was probably meant. `port` is None if it has none."""
+    bare = text.strip("[]")
+    if port is not None and not name:
         every = f', or "0.0.0.0:{port}" for every interface' if is_listener else ""
-        raise ValueError(f'{text!r} has no host (write "127.0.0.1:{port}"{every})')
-    if ":" in host:
-        raise ValueError(f'{text!r} is not an address (write IPv6 in brackets: "[{host}]:{port}")')
-    return Endpoint(host, int(port))
+        return f'has no host (write "127.0.0.1:{port}"{every})'
+    if port is not None and _is_ipv6(name.strip("[]")):
+        return f'is not an address (write IPv6 in brackets: "[{name.strip("[]")}]:{port}")'
+    if _is_ipv6(bare):
+        return f'{"has no port" if text == f"[{bare}]" else "is not an address"} (write for example "[{bare}]:9000")'
+    if not text.strip():
+        return 'is not an address (write for example "127.0.0.1:9000")'
+    if not any(sign in text for sign in "[]:"):
+        return f'has no port (write for example "{text}:9000")'
+    return 'is not an address (write "host:port" or "[v6]:port")'
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text.partition("%")[0]).version == 6 and not any(sign in text for sign in "[]")
+    except ValueError:
+        return False
 
 
 def parse_ports(text: str) -> PortRange:

@@ -150,14 +150,17 @@ class Reader:
 
 
 def _suggest_file(file: Path) -> str:
-    """Suggest the site file that was probably meant: one in the same folder, or in the folder that was given."""
+    """Suggest the site file that was probably meant: one of a similar name, or `site.toml` in the folder that was given."""
     folder = file if file.is_dir() else file.parent
-    others = sorted(other.name for other in folder.glob("*.toml") if other.is_file())
-    if len(others) == 1 or "site.toml" in others:
-        near: str | None = nearest(file.name, others) or ("site.toml" if "site.toml" in others else others[0])
-    else:
-        near = nearest(file.name, others)
-    return f" (did you mean {folder / near}?)" if near else " (scalesocket init writes a site file)"
+    others = {other.stem: other.name for other in sorted(folder.glob("*.toml")) if other.is_file()}  # compared without .toml
+    near = nearest(file.stem, others)
+    if file.is_dir():
+        near = "site" if "site" in others else None
+    if near is not None:
+        return f" (did you mean {folder / others[near]}?)"
+    if "site" in others:
+        return f" (there is {folder / others['site']})"
+    return " (scalesocket init writes a site file)"
 
 
 def _find(pattern: str, main: TomlDocument) -> list[Path]:

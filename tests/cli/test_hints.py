@@ -70,15 +70,20 @@ def test_site_toml_is_the_default_site(folder: Path) -> None:
 
 @pytest.mark.parametrize("command", ["serve", "check", "show"])
 def test_a_missing_site_file_gets_a_suggestion(command: str, folder: Path) -> None:
-    for named in ("nosuch.toml", "."):
+    for named, hint in (
+        ("sites.toml", "did you mean site.toml?"),
+        (".", "did you mean site.toml?"),
+        ("nosuch.toml", "there is site.toml"),
+    ):
         done = scalesocket(command, named, cwd=folder)
 
         assert done.code == 78
         assert f"{named}: cannot be read: " in done.out + done.err
-        assert "(did you mean site.toml?)" in done.out + done.err
+        assert f"({hint})" in done.out + done.err
 
 
 def test_the_suggestion_for_a_missing_site_file_is_the_nearest_name_or_init(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("")
     assert "scalesocket init writes a site file" in scalesocket("serve", "nosuch.toml", cwd=tmp_path).err
     for name in ("games.toml", "chats.toml"):
         (tmp_path / name).write_text(SITE)

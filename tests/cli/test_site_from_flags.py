@@ -163,6 +163,7 @@ def test_a_folder_starts_from_the_working_directory() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--addr="], "--addr: '' is not an address (write for example \"127.0.0.1:9000\")"),
         (["--addr=localhost"], "--addr: 'localhost' has no port"),
         (["--cache=x"], "--cache: 'x' is not a whole number"),
         (["--cache=some:3"], "--cache: unknown type 'some'"),
