@@ -243,7 +243,8 @@ class AdmissionControl:
 
     def _authenticate(self, app: App, room: str, request: Request, resolved: Request) -> Admission | Refusal | PendingAdmission:
         """Decide by the credential of a client. `request`: as received, before `resolve_client`."""
-        is_from_proxy = may_name_user(self.site.server.trusted_proxies, request)
+        trusted = self.site.server.trusted_proxies
+        is_from_proxy = bool(trusted) and may_name_user(trusted, request)
         check = self.authenticators[app.name].check(resolved, room, is_from_proxy=is_from_proxy)
         verdict = check.verdict
         if isinstance(verdict, Identity):

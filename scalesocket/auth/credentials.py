@@ -96,15 +96,13 @@ class CredentialFinder:
             ticket=next(iter(_find_parameter(request, TICKET)), None) if self._has_ticket and request.query else None,
             basic=_read_basic(value) if scheme == "basic" and self._takes_basic else None,
             user=(request.headers.get(self._header) or None) if self._header is not None and is_from_proxy else None,
-            is_for_hook=self._is_for_hook(request),
+            is_for_hook=self._hook is not None and self._is_for_hook(request),
             has_bearer=has_bearer,
         )
         return found, self._without_credentials(request, offered)
 
     def _is_for_hook(self, request: Request) -> bool:
         """Whether there is a header that the hook gets, or a query, except where guests need no credential."""
-        if self._hook is None:
-            return False
         has_query = bool(request.query) and not self._is_anonymous
         return has_query or not self._of_hook or not self._of_hook.isdisjoint(request.headers)
 
