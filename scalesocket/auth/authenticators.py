@@ -40,7 +40,7 @@ class Authenticators:
         return AuthPreparation(self)
 
     def apply(self, site: Site) -> None:
-        """Take on an edited site: for new clients; nobody who is connected is asked again. Cannot fail.
+        """Use an edited site for new clients; connected clients are not authenticated again. Cannot fail.
 
         Files that no `prepare` has read are read here; if that fails, nobody is let in by them.
         """

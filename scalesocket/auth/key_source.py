@@ -27,7 +27,7 @@ MAX_AGE: Final = 300.0
 """Seconds until a key set is fetched again, if the response does not say."""
 SHORTEST_AGE: Final = 60.0
 LONGEST_AGE: Final = 24 * 3600.0
-"""Limits for what the response may say."""
+"""Bounds of the `max-age` of a response."""
 RETRY: Final = 10.0
 """Seconds until the next fetch after a failed one."""
 MAX_WAITING: Final = 256

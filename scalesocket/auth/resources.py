@@ -32,7 +32,7 @@ class Resources:
         self._tasks: TaskGroup | None = None
 
     def apply(self, tables: Mapping[str, Auth]) -> None:
-        """Take on the `auth` tables of an edited site, by app: in one step that cannot fail."""
+        """Use the `auth` tables of an edited site, by app. Cannot fail."""
         wanted = {source for auth in tables.values() if (source := keys_of(auth)) is not None}
         for gone in self._sources.keys() - wanted:
             del self._sources[gone]

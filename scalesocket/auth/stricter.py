@@ -1,4 +1,4 @@
-"""Whom a stricter rule keeps out, among the clients that are connected. Pure.
+"""The connected clients that a stricter rule would not let in again. Pure.
 
 Credentials are not kept, so only the way is judged by which a client was let in. That a key, an audience or the content of a
 file changed is not seen here.

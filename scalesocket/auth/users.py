@@ -23,7 +23,7 @@ MAX_PASSWORD: Final = 72
 PARALLEL: Final = min(4, max(1, (os.cpu_count() or 1) - 1))
 """Passwords that are verified at the same time."""
 MAX_WAITING: Final = 64
-"""Further attempts that wait; even more are told to try again later."""
+"""Further attempts that wait. Beyond that, attempts are refused as unavailable."""
 TIMEOUT: Final = 15.0
 """Seconds for one attempt, the wait included."""
 
