@@ -60,7 +60,7 @@ HeaderName = Annotated[str, AfterValidator(_check_header), string_form("header n
 
 
 def _check_secret(secret: str | None) -> str | None:
-    """Refuse values that are not secrets: one too short to be random, as of an empty file, and a public key, which anyone may have."""
+    """Refuse values that are not secrets: short ones, such as an empty file, and public keys, which anyone may have."""
     if secret is None:
         return None
     if len(secret.strip()) < MIN_SECRET:
