@@ -36,6 +36,7 @@ async def drain_rooms(rooms: Sequence[Room], close: Close, *, timeout: float) ->
         for room, client in clients[closed:due]:
             with contain_exceptions(room):
                 if client.id in room.clients:
+                    room.counts.drained += 1
                     room.expel(client, close)
         closed = due
     for room in rooms:

@@ -62,6 +62,8 @@ ROOM_SERIES: Final = (
         "messages_dropped",
     ),
     Row("scalesocket_slow_clients", "Clients closed because they did not read fast enough.", "slow_clients"),
+    Row("scalesocket_clients_kicked", "Clients closed by an operator's kick.", "kicked"),
+    Row("scalesocket_clients_drained", "Clients closed over time by a stop, restart, drain or shutdown.", "drained"),
     Row("scalesocket_slow_client_messages_dropped", "Messages left out for slow clients.", "slow_dropped"),
 )
 """Counters from `Counts`, by app or by open room."""

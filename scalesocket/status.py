@@ -27,6 +27,10 @@ class Counts:
     """Messages that were not delivered: bad JSON of a client, an invalid `_to`, or input for a backend that no longer reads."""
     slow_clients: int = 0
     """Clients closed because they did not read fast enough."""
+    kicked: int = 0
+    """Clients closed by the operation `kick`."""
+    drained: int = 0
+    """Clients closed gradually: by `stop`, `restart`, `drain`, a reload that removes the app, or a shutdown."""
     slow_dropped: int = 0
     """Messages left out for a slow client under `slow_client = "drop"`."""
 

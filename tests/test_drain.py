@@ -8,6 +8,7 @@ import pytest
 
 from scalesocket.drain import drain_rooms
 from scalesocket.errors import SHUTTING_DOWN
+from scalesocket.status import Counts
 
 pytestmark = pytest.mark.anyio
 
@@ -25,6 +26,7 @@ async def test_drain_timeout_counts_the_time_that_closing_takes(monkeypatch: pyt
 
         def __init__(self) -> None:
             self.clients = {number: SimpleNamespace(id=number) for number in range(3000)}
+            self.counts = Counts()
 
         def expel(self, client: SimpleNamespace, close: object) -> None:
             nonlocal now

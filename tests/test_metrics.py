@@ -56,7 +56,17 @@ def make_site(*apps: AppStatus, last_error: str | None = None, is_draining: bool
 
 
 def test_series_by_app_are_sums_over_its_rooms() -> None:
-    counts = Counts(connections_total=11, messages_in=2, bytes_in=20, messages_out=3, bytes_out=30, records_out=4, slow_clients=5)
+    counts = Counts(
+        connections_total=11,
+        messages_in=2,
+        bytes_in=20,
+        messages_out=3,
+        bytes_out=30,
+        records_out=4,
+        slow_clients=5,
+        kicked=6,
+        drained=7,
+    )
     site = make_site(make_app("chat", make_room("a", connections=2), make_room("b", state="lingering"), counts=counts))
 
     series = read(site)
@@ -70,6 +80,8 @@ def test_series_by_app_are_sums_over_its_rooms() -> None:
     assert series["scalesocket_sent_bytes_total", chat] == 30
     assert series["scalesocket_backend_records_total", chat] == 4
     assert series["scalesocket_slow_clients_total", chat] == 5
+    assert series["scalesocket_clients_kicked_total", chat] == 6
+    assert series["scalesocket_clients_drained_total", chat] == 7
     assert series["scalesocket_rooms_total", chat] == 7
     assert series["scalesocket_rooms_open", labels(app="chat", state="open")] == 1
     assert series["scalesocket_rooms_open", labels(app="chat", state="lingering")] == 1

@@ -51,7 +51,9 @@ async def kick(running: Running, request: Kick) -> Outcome:
         who = f"client {request.id}" if request.user is None else f"client of the user {request.user!r}"
         raise NotFoundError(f"there is no {who} in {request.app}/{request.room}")
     for number, (room, client) in enumerate(matching, start=1):
-        room.expel(client, close)
+        if client.id in room.clients:  # else it left during a pause
+            room.counts.kicked += 1
+            room.expel(client, close)
         if number % CLOSES_PER_SLICE == 0:
             await asyncio.sleep(0)
     return Outcome(rooms=len({room for room, _ in matching}), clients=len(matching))

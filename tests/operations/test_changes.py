@@ -53,6 +53,8 @@ async def test_a_user_is_kicked_from_all_rooms_that_match(serve: MemoryServe) ->
     outcome = await run(site, Kick(app="game", room="*o*", user="ann"))
 
     assert outcome == Outcome(rooms=2, clients=3)
+    assert site.gateway.status().apps[0].counts.kicked == 3
+    assert site.gateway.status().apps[0].counts.drained == 0
     assert [player.closed is not None for player in players] == [True, True, True, False, False]
 
 
@@ -168,6 +170,7 @@ async def test_restart_and_drain_wait_for_the_end_of_the_programs_if_they_are_as
     drained = await run(site, Drain(app="chat", wait=30.0))
     nothing = await run(site, Drain(wait=30.0))
 
+    assert [app.counts.drained for app in site.gateway.status().apps] == [200, 1]
     assert (restarted, drained) == (Outcome(rooms=3, clients=200, pending=0), Outcome(rooms=1, clients=1, pending=0))
     assert nothing == Outcome(rooms=0, clients=0, pending=0)
     assert not any(actor.is_running for actor in site.actors)
