@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from scalesocket.cli.columns import cut
 from scalesocket.cli.remote import CONTROL, JSON, query, to_json
 from scalesocket.cli.targets import parse_room, parse_target, split_optional, split_words
 from scalesocket.config.units import format_duration, parse_duration
@@ -14,6 +15,8 @@ from scalesocket.control.messages import Drain, Kick, Outcome, Restart, Say, Say
 
 KICKED: Final = Kick(app="", room="")
 """Has the default code and reason."""
+MAX_DIGITS: Final = 19
+"""Digits of an id."""
 DEFAULT_WAIT: Final = 30.0
 """Seconds for which `--wait` waits."""
 
@@ -57,6 +60,8 @@ def kick(
 
     `scalesocket clients` lists the ids. `*` in ROOM stands for any characters.
     """
+    if user is not None and len(words) > 1 and words[-1].isdecimal():
+        raise click.UsageError("give either ID or --user, not both", ctx)
     site_file, rest = split_words(ctx, words, 2 if user is None else 1)
     app, room = parse_room(ctx, rest[0])
     member = None if user is not None else _parse_id(ctx, rest[1])
@@ -149,8 +154,10 @@ def drain(
 
 
 def _parse_id(ctx: click.Context, word: str) -> int:
-    if not word.isdecimal():
-        raise click.UsageError(f"{word!r} is not the id of a client (scalesocket clients lists them; --user takes a name)", ctx)
+    if not word.isdecimal() or len(word) > MAX_DIGITS:
+        raise click.UsageError(
+            f"{cut(word, 40)!r} is not the id of a client (scalesocket clients lists them; --user takes a name)", ctx
+        )
     return int(word)
 
 

@@ -30,8 +30,9 @@ def split_words(ctx: click.Context, words: Sequence[str], count: int) -> tuple[P
         return default_site(ctx), words
     if len(words) == count + 1:
         return Path(words[0]), words[1:]
-    problem = "too few words" if len(words) < count else "too many words"
-    raise click.UsageError(f"{problem} (a text with spaces needs quotes)", ctx)
+    if len(words) < count:
+        raise click.UsageError("too few words", ctx)
+    raise click.UsageError("too many words (a text with spaces needs quotes)", ctx)
 
 
 def split_optional(ctx: click.Context, words: Sequence[str]) -> tuple[Path, str | None]:
@@ -66,5 +67,6 @@ def parse_room(ctx: click.Context, word: str) -> tuple[str, str]:
     """Read APP/ROOM. Raises click.UsageError."""
     target = parse_target(ctx, word)
     if target.room is None:
-        raise click.UsageError(f"{word!r} is not APP/ROOM ({word}/* means all rooms of {word})", ctx)
+        hint = f" ({word}/* means all rooms of {word})" if APP_NAME.fullmatch(word) else ""
+        raise click.UsageError(f"{word!r} is not APP/ROOM{hint}", ctx)
     return target.app, target.room

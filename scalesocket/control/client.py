@@ -33,7 +33,7 @@ def send_request(paths: Sequence[Path], request: Request, result: type[Result], 
     with _connect(paths) as connection:
         connection.settimeout(timeout)
         try:
-            connection.sendall(msgspec.json.encode(request) + b"\n")
+            connection.sendall(_encode(request))
             line = _read_line(connection)
         except TimeoutError as error:
             raise ControlError(f"the server did not answer within {timeout:.0f} s") from error
@@ -51,7 +51,7 @@ def open_stream(paths: Sequence[Path], request: Request) -> Iterator[Iterator[by
     with _connect(paths) as connection:
         connection.settimeout(TIMEOUT)
         try:
-            connection.sendall(msgspec.json.encode(request) + b"\n")
+            connection.sendall(_encode(request))
             first = bytearray()
             while not first.endswith(b"\n") and len(first) < MAX_LINE and (byte := connection.recv(1)):
                 first += byte
@@ -61,6 +61,14 @@ def open_stream(paths: Sequence[Path], request: Request) -> Iterator[Iterator[by
             raise ControlError("the server closed the connection before its answer was complete")
         _read_answer(bytes(first), Outcome)
         yield _read_lines(connection)
+
+
+def _encode(request: Request) -> bytes:
+    """Return the line of a request. Raises ControlError for an argument of the command line that is not UTF-8."""
+    try:
+        return msgspec.json.encode(request) + b"\n"
+    except UnicodeEncodeError as error:
+        raise ControlError("an argument is not valid UTF-8") from error
 
 
 def _read_lines(connection: socket.socket) -> Iterator[bytes]:

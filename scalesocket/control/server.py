@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
+from scalesocket.config.units import KiB
 from scalesocket.control.address import ControlError, ControlTakenError, control_paths
 from scalesocket.control.binding import Binding, bind_control
 from scalesocket.control.messages import MAX_LINE, Answer, Caller, Request, wait_of
@@ -24,7 +25,7 @@ from scalesocket.errors import ScalesocketError
 
 log = structlog.get_logger()
 
-MAX_REQUEST: Final = 64 * 1024
+MAX_REQUEST: Final = 64 * KiB
 """Bytes of the longest request; a longer one is answered with an error."""
 MAX_CONNECTIONS: Final = 8
 """Connections served at once; others wait in the kernel's queue."""
@@ -229,7 +230,9 @@ async def _answer(reader: asyncio.StreamReader, respond: Respond, caller: Caller
         with anyio.fail_after(REQUEST_TIMEOUT):
             line = await reader.readuntil(b"\n")
         request = msgspec.json.decode(line, type=Request)
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, msgspec.DecodeError) as error:
+    except asyncio.LimitOverrunError:
+        return Answer(error=f"the request is longer than {MAX_REQUEST // KiB} KiB")
+    except (asyncio.IncompleteReadError, TimeoutError, msgspec.DecodeError) as error:
         return Answer(error=f"not a request: {error}")
     wait = wait_of(request)
     if wait is None:

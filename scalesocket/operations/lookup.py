@@ -30,6 +30,8 @@ def find_pools(gateway: Gateway, app: str | None) -> Sequence[RoomPool]:
     if app is None:
         return pools
     found = [pool for pool in pools if pool.app.name == app]
+    if not found and ANY in app:
+        raise NotFoundError(f"there is no app {app!r} (* works in the name of a room only)")
     if not found:
         raise NotFoundError(f"there is no app {app!r}{_suggest(app, [pool.app.name for pool in pools], every=True)}")
     return found

@@ -99,6 +99,23 @@ def test_commands_wait_for_the_end_of_rooms(file: Path) -> None:
             assert error in wrong.err
 
 
+def test_odd_arguments_get_an_error_that_says_what_is_wrong(file: Path) -> None:
+    name = str(file)
+    with serving("serve", name) as server, join(server, "/chat/lobby"):
+        for words, code, answer in (
+            (("say", name, "chat/lobby", "\udce9"), 1, "an argument is not valid UTF-8"),
+            (("say", name, "chat/lobby", "x" * 70_000), 1, "the request is longer than 64 KiB"),
+            (("tail", name, "chat/\udce9"), 1, "an argument is not valid UTF-8"),
+            (("kick", name, "chat/lobby", "9" * 5000), 2, "is not the id of a client"),
+            (("kick", "chat/lobby", "1", "--user", "ann"), 2, "give either ID or --user, not both"),
+            (("kick", name), 2, "too few words\n"),
+            (("rooms", name, "*/lobby"), 1, "there is no app '*' (* works in the name of a room only)"),
+        ):
+            done = scalesocket(*words, cwd=file.parent)
+            assert (done.code, answer in done.err) == (code, True), done.err
+            assert len(done.err) < 400
+
+
 def test_tail_shows_the_messages_of_a_room_until_it_ends(file: Path) -> None:
     name = str(file)
     with serving("serve", name) as server, join(server, "/chat/lobby") as ann:
@@ -180,7 +197,7 @@ def test_an_event_is_one_line_that_is_safe_for_a_terminal(event: TailEvent, line
         (["kick", "chat/lobby"], "too few words"),
         (["kick", "chat/lobby", "ann"], "'ann' is not the id of a client"),
         (["kick", "chat", "1"], "'chat' is not APP/ROOM (chat/* means all rooms of chat)"),
-        (["kick", "--user", "ann", "site.toml", "chat/lobby", "1"], "too many words"),
+        (["kick", "--user", "ann", "site.toml", "chat/lobby", "1"], "give either ID or --user, not both"),
         (["say", "chat/lobby", "hello", "world"], "'hello' is not APP/ROOM"),
         (["stop", "chat/"], "'chat/' is neither APP nor APP/ROOM"),
         (["rooms", "site.toml", "chat", "lobby"], "too many words"),

@@ -156,7 +156,7 @@ async def test_an_invalid_request_is_answered_with_an_error(tmp_path: Path, line
             answer = await reader.read()
         writer.close()
 
-        assert answer.startswith(b'{"error":"not a request')
+        assert answer.startswith((b'{"error":"not a request', b'{"error":"the request is longer'))
 
 
 class Ticks:
