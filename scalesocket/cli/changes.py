@@ -149,6 +149,8 @@ def drain(
     /ready answers 503. A single word is a SITE if it ends with .toml or names a file.
     """
     site_file, app = split_optional(ctx, words)
+    if app is not None and "/" in app:
+        raise click.UsageError(f"{app!r} is not APP (to close one room: scalesocket stop)", ctx)
     wait = _read_wait(ctx, limit, is_waiting=is_waiting)
     _echo_closing(query(site_file, control, Drain(app=app, wait=wait), Outcome), form, ("draining", "drained"), wait)
 

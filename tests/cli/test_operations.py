@@ -109,6 +109,7 @@ def test_odd_arguments_get_an_error_that_says_what_is_wrong(file: Path) -> None:
             (("kick", name, "chat/lobby", "9" * 5000), 2, "is not the id of a client"),
             (("kick", "chat/lobby", "1", "--user", "ann"), 2, "give either ID or --user, not both"),
             (("kick", name), 2, "too few words\n"),
+            (("drain", name, "chat/lobby"), 2, "'chat/lobby' is not APP (to close one room: scalesocket stop)"),
             (("rooms", name, "*/lobby"), 1, "there is no app '*' (* works in the name of a room only)"),
         ):
             done = scalesocket(*words, cwd=file.parent)
