@@ -28,6 +28,7 @@ from scalesocket.admission.refusals import (
     Refusal,
     refuse_denied,
 )
+from scalesocket.auth.authenticator import Check
 from scalesocket.auth.authenticators import Authenticators
 from scalesocket.auth.credentials import BEARER
 from scalesocket.auth.denial import NOT_AVAILABLE, Denial
@@ -251,16 +252,16 @@ class AdmissionControl:
             return self._agree(Admission(app, room, check.request, self, None, verdict), has_bearer=check.has_bearer)
         admission = Admission(app, room, check.request, self)
         if isinstance(verdict, Denial):
-            return self._settle(admission, verdict, has_bearer=check.has_bearer)
-        return PendingAdmission(self._settle_later(admission, verdict, has_bearer=check.has_bearer))
+            return self._settle(admission, verdict, check)
+        return PendingAdmission(self._settle_later(admission, verdict, check))
 
     async def _settle_later(
-        self, admission: Admission, verdict: Awaitable[Identity | Denial], *, has_bearer: bool
+        self, admission: Admission, verdict: Awaitable[Identity | Denial], check: Check
     ) -> Admission | Refusal:
         outcome = await self._wait_verdict(admission.app, admission.room, verdict)
         if self.is_closed:
             return self.count(DRAINING)
-        return self._settle(admission, outcome, has_bearer=has_bearer)
+        return self._settle(admission, outcome, check)
 
     async def _wait_verdict(self, app: App, room: str, verdict: Awaitable[Identity | Denial]) -> Identity | Denial:
         """Wait within a deadline; an exception is a bug, and lets nobody in."""
@@ -273,17 +274,17 @@ class AdmissionControl:
             log.exception("authentication failed", app=app.name, room=room)
             return NOT_AVAILABLE
 
-    def _settle(self, admission: Admission, verdict: Identity | Denial, *, has_bearer: bool) -> Admission | Refusal:
+    def _settle(self, admission: Admission, verdict: Identity | Denial, check: Check) -> Admission | Refusal:
         """Admit a client that was let in; refuse another, or admit it in order to close it with a code that its page can read."""
         app = admission.app
-        agreed = self._agree(admission, has_bearer=has_bearer)
+        agreed = self._agree(admission, has_bearer=check.has_bearer)
         if isinstance(agreed, Refusal):
             return agreed
         if isinstance(verdict, Identity):
             return Admission(app, agreed.room, agreed.request, self, agreed.subprotocol, verdict)
         assert app.auth is not None
         refusal = self._refuse(app, refuse_denied(verdict, app))
-        is_closed = app.auth.reject == "close" or (app.auth.reject == "auto" and "origin" in admission.request.headers)
+        is_closed = app.auth.reject == "close" or (app.auth.reject == "auto" and check.is_from_page)
         return agreed._replace(close=verdict.close) if is_closed else refusal
 
     def _refuse(self, app: App | None, refusal: Refusal) -> Refusal:

@@ -36,6 +36,8 @@ class Check(NamedTuple):
     """The request without credentials."""
     has_bearer: bool
     """Whether the client offered the subprotocol `bearer`, which must be answered."""
+    is_from_page: bool
+    """Whether a page sent it, by its `Origin`, which `request` lacks where it is one of `hook.headers`."""
 
 
 class Authenticator:
@@ -59,7 +61,8 @@ class Authenticator:
         credentials, rest = self._finder.find(request, is_from_proxy=is_from_proxy)
         if is_for_ticket:
             credentials = replace(credentials, ticket=None)
-        return Check(self._decide(Attempt(credentials, room, request), is_for_ticket=is_for_ticket), rest, credentials.has_bearer)
+        verdict = self._decide(Attempt(credentials, room, request), is_for_ticket=is_for_ticket)
+        return Check(verdict, rest, credentials.has_bearer, "origin" in request.headers)
 
     def _decide(self, attempt: Attempt, *, is_for_ticket: bool) -> Verdict | Coroutine[None, None, Verdict]:
         is_empty = attempt.credentials.is_empty

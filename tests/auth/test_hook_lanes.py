@@ -53,6 +53,14 @@ async def test_a_client_that_the_hook_refuses_touches_no_room(
         assert site.gateway.pools["chat"].rooms_total == 0
 
 
+async def test_a_page_can_read_why_it_was_refused_where_its_origin_is_a_credential(serve: Serve) -> None:
+    async with open_web(decide) as web:
+        site = await serve(chat=app_of(web, headers=["Origin"]))
+
+        page = await site.join("/chat/lobby", origin=f"http://127.0.0.1:{site.port}")
+        assert (await page.wait_closed())[0] == 4401
+
+
 async def test_a_hook_that_lies_lets_nobody_in(serve: Serve) -> None:
     async with open_web(lambda _: respond({"user": ["ann"]})) as web:
         site = await serve(chat=app_of(web))
