@@ -6,11 +6,12 @@ Clients may send anything, so unknown messages are ignored: an exception would e
 import json
 import random
 import sys
+from typing import Any
 from urllib.parse import unquote
 
 SIZE = 20
 MOVES = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-players: dict[int, dict] = {}
+players: dict[int, dict[str, Any]] = {}
 coin = {"x": 10, "y": 10}
 
 
@@ -36,7 +37,7 @@ def name_of(message: dict[str, object]) -> str:
 
 
 for line in sys.stdin.buffer:
-    message = read(line)
+    message = read(line) or {}
     match message:
         case {"_event": "join", "_from": int(who)}:  # only the server can set _event and _from
             players[who] = {"x": random.randrange(SIZE), "y": random.randrange(SIZE), "score": 0, "name": name_of(message)}
