@@ -155,6 +155,7 @@ class Gateway:
             applied_at=self.reload_state.applied_at,
             last_error=self.reload_state.last_error,
             public_error=self.reload_state.public_error,
+            warnings=self.reload_state.warnings,
             site_file=None if self.site.path is None else str(self.site.path),
             refusals=dict(self.refusals),
         )

@@ -210,8 +210,8 @@ def collect_config(status: SiteStatus) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "scalesocket_config_last_reload_successful",
-        "1 when the newest text of the site file is the one that runs, else 0.",
-        value=status.last_error is None,
+        "1 when the newest texts of the site file and of the files of `auth` are those that run, else 0.",
+        value=status.last_error is None and not status.warnings,
     )
     yield GaugeMetricFamily(
         "scalesocket_config_last_reload_success_timestamp_seconds",

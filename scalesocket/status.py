@@ -112,7 +112,9 @@ class SiteStatus:
     last_error: str | None
     """Why the newest text of the site file was not applied; None when it was. May quote the file: for its owner alone."""
     public_error: str | None
-    """The same for everybody: without paths, hints and values."""
+    """The same for everybody, or else the first of `warnings`: without paths, hints and values."""
+    warnings: tuple[str, ...] = ()
+    """Files of `auth` that are broken, each with the reason; their last valid contents stay in use."""
     site_file: str | None = None
     """The path of the site file; None for a site of the command line."""
     refusals: Mapping[str, int]
@@ -130,11 +132,19 @@ class ReloadState:
     last_error: str | None = None
     """Why the newest text of the site file was not applied; None when it was. May quote the file: for its owner alone."""
     public_error: str | None = None
-    """The same for everybody: without paths, hints and values."""
+    """The same for everybody, or else the first of `warnings`: without paths, hints and values."""
+    warnings: tuple[str, ...] = ()
+    """Files of `auth` that are broken, each with the reason; their last valid contents stay in use."""
+    _public_warning: str | None = None
+
+    def note_warnings(self, warnings: tuple[str, ...], public: str | None) -> None:
+        """An edit was applied, with these warnings; `public` is what everybody may know of them."""
+        self.warnings, self._public_warning = warnings, public
+        self.note_error(None, None)
 
     def note_error(self, error: str | None, public: str | None) -> None:
         """An edit was applied (None), or refused for `error`; `public` is what everybody may know of that."""
-        self.last_error, self.public_error = error, public
+        self.last_error, self.public_error = error, public or self._public_warning
 
 
 class RoomView(Protocol):

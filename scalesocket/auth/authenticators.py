@@ -1,5 +1,7 @@
 """The authenticators of all apps of a site, and their replacement after an edit of the site or of the files they read."""
 
+from collections.abc import Sequence
+
 import structlog
 from anyio import to_thread
 
@@ -23,7 +25,7 @@ class Authenticators:
         self._by_app: dict[str, Authenticator] = {}
         self._prepared: Parsed | None = None
         """What the files contain that the next edit needs."""
-        self._parsed = _load(site, {})
+        self._parsed = _load(site, {}, [])
         self.apply(site)
 
     def __getitem__(self, app: str) -> Authenticator:
@@ -33,11 +35,11 @@ class Authenticators:
     async def prepare(self, site: Site, _: object = None) -> "AuthPreparation":
         """Read the files of an edited site. Raises AuthFileError for a file that was not used before.
 
-        A broken file that was is logged, and what it contained last stays in use.
+        A broken file that was is logged, and its last valid contents stay in use: the preparation warns of that.
         """
-        parsed = await to_thread.run_sync(_load, site, self._parsed, abandon_on_cancel=True)
-        self._prepared = parsed
-        return AuthPreparation(self)
+        warnings: list[str] = []
+        self._prepared = await to_thread.run_sync(_load, site, self._parsed, warnings, abandon_on_cancel=True)
+        return AuthPreparation(self, warnings)
 
     def apply(self, site: Site) -> None:
         """Use an edited site for new clients; connected clients are not authenticated again. Cannot fail.
@@ -63,8 +65,10 @@ class Authenticators:
 class AuthPreparation:
     """Files that were read for an edit (`reload.preparation.Preparation`)."""
 
-    def __init__(self, authenticators: Authenticators) -> None:
+    def __init__(self, authenticators: Authenticators, warnings: Sequence[str]) -> None:
         self._authenticators = authenticators
+        self.warnings = warnings
+        """Files that are broken, whose last valid contents stay in use."""
 
     def commit(self) -> None:
         """Do nothing more: `Authenticators.apply` has used the files."""
@@ -75,7 +79,8 @@ class AuthPreparation:
         self._authenticators.forget_prepared()
 
 
-def _load(site: Site, last: Parsed) -> Parsed:
+def _load(site: Site, last: Parsed, warnings: list[str]) -> Parsed:
+    """Read the files of a site. Adds to `warnings` those that are broken, with contents in `last`."""
     parsed = {}
     for app in site.apps.values():
         for source in sources_of(app):
@@ -85,7 +90,8 @@ def _load(site: Site, last: Parsed) -> Parsed:
                 where = f"apps.{app.name}.auth.{source.key}"
                 if source not in last:
                     raise AuthFileError(f"{where}: {error}") from None
-                log.error(f"{where}: {error}", hint="what the file contained before stays in use")
+                log.error(f"{where}: {error}", hint="the last valid contents of the file stay in use")
+                warnings.append(f"{where}: the last valid contents of the file stay in use: {error}")
                 parsed[source] = last[source]
     return parsed
 

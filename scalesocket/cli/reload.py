@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from scalesocket.cli.remote import CONTROL, JSON, echo_changes, query, to_json
+from scalesocket.cli.remote import CONTROL, JSON, echo_changes, format_warnings, query, to_json
 from scalesocket.cli.site_file import SITE
 from scalesocket.control.messages import Reload, ReloadReport
 
@@ -28,6 +28,8 @@ def reload(site_file: Path, dry_run: bool, restart: str | None, control: Path | 
         click.echo(to_json(report))
         return
     echo_changes(report.changes)
+    for line in format_warnings(report.warnings):
+        click.echo(line, err=True)
     if report.is_applied:
         click.echo(f"applied, generation {report.generation}")
     elif dry_run and report.changes:

@@ -82,6 +82,12 @@ def echo_changes(changes: Sequence[AffectedKey]) -> None:
         click.echo(f"{head}{_values(change)}  [{change.reload}] {_affected(change)}")
 
 
+def format_warnings(warnings: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each warning of a reload."""
+    for warning in warnings:
+        yield f"{click.style('warning:', fg='yellow')} {warning}"
+
+
 def to_json(value: object) -> str:
     """Return a value as indented JSON; a room's metadata in a status, which is JSON text, becomes part of it."""
     record = msgspec.to_builtins(value, builtin_types=(bytes,))

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from scalesocket.cli.columns import format_table, terminal_width
-from scalesocket.cli.remote import CONTROL, JSON, query, to_json
+from scalesocket.cli.remote import CONTROL, JSON, format_warnings, query, to_json
 from scalesocket.cli.site_file import SITE
 from scalesocket.control.messages import Status
 from scalesocket.logs import printable
@@ -44,6 +44,7 @@ def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = Non
     if site.last_error is not None:
         yield click.style("the newest edit was not applied:", fg="red")
         yield from (f"  {line}" for line in site.last_error.splitlines())
+    yield from format_warnings(site.warnings)
     if drained := [app.name for app in site.apps if app.is_drained]:
         yield f"drained, without new clients until an edit of the app: {', '.join(drained)}"
     yield ""

@@ -158,6 +158,8 @@ class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[AffectedKey, ...] = ()
     restarted: int = 0
     """Rooms whose restart was started."""
+    warnings: tuple[str, ...] = ()
+    """Files of `auth` that are broken, each with the reason; their last valid contents stay in use."""
 
 
 class RoomEntry(msgspec.Struct, frozen=True, kw_only=True):

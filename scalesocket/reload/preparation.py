@@ -1,7 +1,7 @@
 """Two-phase commit of an edit: everything that can fail is prepared first, then all is committed, or all is rolled back."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import Site
@@ -21,6 +21,15 @@ class Preparation(Protocol):
         """Close it; the predecessor stays in use. Must not fail or wait."""
 
 
+@runtime_checkable
+class Warns(Protocol):
+    """A preparation that found something wrong which does not stop the edit."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What is wrong, and what stays in use."""
+
+
 Prepare = Callable[[Site, Plan], Awaitable[Preparation]]
 """Opens what an edited site needs. Raises ScalesocketError or OSError, after closing what it had opened."""
 
@@ -35,6 +44,11 @@ async def prepare_all(prepares: Sequence[Prepare], site: Site, plan: Plan) -> li
         roll_back_all(done)
         raise
     return done
+
+
+def warnings_of(prepared: Sequence[Preparation]) -> tuple[str, ...]:
+    """Return what preparations warn of."""
+    return tuple(warning for one in prepared if isinstance(one, Warns) for warning in one.warnings)
 
 
 def commit_all(prepared: Sequence[Preparation]) -> None:

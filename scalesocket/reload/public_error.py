@@ -20,15 +20,15 @@ def redact_error(error: ScalesocketError) -> str:
     get the whole error.
     """
     if not isinstance(error, ConfigError):
-        return _without_values(str(error))
+        return redact_text(str(error))
     errors = [problem for problem in error.problems if problem.severity is Severity.ERROR]
     first = errors[0]
     name = Path(first.place.file.name) if first.place.file is not None else None
-    text = str(replace(first, place=replace(first.place, file=name), message=_without_values(first.message)))
+    text = str(replace(first, place=replace(first.place, file=name), message=redact_text(first.message)))
     return text + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
 
 
-def _without_values(message: str) -> str:
+def redact_text(message: str) -> str:
     """Return a message up to its first hint or value. A value that it begins with and paths become `…`."""
     leading = _LEADING_VALUE.match(message)
     rest = message[leading.end() :] if leading is not None else message

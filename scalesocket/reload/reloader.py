@@ -25,8 +25,8 @@ from scalesocket.gateway import Gateway
 from scalesocket.logs import set_log
 from scalesocket.reload.affected import find_affected
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
-from scalesocket.reload.preparation import Preparation, Prepare, commit_all, prepare_all, roll_back_all
-from scalesocket.reload.public_error import redact_error
+from scalesocket.reload.preparation import Preparation, Prepare, commit_all, prepare_all, roll_back_all, warnings_of
+from scalesocket.reload.public_error import redact_error, redact_text
 from scalesocket.reload.site_reader import SiteReader, digest_files, find_missing
 from scalesocket.systemd import notify_ready, notify_reloading
 
@@ -139,6 +139,8 @@ class Reloader:
             renewed = self._find_renewed(digests, plan)
             report = self._report(site, plan, renewed=renewed)
             prepared = await self._prepare_all(loaded, plan) if report.changes else []
+            warnings = warnings_of(prepared) if report.changes else self._state.warnings
+            report = msgspec.structs.replace(report, warnings=warnings)
             if is_dry:
                 roll_back_all(prepared)
                 return report
@@ -189,7 +191,8 @@ class Reloader:
             set_log(site.server.log.format, site.server.log.level)
         self._state.generation += 1
         self._state.applied_at = time.time()
-        self._state.note_error(None, None)
+        warnings = warnings_of(prepared)
+        self._state.note_warnings(warnings, redact_text(warnings[0]) if warnings else None)
 
     def _log_unchanged(self, trigger: str) -> None:
         if self._state.last_error is not None:

@@ -14,7 +14,8 @@ from scalesocket.config.load import load_site
 from scalesocket.config.render import render_site
 from tests.auth.tokens import SECRET, bearer, token
 from tests.conftest import capture_all_logs
-from tests.reload.editing import open_edited
+from tests.playing import until
+from tests.reload.editing import WITHIN, open_edited
 
 SITE = """
 [server]
@@ -24,6 +25,8 @@ control = "off"
 command = ["cat"]
 auth = { tokens_file = "tokens" }
 """
+
+MALFORMED = "line 1: is not NAME:SHA256[:ROOMS[:ROLES]]"
 
 
 def line(name: str, its_token: str) -> str:
@@ -47,11 +50,32 @@ async def test_a_changed_file_applies_to_newcomers_and_a_broken_one_keeps_the_la
             tokens.write_text("rubbish")
             await edited.wait_applied(3)
             await edited.playground.join("/chat/lobby", additional_headers=bearer("t-bob"))
+            state, warning = (
+                edited.gateway.reload_state,
+                f"apps.chat.auth.tokens_file: the last valid contents of the file stay in use: {tokens}: {MALFORMED}",
+            )
+            assert state.warnings == (warning,)
+            assert (
+                state.public_error
+                == f"apps.chat.auth.tokens_file: the last valid contents of the file stay in use: … {MALFORMED}"
+            )
+
+            assert (await edited.reloader.reload("test")).warnings == (warning,)
+            edited.write("rubbish")
+            await edited.wait_refused()
+            assert state.warnings == (warning,)
+            edited.write(SITE)
+            await until(lambda: edited.last_error is None, within=WITHIN)
+            assert state.public_error is not None
+            tokens.write_text(line("ann", "t-ann"))
+            assert (await edited.reloader.reload("test", dry_run=True)).warnings == ()
+            await edited.wait_applied(4)
+            assert (state.warnings, state.public_error) == ((), None)
 
     changes = [event["changes"] for event in events if event["event"] == "reloaded"]
-    errors = [event["event"] for event in events if event["log_level"] == "error"]
-    assert changes == ["apps.chat.auth files changed"] * 2
-    assert errors == [f"apps.chat.auth.tokens_file: {tokens}: line 1: is not NAME:SHA256[:ROOMS[:ROLES]]"]
+    errors = [event["event"] for event in events if event["log_level"] == "error" and "tokens_file" in event["event"]]
+    assert changes == ["apps.chat.auth files changed"] * 3
+    assert errors == [f"apps.chat.auth.tokens_file: {tokens}: {MALFORMED}"]
 
 
 async def test_an_edit_that_names_a_broken_file_is_not_applied(tmp_path: Path) -> None:

@@ -140,6 +140,27 @@ def test_tail_shows_the_messages_of_a_room_until_it_ends(file: Path) -> None:
         assert "there is no open room 'lobbby' of chat" in done.err
 
 
+def test_a_broken_file_that_was_in_use_is_a_warning(file: Path) -> None:
+    name, tokens = str(file), file.parent / "tokens"
+    tokens.write_text(f"ann:{'0' * 64}\n")
+    file.write_text(SITE + '[apps.private]\ncommand = ["cat"]\nauth = { tokens_file = "tokens" }\n')
+    with serving("serve", "--no-watch", name) as server:
+        assert "warning" not in scalesocket("status", name).out
+        tokens.write_text("ann")
+        warning = f"apps.private.auth.tokens_file: the last valid contents of the file stay in use: {tokens}: line 1: is not NAME"
+
+        done = scalesocket("reload", name)
+        assert (done.code, done.out.splitlines()[-1]) == (0, "applied, generation 2")
+        assert done.err.startswith(f"warning: {warning}")
+        (again,) = json.loads(scalesocket("reload", "--format", "json", name).out)["warnings"]
+        assert again.startswith(warning)
+        assert f"warning: {warning}" in scalesocket("status", name).out
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+            connection.request("GET", "/ready")
+            error = json.loads(connection.getresponse().read())["last_error"]
+        assert error.startswith("apps.private.auth.tokens_file: the last valid contents of the file stay in use: … line 1")
+
+
 def test_a_drained_site_is_alive_and_not_ready(file: Path) -> None:
     with serving("serve", str(file)) as server, join(server, "/chat/lobby") as ann:
         assert scalesocket("drain", str(file)).out == "draining 1 room with 1 client\n"

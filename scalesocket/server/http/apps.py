@@ -21,7 +21,9 @@ def apps_blueprint(running: SiteView, surface: Surface) -> Blueprint:
         return answer_json(
             {
                 "generation": status.generation,
-                "last_error": status.public_error if surface is Surface.PUBLIC else status.last_error,
+                "last_error": status.public_error
+                if surface is Surface.PUBLIC
+                else status.last_error or "\n".join(status.warnings) or None,
                 "draining": status.is_draining,
                 "connections": status.connections,
                 "apps": [describe(app, running.site.apps[app.name], surface) for app in status.apps],
