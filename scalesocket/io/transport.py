@@ -86,6 +86,25 @@ class SocketTransport(Writer, asyncio.Transport):
             self._socket = socket.socket(fileno=self._fd)
         return self._socket
 
+    def fileno(self) -> int:
+        """Return the descriptor; -1 after the end."""
+        return self._fd
+
+    def detach(self) -> int:
+        """Stop watching the connection, and return its descriptor, which the caller owns from now on.
+
+        For handing the connection over to another process. `connection_lost` is not called. Nothing may be unsent.
+        """
+        assert self._outgoing is None
+        assert not self._is_lost
+        self._is_lost = True
+        self._stop_reading()
+        if self._socket is not None:
+            self._socket.detach()
+        fd, self._fd = self._fd, -1
+        self._protocol = _NO_PROTOCOL
+        return fd
+
     # --- Reading
 
     def is_reading(self) -> bool:

@@ -402,3 +402,32 @@ async def test_extra_info_has_the_socket_and_its_addresses(poller: Poller) -> No
     connection.peer.close()
     await until(lambda: connection.protocol.calls[-1] == "lost")
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("has_socket", [False, True])
+async def test_a_detached_descriptor_is_not_watched_and_stays_open(connection: Connection, *, has_socket: bool) -> None:
+    if has_socket:
+        connection.transport.get_extra_info("socket")
+
+    fd = connection.transport.detach()
+    await connection.send(b"for another process")
+    connection.transport.abort()
+    connection.transport.close()
+    connection.transport.pause_reading()
+    connection.transport.resume_reading()
+    assert connection.transport.write(b"dropped") is False
+    await asyncio.sleep(0.01)
+
+    assert fd == connection.fd
+    assert os.read(fd, 100) == b"for another process"
+    assert connection.protocol.calls == ["made"]
+    assert connection.transport.fileno() == -1
+    assert connection.transport.is_closing()
+    os.close(fd)
+
+
+async def test_a_transport_in_which_something_is_unsent_is_not_detached(connection: Connection) -> None:
+    await connection.fill()
+
+    with pytest.raises(AssertionError):
+        connection.transport.detach()

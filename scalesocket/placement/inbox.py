@@ -1,0 +1,196 @@
+"""The inbox of a worker: connections that other processes hand over to it, as messages with one descriptor each.
+
+It is a socket pair that the supervisor keeps for the life of the server. What was sent to a worker that has ended stays in the
+kernel's queue, and its successor reads it.
+"""
+
+import array
+import asyncio
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import msgspec
+import structlog
+
+from scalesocket.config.units import KiB
+from scalesocket.io.poller import Poller
+from scalesocket.placement.facts import Delivery, Facts, Message, decode_message, encode_message
+
+log = structlog.get_logger("placement")
+
+MAX_MESSAGE: Final = 192 * KiB
+"""Bytes of one message. The longest request head has 32 KiB, and each of its characters may take 5 bytes: see `Request`."""
+MAX_RECEIVES: Final = 16
+"""Messages received in one event-loop iteration."""
+MAX_WAITING: Final = 256
+"""Messages that wait in a sender until the inbox has room again; more are refused."""
+SEND_TIMEOUT: Final = 5.0
+"""Seconds that a message waits in its sender."""
+QUEUE_SIZE: Final = 1024 * KiB
+"""Bytes in the kernel's queue, which allows fewer by default (net.core.wmem_max)."""
+DESCRIPTORS_HINT: Final = "raise the limit of open files (LimitNOFILE= of systemd)"
+
+_FD: Final = array.array("i").itemsize
+_ANCILLARY: Final = socket.CMSG_SPACE(2 * _FD)
+_SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_RECEIVE_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+
+
+def make_inbox() -> tuple[socket.socket, socket.socket]:
+    """Make an inbox: the end that senders share, and the end that its worker reads."""
+    sending, receiving = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE_SIZE)
+    return sending, receiving
+
+
+class Outbox:
+    """Sends to the inbox of one worker, and never blocks. Messages wait in a bounded queue while the inbox is full."""
+
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        """Send on the sending end of an inbox, or a duplicate of it; the caller closes it after `close`."""
+        self._sock = sock
+        self._loop = loop
+        self._waiting: deque[_Waiting] = deque()
+
+    def hand_over(self, facts: Facts, fd: int) -> "bool | asyncio.Future[bool]":
+        """Send a connection (`Owner.hand_over`)."""
+        return self.send(facts, fd)
+
+    def send(self, message: Message, fd: int) -> "bool | asyncio.Future[bool]":
+        """Send a message with a copy of a descriptor. Return whether it was sent; a future of that if the inbox is full."""
+        text = encode_message(message)
+        if len(text) > MAX_MESSAGE:
+            log.warning("connection too large to hand over", size=len(text), limit=MAX_MESSAGE)
+            return False
+        if not self._waiting:
+            sent = self._send(text, fd)
+            if sent is not None:
+                return sent
+        if len(self._waiting) >= MAX_WAITING:
+            return False
+        try:
+            waiting = _Waiting(text, fd, self._loop)
+        except OSError:  # no descriptor for the copy
+            return False
+        if not self._waiting:
+            self._loop.add_writer(self._sock.fileno(), self._flush)
+        self._waiting.append(waiting)
+        return waiting.sent
+
+    def close(self) -> None:
+        """Refuse the messages that wait."""
+        while self._waiting:
+            self._waiting.popleft().end(is_sent=False)
+        self._loop.remove_writer(self._sock.fileno())
+
+    def _send(self, text: bytes, fd: int) -> bool | None:
+        """Send now; None if the inbox is full."""
+        try:
+            self._sock.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (fd,)))], _SEND_FLAGS)
+        except BlockingIOError:
+            return None
+        except OSError as error:  # such as ETOOMANYREFS: too many descriptors in flight (unix(7)), for which nothing can wait
+            log.warning("handing over failed", error=errno.errorcode.get(error.errno or 0, str(error)))
+            return False
+        return True
+
+    def _flush(self) -> None:
+        """Send what waits, as far as the inbox takes it."""
+        waiting = self._waiting
+        while waiting:
+            first = waiting[0]
+            sent = False if first.sent.done() else self._send(first.text, first.fd)
+            if sent is None:
+                return
+            waiting.popleft().end(is_sent=sent)
+        self._loop.remove_writer(self._sock.fileno())
+
+
+class _Waiting:
+    """A message that waits, with a copy of its descriptor: the sender may close its own meanwhile."""
+
+    def __init__(self, text: bytes, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.text = text
+        self.fd = os.dup(fd)
+        self.sent: asyncio.Future[bool] = loop.create_future()
+        self.sent.add_done_callback(self._done)
+        self._timer = loop.call_later(SEND_TIMEOUT, partial(self.end, is_sent=False))
+
+    def end(self, *, is_sent: bool) -> None:
+        """Set the result, unless there is one."""
+        if not self.sent.done():
+            self.sent.set_result(is_sent)
+
+    def _done(self, _: object) -> None:
+        self._timer.cancel()
+        os.close(self.fd)
+
+
+class Inbox:
+    """Reads the inbox of this worker."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        poller: Poller,
+        *,
+        on_facts: Callable[[Facts, int], None],
+        on_delivery: Callable[[Delivery, int], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        """Read from the receiving end until `stop`; the caller closes it after that.
+
+        The first two callbacks take ownership of the descriptor. `on_lost` is called for each message whose descriptor was lost,
+        because this process had none left for it.
+        """
+        self._sock = sock
+        self._poller = poller
+        self._on_facts = on_facts
+        self._on_delivery = on_delivery
+        self._on_lost = on_lost
+        self._buffer = bytearray(MAX_MESSAGE)
+        poller.add_reader(sock.fileno(), self._read)
+
+    def stop(self) -> None:
+        """Read no more. Messages stay in the kernel's queue for the next reader. Calls may repeat."""
+        if self._sock.fileno() >= 0:
+            self._poller.remove_reader(self._sock.fileno())
+
+    def _read(self) -> None:
+        for _ in range(MAX_RECEIVES):
+            try:
+                size, ancillary, flags, _address = self._sock.recvmsg_into([self._buffer], _ANCILLARY, _RECEIVE_FLAGS)
+            except BlockingIOError:
+                return
+            fds = array.array("i")
+            for _level, _type, data in ancillary:
+                fds.frombytes(data[: len(data) - len(data) % _FD])
+            if not size and not fds and not flags & socket.MSG_CTRUNC:  # no sender is left
+                self.stop()
+                return
+            self._receive(memoryview(self._buffer)[:size], fds.tolist(), flags)
+
+    def _receive(self, text: memoryview, fds: list[int], flags: int) -> None:
+        """Pass a message on, if it is whole and has one descriptor."""
+        if flags & socket.MSG_CTRUNC and not fds:  # the kernel has closed the descriptor
+            log.error("connection lost: no file descriptor for it", hint=DESCRIPTORS_HINT)
+            self._on_lost()
+            return
+        try:
+            message = decode_message(text)
+            fault = "" if len(fds) == 1 and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) else "cut, or without a descriptor"
+        except msgspec.DecodeError as error:
+            fault = str(error)
+        if fault:
+            log.error("message of another process dropped", error=fault, size=len(text), descriptors=len(fds))
+            for fd in fds:
+                os.close(fd)
+        elif isinstance(message, Facts):
+            self._on_facts(message, fds[0])
+        else:
+            self._on_delivery(message, fds[0])

@@ -1,0 +1,53 @@
+"""The question at the door: where does a room live?"""
+
+from collections.abc import Awaitable, Sequence
+from enum import Enum
+from typing import Final, Protocol
+
+from scalesocket.placement.facts import Facts
+from scalesocket.placement.rendezvous import Rendezvous
+
+
+class Here(Enum):
+    """The place of a room that this process owns."""
+
+    HERE = "here"
+
+
+HERE: Final = Here.HERE
+
+
+class Owner(Protocol):
+    """Another process that owns a room."""
+
+    def hand_over(self, facts: Facts, fd: int) -> bool | Awaitable[bool]:
+        """Send it a connection. False: it cannot take one now.
+
+        The caller keeps its own descriptor, and may close it as soon as this has returned. It closes the connection only if the
+        result is False. Cancelling the result withdraws the connection, unless it was sent.
+        """
+
+
+Place = Here | Owner
+
+
+class Placement(Protocol):
+    """Knows where rooms live."""
+
+    def locate(self, app: str, room: str) -> Place | Awaitable[Place]:
+        """Return where a room lives, whether or not it is open."""
+
+
+class WorkerPlacement:
+    """The workers of one machine: the owner of a room is a hash of its name."""
+
+    def __init__(self, index: int, rendezvous: Rendezvous, owners: Sequence[Owner]) -> None:
+        """Locate rooms for the worker `index`. `owners`: all workers by index; this one's entry is not used."""
+        self._owner_of = rendezvous.owner_of
+        self._places: tuple[Place, ...] = tuple(HERE if at == index else owner for at, owner in enumerate(owners))
+        if len(self._places) != rendezvous.workers or not 0 <= index < rendezvous.workers:
+            raise ValueError("there must be one owner for each worker")
+
+    def locate(self, app: str, room: str) -> Place:
+        """Return where a room lives."""
+        return self._places[self._owner_of(app, room)]
