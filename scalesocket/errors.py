@@ -33,7 +33,7 @@ class CloseCode(IntEnum):
     RESTARTED = 1012
     """The room was restarted by an operator, or by a reload that asked for it."""
     TRY_LATER = 1013
-    """The client is too slow, the room, the app or the server is full, or too many rooms are opened."""
+    """The client is too slow, the room, the app or the server is full or busy, or too many rooms are opened."""
     NOT_AUTHENTICATED = 4401
     """The client has no valid credential, or its credential has expired."""
     NOT_ALLOWED = 4403
@@ -73,6 +73,7 @@ APP_FULL: Final = Close(CloseCode.TRY_LATER, "the app is full")
 SERVER_FULL: Final = Close(CloseCode.TRY_LATER, "the server is full")
 TOO_MANY_ROOMS: Final = Close(CloseCode.TRY_LATER, "the app has no place for another room")
 ROOMS_TOO_FAST: Final = Close(CloseCode.TRY_LATER, "too many rooms are opened per second: try again later")
+SERVER_BUSY: Final = Close(CloseCode.TRY_LATER, "the server is busy: try again later")
 INTERNAL_ERROR: Final = Close(CloseCode.BACKEND_FAILED, "internal error")
 ONESHOT_TAKEN: Final = Close(CloseCode.TRY_LATER, "the room takes one client, once")
 BINARY_NOT_UTF8: Final = Close(CloseCode.INVALID_DATA, "a binary message is not UTF-8, and this app takes text")

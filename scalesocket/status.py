@@ -1,6 +1,6 @@
 """The visible state of a running site: counters of rooms, snapshots for metrics, API and CLI, and a read-only view for HTTP."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -135,12 +135,21 @@ class ReloadState:
     """The same for everybody, or else the first of `warnings`: without paths, hints and values."""
     warnings: tuple[str, ...] = ()
     """Files of `auth` that are broken, each with the reason; their last valid contents stay in use."""
+    on_advance: Callable[[], None] | None = None
+    """Called when an edit was applied."""
     _public_warning: str | None = None
 
     def note_warnings(self, warnings: tuple[str, ...], public: str | None) -> None:
         """An edit was applied, with these warnings; `public` is what everybody may know of them."""
         self.warnings, self._public_warning = warnings, public
         self.note_error(None, None)
+
+    def advance(self, generation: int, applied_at: float) -> None:
+        """Note that an edit was applied."""
+        self.generation, self.applied_at = generation, applied_at
+        self.note_error(None, None)
+        if self.on_advance is not None:
+            self.on_advance()
 
     def note_error(self, error: str | None, public: str | None) -> None:
         """An edit was applied (None), or refused for `error`; `public` is what everybody may know of that."""

@@ -156,9 +156,9 @@ class AdmissionControl:
         refusal = self._check_host(request, is_upgrade=False)
         return None if refusal is None else self.count(refusal)
 
-    def count(self, refusal: Refusal) -> Refusal:
-        """Count a request that was refused before an app was found for it."""
-        return self._refuse(None, refusal)
+    def count(self, refusal: Refusal, app: App | None = None) -> Refusal:
+        """Count a request that was refused. `app`: None if it was refused before an app was found for it."""
+        return self._refuse(app, refusal)
 
     def join(self, admission: Admission, client: Client) -> Close | None:
         """Add an admitted client to its room; see `Admission.join`."""

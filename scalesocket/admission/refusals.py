@@ -53,6 +53,9 @@ TOO_MANY_FROM_ADDRESS: Final = Refusal(
 APP_DRAINED: Final = Refusal(
     status=503, reason="app_drained", message="this app takes no clients for now", retry_after=RETRY_AFTER
 )
+OWNER_BUSY: Final = Refusal(
+    status=503, reason="owner_busy", message="the server is busy: try again later", retry_after=RETRY_AFTER
+)
 DRAINING: Final = Refusal(status=503, reason="draining", message="the server is shutting down", retry_after=RETRY_AFTER)
 
 

@@ -189,10 +189,9 @@ class Reloader:
         commit_all(prepared)
         if "log" in _keys(plan):
             set_log(site.server.log.format, site.server.log.level)
-        self._state.generation += 1
-        self._state.applied_at = time.time()
         warnings = warnings_of(prepared)
         self._state.note_warnings(warnings, redact_text(warnings[0]) if warnings else None)
+        self._state.advance(self._state.generation + 1, time.time())
 
     def _log_unchanged(self, trigger: str) -> None:
         if self._state.last_error is not None:

@@ -9,7 +9,6 @@ from typing import Final
 
 import structlog
 
-from scalesocket.admission.refusals import NO_DESCRIPTORS
 from scalesocket.io.transport import SocketTransport
 from scalesocket.server.bind import BACKLOG
 from scalesocket.server.connections import WARNING_INTERVAL, Connections
@@ -96,13 +95,9 @@ class Acceptor(ABC):
                 return
             self._next_pause = FIRST_PAUSE
             is_short = connections.is_short or fd >= connections.first_reserved
-            if is_short and not connections.may_stay(fd):
-                connections.gateway.refusals[NO_DESCRIPTORS.reason] += 1
-                os.close(fd)
-            elif connections.has_capacity():
+            if connections.may_open(fd):
                 self.start_connection(fd, peer)
             else:
-                connections.gateway.refusals["too_many_connections"] += 1
                 os.close(fd)
             if is_short:
                 return  # the connection that was cut for this one is closed in the next iteration

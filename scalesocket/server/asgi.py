@@ -7,6 +7,7 @@ HTTP goes to the Quart app, websockets (HTTP/1.1 after a first request on the co
 """
 
 import asyncio
+import socket
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -16,15 +17,18 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
-from scalesocket.admission.control import PendingAdmission
+from scalesocket.admission.control import Admission, PendingAdmission
 from scalesocket.admission.refusals import NO_DESCRIPTORS, Refusal
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.io.poller import Poller
+from scalesocket.placement.relay import Relay
 from scalesocket.server.asgi_request import Scope, has_body, is_framed_twice, normalize_target, request_of
+from scalesocket.server.connections import Connections
 from scalesocket.server.general import AsgiMessage, GeneralClient, Receive, Send
+from scalesocket.server.hand_over import place_messages
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.http.views import REQUEST
 from scalesocket.server.hypercorn.patches import patch_hypercorn
@@ -109,6 +113,8 @@ class GeneralLane:
 
     def __init__(self, gateway: Gateway, tasks: TaskGroup) -> None:
         self.gateway = gateway
+        self.connections: Connections | None = None
+        """What hands websockets over to other processes; None under a stock Hypercorn."""
         self._tasks = tasks
         self._http = create_http_app(gateway)
 
@@ -148,17 +154,30 @@ class GeneralLane:
         if isinstance(admission, Refusal):
             await refuse_upgrade(admission, scope, send)
             return
+        ours: socket.socket | None = None
+        if self.connections is not None and self.connections.placement is not None and admission.close is None:
+            placed = await place_messages(self.connections, admission)
+            if isinstance(placed, Refusal):
+                await refuse_upgrade(placed, scope, send)
+                return
+            admission, ours = placed
+        await self._run(admission, ours, scope, receive, send)
+
+    async def _run(self, admission: Admission, ours: socket.socket | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run a websocket: in its room, or relayed to the owner of its room by the socket pair that `ours` is an end of."""
         if admission.subprotocol is not None and admission.subprotocol not in scope["subprotocols"]:
             # Hypercorn reads only the last of several headers, and agrees only to a name in this list.
             scope["subprotocols"].append(admission.subprotocol)
         # To cut an HTTP/2 connection would end its other streams, too.
-        cut = scope.get("state", {}).get(CUT) if request.http_version == "1.1" else None
+        cut = scope.get("state", {}).get(CUT) if admission.request.http_version == "1.1" else None
         if (note_websocket := scope.get("state", {}).get(NEW_WEBSOCKET)) is not None:
             note_websocket(admission.app)
-        client = GeneralClient(admission, receive, send, cut=cut)
         is_gone = False
         try:
-            is_gone = await client.run()
+            if ours is None or self.connections is None:
+                is_gone = await GeneralClient(admission, receive, send, cut=cut).run()
+            else:
+                is_gone = await Relay(admission, receive, send, passages=self.connections.passages, cut=cut).run(ours)
         finally:
             # Hypercorn passes messages through a bounded queue, and waits for space in it before it ends the websocket.
             if not is_gone and not self._tasks.cancel_scope.cancel_called:

@@ -7,10 +7,13 @@ from typing import Final, Protocol
 
 import structlog
 
+from scalesocket.admission.refusals import NO_DESCRIPTORS
 from scalesocket.cleanup import logged_faults
 from scalesocket.gateway import Gateway
 from scalesocket.io.descriptors import first_private, first_reserved
 from scalesocket.io.poller import Poller
+from scalesocket.placement.passages import Passages
+from scalesocket.placement.placement import Placement
 from scalesocket.server.hypercorn.server import HypercornServer
 
 log = structlog.get_logger("connections")
@@ -48,6 +51,10 @@ class Connections:
         self.head_deadlines = HeadDeadlines(self.loop, lambda: gateway.site.server.handshake_timeout)
         self.first_reserved = first_reserved()
         """The lowest descriptor that no websocket keeps; see `io/descriptors.py`."""
+        self.placement: Placement | None = None
+        """Where rooms live, if not all of them in this process."""
+        self.passages = Passages()
+        """Connections that are served by the process that has their room, and pass through this one."""
         self._is_full = False
         self.is_short = False
         """Whether descriptors run out, or did so within the last seconds."""
@@ -65,6 +72,16 @@ class Connections:
             log.warning("too many connections", limit=limit, hint="new ones are cut until others have ended")
         self._is_full = is_full
         return not is_full
+
+    def may_open(self, fd: int) -> bool:
+        """Decide on a connection with this new descriptor: whether there is room for it. Otherwise it is counted as refused."""
+        if (self.is_short or fd >= self.first_reserved) and not self.may_stay(fd):
+            self.gateway.refusals[NO_DESCRIPTORS.reason] += 1
+            return False
+        if not self.has_capacity():
+            self.gateway.refusals["too_many_connections"] += 1
+            return False
+        return True
 
     def may_stay(self, fd: int) -> bool:
         """Whether an accepted connection may stay, when descriptors run out or did so lately.
@@ -112,13 +129,14 @@ class Connections:
             self.loop.call_soon(acceptor.resume)
 
     async def wait_no_websockets(self) -> None:
-        """Wait until no websocket of the express lane is left. New connections are not waited for."""
+        """Wait until no websocket of the express lane is left, here or on its way through. New connections are not waited for."""
         while self.websockets:
             self._no_websockets.clear()
             await self._no_websockets.wait()
 
     def cut_all(self) -> None:
         """Abort every connection that the general lane does not have."""
+        self.passages.cut_all()
         for transport in tuple(self.transports):
             with logged_faults("cutting a connection"):
                 transport.abort()

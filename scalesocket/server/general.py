@@ -15,7 +15,7 @@ import anyio
 from scalesocket.admission.control import Admission
 from scalesocket.config.model import App
 from scalesocket.edge.client import Client, Hold
-from scalesocket.edge.limits import CLOSE_TIMEOUT, find_high_water
+from scalesocket.edge.limits import CLOSE_TIMEOUT, FAULT_TIMEOUT, find_high_water
 from scalesocket.errors import BINARY_NOT_UTF8, PEER_FAULTS, SHUTTING_DOWN, Close, message_too_big
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.frames import Opcode
@@ -28,9 +28,6 @@ FRAME_HEADER: Final = 4
 """Bytes counted for each message in addition to its payload, so that empty messages are bounded, too."""
 MESSAGES_PER_ITERATION: Final = 64
 """Messages sent before the writer yields to the event loop: a server that takes them at once never makes it wait."""
-FAULT_TIMEOUT: Final = 0.25
-"""Seconds that a peer has to close after its own fault. Closing at once would send a reset, if more input arrives, and the peer
-could not read the close frame (RFC 9293 3.10.4)."""
 GOING_AWAY_TIMEOUT: Final = 1.0
 """Seconds to send the close frame 1001 when the server is stopped before the gateway."""
 

@@ -1,32 +1,27 @@
 """A new connection: one request head is read from it, within a limit and a deadline; then it takes its lane.
 
-A websocket upgrade of HTTP/1.1 is answered here, and an `ExpressClient` replaces the protocol in the same synchronous step.
-Everything else goes to Hypercorn, with the bytes already read.
+A websocket upgrade of HTTP/1.1 is answered in the same synchronous step (`upgrade.py`), in which an `ExpressClient` replaces the
+protocol, or handed over to the process that owns the room (`hand_over.py`). Everything else goes to Hypercorn, with the bytes
+already read.
 """
 
 import asyncio
 import re
 from functools import partial
-from http import HTTPStatus
 from typing import Final, cast
 
 from scalesocket.admission.control import Admission, PendingAdmission
 from scalesocket.admission.proxies import is_trusted_peer
 from scalesocket.admission.refusals import NO_DESCRIPTORS, Refusal
 from scalesocket.config.units import KiB
-from scalesocket.server.closing import LingeringClose
 from scalesocket.server.connections import Connections
-from scalesocket.server.express import ExpressClient
-from scalesocket.server.security_headers import OWN_LINES
+from scalesocket.server.hand_over import place_upgrade
+from scalesocket.server.upgrade import complete_upgrade, refuse_upgrade, respond
 from scalesocket.server.waiting_upgrade import WaitingUpgrade
-from scalesocket.wire.deflate import answer_offers
 from scalesocket.wire.forwarded import ProxyHeaderError, parse_proxy_header, starts_proxy_header
-from scalesocket.wire.frames import Opcode, encode_frame
 from scalesocket.wire.handshake import (
     BARE_LF,
     HandshakeError,
-    Request,
-    accept_key,
     check_upgrade,
     has_bare_line_feed,
     has_token,
@@ -174,17 +169,18 @@ class NewConnection(asyncio.Protocol):
         admission = self._connections.gateway.admission.count(NO_DESCRIPTORS) if self._is_reserved else admit(request)
         rest = head[end + len(_END) :]
         if isinstance(admission, PendingAdmission):
-            WaitingUpgrade(transport, self._connections, admission, rest, partial(self._answer, request, key))
+            WaitingUpgrade(transport, self._connections, admission, rest, partial(self._answer, key))
         else:
-            self._answer(request, key, admission, rest)
+            self._answer(key, admission, rest)
 
-    def _answer(self, request: Request, key: str, admission: Admission | Refusal, rest: bytes) -> None:
+    def _answer(self, key: str, admission: Admission | Refusal, rest: bytes) -> None:
         """Answer an upgrade by the decision on it. `rest`: the bytes that were read after the head."""
         if isinstance(admission, Refusal):
-            extra = "".join(f"{name}: {value}\r\n" for name, value in admission.fields)
-            self._respond(admission.status, admission.message, extra=extra)
+            refuse_upgrade(self._transport, self._connections, admission)
+        elif self._connections.placement is None or admission.close is not None:
+            complete_upgrade(self._transport, self._connections, admission, key, rest)
         else:
-            self._accept(admission, request, key, rest)
+            place_upgrade(self._transport, self._connections, admission, key, rest)
 
     def _hand_over(self, head: bytes, end: int) -> None:
         """Move the connection to the general lane, if `head` is an HTTP request."""
@@ -199,29 +195,6 @@ class NewConnection(asyncio.Protocol):
             self._transport, head, peer=self._peer, is_proxied=self._is_proxied, is_reserved=self._is_reserved
         )
 
-    def _accept(self, admission: Admission, request: Request, key: str, rest: bytes) -> None:
-        """Complete the handshake, and let the client join its room. `rest`: the bytes that were read after the head."""
-        transport, connections = self._transport, self._connections
-        deflation = answer_offers(request.headers.get("sec-websocket-extensions", "")) if admission.app.compression else None
-        agreed = f"Sec-WebSocket-Extensions: {deflation.response}\r\n" if deflation else ""
-        if admission.subprotocol is not None:
-            agreed += f"Sec-WebSocket-Protocol: {admission.subprotocol}\r\n"
-        transport.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept_key(key) + b"\r\n" + agreed.encode() + b"\r\n"
-        )
-        window = deflation.window if deflation else 0
-        client = ExpressClient(transport, admission, window=window, on_lost=connections.forget_websocket, loop=connections.loop)
-        transport.set_protocol(client)  # before the history is sent, which may fill the buffer
-        refusal = admission.join(client)
-        if refusal is not None:
-            transport.write(encode_frame(refusal.payload(), Opcode.CLOSE))
-            LingeringClose(transport, connections)
-            return
-        connections.websockets += 1
-        if rest:
-            client.start_with(rest)
-
     # --- Refusing
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -232,13 +205,7 @@ class NewConnection(asyncio.Protocol):
     def _respond(self, status: int, message: str, *, extra: str = "") -> None:
         """Write a complete response and end the connection."""
         self._connections.head_deadlines.stop(self)
-        body = f"{message}\n".encode()
-        self._transport.write(
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n{OWN_LINES}{extra}\r\n".encode()
-            + body
-        )
-        LingeringClose(self._transport, self._connections)
+        respond(self._transport, self._connections, status, message, extra=extra)
 
 
 def address_of(name: object) -> tuple[str, int] | None:

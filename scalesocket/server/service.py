@@ -16,6 +16,7 @@ from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.io.poller import Poller
 from scalesocket.operations.running import Running
 from scalesocket.operations.table import Operations
+from scalesocket.placement.placement import Placement
 from scalesocket.server.admin.listener import AdminListener, open_admin
 from scalesocket.server.asgi import GeneralLane
 from scalesocket.server.connections import Connections
@@ -39,9 +40,13 @@ class Service:
 
     async def drain(self) -> None:
         """Close all clients with 1001 and end all backends. The listeners stay open and answer."""
-        await self.gateway.drain()
+        passages = self.connections.passages
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(passages.drain, self.gateway.site.server.drain_timeout, name="drain passages")
+            await self.gateway.drain()
         with anyio.move_on_after(CLOSING_TIMEOUT):
             await self.connections.wait_no_websockets()
+            await passages.wait_none()
 
     def cut(self) -> None:
         """Abort every connection and stop every room."""
@@ -52,15 +57,20 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(site: Site, *, spawner: SpawnerClient) -> AsyncIterator[Service]:
-    """Listen and serve until the block ends. The caller starts and closes `spawner`. Raises ListenError."""
+async def open_service(site: Site, *, spawner: SpawnerClient, placement: Placement | None = None) -> AsyncIterator[Service]:
+    """Listen and serve until the block ends. The caller starts and closes `spawner`. Raises ListenError.
+
+    `placement`: where rooms live, if not all of them in this process; then `open_inbox` takes the connections to rooms here.
+    """
     async with AsyncExitStack() as stack:
         poller = stack.enter_context(closing(Poller(asyncio.get_running_loop())))
         gateway = await stack.enter_async_context(open_gateway(site, spawner=spawner, poller=poller))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        hypercorn = await stack.enter_async_context(open_hypercorn(cast(ASGIFramework, GeneralLane(gateway, tasks)), gateway))
-        connections = Connections(gateway, hypercorn, poller)
+        lane = GeneralLane(gateway, tasks)
+        hypercorn = await stack.enter_async_context(open_hypercorn(cast(ASGIFramework, lane), gateway))
+        connections = lane.connections = Connections(gateway, hypercorn, poller)
+        connections.placement = placement
         stack.callback(connections.close)
         listeners = await stack.enter_async_context(open_listeners(site.server, connections))
         operations = Operations(Running(gateway))

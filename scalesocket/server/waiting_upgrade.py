@@ -1,13 +1,11 @@
-"""A websocket upgrade on the express lane that waits for the verification of its credential."""
+"""A websocket upgrade on the express lane that waits: for the verification of its credential, or for the owner of its room."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
-from scalesocket.admission.control import Admission, PendingAdmission
-from scalesocket.admission.refusals import Refusal
 from scalesocket.config.units import KiB
 from scalesocket.server.connections import Connections
 
@@ -16,26 +14,56 @@ log = structlog.get_logger("connections")
 MAX_EARLY: Final = 64 * KiB
 """Bytes that a client may send before its handshake is answered; then it is not read. They are its first messages."""
 
-Decided = Callable[[Admission | Refusal, bytes], None]
-"""Answers the upgrade; the bytes are what came after the request head."""
+Decision = TypeVar("Decision", covariant=True)
 
 
-class WaitingUpgrade(asyncio.Protocol):
+class Pending(Protocol[Decision]):
+    """A decision on which an upgrade waits, such as a `PendingAdmission`."""
+
+    async def wait(self) -> Decision:
+        """Wait for the decision. Called once; cancelled if the peer leaves."""
+
+
+class PendingResult(Generic[Decision]):
+    """The result of something awaitable, as a decision."""
+
+    def __init__(self, result: Awaitable[Decision]) -> None:
+        self._result = result
+
+    async def wait(self) -> Decision:
+        """Wait for the result."""
+        return await self._result
+
+
+class WaitingUpgrade(asyncio.Protocol, Generic[Decision]):
     """Keeps a connection while its upgrade waits. A peer that leaves cancels the wait."""
 
-    __slots__ = ("_connections", "_decided", "_early", "_is_paused", "_task", "_transport")
+    __slots__ = ("_connections", "_decided", "_early", "_is_paused", "_on_lost", "_task", "_transport")
 
     def __init__(
-        self, transport: asyncio.Transport, connections: Connections, admission: PendingAdmission, early: bytes, decided: Decided
+        self,
+        transport: asyncio.Transport,
+        connections: Connections,
+        pending: Pending[Decision],
+        early: bytes,
+        decided: Callable[[Decision, bytes], None],
+        *,
+        is_paused: bool = False,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
-        """Replace the protocol of `transport` until `decided` is called. `early`: the bytes after the request head."""
+        """Replace the protocol of `transport` until `decided` is called, with the decision and all bytes after the request head.
+
+        `early`: those that were read already. `is_paused`: the caller has paused reading, and nothing is read meanwhile.
+        `on_lost` is called if the connection is lost before the decision.
+        """
         self._transport = transport
         self._connections = connections
         self._early = early
         self._decided = decided
-        self._is_paused = False
+        self._is_paused = is_paused
+        self._on_lost = on_lost
         transport.set_protocol(self)
-        self._task = connections.loop.create_task(self._wait(admission), name="authenticate")
+        self._task = connections.loop.create_task(self._wait(pending), name="waiting upgrade")
 
     def data_received(self, chunk: bytes) -> None:
         """Keep the bytes, up to a bound."""
@@ -47,10 +75,12 @@ class WaitingUpgrade(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the wait: the peer has left."""
         self._task.cancel()
+        if self._on_lost is not None:
+            self._on_lost()
         self._connections.forget(self._transport)
 
-    async def _wait(self, admission: PendingAdmission) -> None:
-        decision = await admission.wait()
+    async def _wait(self, pending: Pending[Decision]) -> None:
+        decision = await pending.wait()
         if self._transport.is_closing():
             return
         try:

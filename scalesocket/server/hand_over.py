@@ -1,0 +1,203 @@
+"""Handing an admitted connection over to the process that owns its room, before the websocket begins."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable
+from functools import partial
+from typing import Final
+
+from scalesocket.admission.control import Admission
+from scalesocket.admission.refusals import NO_DESCRIPTORS, OWNER_BUSY, Refusal
+from scalesocket.config.units import KiB
+from scalesocket.errors import SERVER_BUSY
+from scalesocket.io.transport import SocketTransport
+from scalesocket.placement.facts import Facts, Kind
+from scalesocket.placement.placement import HERE, Owner, Place
+from scalesocket.placement.pump import Pump
+from scalesocket.server.connections import Connections
+from scalesocket.server.upgrade import complete_upgrade, refuse_upgrade
+from scalesocket.server.waiting_upgrade import PendingResult, WaitingUpgrade
+
+MAX_REST: Final = 16 * KiB
+"""Bytes after the request head that travel with the facts. With more, the connection is pumped."""
+PAIR_BUFFER: Final = 64 * KiB
+"""Bytes that the kernel holds in each direction of a socket pair."""
+
+
+def place_upgrade(transport: asyncio.Transport, connections: Connections, admission: Admission, key: str, rest: bytes) -> None:
+    """Answer an admitted upgrade, here or in the process that owns the room. `rest`: the bytes that were read after the head."""
+    assert connections.placement is not None
+    place = connections.placement.locate(admission.app.name, admission.room)
+    if place is HERE:
+        complete_upgrade(transport, connections, admission, key, rest)
+    elif isinstance(place, Awaitable):
+        located = partial(_go_to, transport, connections, admission, key)
+        WaitingUpgrade(transport, connections, PendingResult(place), rest, located)
+    else:
+        _go_to(transport, connections, admission, key, place, rest)
+
+
+def _go_to(
+    transport: asyncio.Transport, connections: Connections, admission: Admission, key: str, place: Place, rest: bytes
+) -> None:
+    if place is HERE:
+        complete_upgrade(transport, connections, admission, key, rest)
+    elif isinstance(transport, SocketTransport) and len(rest) <= MAX_REST:
+        SocketHandOver(transport, connections, admission, key).begin(place, rest)
+    else:
+        try:
+            pair = open_pair(connections.first_reserved)
+        except OSError:
+            refuse_upgrade(transport, connections, connections.gateway.admission.count(NO_DESCRIPTORS, admission.app))
+            return
+        PairHandOver(transport, connections, admission, key, pair).begin(place, rest)
+
+
+async def place_messages(connections: Connections, admission: Admission) -> tuple[Admission, socket.socket | None] | Refusal:
+    """Ask the owner of a room to take an upgrade of the general lane.
+
+    Returns the admission, closed if the owner is busy, with our end of the socket pair on which messages are relayed; or None
+    instead of it, if the websocket is served here.
+    """
+    assert connections.placement is not None
+    place = connections.placement.locate(admission.app.name, admission.room)
+    if isinstance(place, Awaitable):
+        place = await place
+    if place is HERE:
+        return admission, None
+    try:
+        ours, theirs = open_pair(connections.first_reserved)
+    except OSError:
+        return connections.gateway.admission.count(NO_DESCRIPTORS, admission.app)
+    is_sent = False
+    try:
+        with theirs:
+            generation = connections.gateway.reload_state.generation
+            sent = place.hand_over(Facts.of(admission, Kind.RELAY, generation=generation), theirs.fileno())
+        is_sent = sent if isinstance(sent, bool) else await sent
+    finally:
+        if not is_sent:
+            ours.close()
+    if is_sent:
+        return admission, ours
+    answer = refuse_busy(connections, admission)
+    return answer if isinstance(answer, Refusal) else (answer, None)
+
+
+def refuse_busy(connections: Connections, admission: Admission) -> Refusal | Admission:
+    """Count a connection that the owner of its room does not take now.
+
+    A page cannot read the status of a failed handshake: it is admitted, to be closed with 1013.
+    """
+    refusal = connections.gateway.admission.count(OWNER_BUSY, admission.app)
+    return admission._replace(close=SERVER_BUSY) if "origin" in admission.request.headers else refusal
+
+
+def open_pair(first_reserved: int) -> tuple[socket.socket, socket.socket]:
+    """Open a socket pair with small buffers, and without descriptors of the reserve. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    if max(ours.fileno(), theirs.fileno()) >= first_reserved:
+        ours.close()
+        theirs.close()
+        raise OSError("file descriptors run out")
+    for end in ours, theirs:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PAIR_BUFFER)
+    return ours, theirs
+
+
+class HandOver:
+    """One connection on its way to the owner of its room. While the owner is busy, it waits and is not read."""
+
+    def __init__(self, transport: asyncio.Transport, connections: Connections, admission: Admission, key: str) -> None:
+        self._transport = transport
+        self._connections = connections
+        self._admission = admission
+        self._key = key
+
+    def begin(self, owner: Owner, rest: bytes) -> None:
+        """Send the connection. `rest`: the bytes that were read after the request head."""
+        self._transport.pause_reading()
+        sent = self._send(owner, rest)
+        if isinstance(sent, bool):
+            self._finish(sent, rest)
+        else:
+            pending = PendingResult(sent)
+            WaitingUpgrade(
+                self._transport, self._connections, pending, rest, self._finish, is_paused=True, on_lost=self._withdraw
+            )
+
+    def _finish(self, is_sent: bool, rest: bytes) -> None:
+        """Let the connection go, or refuse it."""
+        if is_sent:
+            self._let_go(rest)
+            return
+        self._withdraw()
+        self._transport.resume_reading()
+        answer = refuse_busy(self._connections, self._admission)
+        if isinstance(answer, Refusal):
+            refuse_upgrade(self._transport, self._connections, answer)
+        else:
+            complete_upgrade(self._transport, self._connections, answer, self._key, b"")
+
+    def _facts(self, kind: Kind, rest: bytes = b"") -> Facts:
+        generation = self._connections.gateway.reload_state.generation
+        return Facts.of(self._admission, kind, generation=generation, key=self._key, rest=rest)
+
+    def _send(self, owner: Owner, rest: bytes) -> bool | Awaitable[bool]:
+        raise NotImplementedError
+
+    def _let_go(self, rest: bytes) -> None:
+        """The connection was sent."""
+        raise NotImplementedError
+
+    def _withdraw(self) -> None:
+        """The connection was not sent, or is lost."""
+
+
+class SocketHandOver(HandOver):
+    """Hands over the client's own connection."""
+
+    _transport: SocketTransport
+
+    def _send(self, owner: Owner, rest: bytes) -> bool | Awaitable[bool]:
+        return owner.hand_over(self._facts(Kind.SOCKET, rest), self._transport.fileno())
+
+    def _let_go(self, rest: bytes) -> None:
+        os.close(self._transport.detach())
+        self._connections.forget(self._transport)
+
+
+class PairHandOver(HandOver):
+    """Hands over one end of a socket pair, and pumps between the other end and the client."""
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        connections: Connections,
+        admission: Admission,
+        key: str,
+        pair: tuple[socket.socket, socket.socket],
+    ) -> None:
+        super().__init__(transport, connections, admission, key)
+        self._ours, self._theirs = pair
+
+    def _send(self, owner: Owner, rest: bytes) -> bool | Awaitable[bool]:
+        with self._theirs:
+            return owner.hand_over(self._facts(Kind.PAIR), self._theirs.fileno())
+
+    def _let_go(self, rest: bytes) -> None:
+        connections = self._connections
+        connections.websockets += 1
+        Pump(
+            self._transport,
+            self._ours.detach(),
+            rest,
+            poller=connections.poller,
+            passages=connections.passages,
+            patience=self._admission.app.stall_timeout,
+            on_lost=partial(connections.forget_websocket, self._transport),
+        )
+
+    def _withdraw(self) -> None:
+        self._ours.close()

@@ -1,0 +1,181 @@
+"""Several workers in the test's process: one accepts, and each room is owned by the worker that its name gives.
+
+`open_workers` serves a site with the services of all workers on one event loop, joined by their inboxes as processes are. Its
+`Playground` behaves as that of one process: what a test does with a room is done at its owner.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from typing import Any, Final, cast
+
+from scalesocket.backends.spawner_client import SpawnerClient
+from scalesocket.config.model import Site
+from scalesocket.config.plan import Plan
+from scalesocket.gateway import Gateway
+from scalesocket.io.poller import Poller
+from scalesocket.placement.inbox import Outbox, make_inbox
+from scalesocket.placement.placement import WorkerPlacement
+from scalesocket.placement.rendezvous import Rendezvous
+from scalesocket.rooms.pool import RoomPool
+from scalesocket.rooms.room import Room
+from scalesocket.server.owner import OpenInbox, open_inbox
+from scalesocket.server.service import Service, open_service
+from tests.playing import Lane, Playground
+
+WORKERS: Final = 3
+KEY: Final = bytes(range(32))
+
+
+class SharedSpawner(SpawnerClient):
+    """One spawner for all services of a test; the one that opens first watches its pipes."""
+
+    def attach(self, poller: Poller) -> None:
+        if self._poller is None:
+            super().attach(poller)
+
+
+class PoolOfWorkers:
+    """The rooms of one app, wherever they are. Other attributes are those of the first worker's pool."""
+
+    def __init__(self, pools: list[RoomPool]) -> None:
+        self._pools = pools
+
+    @property
+    def rooms(self) -> dict[str, Room]:
+        return {name: room for pool in self._pools for name, room in pool.rooms.items()}
+
+    @property
+    def all_rooms(self) -> tuple[Room, ...]:
+        return tuple(room for pool in self._pools for room in pool.all_rooms)
+
+    @property
+    def is_empty(self) -> bool:
+        return all(pool.is_empty for pool in self._pools)
+
+    @property
+    def connections(self) -> int:
+        return sum(pool.connections for pool in self._pools)
+
+    @property
+    def refusals(self) -> Counter[str]:
+        return sum((pool.refusals for pool in self._pools), Counter())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pools[0], name)
+
+
+class GatewayOfWorkers:
+    """The gateways of all workers, as one. Other attributes are those of the first worker's."""
+
+    def __init__(self, gateways: list[Gateway]) -> None:
+        self.gateways = gateways
+
+    @property
+    def pools(self) -> Mapping[str, PoolOfWorkers]:
+        names = self.gateways[0].pools
+        return {name: PoolOfWorkers([gateway.pools[name] for gateway in self.gateways]) for name in names}
+
+    @property
+    def connections(self) -> int:
+        return sum(gateway.connections for gateway in self.gateways)
+
+    @property
+    def refusals(self) -> Counter[str]:
+        return sum((gateway.refusals for gateway in self.gateways), Counter())
+
+    def find_all_pools(self) -> tuple[RoomPool, ...]:
+        return tuple(pool for gateway in self.gateways for pool in gateway.find_all_pools())
+
+    def apply(self, site: Site) -> Plan:
+        first, *_ = [gateway.apply(site) for gateway in self.gateways]
+        return first
+
+    def restart_app(self, name: str) -> int:
+        return sum(gateway.restart_app(name) for gateway in self.gateways)
+
+    def drain_app(self, name: str) -> tuple[Room, ...]:
+        return tuple(room for gateway in self.gateways for room in gateway.drain_app(name))
+
+    def start_drain(self) -> None:
+        for gateway in self.gateways:
+            gateway.start_drain()
+
+    async def drain(self) -> None:
+        await asyncio.gather(*(gateway.drain() for gateway in self.gateways))
+
+    def cut(self) -> None:
+        for gateway in self.gateways:
+            gateway.cut()
+
+    async def wait_ended(self) -> None:
+        for gateway in self.gateways:
+            await gateway.wait_ended()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.gateways[0], name)
+
+
+class Workers(Playground):
+    """A site served by several workers. Clients connect to the first one."""
+
+    def __init__(self, services: list[Service], inboxes: list[OpenInbox], outboxes: list[Outbox], lane: Lane) -> None:
+        super().__init__(services[0], lane)
+        self.services = services
+        self.inboxes = inboxes
+        self.outboxes = outboxes
+        """By the worker whose inbox each sends to."""
+        self.rendezvous = Rendezvous(WORKERS, KEY)
+
+    @property
+    def gateway(self) -> Gateway:
+        return cast(Gateway, GatewayOfWorkers([service.gateway for service in self.services]))
+
+    def owner_of(self, app: str, room: str) -> Service:
+        """Return the service of the worker that owns a room."""
+        return self.services[self.rendezvous.owner_of(app, room)]
+
+    def names(self, app: str, worker: int) -> Iterator[str]:
+        """Return names of rooms that a worker owns."""
+        return (name for number in range(10_000) if self.rendezvous.owner_of(app, name := f"room{number}") == worker)
+
+    def name(self, app: str, worker: int = 1) -> str:
+        """Return the name of a room that a worker owns."""
+        return next(self.names(app, worker))
+
+
+@asynccontextmanager
+async def open_workers(site: Site, lane: Lane = "express") -> AsyncIterator[Workers]:
+    """Serve a site on a free port until the block ends; then no backend may be left."""
+    loop = asyncio.get_running_loop()
+    spawner = SharedSpawner()
+    spawner.start()
+    try:
+        async with AsyncExitStack() as stack:
+            pairs = [make_inbox() for _ in range(WORKERS)]
+            for end in (end for pair in pairs for end in pair):
+                stack.enter_context(end)
+            outboxes = [stack.enter_context(closing(Outbox(sending, loop))) for sending, _ in pairs]
+            rendezvous = Rendezvous(WORKERS, KEY)
+            services = []
+            for index in range(WORKERS):
+                placement = WorkerPlacement(index, rendezvous, outboxes)
+                services.append(await stack.enter_async_context(open_service(site, spawner=spawner, placement=placement)))
+            inboxes = [
+                stack.enter_context(closing(open_inbox(receiving, service.connections, refuse_delivery)))
+                for (_, receiving), service in zip(pairs, services, strict=True)
+            ]
+            workers = Workers(services, inboxes, outboxes, lane)
+            try:
+                yield workers
+            finally:
+                await workers.leave_all()
+        assert not spawner.groups, "backends were left behind"
+    finally:
+        spawner.close()
+
+
+def refuse_delivery(delivery: object, fd: int) -> None:
+    """There is no supervisor in these tests."""
+    raise AssertionError(f"unexpected delivery: {delivery}")
