@@ -110,7 +110,7 @@ class Playground:
     def port(self) -> int:
         return int(self.service.listeners.addresses[0].rpartition(":")[2])
 
-    async def join(self, path: str, *, receive_buffer: int | None = None, **options: Any) -> Player:
+    async def join(self, path: str, *, receive_buffer: int | None = None, scheme: str = "ws", **options: Any) -> Player:
         """Open a websocket on this test's lane; `options` are those of `websockets.connect`.
 
         It reads everything, whether or not the test listens. With `receive_buffer`, in bytes, it reads only what the test listens
@@ -122,7 +122,7 @@ class Playground:
         options.setdefault("ping_interval", None)
         async with asyncio.timeout(DEADLINE):
             sock = await self.connect(receive_buffer)
-            player = Player(await connect(f"ws://127.0.0.1:{self.port}{path}", sock=sock, proxy=None, **options))
+            player = Player(await connect(f"{scheme}://127.0.0.1:{self.port}{path}", sock=sock, proxy=None, **options))
         self.players.append(player)
         return player
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import select
 from typing import Final, Protocol
 
 from scalesocket.cleanup import logged_faults
@@ -68,3 +69,12 @@ class Passages:
         for passage in tuple(self._open):
             with logged_faults("cutting a passage"):
                 passage.cut()
+
+
+def has_ended(fd: int) -> bool:
+    """Whether the other end of a socket pair has ended its output, even if some of that is unread; also if `fd` is closed."""
+    if fd < 0:
+        return True
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))

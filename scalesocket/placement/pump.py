@@ -11,12 +11,12 @@ from typing import Final
 from scalesocket.config.units import KiB
 from scalesocket.io.poller import Poller
 from scalesocket.io.transport import SocketTransport
-from scalesocket.placement.passages import Passages
+from scalesocket.placement.passages import Passages, has_ended
 
 BUFFER: Final = 64 * KiB
 """Bytes that wait in one direction, besides those of the kernel, above which nothing more is read."""
-CHECK_INTERVAL: Final = 2.0
-"""Seconds after the owner has ended, within which a client that has received everything must close."""
+CHECK_INTERVAL: Final = 1.0
+"""Seconds between two looks at a client that takes nothing, or whose owner has ended."""
 
 
 class Pump:
@@ -49,6 +49,7 @@ class Pump:
         """Sides whose connection is lost."""
         self._outer = outer
         self._outer_side, inner_side = _Side(self._outer_ended, self._outer_lost), _Side(self._inner_ended, self._inner_lost)
+        self._outer_side.on_full = self._watch
         self._inner = SocketTransport(inner, None, inner_side, poller=poller)
         passages.add(self)
         self._outer_side.target, inner_side.target = self._inner, outer
@@ -83,7 +84,7 @@ class Pump:
             self._outer.write_eof()
         else:
             self._outer.close()
-        self._schedule(self._outer.get_write_buffer_size(), self._loop.time() + self._patience)
+        self._watch()
         return True
 
     def _outer_lost(self, exc: Exception | None) -> None:
@@ -104,22 +105,32 @@ class Pump:
                 self._timer.cancel()
             self._passages.remove(self)
 
-    # --- After the owner has ended
+    # --- A client that takes nothing
+
+    def _watch(self) -> None:
+        """Look at the client from time to time: nothing else shows that the owner has ended while nothing is read from it."""
+        if self._timer is None:
+            self._schedule(self._outer.get_write_buffer_size(), self._loop.time() + self._patience)
 
     def _schedule(self, unsent: int, deadline: float) -> None:
         self._timer = self._loop.call_later(CHECK_INTERVAL, self._check, unsent, deadline)
 
     def _check(self, before: int, deadline: float) -> None:
-        """Close the client's connection once everything is sent; abort it if the client takes nothing."""
+        """Once the owner has ended: close the connection when everything is sent, and abort it if the client takes nothing."""
+        self._timer = None
         unsent, now = self._outer.get_write_buffer_size(), self._loop.time()
+        if not self._has_inner_ended and not has_ended(self._inner.fileno()):
+            if self._outer_side.is_full:
+                self._schedule(unsent, now + self._patience)
+            return
         if not unsent:
             self._outer.close()
-        elif unsent < before:
+        if unsent < before:
             deadline = now + self._patience
-        if now >= deadline:
+        if now < deadline:
+            self._schedule(unsent, deadline)
+        else:
             self.cut()
-            return
-        self._schedule(unsent, deadline)
 
 
 class _Side(asyncio.Protocol):
@@ -132,6 +143,7 @@ class _Side(asyncio.Protocol):
         self._on_lost = on_lost
         self.is_full = False
         """Whether it takes nothing more at the moment."""
+        self.on_full: Callable[[], None] | None = None
         self.is_dropping = False
         """Whether what is read is dropped, because the other one takes nothing any more."""
 
@@ -146,6 +158,8 @@ class _Side(asyncio.Protocol):
         """Read nothing more from the other one."""
         self.is_full = True
         self.target.pause_reading()
+        if self.on_full is not None:
+            self.on_full()
 
     def resume_writing(self) -> None:
         self.is_full = False

@@ -5,7 +5,6 @@ For the general lane, where a connection may have other streams, and its state i
 
 import asyncio
 import contextlib
-import select
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -16,7 +15,7 @@ from scalesocket.admission.control import Admission
 from scalesocket.config.units import KiB
 from scalesocket.edge.limits import CLOSE_TIMEOUT, FAULT_TIMEOUT
 from scalesocket.errors import PEER_FAULTS, SHUTTING_DOWN, Close, CloseCode
-from scalesocket.placement.passages import Passages
+from scalesocket.placement.passages import Passages, has_ended
 from scalesocket.wire.frames import Opcode, is_valid_close_code
 from scalesocket.wire.relayed import RelayedReader, encode_relayed
 
@@ -152,7 +151,7 @@ class Relay:
 
     def _check_owner(self) -> None:
         """Give the client `stall_timeout` to take a message, once the owner has ended."""
-        if has_ended(self._sock):
+        if has_ended(self._sock.fileno()):
             self._timer = self._loop.call_later(self._patience, self._scope.cancel)
         else:
             self._timer = self._loop.call_later(CHECK_INTERVAL, self._check_owner)
@@ -171,10 +170,3 @@ class Relay:
             return
         with anyio.move_on_after(GOING_AWAY_TIMEOUT, shield=True), contextlib.suppress(Exception):
             await self._close(SHUTTING_DOWN.payload())
-
-
-def has_ended(sock: socket.socket) -> bool:
-    """Whether the other end of a socket pair has ended its output, even if some of that is unread."""
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLRDHUP)
-    return bool(poll.poll(0))

@@ -21,7 +21,7 @@ class ServeWorkers:
         self.folder = folder
         self.events = events
 
-    async def __call__(self, server: Server | None = None, *, lane: Lane = "express", **apps: App | dict[str, Any]) -> Workers:
+    async def __call__(self, server: Server | None = None, lane: Lane = "express", **apps: App | dict[str, Any]) -> Workers:
         return await self._stack.enter_async_context(open_workers(site_of(apps, server), lane))
 
     def logged(self, event: str) -> list[dict[str, Any]]:

@@ -6,8 +6,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import fields, replace
 from typing import Any, Final, cast
 
 from scalesocket.backends.spawner_client import SpawnerClient
@@ -20,8 +21,10 @@ from scalesocket.placement.placement import WorkerPlacement
 from scalesocket.placement.rendezvous import Rendezvous
 from scalesocket.rooms.pool import RoomPool
 from scalesocket.rooms.room import Room
+from scalesocket.server.connections import Connections
 from scalesocket.server.owner import OpenInbox, open_inbox
 from scalesocket.server.service import Service, open_service
+from scalesocket.status import AppStatus, Counts, SiteStatus
 from tests.playing import Lane, Playground
 
 WORKERS: Final = 3
@@ -34,6 +37,29 @@ class SharedSpawner(SpawnerClient):
     def attach(self, poller: Poller) -> None:
         if self._poller is None:
             super().attach(poller)
+
+
+def merge(values: Sequence[Any]) -> Any:
+    """Merge what the workers say of one thing: numbers are added, tuples joined, counters and their like merged by field."""
+    first = values[0]
+    if isinstance(first, bool):
+        return any(values)
+    if isinstance(first, int | float):
+        return sum(values)
+    if isinstance(first, tuple):
+        return tuple(item for value in values for item in value)
+    if isinstance(first, Mapping):
+        return dict(sum((Counter(value) for value in values), Counter()))
+    if isinstance(first, AppStatus | SiteStatus | Counts):
+        return type(first)(**{item.name: merge([getattr(value, item.name) for value in values]) for item in fields(first)})
+    return next((value for value in values if value is not None), None)
+
+
+def merge_sites(sites: Sequence[SiteStatus]) -> SiteStatus:
+    """Merge the status of all workers."""
+    apps = tuple(merge(of_app) for of_app in zip(*(site.apps for site in sites), strict=True))
+    merged: SiteStatus = merge(sites)
+    return replace(merged, apps=apps, generation=sites[0].generation, applied_at=sites[0].applied_at)
 
 
 class PoolOfWorkers:
@@ -61,6 +87,9 @@ class PoolOfWorkers:
     @property
     def refusals(self) -> Counter[str]:
         return sum((pool.refusals for pool in self._pools), Counter())
+
+    def status(self) -> AppStatus:
+        return cast(AppStatus, merge([pool.status() for pool in self._pools]))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pools[0], name)
@@ -92,6 +121,9 @@ class GatewayOfWorkers:
         first, *_ = [gateway.apply(site) for gateway in self.gateways]
         return first
 
+    def status(self) -> SiteStatus:
+        return merge_sites([gateway.status() for gateway in self.gateways])
+
     def restart_app(self, name: str) -> int:
         return sum(gateway.restart_app(name) for gateway in self.gateways)
 
@@ -117,20 +149,59 @@ class GatewayOfWorkers:
         return getattr(self.gateways[0], name)
 
 
+class ConnectionsOfWorkers:
+    """The connections of all workers, as those of one. Other attributes are those of the first worker's."""
+
+    def __init__(self, connections: list[Connections]) -> None:
+        self._connections = connections
+
+    @property
+    def transports(self) -> set[asyncio.Transport]:
+        return {transport for connections in self._connections for transport in connections.transports}
+
+    @property
+    def websockets(self) -> int:
+        return sum(connections.websockets for connections in self._connections)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connections[0], name)
+
+
+class ServiceOfWorkers:
+    """The services of all workers, as one. Other attributes are those of the first worker's."""
+
+    def __init__(self, services: list[Service]) -> None:
+        self.services = services
+
+    @property
+    def gateway(self) -> Gateway:
+        return cast(Gateway, GatewayOfWorkers([service.gateway for service in self.services]))
+
+    @property
+    def connections(self) -> Connections:
+        return cast(Connections, ConnectionsOfWorkers([service.connections for service in self.services]))
+
+    async def drain(self) -> None:
+        await asyncio.gather(*(service.drain() for service in self.services))
+
+    def cut(self) -> None:
+        for service in self.services:
+            service.cut()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.services[0], name)
+
+
 class Workers(Playground):
     """A site served by several workers. Clients connect to the first one."""
 
     def __init__(self, services: list[Service], inboxes: list[OpenInbox], outboxes: list[Outbox], lane: Lane) -> None:
-        super().__init__(services[0], lane)
+        super().__init__(cast(Service, ServiceOfWorkers(services)), lane)
         self.services = services
         self.inboxes = inboxes
         self.outboxes = outboxes
         """By the worker whose inbox each sends to."""
         self.rendezvous = Rendezvous(WORKERS, KEY)
-
-    @property
-    def gateway(self) -> Gateway:
-        return cast(Gateway, GatewayOfWorkers([service.gateway for service in self.services]))
 
     def owner_of(self, app: str, room: str) -> Service:
         """Return the service of the worker that owns a room."""
