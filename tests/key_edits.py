@@ -68,4 +68,4 @@ SERVER_EDITS: dict[str, tuple[Any, Any]] = {
     "max_connections_per_ip": (100, 101),
     "drain_timeout": ("1s", "2s"),
 }
-"""A value of each key before and after an edit. `tls`, `control`, `admin` and `log` have tests of their own."""
+"""A value of each key before and after an edit. `tls`, `control`, `admin`, `log` and `workers` have tests of their own."""

@@ -18,7 +18,7 @@ def diff(site_file: Path, control: Path | None, form: str) -> None:
 
     Compares SITE (default: ./site.toml) with the running site. Each line has a key, its old and new value, its class and the
     number of rooms and clients affected. Classes: live (applies at once), next (to rooms opened from now on), listener (new
-    sockets).
+    sockets), fixed (the server must be restarted).
     """
     report = query(site_file, control, Diff(), ReloadReport)
     if form == "json":

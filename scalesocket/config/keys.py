@@ -19,6 +19,8 @@ class Reload(StrEnum):
     """Applies to rooms that are opened afterwards; running rooms keep their settings."""
     LISTENER = "listener"
     """Opens new sockets before the old ones are closed; open connections stay."""
+    FIXED = "fixed"
+    """Is fixed when the server starts; a site with another value is not applied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,11 @@ def next_key(meaning: str, *, default: str | None = None, in_file: bool = True) 
 def listener_key(meaning: str, *, default: str | None = None) -> Key:
     """Declare a key whose edits open new sockets."""
     return Key(meaning=meaning, reload=Reload.LISTENER, default=default)
+
+
+def fixed_key(meaning: str, *, default: str | None = None) -> Key:
+    """Declare a key whose edits need a restart of the server."""
+    return Key(meaning=meaning, reload=Reload.FIXED, default=default)
 
 
 @cache

@@ -51,6 +51,7 @@ The **class** of a key says what an edit does to a running site:
 - *live*: applies at once, to running rooms too. Lower limits and shorter lists do not disconnect clients.
 - *next*: applies to rooms that are opened afterwards. Running rooms keep their settings.
 - *listener*: opens new sockets before the old ones are closed. Open connections stay.
+- *fixed*: is fixed when the server starts. A file with another value is not applied, and the log says that a restart is needed.
 """
 
 APPS: Final = """

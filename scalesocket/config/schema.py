@@ -21,6 +21,7 @@ EFFECTS: Final[Mapping[Reload, str]] = {
     Reload.LIVE: "An edit applies at once.",
     Reload.NEXT: "An edit applies to rooms that are opened afterwards.",
     Reload.LISTENER: "An edit opens new sockets before the old ones are closed.",
+    Reload.FIXED: "An edit is refused: restart the server.",
 }
 
 NULL: Final = {"type": "null"}

@@ -7,10 +7,10 @@ from pydantic import ValidationInfo, field_validator
 from scalesocket.config.addresses import Binds, Networks
 from scalesocket.config.admin import Admin
 from scalesocket.config.host_patterns import HostPatterns
-from scalesocket.config.keys import Table, listener_key, live_key
+from scalesocket.config.keys import Table, fixed_key, listener_key, live_key
 from scalesocket.config.rates import ConnectRate
 from scalesocket.config.units import AnyDuration, PositiveDuration
-from scalesocket.config.values import AbsolutePath, Control, Count, Exposure, Flag
+from scalesocket.config.values import AbsolutePath, Control, Count, Exposure, Flag, Workers
 
 
 class Tls(Table):
@@ -95,6 +95,13 @@ class Server(Table):
         ),
     ] = 10.0
     log: Annotated[Log, live_key("Format and level of the log")] = Log()
+    workers: Annotated[
+        Workers,
+        fixed_key(
+            'Processes that serve the site: a number, or `"auto"` for one per CPU that the server may use. With several, each '
+            "room lives in one of them"
+        ),
+    ] = 1
 
     @property
     def is_on_unix_sockets(self) -> bool:

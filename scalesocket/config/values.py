@@ -17,6 +17,8 @@ from pydantic_core import PydanticCustomError
 RESERVED_APPS: Final = frozenset({"admin", "api", "health", "metrics", "ready", "static"})
 """First segments of the server's own URLs, which no app may have as its name."""
 
+MAX_WORKERS: Final = 256
+"""Worker processes of a server; more is a mistake."""
 APP_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 ENV_NAME: Final = re.compile(r"[^=\x00]+")
 
@@ -97,6 +99,12 @@ def _check_exposure(value: object) -> object:
     if isinstance(value, bool) or value == "admin":
         return value
     raise ValueError(f'unknown value {value!r} (one of: true, false, "admin")')
+
+
+def _check_workers(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_WORKERS):
+        return value
+    raise ValueError(f'must be a whole number from 1 to {MAX_WORKERS}, or "auto", not {value!r}')
 
 
 def _read_number(kind: type[int] | type[float]) -> BeforeValidator:
@@ -195,6 +203,18 @@ Exposure = Annotated[
 """Whether something is served: to everybody, to nobody, or on the admin listener alone."""
 Count = Annotated[int, _read_number(int), Strict(), Field(ge=1), WithJsonSchema({"type": "integer", "minimum": 1})]
 """A whole number from 1."""
+Workers = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(_check_workers),
+    _read_number(int),
+    WithJsonSchema(
+        {
+            "anyOf": [{"enum": ["auto"]}, {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}],
+            "x-form": 'whole number or `"auto"`',
+        }
+    ),
+]
+"""A number of processes."""
 Amount = Annotated[
     float,
     _read_number(float),

@@ -68,7 +68,7 @@ def _count_affected(change: Change, apps: Iterable[AppStatus]) -> Counts:
             return _count_all(apps)
         case Reload.NEXT:
             return sum(room.state == LINGERING for app in apps for room in app.rooms), 0
-        case Reload.LISTENER:
+        case Reload.LISTENER | Reload.FIXED:
             return 0, 0
 
 

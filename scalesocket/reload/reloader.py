@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from anyio import to_thread
 
+from scalesocket.config.keys import Reload
 from scalesocket.config.load import Loaded
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan, make_plan
@@ -136,6 +137,7 @@ class Reloader:
             if restart is not None and restart not in site.apps:
                 raise NoSuchAppError(f"there is no app {restart!r} to restart (one of: {', '.join(site.apps)})")
             digests = await to_thread.run_sync(digest_files, site, abandon_on_cancel=True)
+            refuse_fixed(plan)
             renewed = self._find_renewed(digests, plan)
             report = self._report(site, plan, renewed=renewed)
             prepared = await self._prepare_all(loaded, plan) if report.changes else []
@@ -220,6 +222,15 @@ class Reloader:
             is_applied=False,
             generation=self._state.generation,
             changes=(*changes, *(AffectedKey(path=key, kind="renewed", reload="live") for key in renewed)),
+        )
+
+
+def refuse_fixed(plan: Plan) -> None:
+    """Raise ReloadError if a key changes that is fixed when the server starts."""
+    if fixed := [change for change in plan.server if change.reload is Reload.FIXED]:
+        changes = "; ".join(f"server.{change.key}: {change.old_text} -> {change.new_text}" for change in fixed)
+        raise ReloadError(
+            f"{changes} (restart needed: the running server cannot change it; restart it, or restore the old value)"
         )
 
 

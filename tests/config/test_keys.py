@@ -26,6 +26,7 @@ SERVER = {
     "connect_rate": (None, "live"),
     "drain_timeout": ("10s", "live"),
     "log": ({"format": "text", "level": "info"}, "live"),
+    "workers": (1, "fixed"),
 }
 APP = {
     "mount": ("/chat", "next"),

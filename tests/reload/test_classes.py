@@ -8,6 +8,7 @@ import pytest
 from scalesocket.config.keys import Reload, file_keys_of, keys_of
 from scalesocket.config.model import App, Server
 from scalesocket.config.render import to_toml
+from scalesocket.reload.reloader import ReloadError
 from tests.key_edits import APP_EDITS, SERVER_EDITS
 from tests.playing import program, until
 from tests.reload.editing import CHAT, SERVER, open_edited
@@ -33,7 +34,7 @@ def site_text(app: dict[str, Any], server: dict[str, Any]) -> str:
 
 def test_every_key_is_covered_by_this_module() -> None:
     assert set(APP_EDITS) == set(file_keys_of(App))
-    assert set(SERVER_EDITS) | {"tls", "control", "admin", "log"} == set(file_keys_of(Server))
+    assert set(SERVER_EDITS) | {"tls", "control", "admin", "log", "workers"} == set(file_keys_of(Server))
 
 
 @pytest.mark.parametrize("key", [key for key, values in APP_EDITS.items() if values != (None, None)])
@@ -124,3 +125,21 @@ async def test_join_messages_of_a_running_room_follow_its_routing_and_the_edited
         await edited.reloader.reload("test")
         await edited.playground.join("/chat/lobby")
         await ann.hear("+3")
+
+
+async def test_an_edit_of_a_fixed_key_is_refused_as_a_whole_until_it_is_taken_back(tmp_path: Path) -> None:
+    async with open_edited(tmp_path / "site.toml", site_text({}, {}), is_watching=False) as edited:
+        edited.write(site_text({"max_clients": 5}, {"workers": 3}))
+
+        for is_dry in (True, False):
+            with pytest.raises(ReloadError, match=r"server.workers: 1 -> 3 \(restart needed: .*\)"):
+                await edited.reloader.reload("test", dry_run=is_dry)
+
+        assert [(change.path, change.reload) for change in (await edited.reloader.diff()).changes] == [
+            ("server.workers", "fixed"),
+            ("apps.chat.max_clients", "live"),
+        ]
+        assert edited.gateway.site.apps["chat"].max_clients is None
+        edited.write(site_text({"max_clients": 5}, {}))
+        await edited.reloader.reload("test")
+        assert edited.gateway.site.apps["chat"].max_clients == 5
