@@ -114,6 +114,11 @@ def set_level(level: str) -> None:
         setattr(Logger, name, getattr(filtering, name))
 
 
+def set_log_keys(**keys: object) -> None:
+    """Add these keys to every event of this process, such as the number of a worker."""
+    _keys.update(keys)
+
+
 def log_faults() -> None:
     """Log what Python would print as a bare traceback: what ends the process or a thread, and what a finalizer raises."""
     log = structlog.get_logger()
@@ -148,6 +153,8 @@ def printable(text: str) -> str:
 
 def _render(logger: WrappedLogger, level: str, event: Any) -> str:
     """Turn an event into a line. Loggers keep the processors they were made with, so their only one is this function."""
+    if _keys:
+        event.update(_keys)
     for processor in _processors:
         event = processor(logger, level, event)
     return str(event)
@@ -220,6 +227,7 @@ def _wants_colours() -> bool:
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+_keys: Final[dict[str, object]] = {}
 _processors = _text_processors(is_coloured=False)
 _handler: Final = StandardLibraryHandler()
 _handler.setFormatter(ProcessorFormatter(processors=[add_logger_name, ProcessorFormatter.remove_processors_meta, _render]))

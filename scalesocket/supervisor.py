@@ -23,7 +23,6 @@ from scalesocket.config.plan import Plan
 from scalesocket.reload.open import open_reloader
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
 from scalesocket.reload.preparation import Preparation
-from scalesocket.reload.reloader import Reloader
 from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.service import Service, open_service
 from scalesocket.sighup import HangupWatcher
@@ -89,7 +88,8 @@ def serve(site: Site, *, announce: Announce, options: Options = Options()) -> in
     take_listen_fds()
     spawner = SpawnerClient()
     spawner.start()
-    raise_open_files(site)
+    raise_open_files()
+    warn_of_few_files(site)
     warn_of_unknown_versions()
     try:
         backend_options = {"use_uvloop": options.loop == "uvloop"}
@@ -111,8 +111,8 @@ async def _serve(site: Site, spawner: SpawnerClient, hangups: HangupWatcher, ann
         anyio.create_task_group() as tasks,
     ):
         stop = Stop()
-        await tasks.start(_watch_signals, stop, name="signals")  # before the server is announced
-        _watch_hangups(hangups, stop, reloader)
+        await tasks.start(watch_signals, stop, name="signals")  # before the server is announced
+        watch_hangups(hangups, stop, None if reloader is None else partial(reloader.request, "SIGHUP"))
         if options.is_oneshot:
             tasks.start_soon(_watch_oneshot, service, stop, name="oneshot")
         tune_interpreter()
@@ -143,20 +143,21 @@ async def _prepare_admin(service: Service, site: Site, _: Plan) -> Preparation:
     return await service.admin.prepare(site.server)
 
 
-async def _watch_signals(stop: Stop, *, task_status: TaskStatus[None]) -> None:
+async def watch_signals(stop: Stop, *, task_status: TaskStatus[None]) -> None:
+    """Stop on SIGINT and SIGTERM."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for number in signals:
             stop.request(signal.Signals(number).name)
 
 
-def _watch_hangups(hangups: HangupWatcher, stop: Stop, reloader: Reloader | None) -> None:
-    """Reload on SIGHUP. Stop if the terminal hung up, or if there is no site file to reload."""
+def watch_hangups(hangups: HangupWatcher, stop: Stop, reload: Callable[[], None] | None) -> None:
+    """Call `reload` on SIGHUP. Stop if the terminal hung up, or if there is nothing to reload."""
     loop = asyncio.get_running_loop()
 
     def handle(is_hangup: bool) -> None:
-        if not is_hangup and reloader is not None:
-            reloader.request("SIGHUP")
+        if not is_hangup and reload is not None:
+            reload()
         elif not stop.requested.is_set():  # kernel and shell may both send it: the second one must not force the stop
             stop.request("terminal hung up" if is_hangup else "SIGHUP")
 
@@ -185,15 +186,20 @@ def tune_interpreter() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def raise_open_files(site: Site) -> None:
-    """Raise the soft limit of open files to the hard one, and warn if that is too low for `max_connections`."""
+def raise_open_files() -> None:
+    """Raise the soft limit of open files to the hard one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    grow_descriptor_table(hard)
+
+
+def warn_of_few_files(site: Site) -> None:
+    """Warn if the hard limit of open files is too low for `max_connections`."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     needed = (site.server.max_connections or 0) + OTHER_FILES
     if hard != resource.RLIM_INFINITY and hard < needed:
         log.warning("limit of open files too low", limit=hard, needed=needed, hint=FILES_HINT)
-    grow_descriptor_table(hard)
 
 
 def grow_descriptor_table(limit: int) -> None:

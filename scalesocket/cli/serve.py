@@ -75,11 +75,14 @@ def serve(
     _refuse_second_server(site, site_file)
     from scalesocket.supervisor import Options  # imported here, because loading it takes longer than `check` runs
     from scalesocket.supervisor import serve as serve_site
+    from scalesocket.workers.supervisor import count_workers
+    from scalesocket.workers.supervisor import serve as serve_with_workers
 
     set_log(site.server.log.format, site.server.log.level)
     log_faults()
     options = Options(loop=loop, is_watching=not no_watch, overrides=overrides)
-    sys.exit(serve_site(site, announce=announce, options=options))
+    is_single = count_workers(site.server.workers) == 1
+    sys.exit((serve_site if is_single else serve_with_workers)(site, announce=announce, options=options))
 
 
 def _refuse_second_server(site: Site, site_file: Path) -> None:

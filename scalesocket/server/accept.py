@@ -34,6 +34,7 @@ class Acceptor(ABC):
         self._pause: asyncio.TimerHandle | None = None
         self._next_pause = FIRST_PAUSE
         self._warned_at = -math.inf
+        self._is_left = False
         self._start()
 
     @abstractmethod
@@ -46,10 +47,16 @@ class Acceptor(ABC):
         Call it before the socket is closed: the kernel then resets the connections in its queue.
         """
         try:
-            self._accept(at_most=BACKLOG)
+            if not self._is_left:
+                self._accept(at_most=BACKLOG)
         finally:
-            self._end_pause()
-            self._connections.poller.remove_reader(self._sock.fileno())
+            self.leave()
+
+    def leave(self) -> None:
+        """Stop, and leave the connections in the kernel's queue to other processes that accept at the socket."""
+        self._is_left = True
+        self._end_pause()
+        self._connections.poller.remove_reader(self._sock.fileno())
 
     def resume(self) -> None:
         """End a pause: a connection has ended, or it is over."""

@@ -51,8 +51,13 @@ class Listener:
     acceptor: Acceptor | None = None
     tls: ssl.SSLContext | None = None
 
-    def serve(self, connections: Connections, tls: ssl.SSLContext | None) -> None:
-        """Accept connections, from now on with or without TLS. Those in the kernel's queue are served as before."""
+    def serve(self, connections: Connections | None, tls: ssl.SSLContext | None) -> None:
+        """Accept connections, from now on with or without TLS. Those in the kernel's queue are served as before.
+
+        None: nothing is accepted in this process.
+        """
+        if connections is None:
+            return
         if self.acceptor is not None:
             if tls is None and self.tls is None:
                 return
@@ -77,8 +82,11 @@ class Listener:
 class Listeners:
     """The open listeners of a server. `prepare` may fail and can be undone; `commit` can't fail."""
 
-    def __init__(self, connections: Connections, **log_keys: str) -> None:
-        """Add accepted connections to `connections`. `log_keys`: what the log says of each listener."""
+    def __init__(self, connections: Connections | None, **log_keys: str) -> None:
+        """Add accepted connections to `connections`. `log_keys`: what the log says of each listener.
+
+        Without `connections` the sockets are held for other processes, which accept at them.
+        """
         self._connections = connections
         self._log = log.bind(**log_keys)
         self._open: dict[Address, Listener] = {}
@@ -90,14 +98,23 @@ class Listeners:
         """The addresses of the open listeners, with real ports for port 0."""
         return [str(address) for address in self._open]
 
+    @property
+    def sockets(self) -> Sequence[tuple[Address, socket.socket]]:
+        """The open listeners' sockets, for another process to accept at (`prepare_given`)."""
+        return [(address, listener.sock) for address, listener in self._open.items()]
+
+    def leave(self) -> None:
+        """Accept nothing more, and leave the connections in the kernel's queues to other processes."""
+        for listener in self._open.values():
+            if listener.acceptor is not None:
+                listener.acceptor.leave()
+
     async def prepare(self, server: Server) -> "Change":
         """Bind the addresses of `server` that are not open yet, and load its certificate. Raises ListenError.
 
         They accept nothing before the change is committed. Host names of open listeners are not resolved again.
         """
-        tls = None
-        if server.tls is not None:  # in a thread: the files may be on a slow disk
-            tls = await anyio.to_thread.run_sync(load_tls, server.tls, abandon_on_cancel=True)
+        tls = await _load_tls(server)
         entries: list[Entry] = [(bind, server.bind[:at].count(bind)) for at, bind in enumerate(server.bind)]
         meant = {entry: self._meant.get(entry) or await resolve(entry[0]) for entry in entries}
         # No await from here on: bound sockets are committed or closed soon.
@@ -111,6 +128,21 @@ class Listeners:
             change.roll_back()
             raise
         return change
+
+    async def prepare_given(self, server: Server, wanted: Sequence[Address], given: Mapping[Address, socket.socket]) -> "Change":
+        """Load the certificate of `server`, to accept at the `wanted` addresses, in this order. Raises ListenError.
+
+        Another process has bound their sockets, and listens. `given` are those of addresses that are not open here yet; they
+        are closed if the change is undone.
+        """
+        added = {address: Listener(address, sock, None, is_inherited=True) for address, sock in given.items()}
+        try:
+            tls = await _load_tls(server)
+        except BaseException:
+            close_all(added.values())
+            raise
+        listeners = {address: added.get(address) or self._open[address] for address in wanted}
+        return Change(self, tls, self._closing_with(listeners.values()), listeners, list(added.values()), is_given=True)
 
     def _find(self, address: Address) -> Listener | None:
         """Find the open listener of an address. A unix socket is compared by its file, which may have been replaced."""
@@ -133,14 +165,16 @@ class Listeners:
                 if listener in change.added:
                     if not listener.is_inherited:
                         start_listening(listener.sock, find_in_the_way(in_the_way, address))
-                    self._log.info("listening", address=str(address), tls=change.tls is not None)
+                    if not change.is_given:
+                        self._log.info("listening", address=str(address), tls=change.tls is not None)
                 listener.address = address
                 self._open[address] = listener
                 listener.serve(self._connections, change.tls)
-        with logged_faults("checking the validity of the certificate"):
-            self._expiry.watch(change.tls.validity if change.tls is not None else None)
-        for listener in change.closing:
-            self._log.info("stopped listening", address=str(listener.address))
+        if not change.is_given:  # else the process that has bound the sockets logs it
+            with logged_faults("checking the validity of the certificate"):
+                self._expiry.watch(change.tls.validity if change.tls is not None else None)
+            for listener in change.closing:
+                self._log.info("stopped listening", address=str(listener.address))
         failed = [listener for listener in change.added if listener not in self._open.values()]
         close_all([*change.closing, *failed])
 
@@ -164,6 +198,8 @@ class Change:
     """All listeners after it, in the order of `server.bind`."""
     added: list[Listener] = field(default_factory=list)
     meant: dict[Entry, tuple[Address, ...]] = field(default_factory=dict)
+    is_given: bool = False
+    """Whether another process has bound the sockets."""
 
     def open(
         self, entry: Entry, meant: Sequence[Address], addresses: Sequence[Address], kept: Mapping[Address, Listener]
@@ -196,10 +232,15 @@ class Change:
 
 
 @asynccontextmanager
-async def open_listeners(server: Server, connections: Connections) -> AsyncIterator[Listeners]:
-    """Listen at the addresses of `server` until the block ends. Raises ListenError."""
+async def open_listeners(
+    server: Server, connections: Connections | None, given: Mapping[Address, socket.socket] | None = None
+) -> AsyncIterator[Listeners]:
+    """Listen at the addresses of `server` until the block ends; or accept at the sockets that are given. Raises ListenError.
+
+    Without `connections` the sockets are held for other processes (`Listeners`).
+    """
     listeners = Listeners(connections)
-    change = await listeners.prepare(server)
+    change = await (listeners.prepare(server) if given is None else listeners.prepare_given(server, tuple(given), given))
     change.commit()
     try:
         if len(listeners.addresses) < len(change.listeners):
@@ -207,6 +248,13 @@ async def open_listeners(server: Server, connections: Connections) -> AsyncItera
         yield listeners
     finally:
         listeners.close()
+
+
+async def _load_tls(server: Server) -> ServerContext | None:
+    """Load the certificate in a thread: the files may be on a slow disk. Raises ListenError."""
+    if server.tls is None:
+        return None
+    return await anyio.to_thread.run_sync(load_tls, server.tls, abandon_on_cancel=True)
 
 
 def close_all(listeners: Iterable[Listener]) -> None:

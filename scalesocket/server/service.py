@@ -1,7 +1,8 @@
 """The service: a gateway with its listeners and lanes, without the signals and reloads of the process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Final, cast
@@ -17,6 +18,7 @@ from scalesocket.io.poller import Poller
 from scalesocket.operations.running import Running
 from scalesocket.operations.table import Operations
 from scalesocket.placement.placement import Placement
+from scalesocket.server.addresses import Address
 from scalesocket.server.admin.listener import AdminListener, open_admin
 from scalesocket.server.asgi import GeneralLane
 from scalesocket.server.connections import Connections
@@ -57,9 +59,16 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(site: Site, *, spawner: SpawnerClient, placement: Placement | None = None) -> AsyncIterator[Service]:
+async def open_service(
+    site: Site,
+    *,
+    spawner: SpawnerClient,
+    given: Mapping[Address, socket.socket] | None = None,
+    placement: Placement | None = None,
+) -> AsyncIterator[Service]:
     """Listen and serve until the block ends. The caller starts and closes `spawner`. Raises ListenError.
 
+    `given`: the listening sockets, if this process is a worker. It then has no admin surface; its supervisor has that.
     `placement`: where rooms live, if not all of them in this process; then `open_inbox` takes the connections to rooms here.
     """
     async with AsyncExitStack() as stack:
@@ -72,7 +81,8 @@ async def open_service(site: Site, *, spawner: SpawnerClient, placement: Placeme
         connections = lane.connections = Connections(gateway, hypercorn, poller)
         connections.placement = placement
         stack.callback(connections.close)
-        listeners = await stack.enter_async_context(open_listeners(site.server, connections))
+        listeners = await stack.enter_async_context(open_listeners(site.server, connections, given))
         operations = Operations(Running(gateway))
-        admin = await stack.enter_async_context(open_admin(site.server, gateway, operations, poller))
+        admin_server = site.server if given is None else site.server.model_copy(update={"admin": None})
+        admin = await stack.enter_async_context(open_admin(admin_server, gateway, operations, poller))
         yield Service(gateway, connections, listeners, operations, admin)

@@ -120,11 +120,12 @@ class Link(asyncio.Protocol):
         """Whether messages can be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def call(self, message: msgspec.Struct, result: type[Result], *, timeout: float = CALL_TIMEOUT) -> Result:
+    async def call(self, message: msgspec.Struct, result: type[Result], *, timeout: float | None = CALL_TIMEOUT) -> Result:
         """Send a message and return the answer, which is decoded as `result`.
 
         Raises LinkError if the handler raised one or failed, or if the answer is of another type; LinkBusyError, LinkTimeoutError
-        after `timeout` seconds, and LinkLostError. Cancelling the call does not cancel the handler.
+        after `timeout` seconds (None: a link to a peer that does not answer pings ends), and LinkLostError. Cancelling the call
+        does not cancel the handler.
         """
         if len(self._calls) >= MAX_CALLS:
             raise LinkBusyError(f"{self.peer} has too many calls to answer")

@@ -44,7 +44,7 @@ async def measure(clients: int, seconds: float) -> None:
     site = Site(server=Server(bind=("127.0.0.1:0",), max_connections=None), apps={"quiet": app})
     spawner = SpawnerClient()
     spawner.start()
-    raise_open_files(site)
+    raise_open_files()
     try:
         async with open_service(site, spawner=spawner) as service:
             port = int(service.listeners.addresses[0].rpartition(":")[2])

@@ -1,0 +1,113 @@
+"""The main of the supervisor process: a server of several workers, from its start to its stop.
+
+It holds what there is once for a server: the listening sockets, the control socket, signals and the reports to systemd. It has no
+rooms, and accepts no connection of a client.
+"""
+
+import os
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final, Literal
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from scalesocket.config.model import Site
+from scalesocket.control.address import AUTO, control_paths
+from scalesocket.control.messages import Answer, Caller, Request
+from scalesocket.control.server import open_control
+from scalesocket.errors import ScalesocketError
+from scalesocket.server.known_versions import warn_of_unknown_versions
+from scalesocket.server.listen import open_listeners
+from scalesocket.sighup import HangupWatcher
+from scalesocket.supervisor import Announce, Options, Stop, tune_interpreter, warn_of_few_files, watch_hangups, watch_signals
+from scalesocket.systemd import notify_ready, notify_stopping, take_listen_fds
+from scalesocket.workers.leftovers import become_subreaper
+from scalesocket.workers.workers import Workers, open_workers
+
+log = structlog.get_logger("server")
+
+NOT_YET: Final = "not available while server.workers is above 1"
+
+
+def count_workers(workers: int | Literal["auto"]) -> int:
+    """Return the number of workers; `"auto"` is one for each CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if workers == "auto" else workers
+
+
+def serve(site: Site, *, announce: Announce, options: Options) -> int:
+    """Serve a site with several workers until a signal stops it. Return the exit code: 0, or 1 if the stop was forced."""
+    hangups = HangupWatcher()
+    take_listen_fds()
+    become_subreaper()
+    warn_of_few_files(site)
+    warn_of_unknown_versions()
+    return anyio.run(partial(_serve, site, hangups, announce, options), backend_options={"use_uvloop": options.loop == "uvloop"})
+
+
+async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options: Options) -> int:
+    if site.server.admin is not None:
+        raise ScalesocketError(f"server.admin: {NOT_YET}")
+    async with AsyncExitStack() as stack:
+        listeners = await stack.enter_async_context(open_listeners(site.server, None))
+        paths = control_paths(site.server.control, site.path) if site.path is not None else ()
+        await stack.enter_async_context(open_control(paths, _answer, is_needed=site.server.control != AUTO))
+        workers = await stack.enter_async_context(open_workers(site, count=count_workers(site.server.workers), loop=options.loop))
+        workers.listeners = listeners.sockets
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        stop = Stop()
+        await tasks.start(watch_signals, stop, name="signals")
+        watch_hangups(hangups, stop, partial(log.error, "not reloaded", reason=NOT_YET))
+        tasks.start_soon(workers.run, name="workers")
+        tasks.start_soon(workers.leftovers.run, name="orphans")
+        if await _wait_ready(workers, stop):
+            tune_interpreter()
+            announce(listeners.addresses, (), site)
+            notify_ready()
+        return await _wait_stopped(workers, stop, tasks)
+
+
+async def _wait_ready(workers: Workers, stop: Stop) -> bool:
+    """Wait until all workers are ready; False if the server is stopped before. Raises WorkersError."""
+    async with anyio.create_task_group() as tasks:
+
+        async def wait_stop() -> None:
+            await stop.requested.wait()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(wait_stop)
+        await workers.wait_ready()
+        tasks.cancel_scope.cancel()
+        return True
+    return False
+
+
+async def _wait_stopped(workers: Workers, stop: Stop, tasks: TaskGroup) -> int:
+    """Serve until a signal, or until no worker can be started; then end all workers. Return the exit code."""
+
+    async def wait_failed() -> None:
+        await workers.failed.wait()
+        log.critical("no worker can be started", hint="the log says why; the server ends")
+        stop.is_forced = True
+        stop.requested.set()
+        stop.done.set()
+
+    async def drain() -> None:
+        await workers.drain()
+        if not stop.is_forced:
+            log.info("stopped")
+        stop.done.set()
+
+    tasks.start_soon(wait_failed, name="failed workers")
+    await stop.requested.wait()
+    notify_stopping()
+    tasks.start_soon(drain, name="drain")
+    await stop.done.wait()
+    await workers.stop(is_forced=stop.is_forced)
+    return int(stop.is_forced)
+
+
+async def _answer(_: Request, __: Caller) -> Answer:
+    return Answer(error=NOT_YET)

@@ -1,0 +1,174 @@
+"""The main of a worker process: a whole server, but for what the supervisor does.
+
+It accepts connections at the sockets that the supervisor holds, has rooms, spawner and programs of its own, and ends when the
+supervisor ends. It reads no site file and has no control socket: what it does is asked for over its link.
+"""
+
+import asyncio
+import ctypes
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from scalesocket.backends.spawner_client import SpawnerClient
+from scalesocket.errors import ScalesocketError
+from scalesocket.logs import describe_loss, log_faults, set_log, set_log_keys
+from scalesocket.server.service import Service, open_service
+from scalesocket.streams import open_missing_streams, unblock_output
+from scalesocket.supervisor import Stop, raise_open_files, tune_interpreter, watch_signals
+from scalesocket.workers.link import Handlers, Link, open_link
+from scalesocket.workers.messages import DrainWorker, Ping, StopWorker, WorkerFailed, WorkerReady
+from scalesocket.workers.setup import Setup, read_setup
+
+log = structlog.get_logger("worker")
+
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+ORPHAN_TIMEOUT: Final = 5.0
+"""Seconds in which a worker ends by itself after its supervisor has ended; then it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """A running worker, for the parts that serve messages of the supervisor."""
+
+    setup: Setup
+    service: Service
+    link: Link
+    stop: Stop
+    tasks: TaskGroup
+
+    def add_handlers(self, handlers: Handlers) -> None:
+        """Serve the messages about the worker's own life."""
+        handlers.add(DrainWorker, self._drain)
+        handlers.add(StopWorker, self._stop)
+
+    async def _drain(self, _: DrainWorker) -> None:
+        await self.service.drain()
+
+    def _stop(self, message: StopWorker) -> None:
+        self.stop.is_forced |= message.is_forced
+        self.stop.done.set()
+
+
+def main() -> int:
+    """Serve until the supervisor stops this worker or ends, or until a signal. Return the exit code."""
+    # The order is that of `scalesocket.supervisor.serve`.
+    open_missing_streams()
+    setup = read_setup(0)
+    unblock_output(describe_loss)
+    set_log(setup.site.server.log.format, setup.site.server.log.level)
+    set_log_keys(worker=setup.index)
+    log_faults()
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # it logs to a terminal in whose foreground it is not
+    spawner = SpawnerClient()
+    try:
+        parent = open_parent(setup.supervisor)
+        spawner.start()
+        raise_open_files()
+        end_after(parent)
+        return anyio.run(partial(_serve, setup, spawner), backend_options={"use_uvloop": setup.loop == "uvloop"})
+    except ScalesocketError as error:
+        log.error("worker failed", error=str(error))
+        return 1
+    finally:
+        spawner.close()
+
+
+async def _serve(setup: Setup, spawner: SpawnerClient) -> int:
+    handlers = Handlers()
+    handlers.add(Ping, lambda _: None)
+    async with open_link(socket.socket(fileno=setup.link), handlers, peer="the supervisor") as link:
+        try:
+            return await _work(setup, spawner, link, handlers)
+        except* ScalesocketError as group:
+            reason = "; ".join(str(error) for error in flatten(group))
+        link.notify(WorkerFailed(reason))
+        return 1
+
+
+async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Handlers) -> int:
+    given = {address: adopt(fd) for address, fd in setup.listeners}
+    async with open_service(setup.site, spawner=spawner, given=given) as service, anyio.create_task_group() as tasks:
+        stop = Stop()
+        service.gateway.reload_state.generation = setup.generation
+        Working(setup, service, link, stop, tasks).add_handlers(handlers)
+        await tasks.start(watch_signals, stop, name="signals")
+        tasks.start_soon(_watch_link, link, stop, name="link")
+        tasks.start_soon(_drain_at_signal, service, stop, name="drain")
+        tune_interpreter()
+        link.notify(WorkerReady())
+        await stop.done.wait()
+        service.listeners.leave()
+        tasks.cancel_scope.cancel()
+        if stop.is_forced:
+            service.cut()
+            spawner.close()  # kills all process groups of backends
+    return int(stop.is_forced)
+
+
+async def _drain_at_signal(service: Service, stop: Stop) -> None:
+    """Drain after a signal to this worker alone. The others accept what comes meanwhile, and a successor follows."""
+    await stop.requested.wait()
+    service.listeners.leave()
+    await service.drain()
+    stop.done.set()
+
+
+async def _watch_link(link: Link, stop: Stop) -> None:
+    """Stop at once when the supervisor has ended."""
+    await asyncio.shield(link.lost)
+    log.error("the supervisor has ended")
+    stop.is_forced = True
+    stop.done.set()
+
+
+def open_parent(supervisor: int) -> int:
+    """Return a descriptor that is readable when the parent of this process has ended. Raises ScalesocketError if it has."""
+    # The signal lets this process run and end after its parent, even if another signal has stopped it.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+    pidfd = os.pidfd_open(supervisor)
+    if os.getppid() != supervisor:
+        raise ScalesocketError("the supervisor has ended")
+    return pidfd
+
+
+def end_after(parent: int) -> None:
+    """Kill this process some seconds after its parent has ended: its event loop may be stuck."""
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(parent, select.POLLIN)
+        poll.poll()
+        time.sleep(ORPHAN_TIMEOUT)
+        os.kill(os.getpid(), signal.SIGKILL)  # the spawner then kills the programs
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        threading.Thread(target=watch, name="parent", daemon=True).start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def adopt(fd: int) -> socket.socket:
+    """Return the inherited socket."""
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    return sock
+
+
+def flatten(group: BaseExceptionGroup[ScalesocketError]) -> list[ScalesocketError]:
+    """Return the errors in a group and in the groups in it."""
+    found: list[ScalesocketError] = []
+    for error in group.exceptions:
+        found += flatten(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

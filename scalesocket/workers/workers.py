@@ -1,0 +1,195 @@
+"""All workers of the supervisor. Owns the task of each, and what a new process of a worker is given.
+
+To serve messages of the workers, append to `installs`; to ask them all, await `call_all`.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Literal, TypeVar
+
+import anyio
+import msgspec
+import structlog
+
+from scalesocket.config.model import Site
+from scalesocket.config.units import MiB
+from scalesocket.errors import ScalesocketError
+from scalesocket.server.addresses import Address
+from scalesocket.workers.leftovers import Leftovers
+from scalesocket.workers.link import CALL_TIMEOUT, Handlers, LinkError, LinkLostError
+from scalesocket.workers.messages import DrainWorker
+from scalesocket.workers.setup import Setup
+from scalesocket.workers.slot import END_TIMEOUT, Install, Worker
+
+log = structlog.get_logger("workers")
+
+MAX_FAILED_STARTS: Final = 5
+"""Starts of each worker within a minute that may fail while no worker serves; then the server ends."""
+
+KEY_SIZE: Final = 32
+INBOX_SIZE: Final = 1 * MiB
+"""Bytes in the kernel's queue of an inbox."""
+
+Result = TypeVar("Result")
+
+
+class WorkersError(ScalesocketError):
+    """The workers cannot be started."""
+
+
+class Workers:
+    """The workers, by index. `async with open_workers(…)` makes them."""
+
+    def __init__(self, site: Site, *, count: int, loop: Literal["uvloop", "asyncio"]) -> None:
+        self.site = site
+        """The site in force, which a new process serves."""
+        self.generation = 0
+        """Of the site in force."""
+        self.listeners: Sequence[tuple[Address, socket.socket]] = ()
+        """The listening sockets in force."""
+        self.shared: dict[str, int] = {}
+        """Descriptors that every worker gets, by what they are (`Setup.shared`)."""
+        self.installs: list[Install] = []
+        """Add handlers to the link of each worker's process. Append before the first process starts."""
+        self.failed = anyio.Event()
+        """Set when no worker serves, and none can be started."""
+        self._is_started = False
+        self._start_failed = anyio.Event()
+        self._start_error = ""
+        self._ended = anyio.Event()
+        self.inboxes = tuple(make_inbox() for _ in range(count))
+        """The end of each worker's inbox that others send on, and the one that it reads."""
+        self._key = os.urandom(KEY_SIZE)
+        self._loop: Literal["uvloop", "asyncio"] = loop
+        self.leftovers = Leftovers(is_worker=lambda pid: any(worker.pid == pid for worker in self.members))
+        self.members = tuple(
+            Worker(index, make_setup=self._make_setup, leftovers=self.leftovers, install=self._install) for index in range(count)
+        )
+
+    @property
+    def is_any_ready(self) -> bool:
+        """Whether at least one worker serves."""
+        return any(worker.is_ready for worker in self.members)
+
+    async def wait_ready(self) -> None:
+        """Wait until all workers accept connections. Raises WorkersError when one of them fails before."""
+
+        async def wait_all() -> None:
+            for worker in self.members:
+                await worker.ready.wait()
+            self._is_started = True
+            tasks.cancel_scope.cancel()
+
+        async def wait_failed() -> None:
+            await self._start_failed.wait()
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_all)
+            tasks.start_soon(wait_failed)
+        if not self._is_started:
+            raise WorkersError(self._start_error)
+
+    async def call_all(
+        self, message: msgspec.Struct, result: type[Result], *, timeout: float | None = CALL_TIMEOUT
+    ) -> list[Result | LinkError]:
+        """Call every worker at once. Return their answers by index; for one that does not serve, or fails, the error."""
+
+        async def call(worker: Worker) -> Result | LinkError:
+            if worker.link is None:
+                return LinkLostError(f"{worker.name} is not running")
+            try:
+                return await worker.link.call(message, result, timeout=timeout)
+            except LinkError as error:
+                return error
+
+        return list(await asyncio.gather(*map(call, self.members)))
+
+    def notify_all(self, message: msgspec.Struct) -> None:
+        """Send a message without an answer to every worker that serves."""
+        for worker in self.members:
+            if worker.link is not None:
+                worker.link.notify(message)
+
+    async def drain(self) -> None:
+        """Close all clients gradually and end all rooms, in every worker. The workers go on running, and none is replaced."""
+        for worker in self.members:
+            worker.retire()
+        await self.call_all(DrainWorker(), type(None), timeout=None)  # pings end the wait for a worker that is stuck
+
+    async def stop(self, *, is_forced: bool = False) -> None:
+        """End all workers and everything that they have started. `is_forced`: cut all connections at once."""
+        for worker in self.members:
+            worker.stop(is_forced=is_forced)
+        with anyio.move_on_after(END_TIMEOUT):
+            await self._ended.wait()
+        for worker in self.members:
+            if worker.pid is not None:
+                log.error("worker killed", worker=worker.index, pid=worker.pid, after=END_TIMEOUT, hint="it did not end")
+                worker.kill()
+        await self._ended.wait()
+        await self.leftovers.wait_ended()
+
+    async def run(self) -> None:
+        """Run the workers until they are stopped."""
+        async with anyio.create_task_group() as tasks:
+            for worker in self.members:
+                tasks.start_soon(worker.run, self._note_failed_start, name=worker.name)
+        self._ended.set()
+
+    def close(self) -> None:
+        """Close the inboxes."""
+        for ends in self.inboxes:
+            for end in ends:
+                end.close()
+
+    def _note_failed_start(self, worker: Worker) -> None:
+        if not self._is_started:
+            self._start_error = f"{worker.name}: {worker.failure or 'it ended before it was ready (see the log)'}"
+            self._start_failed.set()
+        elif not self.is_any_ready and all(each.backoff.recent >= MAX_FAILED_STARTS for each in self.members):
+            self.failed.set()
+
+    def _install(self, worker: Worker, handlers: Handlers) -> None:
+        for install in self.installs:
+            install(worker, handlers)
+
+    def _make_setup(self, index: int) -> Setup:
+        return Setup(
+            index=index,
+            count=len(self.members),
+            key=self._key,
+            supervisor=os.getpid(),
+            site=self.site,
+            generation=self.generation,
+            loop=self._loop,
+            link=-1,  # made with the process
+            listeners=tuple((address, sock.fileno()) for address, sock in self.listeners),
+            inbox=self.inboxes[index][1].fileno(),
+            outboxes=tuple(sending.fileno() for sending, _ in self.inboxes),
+            shared=self.shared,
+        )
+
+
+@asynccontextmanager
+async def open_workers(site: Site, *, count: int, loop: Literal["uvloop", "asyncio"]) -> AsyncIterator[Workers]:
+    """Make the workers; the caller runs them. What they have left running is killed at the end."""
+    workers = Workers(site, count=count, loop=loop)
+    try:
+        yield workers
+    finally:
+        for worker in workers.members:
+            worker.kill()
+        with anyio.CancelScope(shield=True):
+            await workers.leftovers.wait_ended()
+        workers.close()
+
+
+def make_inbox() -> tuple[socket.socket, socket.socket]:
+    """Make an inbox: the end that senders share, and the end that its worker reads."""
+    sending, receiving = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, INBOX_SIZE)
+    return sending, receiving
