@@ -77,7 +77,11 @@ class Worker:
         """Run one process after another until `stop`. `on_failed_start` is called when one has ended before it was ready."""
         loop = asyncio.get_running_loop()
         while True:
-            was_ready = await self._run_process()
+            try:
+                was_ready = await self._run_process()
+            except Exception:  # a bug, which must not end the other workers
+                log.exception("watching a worker failed", worker=self.index)
+                was_ready = False
             if self.is_stopping:
                 return
             self.ready = anyio.Event()
@@ -168,7 +172,7 @@ class Worker:
         while silent < ANSWER_TIMEOUT:
             asked_at = loop.time()
             is_answered = await _is_answered(link)
-            await anyio.sleep(asked_at + PING_INTERVAL - loop.time())
+            await anyio.sleep(max(0.0, asked_at + PING_INTERVAL - loop.time()))
             silent = 0.0 if is_answered else silent + min(loop.time() - asked_at, 2 * PING_INTERVAL)
         log.error(
             "worker not answering", worker=self.index, pid=process.pid, after=ANSWER_TIMEOUT, hint="it is killed and replaced"
