@@ -12,6 +12,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -23,6 +25,11 @@ from anyio.abc import TaskGroup
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.errors import ScalesocketError
 from scalesocket.logs import describe_loss, log_faults, set_log, set_log_keys
+from scalesocket.placement.facts import Delivery
+from scalesocket.placement.inbox import Outbox
+from scalesocket.placement.placement import WorkerPlacement
+from scalesocket.placement.rendezvous import Rendezvous
+from scalesocket.server.owner import OpenInbox, open_inbox
 from scalesocket.server.service import Service, open_service
 from scalesocket.streams import open_missing_streams, unblock_output
 from scalesocket.supervisor import Stop, raise_open_files, tune_interpreter, watch_signals
@@ -37,6 +44,24 @@ ORPHAN_TIMEOUT: Final = 5.0
 """Seconds in which a worker ends by itself after its supervisor has ended; then it is killed."""
 
 
+class Deliveries:
+    """Descriptors that the supervisor has sent to the inbox of this worker, for the parts that wait for them."""
+
+    def __init__(self) -> None:
+        self._receivers: dict[str, Callable[[bytes, int], None]] = {}
+
+    def add(self, name: str, receive: Callable[[bytes, int], None]) -> None:
+        """Pass the details and the descriptor of deliveries of this name to `receive`, which owns the descriptor."""
+        self._receivers[name] = receive
+
+    def take(self, delivery: Delivery, fd: int) -> None:
+        """Pass a delivery on. One that nobody waits for was sent to a predecessor of this process."""
+        if (receive := self._receivers.get(delivery.name)) is None:
+            os.close(fd)
+        else:
+            receive(delivery.details, fd)
+
+
 @dataclass(frozen=True, slots=True)
 class Working:
     """A running worker, for the parts that serve messages of the supervisor."""
@@ -46,6 +71,7 @@ class Working:
     link: Link
     stop: Stop
     tasks: TaskGroup
+    deliveries: Deliveries
 
     def add_handlers(self, handlers: Handlers) -> None:
         """Serve the messages about the worker's own life."""
@@ -98,28 +124,46 @@ async def _serve(setup: Setup, spawner: SpawnerClient) -> int:
 
 async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Handlers) -> int:
     given = {address: adopt(fd) for address, fd in setup.listeners}
-    async with open_service(setup.site, spawner=spawner, given=given) as service, anyio.create_task_group() as tasks:
-        stop = Stop()
-        service.gateway.reload_state.generation = setup.generation
-        Working(setup, service, link, stop, tasks).add_handlers(handlers)
-        await tasks.start(watch_signals, stop, name="signals")
-        tasks.start_soon(_watch_link, link, stop, name="link")
-        tasks.start_soon(_drain_at_signal, service, stop, name="drain")
-        tune_interpreter()
-        link.notify(WorkerReady())
-        await stop.done.wait()
-        service.listeners.leave()
-        tasks.cancel_scope.cancel()
-        if stop.is_forced:
-            service.cut()
-            spawner.close()  # kills all process groups of backends
+    stop, deliveries = Stop(), Deliveries()
+    with open_placement(setup) as placement, adopt(setup.inbox) as inbox_end:
+        async with (
+            open_service(setup.site, spawner=spawner, given=given, placement=placement) as service,
+            anyio.create_task_group() as tasks,
+        ):
+            service.gateway.reload_state.generation = setup.generation
+            inbox = open_inbox(inbox_end, service.connections, deliveries.take)
+            with closing(inbox):
+                Working(setup, service, link, stop, tasks, deliveries).add_handlers(handlers)
+                await tasks.start(watch_signals, stop, name="signals")
+                tasks.start_soon(_watch_link, link, stop, name="link")
+                tasks.start_soon(_drain_at_signal, service, inbox, stop, name="drain")
+                tune_interpreter()
+                link.notify(WorkerReady())
+                await stop.done.wait()
+            service.listeners.leave()
+            tasks.cancel_scope.cancel()
+            if stop.is_forced:
+                service.cut()
+                spawner.close()  # kills all process groups of backends
     return int(stop.is_forced)
 
 
-async def _drain_at_signal(service: Service, stop: Stop) -> None:
-    """Drain after a signal to this worker alone. The others accept what comes meanwhile, and a successor follows."""
+@contextmanager
+def open_placement(setup: Setup) -> Iterator[WorkerPlacement]:
+    """Know where rooms live, and hand connections over to the other workers, within the block."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        outboxes = [Outbox(stack.enter_context(adopt(fd)), loop) for fd in setup.outboxes]
+        for outbox in outboxes:
+            stack.callback(outbox.close)
+        yield WorkerPlacement(setup.index, Rendezvous(setup.count, setup.key), outboxes)
+
+
+async def _drain_at_signal(service: Service, inbox: OpenInbox, stop: Stop) -> None:
+    """Drain after a signal to this worker alone. The others accept meanwhile, and what they hand over waits for a successor."""
     await stop.requested.wait()
     service.listeners.leave()
+    inbox.stop()
     await service.drain()
     stop.done.set()
 

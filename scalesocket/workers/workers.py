@@ -15,8 +15,9 @@ import msgspec
 import structlog
 
 from scalesocket.config.model import Site
-from scalesocket.config.units import MiB
 from scalesocket.errors import ScalesocketError
+from scalesocket.placement.inbox import make_inbox
+from scalesocket.placement.rendezvous import KEY_SIZE
 from scalesocket.server.addresses import Address
 from scalesocket.workers.leftovers import Leftovers
 from scalesocket.workers.link import CALL_TIMEOUT, Handlers, LinkError, LinkLostError
@@ -29,9 +30,6 @@ log = structlog.get_logger("workers")
 MAX_FAILED_STARTS: Final = 5
 """Starts of each worker within a minute that may fail while no worker serves; then the server ends."""
 
-KEY_SIZE: Final = 32
-INBOX_SIZE: Final = 1 * MiB
-"""Bytes in the kernel's queue of an inbox."""
 
 Result = TypeVar("Result")
 
@@ -186,10 +184,3 @@ async def open_workers(site: Site, *, count: int, loop: Literal["uvloop", "async
         with anyio.CancelScope(shield=True):
             await workers.leftovers.wait_ended()
         workers.close()
-
-
-def make_inbox() -> tuple[socket.socket, socket.socket]:
-    """Make an inbox: the end that senders share, and the end that its worker reads."""
-    sending, receiving = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, INBOX_SIZE)
-    return sending, receiving

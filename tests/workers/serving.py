@@ -79,21 +79,21 @@ class Player:
 
     def read_pid(self) -> int:
         """The pid that the program has printed at its start."""
-        return int(self.hear())
+        return int(self.read())
 
-    def hear(self) -> str:
+    def read(self) -> str:
         return str(self.connection.recv(timeout=DEADLINE))
 
     def echo(self, text: str = "hello") -> None:
         """Send a text, and wait until it comes back."""
         self.connection.send(text)
-        assert self.hear() == text
+        assert self.read() == text
 
     def wait_closed(self) -> int:
         """Wait until the connection is closed; return the close code."""
         try:
             while True:
-                self.hear()
+                self.read()
         except ConnectionClosed as closed:
             return closed.rcvd.code if closed.rcvd is not None else 1006
 

@@ -189,6 +189,7 @@ async def test_rubbish_ends_the_link(rubbish: bytes) -> None:
     async with open_link(one, Handlers(), peer="worker 1") as near:
         other.sendall(rubbish)
         await asyncio.wait_for(near.lost, 5)
+        assert not near.is_open
     other.close()
 
 
@@ -196,13 +197,13 @@ async def test_frames_may_arrive_in_pieces() -> None:
     heard: list[str] = []
     is_done = asyncio.Event()
 
-    def hear(note: Note) -> None:
+    def note_heard(note: Note) -> None:
         heard.append(note.text)
         if len(heard) == 2:
             is_done.set()
 
     handlers = Handlers()
-    handlers.add(Note, hear)
+    handlers.add(Note, note_heard)
     frame = msgspec.msgpack.encode(link_module.Envelope(0, "Note", msgspec.Raw(msgspec.msgpack.encode(Note("hello")))))
     one, other = socket.socketpair()
 

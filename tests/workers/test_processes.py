@@ -52,7 +52,7 @@ def test_clients_of_one_room_share_its_program_whichever_worker_accepts_them(tmp
         players[0].connection.send("hello")
 
         assert len(pids) == 1
-        assert {player.hear() for player in players} == {"hello"}
+        assert {player.read() for player in players} == {"hello"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -97,7 +97,7 @@ def test_a_killed_worker_is_replaced_and_the_others_never_notice(tmp_path: Path)
             assert player.wait_closed() == 1006
         for number in range(ROOMS):
             player = site.join(f"room{number}")  # also those of the dead, which live in its successor
-            assert player.hear() != "not alone"
+            assert player.read() != "not alone"
             player.connection.close()
         echo_all(rooms[0] + rooms[2])
         assert not any(is_running(pid) for _, pid in rooms[1])
@@ -119,7 +119,7 @@ def test_a_room_never_has_two_programs_when_its_worker_its_spawner_and_its_guard
         assert not any(map(is_running, old))
         for number in range(ROOMS):
             player = site.join(f"room{number}")
-            assert player.hear() != "not alone"
+            assert player.read() != "not alone"
             player.connection.close()
         assert children(site.pid) == set(site.workers.values())  # nothing that was left behind
 
@@ -165,7 +165,7 @@ def test_a_stopped_worker_goes_on_where_it_was_and_the_others_never_notice(tmp_p
         os.kill(before[1], signal.SIGCONT)
 
         for player, _ in rooms[1]:
-            assert player.hear() == "sent meanwhile"
+            assert player.read() == "sent meanwhile"
             player.echo()
         assert site.workers == before
 
@@ -181,7 +181,7 @@ def test_a_worker_that_does_not_answer_is_killed_and_replaced(tmp_path: Path) ->
 
         site.server.wait_output("worker not answering")
         assert not is_running(stuck)
-        assert site.join("another").hear() != "not alone"
+        assert site.join("another").read() != "not alone"
 
 
 def test_a_worker_that_gets_sigterm_drains_itself_and_is_replaced(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_worker_that_gets_sigterm_drains_itself_and_is_replaced(tmp_path: Path
         assert {player.wait_closed() for player, _ in rooms[1]} == {1001}
         site.wait_replaced(1, leaving)
         echo_all(rooms[0] + rooms[2])
-        assert site.join("another").hear() != "not alone"
+        assert site.join("another").read() != "not alone"
 
 
 def test_a_hangup_changes_nothing(tmp_path: Path) -> None:
