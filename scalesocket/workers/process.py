@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from scalesocket.backends.spawner.cgroups import SERVER_VARIABLE
 from scalesocket.workers.setup import Setup, write_setup
 
 PROGRAM: Final = Path(__file__).parent / "__main__.py"
@@ -77,7 +78,7 @@ def start_program(index: int, stdin: int, descriptors: Sequence[int]) -> subproc
         [sys.executable, *flags, str(PROGRAM), str(index)],
         stdin=stdin,
         stdout=subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if name not in HIDDEN},
+        env={name: value for name, value in os.environ.items() if name not in HIDDEN} | {SERVER_VARIABLE: str(os.getpid())},
         pass_fds=sorted({*descriptors}),
         process_group=0,  # the terminal's signals are for the supervisor alone
     )

@@ -349,6 +349,18 @@ def test_limits_hold_for_the_whole_group_where_it_was_delegated(tree: Tree) -> N
     assert (room / "cgroup.procs").read_text() == "0"
 
 
+def test_a_group_of_several_workers_is_delegated_to_their_supervisor(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sleep", "61"]) as other_worker:
+        (tree.base / "cgroup.procs").write_text(f"{os.getpid()} {other_worker.pid}")
+        monkeypatch.setenv(cgroups.SERVER_VARIABLE, str(os.getpid()))
+        groups = RoomGroups(other_worker.pid, str(tree.base))
+
+        assert groups.prepare()
+
+        assert groups.controllers == ("memory", "pids")
+        other_worker.kill()
+
+
 @pytest.mark.parametrize("reason", ["others", "systemd"])
 def test_a_group_that_was_not_delegated_is_left_as_it_is(tree: Tree, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
     (tree.base / "cgroup.procs").write_text(f"{os.getpid()} 1" if reason == "others" else str(os.getpid()))

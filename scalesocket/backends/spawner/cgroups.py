@@ -21,6 +21,8 @@ from typing import Final
 
 from scalesocket.backends.spawner.processes import read_stat
 
+SERVER_VARIABLE: Final = "SCALESOCKET_SUPERVISOR"
+"""The variable with the pid of the supervisor, in a worker and its spawner."""
 SERVER_GROUP: Final = "scalesocket-server"
 FILES: Final = {"memory": ("memory", "memory.max"), "processes": ("pids", "pids.max")}
 """The controller and the file, by the key of `limits`."""
@@ -36,7 +38,8 @@ class RoomGroups:
 
     def __init__(self, gateway: int, base: str | None) -> None:
         """`base`: as `find_base` returns it. Creates nothing."""
-        self.gateway = gateway
+        self.server = int(os.environ.get(SERVER_VARIABLE, gateway))
+        """The process that all processes of the server are or descend from."""
         self.base = base
         self.root = f"{base}/scalesocket-{os.stat('/proc/self/ns/pid').st_ino}-{gateway}" if base else ""  # noqa: PTH116
         self.controllers: tuple[str, ...] = ()
@@ -57,7 +60,7 @@ class RoomGroups:
             if not self.is_prepared:
                 remove_dead(self.base, self.root)
             if make_folder(self.root) or not self.is_prepared:
-                available = enable_controllers(self.base, lambda: move_server(str(self.base), self.gateway))
+                available = enable_controllers(self.base, lambda: move_server(str(self.base), self.server))
                 self.controllers = enable_controllers(self.root, lambda: None) if available else ()
                 self.probe()
             self.reason = ""
@@ -169,13 +172,13 @@ def enable_controllers(folder: str, clear: Callable[[], None]) -> tuple[str, ...
     return tuple(sorted(wanted & {*read_words(f"{folder}/cgroup.subtree_control")}))
 
 
-def move_server(base: str, gateway: int) -> None:
+def move_server(base: str, server: int) -> None:
     """Move the server's processes out of `base`. Raises PermissionError unless `base` was delegated to it, or OSError."""
     for _ in range(MOVE_TRIES):
         pids = [int(word) for word in read_words(f"{base}/cgroup.procs")]
         if not pids:
             return
-        if not is_delegated(base) or not all(is_below(pid, gateway) for pid in pids):
+        if not is_delegated(base) or not all(is_below(pid, server) for pid in pids):
             raise PermissionError
         make_folder(f"{base}/{SERVER_GROUP}")
         for pid in pids:
