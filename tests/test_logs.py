@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 import structlog
 
+from scalesocket import logs
 from scalesocket.logs import set_log
 
 
@@ -25,6 +26,18 @@ def _restored() -> Iterator[None]:
     root.setLevel(level)
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
+
+
+def test_keys_of_the_process_are_added_to_every_event(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_keys", {})
+    set_log("json", "info")
+    logs.set_log_keys(worker=2)
+
+    structlog.get_logger("room").info("a room opened", app="chat")
+    logging.getLogger("hypercorn").warning("of the standard library")
+    lines = [*capfd.readouterr().err.splitlines(), logs.describe_loss(1, "because the log could not be written")]
+
+    assert [(json.loads(line)["worker"]) for line in lines] == [2, 2, 2]
 
 
 def test_a_line_of_text_has_time_level_event_and_keys(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,14 @@
 """The supervisor process and its workers, from the command line, with real processes that are stopped and killed."""
 
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -299,6 +302,44 @@ def test_the_server_does_not_start_if_a_worker_cannot(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Error: worker 1: it ended before it was ready (see the log)" in done.stderr
     assert done.stdout == ""
+
+
+def test_the_server_ends_if_no_worker_can_be_started_any_more(tmp_path: Path) -> None:
+    program = (
+        "import sys, scalesocket.workers.process as process, scalesocket.workers.backoff as backoff; "
+        "backoff.FIRST_DELAY = 0.01; start, ends = process.start_program, iter((False, False)); "
+        "process.start_program = lambda index, stdin, fds: start(index, stdin, () if next(ends, True) else fds); "
+        "from scalesocket.cli.main import main; main(sys.argv[4:])"
+    )
+    file = tmp_path / "site.toml"
+    file.write_text('[server]\nworkers = 2\nbind = "127.0.0.1:0"\n[apps.chat]\ncommand = ["cat"]\n')
+    with serving("serve", str(file), wrapper=(sys.executable, "-c", program)) as server:
+        kill(*(pid for pid in children(server.process.pid)), number=signal.SIGKILL)
+
+        assert server.wait_ended() == 1
+
+        assert "CRITICAL no worker can be started" in server.output
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+def test_workers_serve_tls_with_the_certificate_of_the_site(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "site.pem", tmp_path / "site.key"
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    subprocess.run(
+        ["openssl", *words.split(), "-addext", names, "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    trust = ssl.create_default_context(cafile=certificate)
+    tls = f'bind = "127.0.0.1:0"\ntls = {{ certificate = "{certificate}", key = "{key}" }}'
+    with serving_workers(tmp_path, count=2, server=tls) as site, ExitStack() as connections:
+        url = f"wss://127.0.0.1:{site.server.port}/chat"
+        players = [Player(connections.enter_context(connect(f"{url}/room{number}", ssl=trust))) for number in range(10)]
+
+        owners = {site.owner_of(player.read_pid()) for player in players}  # some through the worker that has the TLS state
+        for player in players:
+            player.echo()
+
+        assert owners == {0, 1}
 
 
 def test_one_worker_is_a_single_process(tmp_path: Path) -> None:
