@@ -19,6 +19,8 @@ from tests.playing import Lane, Playground, open_playground, site_of
 
 # nohup and some job runners start the tests with SIGHUP ignored, and every server that a test starts would inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# A shell without job control starts commands in the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
