@@ -157,7 +157,7 @@ class ReloadState:
 
 
 class RoomView(Protocol):
-    """A room that can be joined, as the HTTP pages and the API read it."""
+    """A room that can be joined, as an overview reads it."""
 
     @property
     def clients(self) -> Sized:
@@ -168,7 +168,7 @@ class RoomView(Protocol):
 
 
 class PoolView(Protocol):
-    """The open rooms of one app, as the HTTP pages and the API read them."""
+    """The open rooms of one app, as an overview reads them."""
 
     @property
     def rooms(self) -> Mapping[str, RoomView]:
@@ -179,12 +179,16 @@ class PoolView(Protocol):
         """Clients in all rooms of the app."""
 
 
-class SiteView(Protocol):
-    """A running site, as the HTTP pages, the API, the health checks and the metrics read it. The gateway is one."""
+class HasSite(Protocol):
+    """Knows the site in force, for code that needs no more of it than its settings."""
 
     @property
     def site(self) -> Site:
         """The site file in force; another object after an edit."""
+
+
+class SiteView(HasSite, Protocol):
+    """The part of a running site that is in this process. The gateway is one."""
 
     @property
     def reload_state(self) -> ReloadState:

@@ -11,7 +11,7 @@ import msgspec
 from scalesocket.control.messages import Drain, Kick, Outcome, Restart, Say, SayOutcome, Stop
 from scalesocket.edge.client import Client
 from scalesocket.errors import MAX_REASON, ROOM_RESTARTED, ROOM_STOPPED, BackendError, Close, CloseCode
-from scalesocket.operations.lookup import NotFoundError, OperationError, find_rooms
+from scalesocket.operations.lookup import Certainty, NotFoundError, OperationError, find_rooms
 from scalesocket.operations.running import Running
 from scalesocket.rooms.room import Room
 from scalesocket.rooms.state import LISTED, State
@@ -49,7 +49,7 @@ async def kick(running: Running, request: Kick) -> Outcome:
     matching = [(room, client) for pool, room in rooms for client in pool.clients_of(room).values() if _is_meant(client, request)]
     if not matching:
         who = f"client {request.id}" if request.user is None else f"client of the user {request.user!r}"
-        raise NotFoundError(f"there is no {who} in {request.app}/{request.room}")
+        raise NotFoundError(f"there is no {who} in {request.app}/{request.room}", certainty=Certainty.NO_SUCH_CLIENT)
     for number, (room, client) in enumerate(matching, start=1):
         if client.id in room.clients:  # else it left during a pause
             room.counts.kicked += 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from enum import IntEnum
 from typing import Final
 
 from scalesocket.auth.identity import matches
@@ -20,8 +21,24 @@ class OperationError(ScalesocketError):
     """An operation was not carried out: an argument is invalid, or the site cannot do it now."""
 
 
+class Certainty(IntEnum):
+    """How much is there of what an operation names. Of several processes, the one that has most of it knows best."""
+
+    NONE = 0
+    ROOM_IS_STOPPING = 1
+    NO_SUCH_CLIENT = 2
+
+
 class NotFoundError(OperationError):
-    """What the operation names is not there."""
+    """What the operation names is not there, with the nearest name that is."""
+
+    def __init__(self, text: str, *, certainty: Certainty = Certainty.NONE, word: str = "", near: str | None = None) -> None:
+        """`near`: a name that may be meant instead of `word`. `certainty`: how much of what the operation names is there."""
+        super().__init__(text if near is None else f"{text} (did you mean {near!r}?)")
+        self.text = text
+        self.certainty = certainty
+        self.word = word
+        self.near = near
 
 
 def find_pools(gateway: Gateway, app: str | None) -> Sequence[RoomPool]:
@@ -33,7 +50,10 @@ def find_pools(gateway: Gateway, app: str | None) -> Sequence[RoomPool]:
     if not found and ANY in app:
         raise NotFoundError(f"there is no app {app!r} (* works in the name of a room only)")
     if not found:
-        raise NotFoundError(f"there is no app {app!r}{_suggest(app, [pool.app.name for pool in pools], every=True)}")
+        names = list(dict.fromkeys(pool.app.name for pool in pools))
+        near = find_near(app, names)
+        others = f" (one of: {', '.join(names)})" if near is None and 0 < len(names) <= MAX_NAMED else ""
+        raise NotFoundError(f"there is no app {app!r}{others}", word=app, near=near)
     return found
 
 
@@ -48,22 +68,19 @@ def find_rooms(gateway: Gateway, app: str | None, room: str | None, *, joinable:
     named = [(pool, one) for pool, one in everything if matches(room, one.name)]
     found = [(pool, one) for pool, one in named if not joinable or one.state in LISTED]
     if not found:
-        raise NotFoundError(_no_room(app, room, [one.name for _, one in everything], is_stopping=bool(named)))
+        raise _no_room(app, room, [one.name for _, one in everything], is_stopping=bool(named))
     return found
 
 
-def _no_room(app: str | None, room: str, names: Iterable[str], *, is_stopping: bool) -> str:
+def find_near(word: str, names: Iterable[str]) -> str | None:
+    """Return the name that may be meant by `word`."""
+    return next(iter(get_close_matches(word, list(dict.fromkeys(names)), n=1)), None)
+
+
+def _no_room(app: str | None, room: str, names: Iterable[str], *, is_stopping: bool) -> NotFoundError:
     where = "" if app is None else f" of {app}"
     if ANY in room:
-        return f"no open room{where} matches {room!r}"
+        return NotFoundError(f"no open room{where} matches {room!r}")
     if is_stopping:
-        return f"the room {room!r}{where} is stopping already"
-    return f"there is no open room {room!r}{where}{_suggest(room, names)}"
-
-
-def _suggest(word: str, names: Iterable[str], *, every: bool = False) -> str:
-    names = list(dict.fromkeys(names))
-    near = next(iter(get_close_matches(word, names, n=1)), None)
-    if near is not None:
-        return f" (did you mean {near!r}?)"
-    return f" (one of: {', '.join(names)})" if every and 0 < len(names) <= MAX_NAMED else ""
+        return NotFoundError(f"the room {room!r}{where} is stopping already", certainty=Certainty.ROOM_IS_STOPPING)
+    return NotFoundError(f"there is no open room {room!r}{where}", word=room, near=find_near(room, names))

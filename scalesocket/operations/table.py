@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 import structlog
@@ -30,12 +30,12 @@ from scalesocket.control.messages import (
     wait_of,
 )
 from scalesocket.errors import ScalesocketError
-from scalesocket.operations.changes import Closing, drain, kick, restart, say, stop
+from scalesocket.operations.changes import drain, kick, restart, say, stop
 from scalesocket.operations.listing import list_clients, list_rooms
 from scalesocket.operations.lookup import OperationError
 from scalesocket.operations.running import Running
 from scalesocket.operations.site import diff_site, reload_site, show_status
-from scalesocket.operations.tail import OpenTail, open_tail
+from scalesocket.operations.tail import open_tail
 from scalesocket.status import SiteStatus
 
 log = structlog.get_logger("operations")
@@ -78,12 +78,92 @@ MAX_WAITS: Final = 8
 """Operations at a time that wait for the end of rooms."""
 
 
-class Operations:
-    """The operations on one running site, for whoever may ask: the caller has been authenticated already."""
+@runtime_checkable
+class Ending(Protocol):
+    """Rooms that an operation has begun to close, so that it can wait for their end."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the operation has affected."""
+
+    async def wait_ended(self, seconds: float) -> Outcome:
+        """Wait at most `seconds`; return the outcome, with the number of rooms that have not ended."""
+
+
+class Tailing(Protocol):
+    """The messages of rooms while they pass."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """The rooms and their clients."""
+
+    async def read(self) -> bytes | None:
+        """Wait for events and return some, each a line of JSON. None at the end."""
+
+    def close(self) -> None:
+        """Note nothing more. Calls may repeat."""
+
+
+class Operated(Protocol):
+    """A site that operations are carried out on: by this process, or by all workers."""
+
+    async def carry_out(self, request: Request) -> object:
+        """Do what a request asks for; return the result, or an `Ending`. Raises what `Operations.run` says."""
+
+    async def open_tail(self, request: Tail) -> Tailing:
+        """Show messages from now on. Raises NotFoundError, and OperationError if there are too many rooms."""
+
+
+class LocalSite:
+    """A site whose rooms are all in this process (`Operated`)."""
 
     def __init__(self, running: Running) -> None:
         """Operate on `running`."""
+        self._running = running
+
+    async def carry_out(self, request: Request) -> object:
+        """Do what a request asks for."""
+        return await operation_of(request).run(self._running, request)
+
+    async def open_tail(self, request: Tail) -> Tailing:
+        """Show messages from now on."""
+        return open_tail(self._running, request)
+
+
+def name_of(request: msgspec.Struct) -> str:
+    """Return the name of an operation by its arguments."""
+    return str(type(request).__struct_config__.tag)
+
+
+def operation_of(request: Request) -> Operation:
+    """Return the operation that a request asks for."""
+    return OPERATIONS[name_of(request)]
+
+
+class CountedTail:
+    """A tail that holds one of `MAX_TAILS` places until it is closed."""
+
+    def __init__(self, tail: Tailing, on_closed: Callable[[], None]) -> None:
+        self.outcome = tail.outcome
+        self.read = tail.read
+        self._tail = tail
+        self._on_closed: Callable[[], None] | None = on_closed
+
+    def close(self) -> None:
+        """End the tail, and release its place. Calls may repeat."""
+        if self._on_closed is not None:
+            self._on_closed()
+            self._on_closed = None
+            self._tail.close()
+
+
+class Operations:
+    """The operations on one running site, for whoever may ask: the caller has been authenticated already."""
+
+    def __init__(self, running: Running, operated: Operated | None = None) -> None:
+        """Operate on `running`; `operated`: on a site with rooms in other processes, too."""
         self.running = running
+        self._operated = LocalSite(running) if operated is None else operated
         self._tails = 0
         self._waits = 0
 
@@ -93,45 +173,46 @@ class Operations:
 
         Raises OperationError (NotFoundError for what is not there), ConfigError, and other errors of the package.
         """
-        name = str(type(request).__struct_config__.tag)
-        operation = OPERATIONS[name]
-        if not operation.changes:
-            return await operation.run(self.running, request)
+        name = name_of(request)
+        if not operation_of(request).changes:
+            return await self._operated.carry_out(request)
         wait = wait_of(request)
         with _logged_failure(name, request, caller):
             if wait is not None and self._waits >= MAX_WAITS:
                 raise OperationError(f"{MAX_WAITS} operations wait for the end of rooms already (end one, or do not wait)")
-            result = await operation.run(self.running, request)
-        closing = result if isinstance(result, Closing) else None
-        if closing is not None:
-            result = closing.outcome
+            result = await self._operated.carry_out(request)
+        ending = result if isinstance(result, Ending) else None
+        if ending is not None:
+            result = ending.outcome
         log.info("operation", operation=name, asked_by=str(caller), **_keys(request), **_counts(result))
-        return result if closing is None or wait is None else await self._wait_ended(closing, wait)
+        return result if ending is None or wait is None else await self._wait_ended(ending, wait)
 
-    async def _wait_ended(self, closing: Closing, wait: float) -> Outcome:
+    async def _wait_ended(self, ending: Ending, wait: float) -> Outcome:
         self._waits += 1
         try:
-            return await closing.wait_ended(wait)
+            return await ending.wait_ended(wait)
         finally:
             self._waits -= 1
 
-    @contextmanager
-    def open_tail(self, request: Tail, caller: Caller) -> Iterator[OpenTail]:
-        """Show the messages of rooms while they pass, until the block ends. It is logged, because it shows what users write.
+    async def open_tail(self, request: Tail, caller: Caller) -> Tailing:
+        """Show the messages of rooms while they pass, until it is closed. It is logged, because it shows what users write.
 
         Raises NotFoundError, and OperationError if `MAX_TAILS` are open.
         """
         with _logged_failure("tail", request, caller):
             if self._tails >= MAX_TAILS:
                 raise OperationError(f"{MAX_TAILS} tails are open already (end one of them)")
-            tail = open_tail(self.running, request)
+            self._tails += 1
+            try:
+                tail = CountedTail(await self._operated.open_tail(request), self._tail_closed)
+            except BaseException:
+                self._tail_closed()
+                raise
         log.info("operation", operation="tail", asked_by=str(caller), **_keys(request), **_counts(tail.outcome))
-        self._tails += 1
-        try:
-            yield tail
-        finally:
-            self._tails -= 1
-            tail.close()
+        return tail
+
+    def _tail_closed(self) -> None:
+        self._tails -= 1
 
 
 @contextmanager

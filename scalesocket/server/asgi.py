@@ -24,6 +24,7 @@ from scalesocket.config.load import load_site
 from scalesocket.errors import ScalesocketError
 from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.io.poller import Poller
+from scalesocket.overview import LocalOverview, Overview
 from scalesocket.placement.relay import Relay
 from scalesocket.server.asgi_request import Scope, has_body, is_framed_twice, normalize_target, request_of
 from scalesocket.server.connections import Connections
@@ -111,12 +112,13 @@ class SiteApp:
 class GeneralLane:
     """The ASGI app over a running gateway. `tasks` owns the tasks that outlive a websocket."""
 
-    def __init__(self, gateway: Gateway, tasks: TaskGroup) -> None:
+    def __init__(self, gateway: Gateway, tasks: TaskGroup, overview: Overview | None = None) -> None:
+        """Show `overview` in pages and API; None: the rooms of `gateway`."""
         self.gateway = gateway
         self.connections: Connections | None = None
         """What hands websockets over to other processes; None under a stock Hypercorn."""
         self._tasks = tasks
-        self._http = create_http_app(gateway)
+        self._http = create_http_app(gateway, LocalOverview(gateway) if overview is None else overview)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or one websocket (ASGI 3.0)."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Final, cast
@@ -17,8 +17,10 @@ from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.io.poller import Poller
 from scalesocket.operations.running import Running
 from scalesocket.operations.table import Operations
+from scalesocket.overview import LocalOverview, Overview
 from scalesocket.placement.placement import Placement
 from scalesocket.server.addresses import Address
+from scalesocket.server.admin.lane import AdminLane
 from scalesocket.server.admin.listener import AdminListener, open_admin
 from scalesocket.server.asgi import GeneralLane
 from scalesocket.server.connections import Connections
@@ -65,24 +67,28 @@ async def open_service(
     spawner: SpawnerClient,
     given: Mapping[Address, socket.socket] | None = None,
     placement: Placement | None = None,
+    attach: Callable[[Gateway], Overview] = LocalOverview,
 ) -> AsyncIterator[Service]:
     """Listen and serve until the block ends. The caller starts and closes `spawner`. Raises ListenError.
 
     `given`: the listening sockets, if this process is a worker. It then has no admin surface; its supervisor has that.
     `placement`: where rooms live, if not all of them in this process; then `open_inbox` takes the connections to rooms here.
+    `attach`: called before anything listens; returns what pages and API show of the whole site.
     """
     async with AsyncExitStack() as stack:
         poller = stack.enter_context(closing(Poller(asyncio.get_running_loop())))
         gateway = await stack.enter_async_context(open_gateway(site, spawner=spawner, poller=poller))
+        overview = attach(gateway)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        lane = GeneralLane(gateway, tasks)
+        lane = GeneralLane(gateway, tasks, overview)
         hypercorn = await stack.enter_async_context(open_hypercorn(cast(ASGIFramework, lane), gateway))
         connections = lane.connections = Connections(gateway, hypercorn, poller)
         connections.placement = placement
         stack.callback(connections.close)
         listeners = await stack.enter_async_context(open_listeners(site.server, connections, given))
         operations = Operations(Running(gateway))
+        admin_lane = AdminLane(gateway, gateway, overview, operations)
         admin_server = site.server if given is None else site.server.model_copy(update={"admin": None})
-        admin = await stack.enter_async_context(open_admin(admin_server, gateway, operations, poller))
+        admin = await stack.enter_async_context(open_admin(admin_lane, admin_server, gateway, poller))
         yield Service(gateway, connections, listeners, operations, admin)

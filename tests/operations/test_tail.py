@@ -1,6 +1,7 @@
 """Tails: what they show, what they leave out, and that a room does not notice them."""
 
 import asyncio
+from contextlib import closing
 from typing import Any, Final
 
 import msgspec
@@ -9,8 +10,8 @@ import pytest
 from scalesocket.control.messages import Outcome, Say, Stop, Tail, TailEvent
 from scalesocket.operations.lookup import NotFoundError, OperationError
 from scalesocket.operations.running import Running
-from scalesocket.operations.table import MAX_TAILS, Operations
-from scalesocket.operations.tail import MAX_PAYLOAD, MAX_QUEUED, MAX_RATE, OVERHEAD, OpenTail
+from scalesocket.operations.table import MAX_TAILS, Operations, Tailing
+from scalesocket.operations.tail import MAX_PAYLOAD, MAX_QUEUED, MAX_RATE, OVERHEAD
 from scalesocket.wire.frames import Opcode
 from tests.operations.operating import CALLER, run
 from tests.rooms.acting import MemoryPlayer, MemoryServe, in_memory
@@ -20,7 +21,7 @@ MUTE: Final[dict[str, Any]] = {"command": ["mute"]}
 ALL: Final = Tail(app="game", room="*")
 
 
-async def read(tail: OpenTail, count: int) -> list[TailEvent]:
+async def read(tail: Tailing, count: int) -> list[TailEvent]:
     """The next events; there must be no more."""
     events: list[TailEvent] = []
     async with asyncio.timeout(10):
@@ -44,7 +45,7 @@ async def test_a_tail_shows_what_a_room_receives_and_sends(serve: MemoryServe) -
     await ready(ann)
     await ready(bob)
 
-    with Operations(Running(site.gateway)).open_tail(Tail(app="game", room="one"), CALLER) as tail:
+    with closing(await Operations(Running(site.gateway)).open_tail(Tail(app="game", room="one"), CALLER)) as tail:
         assert tail.outcome == Outcome(rooms=1, clients=1)
         await bob.say("elsewhere")
         await ann.say("hello")
@@ -63,7 +64,7 @@ async def test_a_tail_shows_recipients(serve: MemoryServe) -> None:
     site = await serve(game={**MUTE, "routing": "json"})
     await site.join("/game/one")
 
-    with Operations(Running(site.gateway)).open_tail(ALL, CALLER) as tail:
+    with closing(await Operations(Running(site.gateway)).open_tail(ALL, CALLER)) as tail:
         for text in ('{"_to":[7,5]}', '{"_except":5}'):
             await run(site, Say(app="game", room="one", text=text))
         to, exclude = await read(tail, 2)
@@ -78,7 +79,10 @@ async def test_binary_messages_are_base64_and_long_ones_are_cut_between_characte
     ann, bob = await site.join("/game/one"), await site.join("/chat/one")
     operations = Operations(Running(site.gateway))
 
-    with operations.open_tail(ALL, CALLER) as binary, operations.open_tail(Tail(app="chat", room="one"), CALLER) as text:
+    with (
+        closing(await operations.open_tail(ALL, CALLER)) as binary,
+        closing(await operations.open_tail(Tail(app="chat", room="one"), CALLER)) as text,
+    ):
         await ann.say(b"\x00\x01\xff")
         await bob.say("x" + "ö" * MAX_PAYLOAD)
         (short,), (long,) = await read(binary, 1), await read(text, 1)
@@ -95,7 +99,7 @@ async def test_what_comes_too_fast_is_counted_and_the_room_gets_all_of_it(serve:
     ann = await site.join("/game/one")
     await site.until(lambda: bool(site.actors))
 
-    with Operations(Running(site.gateway)).open_tail(ALL, CALLER) as tail:
+    with closing(await Operations(Running(site.gateway)).open_tail(ALL, CALLER)) as tail:
         ann.room.from_client(ann, [(Opcode.TEXT, b"%d" % number) for number in range(MAX_RATE + 500)])
         ann.room.from_client(ann, [(Opcode.TEXT, b"late")] * 30)
         events = await read(tail, MAX_RATE)
@@ -115,7 +119,7 @@ async def test_a_tail_that_is_not_read_is_bounded(serve: MemoryServe) -> None:
     ann = await site.join("/game/one")
     await site.until(lambda: bool(site.actors))
 
-    with Operations(Running(site.gateway)).open_tail(ALL, CALLER) as tail:
+    with closing(await Operations(Running(site.gateway)).open_tail(ALL, CALLER)) as tail:
         for _ in range(50):
             ann.room.from_client(ann, [(Opcode.TEXT, b"x" * 100_000)] * 20)
             await asyncio.sleep(1.0)
@@ -134,7 +138,7 @@ async def test_a_tail_ends_with_its_last_room(serve: MemoryServe) -> None:
     for path in ("/game/one", "/game/two"):
         await ready(await site.join(path))
 
-    with Operations(Running(site.gateway)).open_tail(ALL, CALLER) as tail:
+    with closing(await Operations(Running(site.gateway)).open_tail(ALL, CALLER)) as tail:
         await run(site, Stop(app="game", room="one"))
         (first,) = await read(tail, 1)
         await run(site, Stop(app="game", room="two"))
@@ -155,7 +159,7 @@ async def test_a_room_without_a_tail_has_no_trace_of_one(serve: MemoryServe) -> 
     room = site.room("game", "one")
     before = room._codec.encode, room._delivery.recipients
 
-    with Operations(Running(site.gateway)).open_tail(ALL, CALLER):
+    with closing(await Operations(Running(site.gateway)).open_tail(ALL, CALLER)):
         assert (room._codec.encode, room._delivery.recipients) != before
 
     assert (room._codec.encode, room._delivery.recipients) == before
@@ -168,8 +172,8 @@ async def test_two_tails_of_a_room_do_not_affect_each_other(serve: MemoryServe) 
     ann = await site.join("/game/one")
     operations = Operations(Running(site.gateway))
 
-    with operations.open_tail(ALL, CALLER) as one:
-        with operations.open_tail(ALL, CALLER) as two:
+    with closing(await operations.open_tail(ALL, CALLER)) as one:
+        with closing(await operations.open_tail(ALL, CALLER)) as two:
             await ann.say("first")
             assert [event.text for event in await read(two, 1)] == ["first"]
         await ann.say("second")
@@ -203,18 +207,14 @@ async def test_tails_are_limited_in_number_and_rooms_must_exist(serve: MemorySer
     await ready(await site.join("/game/one"))
     operations = Operations(Running(site.gateway))
 
-    with (
-        pytest.raises(NotFoundError, match="no open room 'none' of game"),
-        operations.open_tail(Tail(app="game", room="none"), CALLER),
-    ):
-        pass
-    tails = [operations.open_tail(ALL, CALLER) for _ in range(MAX_TAILS)]
+    with pytest.raises(NotFoundError, match="no open room 'none' of game"):
+        await operations.open_tail(Tail(app="game", room="none"), CALLER)
+    tails = [await operations.open_tail(ALL, CALLER) for _ in range(MAX_TAILS)]
+    with pytest.raises(OperationError, match="8 tails are open already"):
+        await operations.open_tail(ALL, CALLER)
     for tail in tails:
-        tail.__enter__()
-    with pytest.raises(OperationError, match="8 tails are open already"), operations.open_tail(ALL, CALLER):
-        pass
-    for tail in tails:
-        tail.__exit__(None, None, None)
+        tail.close()
+        tail.close()
 
-    with operations.open_tail(ALL, CALLER) as tail_again:
+    with closing(await operations.open_tail(ALL, CALLER)) as tail_again:
         assert tail_again.outcome.rooms == 1

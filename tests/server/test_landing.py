@@ -10,9 +10,10 @@ from urllib.parse import quote
 import pytest
 
 from scalesocket.config.model import App
+from scalesocket.overview import RoomsSummary
 from scalesocket.server.http.landing import format_app
 from scalesocket.server.http.page import render_app, render_front
-from scalesocket.server.http.views import AppView, RoomsView
+from scalesocket.server.http.views import AppView
 from tests.server.general import General, make_site, open_general
 
 pytestmark = pytest.mark.anyio
@@ -191,20 +192,20 @@ def test_an_ipv6_address_is_quoted_for_the_shell() -> None:
 
 
 def test_names_of_rooms_cannot_move_a_terminals_cursor() -> None:
-    app = view_of(rooms=RoomsView(number=1, clients=1, shown=[("\x1b[2Jfake\n", 1)]))
+    app = view_of(rooms=RoomsSummary(number=1, clients=1, shown=(("\x1b[2Jfake\n", 1),)))
 
     assert "\x1b" not in format_app(app)
     assert format_app(app).count("\n") == 6
 
 
 def test_some_of_many_rooms_are_listed_and_the_rest_counted() -> None:
-    app = view_of(rooms=RoomsView(number=5000, clients=9000, shown=[("a", 70), ("b", 60)]))
+    app = view_of(rooms=RoomsSummary(number=5000, clients=9000, shown=(("a", 70), ("b", 60))))
 
     for text in (visible(render_front([app], [])), visible(render_app(app, [])), format_app(app)):
         assert re.search(r"a\s+70\s+b\s+60\s+and 4998 more", text)
 
 
-def view_of(*, socket: str = "ws://localhost/chat/ROOM", rooms: RoomsView | None = None) -> AppView:
+def view_of(*, socket: str = "ws://localhost/chat/ROOM", rooms: RoomsSummary | None = None) -> AppView:
     return AppView(name="chat", page=None, path="/chat/", url="http://localhost/chat/", socket=socket, rooms=rooms)
 
 

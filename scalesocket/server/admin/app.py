@@ -6,19 +6,20 @@ from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from scalesocket.operations.table import Operations
+from scalesocket.overview import Overview
 from scalesocket.server.admin.routes import operations_blueprint
 from scalesocket.server.http.app import create_base_app, skip_body
 from scalesocket.server.http.responses import answer_error
 from scalesocket.server.http.surface import Surface
-from scalesocket.status import SiteView
+from scalesocket.status import HasSite
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of the longest request body."""
 
 
-def create_admin_app(running: SiteView, operations: Operations) -> Quart:
+def create_admin_app(running: HasSite, overview: Overview, operations: Operations) -> Quart:
     """Make the app of a running site. Its requests have been authenticated; `CALLER` in their scope says who makes them."""
-    app = create_base_app("scalesocket.server.admin", running, Surface.ADMIN, max_body=MAX_BODY)
+    app = create_base_app("scalesocket.server.admin", running, overview, Surface.ADMIN, max_body=MAX_BODY)
     app.register_blueprint(operations_blueprint(operations))
     app.before_request(skip_body_of_get)
     app.register_error_handler(HTTPException, answer_http_error)

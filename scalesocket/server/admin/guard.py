@@ -15,7 +15,7 @@ from scalesocket.admission.proxies import resolve_client
 from scalesocket.admission.refusals import Refusal
 from scalesocket.config.model import Admin
 from scalesocket.server.admin.failures import WrongTokens
-from scalesocket.status import SiteView
+from scalesocket.status import HasSite
 from scalesocket.wire.authority import is_same_origin
 from scalesocket.wire.handshake import Request
 
@@ -39,7 +39,7 @@ NOT_OPEN: Final = Refusal(status=403, reason="admin_closed", message="the admin 
 class Guard:
     """The checks of the admin surface."""
 
-    def __init__(self, running: SiteView) -> None:
+    def __init__(self, running: HasSite) -> None:
         """Guard the admin surface of a running site, whose `server.admin` is read at each request."""
         self._running = running
         self._wrong_tokens = WrongTokens()

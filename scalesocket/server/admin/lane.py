@@ -5,6 +5,7 @@ from typing import Final
 from scalesocket.admission.refusals import Refusal
 from scalesocket.gateway import Gateway
 from scalesocket.operations.table import Operations
+from scalesocket.overview import Overview
 from scalesocket.server.admin.app import create_admin_app
 from scalesocket.server.admin.guard import Guard
 from scalesocket.server.admin.routes import CALLER
@@ -12,6 +13,7 @@ from scalesocket.server.asgi import closing_after, refuse_request, refuse_upgrad
 from scalesocket.server.asgi_request import Scope, is_framed_twice, normalize_target, request_of
 from scalesocket.server.general import Receive, Send
 from scalesocket.server.hypercorn.state import FIRST_REQUEST, TRUST
+from scalesocket.status import HasSite
 from scalesocket.wire.handshake import NO_PATH
 
 NO_WEBSOCKETS: Final = Refusal(status=404, reason="admin_websocket", message="the admin surface has no websockets")
@@ -21,13 +23,13 @@ CHALLENGE: Final = (b"www-authenticate", b'Bearer realm="scalesocket admin"')
 
 
 class AdminLane:
-    """The ASGI app over a running gateway."""
+    """The ASGI app over a running site."""
 
-    def __init__(self, gateway: Gateway, operations: Operations) -> None:
-        """Serve the admin surface of `gateway`, with the operations on it."""
+    def __init__(self, gateway: Gateway, running: HasSite, overview: Overview, operations: Operations) -> None:
+        """Show `overview`, and carry out `operations`. `gateway` counts refused requests; `running` knows the site in force."""
         self._gateway = gateway
-        self._guard = Guard(gateway)
-        self._http = create_admin_app(gateway, operations)
+        self._guard = Guard(running)
+        self._http = create_admin_app(running, overview, operations)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3.0); refuse a websocket."""

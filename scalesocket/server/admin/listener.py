@@ -12,7 +12,6 @@ from scalesocket.config.model import Server
 from scalesocket.gateway import Gateway
 from scalesocket.io.descriptors import first_last, first_private
 from scalesocket.io.poller import Poller
-from scalesocket.operations.table import Operations
 from scalesocket.server.addresses import ListenError
 from scalesocket.server.admin.lane import AdminLane
 from scalesocket.server.closing import LingeringClose
@@ -88,9 +87,11 @@ def make_private(change: Change) -> None:
 
 
 @asynccontextmanager
-async def open_admin(server: Server, gateway: Gateway, operations: Operations, poller: Poller) -> AsyncIterator[AdminListener]:
-    """Serve the admin surface, if `server` has one, until the block ends. Raises ListenError."""
-    lane = AdminLane(gateway, operations)
+async def open_admin(lane: AdminLane, server: Server, gateway: Gateway, poller: Poller) -> AsyncIterator[AdminListener]:
+    """Serve the admin surface, if `server` has one, until the block ends. Raises ListenError.
+
+    `gateway`: whose settings its connections have, and which counts those that are refused.
+    """
     async with open_hypercorn(cast(ASGIFramework, lane), gateway) as hypercorn:
         connections = AdminConnections(gateway, hypercorn, poller)
         with closing(connections), closing(Listeners(connections, surface="admin")) as listeners:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Final
 
 import anyio
@@ -35,7 +36,7 @@ async def stream_tail(operations: Operations, arguments: Tail, caller: Caller) -
     """Yield `begin` with the numbers of rooms and clients, a message for each `TailEvent`, and `end` after the last room."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + LONGEST
-    with operations.open_tail(arguments, caller) as tail:
+    with closing(await operations.open_tail(arguments, caller)) as tail:
         yield b"event: begin\ndata: " + msgspec.json.encode(tail.outcome) + b"\n\n"
         while (left := deadline - loop.time()) > 0:
             lines: bytes | None = b""

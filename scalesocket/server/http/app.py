@@ -11,6 +11,7 @@ from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from scalesocket.gateway import Gateway
+from scalesocket.overview import Overview, UnavailableError
 from scalesocket.server.http.apps import apps_blueprint
 from scalesocket.server.http.health import health_blueprint
 from scalesocket.server.http.responses import answer_error
@@ -20,7 +21,7 @@ from scalesocket.server.http.static import FileResponse, static_blueprint
 from scalesocket.server.http.surface import Surface
 from scalesocket.server.http.tickets import tickets_blueprint
 from scalesocket.server.security_headers import FILE, OWN
-from scalesocket.status import SiteView
+from scalesocket.status import HasSite
 
 MAX_BODY: Final = 16 * 1024
 """Bytes of a request body that are read and dropped; a longer body is answered with 413."""
@@ -36,27 +37,28 @@ HINTS: Final = {
 log = structlog.get_logger(__name__)
 
 
-def create_http_app(running: Gateway) -> Quart:
+def create_http_app(running: Gateway, overview: Overview) -> Quart:
     """Make the Quart app of a running site. It owns no tasks and needs no lifespan."""
-    app = create_base_app("scalesocket.server.http", running, Surface.PUBLIC, max_body=MAX_BODY)
+    app = create_base_app("scalesocket.server.http", running, overview, Surface.PUBLIC, max_body=MAX_BODY)
     app.register_blueprint(tickets_blueprint(running, running.admission))
-    app.register_blueprint(static_blueprint(running))
+    app.register_blueprint(static_blueprint(running, overview))
     app.before_request(skip_body)
     app.register_error_handler(HTTPException, answer_http_error)
     return app
 
 
-def create_base_app(name: str, running: SiteView, surface: Surface, *, max_body: int) -> Quart:
+def create_base_app(name: str, running: HasSite, overview: Overview, surface: Surface, *, max_body: int) -> Quart:
     """Make what the public app and the admin app have in common. `max_body`: the bytes that a request may have in its body."""
     app = Quart(name, static_folder=None)
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = max_body
     app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
-    app.register_blueprint(health_blueprint(running))
+    app.register_blueprint(health_blueprint(overview))
     for blueprint in (scrape_blueprint, apps_blueprint, rooms_blueprint):
-        app.register_blueprint(blueprint(running, surface))
+        app.register_blueprint(blueprint(running, overview, surface))
     app.after_request(harden)
+    app.register_error_handler(UnavailableError, answer_unavailable)
     app.register_error_handler(Exception, answer_fault)
     return app
 
@@ -83,6 +85,12 @@ async def answer_http_error(error: HTTPException) -> Response:
     status = error.code or 500
     hint = f" ({HINTS[status]})" if status in HINTS else ""
     return answer_error(status, f"{error.name.lower()}{hint}", headers=headers)
+
+
+async def answer_unavailable(error: UnavailableError) -> Response:
+    """Answer that the state of the site is not known; the reason is for the log."""
+    log.warning("request not answered", path=request.path, reason=str(error))
+    return answer_error(503, "the state of the site is not available at the moment (try again)", headers={"Retry-After": "1"})
 
 
 async def answer_fault(error: Exception) -> Response:

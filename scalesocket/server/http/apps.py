@@ -4,12 +4,13 @@ from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
 from scalesocket.config.model import App
+from scalesocket.overview import Overview
 from scalesocket.server.http.responses import answer_json
 from scalesocket.server.http.surface import Surface
-from scalesocket.status import AppStatus, SiteView
+from scalesocket.status import AppStatus, HasSite
 
 
-def apps_blueprint(running: SiteView, surface: Surface) -> Blueprint:
+def apps_blueprint(running: HasSite, overview: Overview, surface: Surface) -> Blueprint:
     """Make the route of the list; 404 where `server.api` does not serve it."""
     blueprint = Blueprint("apps", __name__)
 
@@ -17,7 +18,8 @@ def apps_blueprint(running: SiteView, surface: Surface) -> Blueprint:
     async def apps() -> Response:
         if not surface.has_api(running.site.server):
             raise NotFound
-        status = running.status()
+        status = await overview.status()
+        settings = running.site.apps  # an edit may have removed an app since the snapshot
         return answer_json(
             {
                 "generation": status.generation,
@@ -26,7 +28,7 @@ def apps_blueprint(running: SiteView, surface: Surface) -> Blueprint:
                 else status.last_error or "\n".join(status.warnings) or None,
                 "draining": status.is_draining,
                 "connections": status.connections,
-                "apps": [describe(app, running.site.apps[app.name], surface) for app in status.apps],
+                "apps": [describe(app, settings[app.name], surface) for app in status.apps if app.name in settings],
             }
         )
 

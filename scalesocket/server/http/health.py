@@ -2,11 +2,11 @@
 
 from quart import Blueprint, Response
 
+from scalesocket.overview import Overview
 from scalesocket.server.http.responses import answer_json
-from scalesocket.status import SiteView
 
 
-def health_blueprint(running: SiteView) -> Blueprint:
+def health_blueprint(overview: Overview) -> Blueprint:
     """Make the routes of both probes."""
     blueprint = Blueprint("health", __name__)
 
@@ -17,14 +17,13 @@ def health_blueprint(running: SiteView) -> Blueprint:
     @blueprint.get("/ready")
     async def ready() -> Response:
         # A broken edit does not make the server unready: the last good site still runs.
-        # `status()` takes a millisecond for a thousand rooms, too much for a public path that is polled.
-        state, is_draining = running.reload_state, running.is_draining
+        state = await overview.find_readiness()
         body = {
-            "status": "draining" if is_draining else "ready",
-            "draining": is_draining,
+            "status": "draining" if state.is_draining else "ready",
+            "draining": state.is_draining,
             "generation": state.generation,
             "last_error": state.public_error,
         }
-        return answer_json(body, 503 if is_draining else 200)
+        return answer_json(body, 503 if state.is_draining else 200)
 
     return blueprint

@@ -9,11 +9,12 @@ from quart import Response, request
 
 from scalesocket.config.model import App, Site
 from scalesocket.logs import printable
+from scalesocket.overview import Overview
 from scalesocket.server.http.page import POLICY, render_app, render_front
 from scalesocket.server.http.responses import JSON, answer_json
 from scalesocket.server.http.surface import Surface
 from scalesocket.server.http.views import AppView, view_app, view_apps
-from scalesocket.status import SiteView
+from scalesocket.status import HasSite
 from scalesocket.wire.accept import choose_named, parse_accept
 
 HTML: Final = "text/html"
@@ -24,13 +25,14 @@ VARY: Final = {"Vary": "Accept"}
 class LandingPages:
     """The front page of one site, and the pages of its apps."""
 
-    def __init__(self, running: SiteView) -> None:
+    def __init__(self, running: HasSite, overview: Overview) -> None:
         self._running = running
+        self._overview = overview
         self._lock = anyio.Lock()  # one page is rendered at a time, in a thread: 50 apps take 10 ms
 
     async def answer_front(self) -> Response:
         """Answer with the list of apps; as HTML unless `Accept` names another type."""
-        apps, links = list(view_apps(self._running)), links_of(self._running.site)
+        apps, links = await view_apps(self._running, self._overview), links_of(self._running.site)
         form = _form(HTML)
         if form == JSON:
             return answer_json([describe(app) for app in apps], headers=VARY)
@@ -38,7 +40,7 @@ class LandingPages:
 
     async def answer_app(self, app: App) -> Response:
         """Answer how to connect to an app with rooms; as text unless `Accept` names another type, as browsers do."""
-        view, links = view_app(self._running, app), links_of(self._running.site)
+        view, links = await view_app(self._running, self._overview, app), links_of(self._running.site)
         form = _form(TEXT)
         if form == JSON:
             return answer_json(describe(view), headers=VARY)

@@ -6,11 +6,12 @@ from quart import Blueprint, Response, request
 from werkzeug.exceptions import NotFound
 
 from scalesocket.metrics import choose_format, expose
+from scalesocket.overview import Overview
 from scalesocket.server.http.surface import Surface
-from scalesocket.status import SiteView
+from scalesocket.status import HasSite
 
 
-def scrape_blueprint(running: SiteView, surface: Surface) -> Blueprint:
+def scrape_blueprint(running: HasSite, overview: Overview, surface: Surface) -> Blueprint:
     """Make the route; 404 where `server.metrics` does not serve them."""
     blueprint = Blueprint("scrape", __name__)
     # One scrape at a time: twenty threads that rendered a thousand rooms blocked the event loop for up to 0.1 s.
@@ -23,7 +24,7 @@ def scrape_blueprint(running: SiteView, surface: Surface) -> Blueprint:
         form = choose_format(",".join(request.headers.getlist("Accept")))
         # The snapshot is taken on the event loop; its text, of possibly thousands of rooms, is rendered in a thread.
         async with lock:
-            status = running.status()
+            status = await overview.status()
             by_room = running.site.server.metrics_rooms
             unnamed = frozenset(name for name, app in running.site.apps.items() if not surface.lists(app))
             is_public = surface is Surface.PUBLIC

@@ -15,10 +15,11 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from scalesocket.admission.paths import find_app
 from scalesocket.admission.refusals import NO_DESCRIPTORS
 from scalesocket.config.units import KiB
+from scalesocket.overview import Overview
 from scalesocket.server.http.files import FolderWithoutSlash, NoDescriptors, NotAcceptable, OpenFile, open_file
 from scalesocket.server.http.landing import LandingPages
 from scalesocket.server.http.responses import answer_error
-from scalesocket.status import SiteView
+from scalesocket.status import HasSite
 
 CHUNK: Final = 64 * KiB
 """Bytes read at a time. One download needs this much memory, and the transport's buffer."""
@@ -29,10 +30,10 @@ GRACE: Final = 60.0
 VARY: Final = {"Vary": "Accept-Encoding"}
 
 
-def static_blueprint(running: SiteView) -> Blueprint:
+def static_blueprint(running: HasSite, overview: Overview) -> Blueprint:
     """Make the route: a static file, a landing page, or 404, with a hint for the path of a room."""
     blueprint = Blueprint("static", __name__)
-    landing = LandingPages(running)
+    landing = LandingPages(running, overview)
 
     @blueprint.get("/")
     @blueprint.get("/<path:_>")

@@ -17,11 +17,11 @@ from scalesocket.auth.tickets import LIFETIME
 from scalesocket.config.model import App
 from scalesocket.server.http.responses import answer_error, answer_json
 from scalesocket.server.http.views import REQUEST
-from scalesocket.status import SiteView
+from scalesocket.status import HasSite
 from scalesocket.wire.handshake import Request
 
 
-def tickets_blueprint(running: SiteView, admission: AdmissionControl) -> Blueprint:
+def tickets_blueprint(running: HasSite, admission: AdmissionControl) -> Blueprint:
     """Make the route; 404 for an app that does not take tickets."""
     blueprint = Blueprint("tickets", __name__)
 

@@ -1,18 +1,17 @@
 """The data of the landing pages: the apps of a site, how to connect to them, and their rooms, if those are public."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from heapq import nsmallest
-from itertools import islice
 from typing import Final, cast
 
 from quart import request
 
 from scalesocket.admission.proxies import resolve_client
 from scalesocket.config.model import App
+from scalesocket.overview import Overview, RoomsSummary
 from scalesocket.server.http.surface import Surface
-from scalesocket.status import SiteView
+from scalesocket.status import HasSite
 from scalesocket.wire.authority import parse_authority
 from scalesocket.wire.handshake import Request
 
@@ -24,18 +23,6 @@ SHOWN: Final = 100
 """Rooms that an app's page shows, those with the most clients first."""
 SHOWN_IN_FRONT: Final = 12
 """Rooms of each app that the front page shows."""
-COMPARED: Final = 500
-"""Rooms that are compared for that. A bound, because the pages are public and an app may have very many rooms."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoomsView:
-    """The open rooms of an app."""
-
-    number: int
-    clients: int
-    shown: Sequence[tuple[str, int]]
-    """Names with their numbers of clients; not all of them if there are many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +38,7 @@ class AppView:
     """The URL of `path`."""
     socket: str | None
     """The URL of its rooms, with `ROOM` for the name; None for an app without rooms."""
-    rooms: RoomsView | None
+    rooms: RoomsSummary | None
     """None if they are not public, or the app has no rooms."""
 
     def ways(self) -> Mapping[str, str]:
@@ -66,8 +53,22 @@ class AppView:
         }
 
 
-def view_app(running: SiteView, app: App, *, shown: int = SHOWN) -> AppView:
+async def view_app(running: HasSite, overview: Overview, app: App) -> AppView:
     """Collect the public data of an app, for the current request."""
+    rooms = await overview.summarize([app.name], SHOWN) if has_public_rooms(running, app) else {}
+    return make_view(running, app, rooms.get(app.name))
+
+
+async def view_apps(running: HasSite, overview: Overview) -> Sequence[AppView]:
+    """Collect the data of all apps for the front page, in the order of the site file."""
+    apps = running.site.apps.values()
+    public = [app.name for app in apps if has_public_rooms(running, app)]
+    rooms = await overview.summarize(public, SHOWN_IN_FRONT) if public else {}
+    return [make_view(running, app, rooms.get(app.name)) for app in apps]
+
+
+def make_view(running: HasSite, app: App, rooms: RoomsSummary | None) -> AppView:
+    """Make the view of an app. `rooms`: None unless they are public."""
     path, base = app.mount.rstrip("/") + "/", find_base(running)
     return AppView(
         name=app.name,
@@ -75,26 +76,16 @@ def view_app(running: SiteView, app: App, *, shown: int = SHOWN) -> AppView:
         path=path,
         url=f"http{base}{path}",
         socket=f"ws{base}{path}{ROOM}" if app.has_rooms else None,
-        rooms=view_rooms(running, app, shown=shown) if app.has_rooms else None,
+        rooms=rooms,
     )
 
 
-def view_apps(running: SiteView) -> Iterator[AppView]:
-    """Collect the data of all apps for the front page, in the order of the site file."""
-    return (view_app(running, app, shown=SHOWN_IN_FRONT) for app in running.site.apps.values())
+def has_public_rooms(running: HasSite, app: App) -> bool:
+    """Whether everybody may see the rooms of an app."""
+    return app.has_rooms and Surface.PUBLIC.has_api(running.site.server) and Surface.PUBLIC.lists(app)
 
 
-def view_rooms(running: SiteView, app: App, *, shown: int) -> RoomsView | None:
-    """Collect the open rooms of an app; None unless they are public."""
-    if not (Surface.PUBLIC.has_api(running.site.server) and Surface.PUBLIC.lists(app)):
-        return None
-    pool = running.pools[app.name]
-    some = ((name, len(room.clients)) for name, room in islice(pool.rooms.items(), COMPARED))
-    fullest = nsmallest(shown, some, key=lambda room: (-room[1], room[0]))
-    return RoomsView(number=len(pool.rooms), clients=pool.connections, shown=fullest)
-
-
-def find_base(running: SiteView) -> str:
+def find_base(running: HasSite) -> str:
     """Return what follows `http` and `ws` in the client's URLs of this server: `s://play.example`, `://localhost:9000`.
 
     The host is `HOST` if the request has no valid one.

@@ -6,7 +6,7 @@ from typing import Final
 from hypercorn.config import Config
 
 from scalesocket.config.units import KiB
-from scalesocket.status import SiteView
+from scalesocket.status import HasSite
 
 KEEP_ALIVE: Final = 15.0
 """Seconds for which an idle connection stays open, and in which the head of a next request must arrive."""
@@ -26,7 +26,7 @@ class SiteConfig(Config):
     include_server_header = False
     errorlog = logging.getLogger("hypercorn.error")
 
-    def __init__(self, running: SiteView) -> None:
+    def __init__(self, running: HasSite) -> None:
         self._running = running
 
     @property

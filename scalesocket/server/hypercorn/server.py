@@ -25,7 +25,7 @@ from scalesocket.server.hypercorn.context import ConnectionContext
 from scalesocket.server.hypercorn.patches import patch_hypercorn
 from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET, PEER, PROXIED, RESERVED, TRUST
 from scalesocket.server.hypercorn.stream_protocol import StreamProtocol, cut, enable_keep_alive
-from scalesocket.status import SiteView
+from scalesocket.status import HasSite
 
 log = structlog.get_logger("http")
 
@@ -39,7 +39,7 @@ each write: 64 KiB in frames of 2 bytes took it 18 s."""
 class HypercornServer:
     """Serves transports with an ASGI app. `async with open_hypercorn(…)` makes one."""
 
-    def __init__(self, app: ASGIFramework, running: SiteView, tasks: TaskGroup) -> None:
+    def __init__(self, app: ASGIFramework, running: HasSite, tasks: TaskGroup) -> None:
         patch_hypercorn()
         self._app = ASGIWrapper(app)
         self._tasks = tasks
@@ -132,7 +132,7 @@ class HypercornServer:
 
 
 @asynccontextmanager
-async def open_hypercorn(app: ASGIFramework, running: SiteView, *, grace: float = 1.0) -> AsyncIterator[HypercornServer]:
+async def open_hypercorn(app: ASGIFramework, running: HasSite, *, grace: float = 1.0) -> AsyncIterator[HypercornServer]:
     """Serve connections until the block ends; then they have `grace` seconds to finish their responses."""
     async with anyio.create_task_group() as tasks:
         hypercorn = HypercornServer(app, running, tasks)
