@@ -26,6 +26,8 @@ class Setup:
     generation: int
     """Of the site."""
     loop: Literal["uvloop", "asyncio"]
+    open_files: int
+    """The soft limit of open files with which the server was started: programs get it."""
     link: int
     """This end of the link, a stream."""
     listeners: Sequence[tuple[Address, int]]

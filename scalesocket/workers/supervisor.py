@@ -5,6 +5,7 @@ rooms, and accepts no connection of a client.
 """
 
 import os
+import resource
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final, Literal
@@ -21,7 +22,16 @@ from scalesocket.errors import ScalesocketError
 from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.listen import open_listeners
 from scalesocket.sighup import HangupWatcher
-from scalesocket.supervisor import Announce, Options, Stop, tune_interpreter, warn_of_few_files, watch_hangups, watch_signals
+from scalesocket.supervisor import (
+    Announce,
+    Options,
+    Stop,
+    raise_open_files,
+    tune_interpreter,
+    warn_of_few_files,
+    watch_hangups,
+    watch_signals,
+)
 from scalesocket.systemd import notify_ready, notify_stopping, take_listen_fds
 from scalesocket.workers.leftovers import become_subreaper
 from scalesocket.workers.workers import Workers, open_workers
@@ -41,19 +51,25 @@ def serve(site: Site, *, announce: Announce, options: Options) -> int:
     hangups = HangupWatcher()
     take_listen_fds()
     become_subreaper()
+    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    raise_open_files()
     warn_of_few_files(site)
     warn_of_unknown_versions()
-    return anyio.run(partial(_serve, site, hangups, announce, options), backend_options={"use_uvloop": options.loop == "uvloop"})
+    return anyio.run(
+        partial(_serve, site, hangups, announce, options, open_files), backend_options={"use_uvloop": options.loop == "uvloop"}
+    )
 
 
-async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options: Options) -> int:
+async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options: Options, open_files: int) -> int:
     if site.server.admin is not None:
         raise ScalesocketError(f"server.admin: {NOT_YET}")
     async with AsyncExitStack() as stack:
         listeners = await stack.enter_async_context(open_listeners(site.server, None))
         paths = control_paths(site.server.control, site.path) if site.path is not None else ()
         await stack.enter_async_context(open_control(paths, _answer, is_needed=site.server.control != AUTO))
-        workers = await stack.enter_async_context(open_workers(site, count=count_workers(site.server.workers), loop=options.loop))
+        workers = await stack.enter_async_context(
+            open_workers(site, count=count_workers(site.server.workers), loop=options.loop, open_files=open_files)
+        )
         workers.listeners = listeners.sockets
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)

@@ -7,6 +7,7 @@ supervisor ends. It reads no site file and has no control socket: what it does i
 import asyncio
 import ctypes
 import os
+import resource
 import select
 import signal
 import socket
@@ -99,6 +100,7 @@ def main() -> int:
     spawner = SpawnerClient()
     try:
         parent = open_parent(setup.supervisor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (setup.open_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         spawner.start()
         raise_open_files()
         end_after(parent)

@@ -41,7 +41,7 @@ class WorkersError(ScalesocketError):
 class Workers:
     """The workers, by index. `async with open_workers(…)` makes them."""
 
-    def __init__(self, site: Site, *, count: int, loop: Literal["uvloop", "asyncio"]) -> None:
+    def __init__(self, site: Site, *, count: int, loop: Literal["uvloop", "asyncio"], open_files: int) -> None:
         self.site = site
         """The site in force, which a new process serves."""
         self.generation = 0
@@ -62,6 +62,7 @@ class Workers:
         """The end of each worker's inbox that others send on, and the one that it reads."""
         self._key = os.urandom(KEY_SIZE)
         self._loop: Literal["uvloop", "asyncio"] = loop
+        self._open_files = open_files
         self.leftovers = Leftovers(is_worker=lambda pid: any(worker.pid == pid for worker in self.members))
         self.members = tuple(
             Worker(index, make_setup=self._make_setup, leftovers=self.leftovers, install=self._install) for index in range(count)
@@ -164,6 +165,7 @@ class Workers:
             site=self.site,
             generation=self.generation,
             loop=self._loop,
+            open_files=self._open_files,
             link=-1,  # made with the process
             listeners=tuple((address, sock.fileno()) for address, sock in self.listeners),
             inbox=self.inboxes[index][1].fileno(),
@@ -173,9 +175,12 @@ class Workers:
 
 
 @asynccontextmanager
-async def open_workers(site: Site, *, count: int, loop: Literal["uvloop", "asyncio"]) -> AsyncIterator[Workers]:
-    """Make the workers; the caller runs them. What they have left running is killed at the end."""
-    workers = Workers(site, count=count, loop=loop)
+async def open_workers(site: Site, *, count: int, loop: Literal["uvloop", "asyncio"], open_files: int) -> AsyncIterator[Workers]:
+    """Make the workers; the caller runs them. What they have left running is killed at the end.
+
+    `open_files`: the soft limit of open files for their programs.
+    """
+    workers = Workers(site, count=count, loop=loop, open_files=open_files)
     try:
         yield workers
     finally:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -106,11 +106,13 @@ def serving_workers(
     server: str = 'bind = "127.0.0.1:0"',
     app: str = "",
     limit: float | None = None,
+    wrapper: Sequence[str] = (),
     environment: dict[str, str] | None = None,
 ) -> Iterator[Site]:
     """Serve an app `chat` whose program is `alone.py`. After the test nothing of it may be left.
 
-    `server` and `app`: more lines of their tables. `limit`: seconds in which a worker must answer a ping.
+    `server` and `app`: more lines of their tables. `limit`: seconds in which a worker must answer a ping. `wrapper`: a command
+    that executes its arguments.
     """
     file = folder / "site.toml"
     command = [sys.executable, "-IS", str(PROGRAMS / "alone.py"), str(folder / "lock")]
@@ -118,7 +120,8 @@ def serving_workers(
         f'[server]\nworkers = {count}\ncontrol = "off"\n{server}\n'
         f"[apps.chat]\ncommand = {command}\nhistory = {{ size = 1 }}\n{app}\n"
     )
-    wrapper = () if limit is None else (sys.executable, "-c", LIMITED.format(limit=limit))
+    if limit is not None:
+        wrapper = (sys.executable, "-c", LIMITED.format(limit=limit))
     with serving("serve", str(file), wrapper=wrapper, environment=environment) as started, ExitStack() as connections:
         site = Site(started, count, connections)
         assert sorted(site.workers) == list(range(count))

@@ -1,6 +1,7 @@
 """The supervisor process and its workers, from the command line, with real processes that are stopped and killed."""
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -340,6 +341,16 @@ def test_workers_serve_tls_with_the_certificate_of_the_site(tmp_path: Path) -> N
             player.echo()
 
         assert owners == {0, 1}
+
+
+def test_programs_have_the_limit_of_open_files_that_the_server_was_started_with(tmp_path: Path) -> None:
+    with serving_workers(tmp_path, count=2, wrapper=("sh", "-c", 'ulimit -Sn 300; exec "$@"', "sh")) as site:
+        program = site.join("lobby").read_pid()
+
+        assert [resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] for pid in (program, site.pid)] == [
+            300,
+            resource.prlimit(site.pid, resource.RLIMIT_NOFILE)[1],
+        ]
 
 
 def test_one_worker_is_a_single_process(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_a_setup_survives_the_way_to_the_worker_which_lets_no_child_inherit_it(t
             site=load_site(file),
             generation=3,
             loop="uvloop",
+            open_files=1024,
             link=link.fileno(),
             listeners=[(address, listener.fileno())],
             inbox=inbox.fileno(),
