@@ -1,8 +1,10 @@
 """Loading of a certificate and its key, with errors that name the wrong file, which those of OpenSSL do not."""
 
+import os
 import ssl
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,6 +24,14 @@ class CertificateError(Exception):
         super().__init__(f"{blamed}: {reason}")
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Pair:
+    """The contents of the two files."""
+
+    certificate: str
+    key: str
+
+
 def find_unreadable(tls: Tls) -> Iterator[CertificateError]:
     """Find which of the two files cannot be read."""
     for name in FILES:
@@ -31,20 +41,41 @@ def find_unreadable(tls: Tls) -> Iterator[CertificateError]:
             yield error
 
 
-def load_pair(context: ssl.SSLContext, tls: Tls) -> Validity | None:
+def read_pair(tls: Tls) -> Pair:
+    """Read the two files. Raises CertificateError."""
+    return Pair(_read("certificate", tls.certificate), _read("key", tls.key))
+
+
+def load_pair(context: ssl.SSLContext, tls: Tls, pair: Pair | None = None) -> Validity | None:
     """Load a certificate and its key into `context`. Raises CertificateError; never asks for a passphrase.
 
-    Returns when the certificate is valid; None if only OpenSSL can read it.
+    `pair`: the contents of the files when another process read them, which are used instead. Returns when the certificate is
+    valid; None if only OpenSSL can read it.
     """
-    certificate = _read("certificate", tls.certificate)
-    key = _read("key", tls.key)
+    found = pair or read_pair(tls)
     try:
-        context.load_cert_chain(tls.certificate, tls.key, password="")
+        if pair is None:
+            context.load_cert_chain(tls.certificate, tls.key, password="")
+        else:
+            with _in_memory(pair.certificate) as certificate, _in_memory(pair.key) as key:
+                context.load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as error:  # ValueError: a key with a passphrase
-        raise _blame(certificate, key, error) from error
+        raise _blame(found.certificate, found.key, error) from error
     with suppress(ValueError):  # OpenSSL has accepted it, which is what counts
-        return read_validity(certificate)
+        return read_validity(found.certificate)
     return None
+
+
+@contextmanager
+def _in_memory(text: str) -> Iterator[str]:
+    """Yield the path of a file in memory with this text: OpenSSL reads certificates and keys from files alone."""
+    fd = os.memfd_create("scalesocket-tls", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(text.encode("latin-1"))
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 def _read(name: Literal["certificate", "key"], file: Path) -> str:

@@ -32,7 +32,8 @@ MAX_WAITING: Final = 256
 SEND_TIMEOUT: Final = 5.0
 """Seconds that a message waits in its sender."""
 QUEUE_SIZE: Final = 1024 * KiB
-"""Bytes in the kernel's queue, which allows fewer by default (net.core.wmem_max)."""
+"""Bytes in the kernel's queue. Without CAP_NET_ADMIN they are limited by net.core.wmem_max, which is 208 KiB by default."""
+SO_SNDBUFFORCE: Final = 32  # asm-generic/socket.h
 DESCRIPTORS_HINT: Final = "raise the limit of open files (LimitNOFILE= of systemd)"
 
 _FD: Final = array.array("i").itemsize
@@ -44,7 +45,10 @@ _RECEIVE_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 def make_inbox() -> tuple[socket.socket, socket.socket]:
     """Make an inbox: the end that senders share, and the end that its worker reads."""
     sending, receiving = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE_SIZE)
+    try:
+        sending.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, QUEUE_SIZE)
+    except PermissionError:
+        sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE_SIZE)
     return sending, receiving
 
 

@@ -14,10 +14,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-import anyio.to_thread
 import structlog
 
 from scalesocket.cleanup import logged_faults
+from scalesocket.config.certificates import Pair
 from scalesocket.config.model import Server
 from scalesocket.config.units import KiB
 from scalesocket.server.accept import Acceptor, PlainAcceptor
@@ -26,7 +26,7 @@ from scalesocket.server.bind import bind_all, find_in_the_way, start_listening
 from scalesocket.server.connections import Connections
 from scalesocket.server.expiry import ExpiryWarnings
 from scalesocket.server.new_connection import address_of
-from scalesocket.server.tls import ServerContext, TlsAcceptor, load_tls
+from scalesocket.server.tls import ServerContext, TlsAcceptor, load_tls_of
 from scalesocket.wire.address import parse_address
 
 log = structlog.get_logger("listen")
@@ -34,6 +34,8 @@ log = structlog.get_logger("listen")
 UNSENT_IN_KERNEL: Final = 64 * KiB
 """Unsent bytes that the kernel may hold for a connection."""
 
+Given = Mapping[Address, socket.socket]
+"""Listening sockets from another process."""
 Entry = tuple[str, int]
 """An entry of `server.bind`, and the number of equal entries before it: port 0 is another port each time."""
 
@@ -90,6 +92,8 @@ class Listeners:
         self._connections = connections
         self._log = log.bind(**log_keys)
         self._open: dict[Address, Listener] = {}
+        self.tls: ServerContext | None = None
+        """The certificate in use."""
         self._expiry = ExpiryWarnings()
         self._meant: dict[Entry, tuple[Address, ...]] = {}  # what entries of `bind` were resolved to, with real ports
 
@@ -114,7 +118,7 @@ class Listeners:
 
         They accept nothing before the change is committed. Host names of open listeners are not resolved again.
         """
-        tls = await _load_tls(server)
+        tls = await load_tls_of(server)
         entries: list[Entry] = [(bind, server.bind[:at].count(bind)) for at, bind in enumerate(server.bind)]
         meant = {entry: self._meant.get(entry) or await resolve(entry[0]) for entry in entries}
         # No await from here on: bound sockets are committed or closed soon.
@@ -129,18 +133,12 @@ class Listeners:
             raise
         return change
 
-    async def prepare_given(self, server: Server, wanted: Sequence[Address], given: Mapping[Address, socket.socket]) -> "Change":
-        """Load the certificate of `server`, to accept at the `wanted` addresses, in this order. Raises ListenError.
+    def prepare_given(self, tls: ServerContext | None, wanted: Iterable[Address], given: Given) -> "Change":
+        """Accept at the `wanted` addresses, in this order, whose sockets another process has bound and listens at.
 
-        Another process has bound their sockets, and listens. `given` are those of addresses that are not open here yet; they
-        are closed if the change is undone.
+        `given` has those of addresses that are not open here yet; they are closed if the change is undone.
         """
         added = {address: Listener(address, sock, None, is_inherited=True) for address, sock in given.items()}
-        try:
-            tls = await _load_tls(server)
-        except BaseException:
-            close_all(added.values())
-            raise
         listeners = {address: added.get(address) or self._open[address] for address in wanted}
         return Change(self, tls, self._closing_with(listeners.values()), listeners, list(added.values()), is_given=True)
 
@@ -159,7 +157,7 @@ class Listeners:
     def commit(self, change: "Change") -> None:
         """Listen at the new addresses, use the new certificate, and close listeners that are no longer wanted. Can't fail."""
         in_the_way = change.closing_sockets()
-        self._open, self._meant = {}, change.meant
+        self._open, self._meant, self.tls = {}, change.meant, change.tls
         for address, listener in change.listeners.items():
             with logged_faults("listening", address=str(address)):
                 if listener in change.added:
@@ -233,14 +231,17 @@ class Change:
 
 @asynccontextmanager
 async def open_listeners(
-    server: Server, connections: Connections | None, given: Mapping[Address, socket.socket] | None = None
+    server: Server, connections: Connections | None, given: Given | None = None, pair: Pair | None = None
 ) -> AsyncIterator[Listeners]:
     """Listen at the addresses of `server` until the block ends; or accept at the sockets that are given. Raises ListenError.
 
-    Without `connections` the sockets are held for other processes (`Listeners`).
+    Without `connections` the sockets are held for other processes (`Listeners`). `pair`: see `load_tls`.
     """
     listeners = Listeners(connections)
-    change = await (listeners.prepare(server) if given is None else listeners.prepare_given(server, tuple(given), given))
+    if given is None:
+        change = await listeners.prepare(server)
+    else:
+        change = listeners.prepare_given(await load_tls_of(server, pair), given, given)
     change.commit()
     try:
         if len(listeners.addresses) < len(change.listeners):
@@ -248,13 +249,6 @@ async def open_listeners(
         yield listeners
     finally:
         listeners.close()
-
-
-async def _load_tls(server: Server) -> ServerContext | None:
-    """Load the certificate in a thread: the files may be on a slow disk. Raises ListenError."""
-    if server.tls is None:
-        return None
-    return await anyio.to_thread.run_sync(load_tls, server.tls, abandon_on_cancel=True)
 
 
 def close_all(listeners: Iterable[Listener]) -> None:

@@ -1,8 +1,7 @@
 """The service: a gateway with its listeners and lanes, without the signals and reloads of the process."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Final, cast
@@ -12,6 +11,7 @@ from hypercorn.typing import ASGIFramework
 
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.cleanup import logged_faults
+from scalesocket.config.certificates import Pair
 from scalesocket.config.model import Site
 from scalesocket.gateway import Gateway, open_gateway
 from scalesocket.io.poller import Poller
@@ -19,13 +19,12 @@ from scalesocket.operations.running import Running
 from scalesocket.operations.table import Operations
 from scalesocket.overview import LocalOverview, Overview
 from scalesocket.placement.placement import Placement
-from scalesocket.server.addresses import Address
 from scalesocket.server.admin.lane import AdminLane
 from scalesocket.server.admin.listener import AdminListener, open_admin
 from scalesocket.server.asgi import GeneralLane
 from scalesocket.server.connections import Connections
 from scalesocket.server.hypercorn.server import open_hypercorn
-from scalesocket.server.listen import Listeners, open_listeners
+from scalesocket.server.listen import Given, Listeners, open_listeners
 
 CLOSING_TIMEOUT: Final = 3.0
 """Seconds for the last closing handshakes, after the last room has ended."""
@@ -65,13 +64,15 @@ async def open_service(
     site: Site,
     *,
     spawner: SpawnerClient,
-    given: Mapping[Address, socket.socket] | None = None,
+    given: Given | None = None,
+    pair: Pair | None = None,
     placement: Placement | None = None,
     attach: Callable[[Gateway], Overview] = LocalOverview,
 ) -> AsyncIterator[Service]:
     """Listen and serve until the block ends. The caller starts and closes `spawner`. Raises ListenError.
 
-    `given`: the listening sockets, if this process is a worker. It then has no admin surface; its supervisor has that.
+    `given`: the listening sockets, if this process is a worker. It then has no admin surface; its supervisor has that. `pair`:
+    the contents of the certificate's files, if the supervisor has read them.
     `placement`: where rooms live, if not all of them in this process; then `open_inbox` takes the connections to rooms here.
     `attach`: called before anything listens; returns what pages and API show of the whole site.
     """
@@ -86,7 +87,7 @@ async def open_service(
         connections = lane.connections = Connections(gateway, hypercorn, poller)
         connections.placement = placement
         stack.callback(connections.close)
-        listeners = await stack.enter_async_context(open_listeners(site.server, connections, given))
+        listeners = await stack.enter_async_context(open_listeners(site.server, connections, given, pair))
         operations = Operations(Running(gateway))
         admin_lane = AdminLane(gateway, gateway, overview, operations)
         admin_server = site.server if given is None else site.server.model_copy(update={"admin": None})

@@ -4,8 +4,10 @@ import socket
 import ssl
 from typing import Final
 
-from scalesocket.config.certificates import CertificateError, load_pair
-from scalesocket.config.model import Tls
+import anyio.to_thread
+
+from scalesocket.config.certificates import CertificateError, Pair, load_pair, read_pair
+from scalesocket.config.model import Server, Tls
 from scalesocket.config.validity import Validity
 from scalesocket.server.accept import Acceptor
 from scalesocket.server.addresses import ListenError
@@ -36,10 +38,22 @@ class ServerContext(ssl.SSLContext):
     """The TLS settings of connections, with the validity of their certificate."""
 
     validity: Validity | None = None
+    pair: Pair | None = None
+    """What was loaded, for other processes to load the same."""
 
 
-def load_tls(tls: Tls) -> ServerContext:
-    """Load a certificate and its key. Raises ListenError."""
+async def load_tls_of(server: Server, pair: Pair | None = None) -> ServerContext | None:
+    """Load the certificate of a server, if it has one, in a thread: the files may be on a slow disk. Raises ListenError.
+
+    `pair`: as in `load_tls`.
+    """
+    if server.tls is None:
+        return None
+    return await anyio.to_thread.run_sync(load_tls, server.tls, pair, abandon_on_cancel=True)
+
+
+def load_tls(tls: Tls, pair: Pair | None = None) -> ServerContext:
+    """Load a certificate and its key, from their files or as another process has read them (`pair`). Raises ListenError."""
     context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(PROTOCOLS)
@@ -47,7 +61,8 @@ def load_tls(tls: Tls) -> ServerContext:
     # connection of its own, which the limits count. OpenSSL 1.1 allows it by default.
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     try:
-        context.validity = load_pair(context, tls)
+        context.pair = pair or read_pair(tls)
+        context.validity = load_pair(context, tls, pair)
     except CertificateError as error:  # the message does not name the path of the key, which is a secret
         file = f"{tls.certificate} " if error.blamed == "certificate" else ""
         raise ListenError(f"server.tls.{error.blamed}: {file}{error.reason}") from error

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from scalesocket.config.certificates import Pair
 from scalesocket.config.model import Site
 from scalesocket.server.addresses import Address
 
@@ -32,6 +33,8 @@ class Setup:
     """This end of the link, a stream."""
     listeners: Sequence[tuple[Address, int]]
     """The listening sockets."""
+    pair: Pair | None
+    """The certificate and the key in force. Their files may have changed since, and may be wrong by now."""
     inbox: int
     """The end of the worker's inbox that it reads."""
     outboxes: Sequence[int]

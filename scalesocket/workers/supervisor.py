@@ -71,6 +71,7 @@ async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options
             open_workers(site, count=count_workers(site.server.workers), loop=options.loop, open_files=open_files)
         )
         workers.listeners = listeners.sockets
+        workers.pair = None if listeners.tls is None else listeners.tls.pair
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         stop = Stop()

@@ -129,7 +129,7 @@ async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Hand
     stop, deliveries = Stop(), Deliveries()
     with open_placement(setup) as placement, adopt(setup.inbox) as inbox_end:
         async with (
-            open_service(setup.site, spawner=spawner, given=given, placement=placement) as service,
+            open_service(setup.site, spawner=spawner, given=given, pair=setup.pair, placement=placement) as service,
             anyio.create_task_group() as tasks,
         ):
             service.gateway.reload_state.generation = setup.generation

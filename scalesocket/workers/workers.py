@@ -14,6 +14,7 @@ import anyio
 import msgspec
 import structlog
 
+from scalesocket.config.certificates import Pair
 from scalesocket.config.model import Site
 from scalesocket.errors import ScalesocketError
 from scalesocket.placement.inbox import make_inbox
@@ -48,6 +49,8 @@ class Workers:
         """Of the site in force."""
         self.listeners: Sequence[tuple[Address, socket.socket]] = ()
         """The listening sockets in force."""
+        self.pair: Pair | None = None
+        """The certificate and the key in force."""
         self.shared: dict[str, int] = {}
         """Descriptors that every worker gets, by what they are (`Setup.shared`)."""
         self.installs: list[Install] = []
@@ -168,6 +171,7 @@ class Workers:
             open_files=self._open_files,
             link=-1,  # made with the process
             listeners=tuple((address, sock.fileno()) for address, sock in self.listeners),
+            pair=self.pair,
             inbox=self.inboxes[index][1].fileno(),
             outboxes=tuple(sending.fileno() for sending, _ in self.inboxes),
             shared=self.shared,

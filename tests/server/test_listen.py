@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from scalesocket.config.certificates import Pair
 from scalesocket.config.model import Server, Tls
-from scalesocket.server import accept, listen
+from scalesocket.server import accept
+from scalesocket.server import tls as server_tls
 from scalesocket.server.addresses import ListenError, resolve
 from scalesocket.server.bind import bind_all, start_listening
 from scalesocket.server.listen import fixed_address
@@ -255,11 +257,11 @@ async def test_certificates_are_loaded_in_a_thread(
 ) -> None:
     threads: list[threading.Thread] = []
 
-    def load(tls: Tls) -> ssl.SSLContext:
+    def load(tls: Tls, pair: Pair | None) -> ssl.SSLContext:
         threads.append(threading.current_thread())
-        return load_tls(tls)
+        return load_tls(tls, pair)
 
-    monkeypatch.setattr(listen, "load_tls", load)
+    monkeypatch.setattr(server_tls, "load_tls", load)
 
     await serve_express(Server.model_validate({"bind": "127.0.0.1:0", "tls": tls}), game={"command": ["cat"]})
 

@@ -341,6 +341,15 @@ def test_workers_serve_tls_with_the_certificate_of_the_site(tmp_path: Path) -> N
             player.echo()
 
         assert owners == {0, 1}
+        # A successor has the certificate in force, whatever the files contain by now.
+        before = site.workers[0]
+        key.write_text("half a k")
+        os.kill(before, signal.SIGKILL)
+        site.wait_replaced(0, before)
+        for number in range(10, 20):
+            player = Player(connections.enter_context(connect(f"{url}/room{number}", ssl=trust)))
+            player.read_pid()
+            player.echo()
 
 
 def test_programs_have_the_limit_of_open_files_that_the_server_was_started_with(tmp_path: Path) -> None:

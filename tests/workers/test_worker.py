@@ -47,6 +47,7 @@ def test_a_setup_survives_the_way_to_the_worker_which_lets_no_child_inherit_it(t
             open_files=1024,
             link=link.fileno(),
             listeners=[(address, listener.fileno())],
+            pair=None,
             inbox=inbox.fileno(),
             outboxes=[],
         )
