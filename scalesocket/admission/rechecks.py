@@ -6,11 +6,11 @@
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 import anyio
 import structlog
+from msgspec.structs import replace
 
 from scalesocket.auth.denial import Denial
 from scalesocket.auth.hook import HookClient, HookIdentity

@@ -17,7 +17,7 @@ class Attempt(NamedTuple):
     credentials: Credentials
     room: str
     request: Request
-    """As the client sent it, credentials included, with the address that trusted proxies report."""
+    """With the address that trusted proxies report; in an app with `hook` as the client sent it, credentials included."""
 
     def __repr__(self) -> str:
         """Show no credential."""

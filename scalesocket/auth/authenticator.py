@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from scalesocket.auth.attempt import Attempt, Verdict, Verifier
 from scalesocket.auth.credentials import CredentialFinder

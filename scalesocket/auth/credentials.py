@@ -1,4 +1,4 @@
-"""Finds the credentials of a request, and removes them from it, so that no program, template or log sees them. Pure.
+"""Finds the credentials of a request, and removes them from it, so that no program, template or log sees them.
 
 What is in one of the fixed places (`Authorization`, `?ticket=`, the subprotocol after `bearer`) is removed whether or not the app
 reads it: it is a credential, perhaps for another app.
@@ -6,9 +6,10 @@ reads it: it is a credential, perhaps for another app.
 
 import base64
 import binascii
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote_plus
+
+import msgspec
 
 from scalesocket.config.model import Auth
 from scalesocket.wire.handshake import Request
@@ -18,21 +19,24 @@ BEARER: Final = "bearer"
 TICKET: Final = "ticket"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a client showed. Nothing of it appears in the representation of the object."""
 
-    tokens: tuple[str, ...] = field(default=(), repr=False)
+    tokens: tuple[str, ...] = ()
     """Tokens, in the order of `auth.from`. An empty one stands for one that cannot be read."""
-    ticket: str | None = field(default=None, repr=False)
-    basic: tuple[str, str] | None = field(default=None, repr=False)
+    ticket: str | None = None
+    basic: tuple[str, str] | None = None
     """User and password; two empty strings if they cannot be read."""
-    user: str | None = field(default=None, repr=False)
+    user: str | None = None
     """The value of `auth.header`, if a trusted proxy sent it."""
     is_for_hook: bool = False
     """Whether the client sent anything that only `auth.hook` can judge."""
     has_bearer: bool = False
     """Whether the client offered the subprotocol `bearer`, which must be answered."""
+
+    def __repr__(self) -> str:
+        """Show no credential."""
+        return "Credentials(…)"
 
     @property
     def is_empty(self) -> bool:
@@ -47,6 +51,7 @@ class CredentialFinder:
 
     __slots__ = (
         "_cookies",
+        "_has_more",
         "_has_subprotocol",
         "_has_ticket",
         "_header",
@@ -55,6 +60,7 @@ class CredentialFinder:
         "_of_hook",
         "_places",
         "_queries",
+        "_reads_bearer",
         "_takes_basic",
         "_takes_tokens",
     )
@@ -71,14 +77,25 @@ class CredentialFinder:
         self._cookies = frozenset(place.partition(":")[2] for place in auth.places if place.startswith("cookie:"))
         queries = [place.partition(":")[2] for place in auth.places if place.startswith("query:")]
         self._queries = frozenset(name.casefold() for name in (*queries, TICKET))
+        self._has_more = bool(self._hook or self._header or self._cookies)
+        self._reads_bearer = self._takes_tokens and "header" in auth.places
 
     def find(self, request: Request, *, is_from_proxy: bool) -> tuple[Credentials, Request]:
         """Return the credentials of a request of the kinds that the app takes, and the request without them.
 
+        Where only `Authorization` can have some, it is removed from `request` itself: a copy costs as much as the search.
+
         `is_from_proxy`: whether the peer is one of `trusted_proxies`, so that it may name the user in a header.
         """
-        scheme, value = _read_authorization(request.headers.get("authorization"))
-        offer = request.headers.get("sec-websocket-protocol")
+        headers = request.headers
+        scheme, value = _read_authorization(headers.get("authorization"))
+        offer = headers.get("sec-websocket-protocol")
+        if offer is None and not request.query and not self._has_more:  # most requests: nothing but `Authorization`
+            headers.pop("authorization", None)
+            return Credentials(
+                tokens=(value,) if scheme == BEARER and self._reads_bearer else (),
+                basic=_read_basic(value) if scheme == "basic" and self._takes_basic else None,
+            ), request
         offered = () if offer is None else _split(offer, ",")
         has_bearer = self._has_subprotocol and BEARER in offered
         tokens = []
@@ -95,7 +112,7 @@ class CredentialFinder:
             tokens=tuple(tokens) if self._takes_tokens else (),
             ticket=next(iter(_find_parameter(request, TICKET)), None) if self._has_ticket and request.query else None,
             basic=_read_basic(value) if scheme == "basic" and self._takes_basic else None,
-            user=(request.headers.get(self._header) or None) if self._header is not None and is_from_proxy else None,
+            user=(headers.get(self._header) or None) if self._header is not None and is_from_proxy else None,
             is_for_hook=self._hook is not None and self._is_for_hook(request),
             has_bearer=has_bearer,
         )
@@ -110,8 +127,6 @@ class CredentialFinder:
         """Remove credentials. `offered`: the subprotocols."""
         headers = dict(request.headers)
         headers.pop("authorization", None)
-        if not (self._of_hook or self._header or self._cookies or offered or request.query):  # most requests
-            return request._replace(headers=headers)
         for name in self._of_hook:
             headers.pop(name, None)
         if self._header is not None:  # a header that names the user, in any spelling

@@ -59,7 +59,7 @@ def read_token(text: str) -> Token:
     if len(parts) != 3:
         raise NotATokenError(NOT_A_TOKEN)
     try:
-        header, claims = (msgspec.json.decode(decode_part(part), type=dict[str, Any]) for part in parts[:2])
+        header, claims = (msgspec.json.decode(decode_part(part.encode("ascii")), type=dict[str, Any]) for part in parts[:2])
     except (ValueError, RecursionError):
         raise NotATokenError(NOT_A_TOKEN) from None
     return Token(text=text, header=header, claims=claims)
@@ -95,7 +95,7 @@ def _judge_signature(token: Token, settings: Jwt, app: str, keys: KeySet | None)
     found = find_keys(keys, algorithm, kid if isinstance(kid, str) else None)
     if not found:
         yield f"it was signed with the key {show_value(kid)}, which {app} does not have"
-    elif all(open_token(token.text, algorithm, one.key) is None for one in found):
+    elif all(open_token(token.text, algorithm, one) is None for one in found):
         yield f"its signature is not by a key of {app}, or the token was changed"
 
 

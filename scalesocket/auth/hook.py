@@ -48,11 +48,10 @@ class Question:
     """Its hash."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HookIdentity(Identity):
+class HookIdentity(Identity, frozen=True, kw_only=True, gc=False):
     """An identity about which the hook is asked again, at the interval `recheck`."""
 
-    question: Question = field(repr=False)
+    question: Question
 
 
 class Answer(msgspec.Struct, forbid_unknown_fields=False):
@@ -157,8 +156,7 @@ class HookClient:
         """Keep the question with the identity if it shall be asked again. Never in the cache: it contains the credential."""
         if self.settings.recheck is None or isinstance(answer, Denial):
             return answer
-        fields = {name: getattr(answer, name) for name in Identity.__dataclass_fields__}
-        return HookIdentity(**fields, question=question)
+        return HookIdentity(**msgspec.structs.asdict(answer), question=question)
 
     async def _exchange(self, question: Question) -> Verdict:
         settings = self.settings

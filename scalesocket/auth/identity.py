@@ -1,9 +1,10 @@
 """Who a client is, and what it may do."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 NO_INFO: Final = "null"
 
@@ -22,8 +23,7 @@ WRITER: Final = frozenset({Role.WRITE})
 """The roles of a client whose credential names none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # made in a fifth of the time of a frozen dataclass
     """A client that was let in."""
 
     user: str | None = None

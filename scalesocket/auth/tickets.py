@@ -7,8 +7,10 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from scalesocket.auth.attempt import Attempt, Verdict
 from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, WRONG_ROOM

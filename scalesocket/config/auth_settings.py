@@ -27,6 +27,7 @@ MIN_SECRET: Final = 16
 
 _PUBLIC_KEY: Final = re.compile(r"\s*(?:-----BEGIN|ssh-|ecdsa-|\{)")
 _PLACE: Final = re.compile(r"ticket|header|subprotocol|(?:cookie|query):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CLAIM: Final = re.compile(r'[^"\\\0-\x1f]+')
 _HEADER: Final = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
 
 
@@ -45,6 +46,12 @@ def _check_header(name: str) -> str:
     return name
 
 
+def _check_claim(name: str) -> str:
+    if not _CLAIM.fullmatch(name):
+        raise ValueError(f"{str(name)!r} is not the name of a claim (delete quotes, backslashes and control characters)")
+    return name
+
+
 def _check_algorithms(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in ALGORITHMS:
@@ -57,6 +64,7 @@ Algorithms = Annotated[
     tuple[str, ...], BeforeValidator(read_list), AfterValidator(_check_algorithms), one_or_more("list of names")
 ]
 HeaderName = Annotated[str, AfterValidator(_check_header), string_form("header name")]
+Claim = Annotated[str, AfterValidator(_check_claim), string_form("claim name")]
 
 
 def _check_secret(secret: str | None) -> str | None:
@@ -102,12 +110,12 @@ class Jwt(Table):
     issuer: Annotated[str | None, live_key("`iss` that tokens must have")] = None
     leeway: Annotated[AnyDuration, live_key("Difference of clocks that is tolerated")] = 10.0
     require_exp: Annotated[Flag, live_key("Refuse tokens that never expire")] = True
-    user: Annotated[str, live_key("Claim with the name of the user")] = "sub"
+    user: Annotated[Claim, live_key("Claim with the name of the user")] = "sub"
     rooms: Annotated[
-        str, live_key("Claim with the names or patterns (`*` within a name) of rooms; without it, all of this app")
+        Claim, live_key("Claim with the names or patterns (`*` within a name) of rooms; without it, all of this app")
     ] = "rooms"
-    roles: Annotated[str, live_key('Claim with the roles `"read"`, `"write"` and `"create"`; without it, `"write"`')] = "roles"
-    info: Annotated[str, live_key("Claim with anything else that the program should know, as `#INFO`")] = "info"
+    roles: Annotated[Claim, live_key('Claim with the roles `"read"`, `"write"` and `"create"`; without it, `"write"`')] = "roles"
+    info: Annotated[Claim, live_key("Claim with anything else that the program should know, as `#INFO`")] = "info"
 
     @model_validator(mode="after")
     def _has_one_source(self) -> "Jwt":

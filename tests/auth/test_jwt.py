@@ -13,9 +13,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pydantic import ValidationError
 
 from scalesocket.auth.identity import Role
 from scalesocket.auth.sources import AuthFileError
+from scalesocket.config.model import Jwt
 from tests.auth.deciding import Door
 from tests.auth.tokens import SECRET, bearer, token
 
@@ -118,6 +120,40 @@ def test_claims_have_the_names_of_the_site_file() -> None:
 
     assert (identity.user, identity.rooms, identity.info, identity.expires_at) == ("7", ("one",), '"x"', None)
     assert identity.roles == {Role.WRITE, Role.CREATE}
+
+
+def test_one_claim_may_have_two_meanings() -> None:
+    door = secret_door(rooms="groups", roles="groups", user="groups", info="groups")
+
+    identity = door.admits(bearer(token(groups="one")))
+
+    assert (identity.user, identity.rooms, identity.info) == ("one", ("one",), '"one"')
+    assert not identity.may_write
+    assert door.denies(bearer(token(groups=["one"]))) == "bad_credential"  # no name of a user
+    assert door.denies(bearer(token(groups=1))) == "bad_credential"  # no names of rooms
+
+
+def test_a_claim_of_the_standard_may_name_the_user_or_the_room() -> None:
+    expires_at = int(time.time()) + 60
+
+    assert secret_door(user="exp").admits(bearer(token(exp=expires_at))).user == str(expires_at)
+    assert secret_door(user="iss").admits(bearer(token(iss="bob"))).user == "bob"
+    assert secret_door(rooms="aud", audience="one").admits(bearer(token(aud=["one"]))).rooms == ("one",)
+    assert secret_door(rooms="aud", audience="one").denies(bearer(token(aud=["one", 2]))) == "bad_credential"
+
+
+@pytest.mark.parametrize(
+    ("claim", "value"), [("exp", True), ("exp", "1999999999"), ("nbf", -1), ("iat", 1e13), ("sub", True), ("sub", 1.5)]
+)
+def test_a_time_or_a_user_of_another_type_is_refused(claim: str, value: object) -> None:
+    assert secret_door().denies(bearer(token(**{claim: value}))) == "bad_credential"
+
+
+@pytest.mark.parametrize("key", ["user", "rooms", "roles", "info"])
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", ""])
+def test_what_no_claim_is_called_is_a_mistake_in_the_site_file(key: str, name: str) -> None:
+    with pytest.raises(ValidationError, match="is not the name of a claim"):
+        Jwt.model_validate({"secret": SECRET, key: name})
 
 
 def test_a_token_for_another_room_is_refused() -> None:

@@ -1,6 +1,5 @@
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from scalesocket.auth.denial import BAD_CREDENTIAL, EXPIRED, WRONG_ROOM, Denial
 from scalesocket.auth.identity import WRITER, Identity

@@ -102,8 +102,8 @@ def test_parallel_attempts_do_not_outrun_the_limit_of_failures(users: Path) -> N
     door = Door(users_file=users, failures={"limit": 3})
 
     async def scene() -> list[Identity | Denial]:
-        request = request_of("/game/one", basic("ann", "guess"))
-        checks = [door.authenticators["game"].check(request, "one", is_from_proxy=False).verdict for _ in range(30)]
+        requests = [request_of("/game/one", basic("ann", "guess")) for _ in range(30)]
+        checks = [door.authenticators["game"].check(request, "one", is_from_proxy=False).verdict for request in requests]
         return [check if isinstance(check, Identity | Denial) else await check for check in checks]
 
     reasons = [verdict.reason for verdict in asyncio.run(scene()) if isinstance(verdict, Denial)]

@@ -133,7 +133,7 @@ def fuzz_users(data: bytes) -> None:
     except LineError as error:
         assert "\n" not in str(error)
     else:
-        assert all(name.isprintable() for name in table)
+        assert all(name.isprintable() for name in table.hashes)
 
 
 def fuzz_keys(data: bytes) -> None:
