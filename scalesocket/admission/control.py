@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 import anyio
 import structlog
 
-from scalesocket.admission.address_limits import AddressLimits
 from scalesocket.admission.hints import RefusalHints
 from scalesocket.admission.hosts import allows_origin, check_host
 from scalesocket.admission.paths import check_name, find_room
@@ -33,6 +32,7 @@ from scalesocket.auth.authenticators import Authenticators
 from scalesocket.auth.credentials import BEARER
 from scalesocket.auth.denial import NOT_AVAILABLE, Denial
 from scalesocket.auth.identity import Identity
+from scalesocket.capacity.address_limits import AddressLimits
 from scalesocket.config.model import App, Site
 from scalesocket.edge.client import Client
 from scalesocket.errors import ADDRESS_FULL, APP_CLOSED, APP_REMOVED, INTERNAL_ERROR, SERVER_FULL, SHUTTING_DOWN, Close

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from scalesocket.backends.backend import Exit
+from scalesocket.capacity.opening_rate import OpeningRate
 from scalesocket.config.describe import describe_target
 from scalesocket.config.model import App
 from scalesocket.config.plan import with_live_changes
@@ -18,7 +19,6 @@ from scalesocket.rooms.containment import contain_exceptions
 from scalesocket.rooms.history import Bounds, History
 from scalesocket.rooms.iteration_limit import IterationLimit
 from scalesocket.rooms.lifecycle import Lifecycle, OpenBackend
-from scalesocket.rooms.opening_rate import OpeningRate
 from scalesocket.rooms.room import Room
 from scalesocket.rooms.state import State
 from scalesocket.status import AppStatus, Counts, LastExit

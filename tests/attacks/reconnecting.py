@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from scalesocket.admission.address_limits import AddressLimits
+from scalesocket.capacity.address_limits import AddressLimits
 from scalesocket.config.model import ConnectRate, Server
 from scalesocket.token_buckets import MAX_BLOCKS
 from tests.attacks.tries import Try, ask, run

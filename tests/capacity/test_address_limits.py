@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalesocket import token_buckets
-from scalesocket.admission.address_limits import AddressLimits
+from scalesocket.capacity.address_limits import AddressLimits
 from scalesocket.config.model import ConnectRate
 from scalesocket.token_buckets import MAX_BLOCKS, Peer
 

@@ -1,7 +1,7 @@
 """The buckets of `room_rate`: one for each address and one for the app, of which a room takes both or neither."""
 
+from scalesocket.capacity.opening_rate import OpeningRate
 from scalesocket.config.model import RoomRate
-from scalesocket.rooms.opening_rate import OpeningRate
 from scalesocket.token_buckets import Peer
 
 ANN: Peer = ("192.0.2.1", 1)
