@@ -22,6 +22,8 @@ from scalesocket.backends.environment import EnvironmentBuilder
 from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
 from scalesocket.backends.spawner_client import SpawnerClient
+from scalesocket.capacity.capacity import Capacity
+from scalesocket.capacity.local import LocalCapacity
 from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
 from scalesocket.drain import drain_rooms, retire_rooms
@@ -44,9 +46,13 @@ STOPS_PER_ITERATION: Final = 16
 class Gateway:
     """The running site. `async with open_gateway(…)` makes one."""
 
-    def __init__(self, site: Site, *, open_backend: OpenBackend, tasks: TaskGroup) -> None:
-        """Serve `site`. `open_backend` opens the backend of each room; `tasks` runs what closes rooms after an edit."""
+    def __init__(self, site: Site, *, open_backend: OpenBackend, tasks: TaskGroup, capacity: Capacity | None = None) -> None:
+        """Serve `site`. `open_backend` opens the backend of each room; `tasks` runs what closes rooms after an edit.
+
+        `capacity`: what is counted against the limits of the site, if that is shared with other processes.
+        """
         self.site = site
+        self._capacity = LocalCapacity() if capacity is None else capacity
         self.reload_state = ReloadState(applied_at=time.time())
         self.room_ended = anyio.Event()
         """Set when the first room has ended."""
@@ -57,7 +63,7 @@ class Gateway:
         self._removed: dict[str, RoomPool] = {}
         """Pools of removed apps that still have rooms."""
         self._pools: dict[str, RoomPool] = {}
-        self.admission = AdmissionControl(site, self._pools)
+        self.admission = AdmissionControl(site, self._pools, self._capacity)
         self._pools.update((name, self._make_pool(app)) for name, app in site.apps.items())
 
     @property
@@ -73,7 +79,7 @@ class Gateway:
     @property
     def connections(self) -> int:
         """Websockets that are in a room."""
-        return self.admission.connections
+        return self.admission.occupancy.connections
 
     @property
     def refusals(self) -> Counter[str]:
@@ -185,8 +191,9 @@ class Gateway:
             environment=EnvironmentBuilder().build,
             start_task=self._start_task,
             stop_limit=self._stop_limit,
-            on_client_joined=self.admission.client_joined,
-            on_client_left=self.admission.client_left,
+            capacity=self._capacity.open_app(app.name),
+            on_client_enters=self.admission.occupancy.enter,
+            on_client_left=self.admission.occupancy.leave,
             on_room_ended=self._room_ended,
         )
 
@@ -203,22 +210,26 @@ class Gateway:
     def _forget_if_empty(self, pool: RoomPool) -> None:
         if pool.is_empty and self._removed.get(pool.app.name) is pool:
             del self._removed[pool.app.name]
+            pool.close()
 
 
 @asynccontextmanager
-async def open_gateway(site: Site, *, spawner: SpawnerClient, poller: Poller) -> AsyncIterator[Gateway]:
+async def open_gateway(
+    site: Site, *, spawner: SpawnerClient, poller: Poller, capacity: Capacity | None = None
+) -> AsyncIterator[Gateway]:
     """Run a site until the block ends. Rooms that are still open then are stopped without waiting for their clients.
 
-    `spawner` was started; `poller` watches the pipes of backends. The caller closes both after the block.
+    `spawner` was started; `poller` watches the pipes of backends. The caller closes both after the block. `capacity`: see
+    `Gateway`.
     """
     spawner.attach(poller)
-    ports = Ports()
+    ports = Ports(None if capacity is None else capacity.ports)
 
     async def open_room_backend(app: App, env: Mapping[str, str], room: str, receiver: Receiver) -> Backend:
         return await open_backend(app, env, room=room, receiver=receiver, spawner=spawner, ports=ports)
 
     async with anyio.create_task_group() as tasks:
-        gateway = Gateway(site, open_backend=open_room_backend, tasks=tasks)
+        gateway = Gateway(site, open_backend=open_room_backend, tasks=tasks, capacity=capacity)
         tasks.start_soon(Sweep(gateway.find_all_pools).run, name="sweep")
         tasks.start_soon(gateway.admission.sweep, name="sweep addresses")
         tasks.start_soon(gateway.admission.authenticators.resources.run, name="authentication")

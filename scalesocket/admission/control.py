@@ -1,7 +1,6 @@
 """Admission control: decides on each upgrade, and on each admitted client that joins its room."""
 
 import asyncio
-import itertools
 import math
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ import structlog
 
 from scalesocket.admission.hints import RefusalHints
 from scalesocket.admission.hosts import allows_origin, check_host
+from scalesocket.admission.occupancy import Occupancy
 from scalesocket.admission.paths import check_name, find_room
 from scalesocket.admission.proxies import may_name_user, resolve_client
 from scalesocket.admission.rechecks import Rechecks
@@ -32,10 +32,12 @@ from scalesocket.auth.authenticators import Authenticators
 from scalesocket.auth.credentials import BEARER
 from scalesocket.auth.denial import NOT_AVAILABLE, Denial
 from scalesocket.auth.identity import Identity
-from scalesocket.capacity.address_limits import AddressLimits
+from scalesocket.auth.turns import Turns
+from scalesocket.capacity.capacity import Capacity
+from scalesocket.capacity.local import LocalCapacity
 from scalesocket.config.model import App, Site
 from scalesocket.edge.client import Client
-from scalesocket.errors import ADDRESS_FULL, APP_CLOSED, APP_REMOVED, INTERNAL_ERROR, SERVER_FULL, SHUTTING_DOWN, Close
+from scalesocket.errors import APP_CLOSED, APP_REMOVED, INTERNAL_ERROR, SHUTTING_DOWN, Close
 from scalesocket.rooms.pool import RoomPool
 from scalesocket.wire.batch import ClientId
 from scalesocket.wire.handshake import HandshakeError, Request, choose_subprotocol, offered_subprotocols
@@ -86,26 +88,32 @@ class PendingAdmission:
 class AdmissionControl:
     """Decides which clients may connect, and counts them and the refused ones. The gateway has one."""
 
-    def __init__(self, site: Site, pools: Mapping[str, RoomPool]) -> None:
-        """Admit clients to `pools`, the rooms of each app by its name."""
+    def __init__(self, site: Site, pools: Mapping[str, RoomPool], capacity: Capacity | None = None) -> None:
+        """Admit clients to `pools`, the rooms of each app by its name.
+
+        `capacity`: what is counted against the limits of the site, if that is shared with other processes.
+        """
+        capacity = LocalCapacity() if capacity is None else capacity
         self.site = site
         """The site in force."""
         self.is_closed = False
         """Whether the server drains and admits no more clients."""
-        self.connections = 0
-        """Websockets that are in a room."""
         self.refusals: Counter[str] = Counter()
         """Requests that were refused before an app was found, by reason."""
         self._pools = pools
-        self._addresses = AddressLimits()
         self.hints = RefusalHints()
-        self.authenticators = Authenticators(site)
+        self.authenticators = Authenticators(
+            site, make_turns=lambda app: Turns(capacity.failed(app), capacity.deciding(app)), workers=capacity.workers
+        )
         self.rechecks = Rechecks(self.authenticators.resources.find_hook)
-        self._ids = itertools.count(1)
+        self.occupancy = Occupancy(site.server, capacity, self.rechecks, self.refusals)
+        self._addresses = capacity.addresses
+        self._ids = capacity.client_ids
 
     def apply(self, site: Site) -> None:
         """Take on an edited site, in a step that cannot fail."""
         self.site = site
+        self.occupancy.server = site.server
         self.authenticators.apply(site)
 
     def admit(self, request: Request) -> Admission | Refusal | PendingAdmission:
@@ -162,10 +170,9 @@ class AdmissionControl:
 
     def join(self, admission: Admission, client: Client) -> Close | None:
         """Add an admitted client to its room; see `Admission.join`."""
-        limit = self.site.server.max_connections
-        if limit is not None and self.connections >= limit:
-            self.refusals["server_full"] += 1
-            return SERVER_FULL
+        occupancy, limit = self.occupancy, self.site.server.max_connections
+        if limit is not None and occupancy.places.taken >= limit:
+            return occupancy.refuse()
         pool = self._pools.get(admission.app.name)
         # On the general lane, an edit since the admission may have removed the app or its target.
         if pool is None or not pool.app.has_rooms or self.is_closed:
@@ -176,8 +183,7 @@ class AdmissionControl:
         limit = self.site.server.max_connections_per_ip
         # Likewise, many clients may have been admitted before the first of them joins.
         if limit is not None and self._addresses.is_full(client.peer, limit):
-            pool.refusals[TOO_MANY_FROM_ADDRESS.reason] += 1
-            return ADDRESS_FULL
+            return occupancy.refuse_address(pool)
         client.id = ClientId(next(self._ids))
         client.identity = admission.identity
         try:
@@ -187,25 +193,12 @@ class AdmissionControl:
             pool.refusals["internal_error"] += 1
             return INTERNAL_ERROR
 
-    def client_joined(self, client: Client) -> None:
-        """Count a client that is in a room. Called by the pools."""
-        self.connections += 1
-        self._addresses.add(client.peer)
-        if client.identity is not None:
-            self.rechecks.add(client)
-
-    def client_left(self, client: Client) -> None:
-        """Uncount a client that left its room. Called by the pools."""
-        self.connections -= 1
-        self._addresses.remove(client.peer)
-        if client.identity is not None:
-            self.rechecks.remove(client)
-
     async def sweep(self) -> None:
         """Forget addresses that `connect_rate` and `room_rate` no longer limit, until cancelled. Started by `open_gateway`."""
         while True:
             await anyio.sleep(SWEEP_INTERVAL)
-            self._addresses.sweep(self.site.server.connect_rate, time.monotonic())
+            server = self.site.server
+            self._addresses.sweep(server.max_connections_per_ip, server.connect_rate, time.monotonic())
             for pool in self._pools.values():
                 pool.sweep_addresses()
 

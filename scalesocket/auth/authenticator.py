@@ -96,15 +96,22 @@ class Authenticator:
         finally:
             verdict.close()  # if it was never awaited
 
-    def _count_failure(self, attempt: Attempt) -> None:
-        self._turns.failures.add(attempt.request.peer, self.auth.failures, time.monotonic())
+    def _count_failure(self, attempt: Attempt) -> bool:
+        return self._turns.failures.add(attempt.request.peer, self.auth.failures, time.monotonic())
 
     def _settle(self, attempt: Attempt, verdict: Verdict) -> Verdict:
-        """Count a failed attempt, and check that the credential is for this room."""
+        """Count a failed attempt, and check that the credential is for this room.
+
+        The verdict on an attempt counts for nothing if too many have failed in other processes meanwhile.
+        """
         if isinstance(verdict, Denial):
-            if verdict.is_failure:
-                self._count_failure(attempt)
+            if verdict.is_failure and not self._count_failure(attempt):
+                return self._turns.refusal(attempt.request.peer, self.auth.failures) or verdict
             return verdict
+        if self._turns.failures.is_shared:
+            late = self._turns.refusal(attempt.request.peer, self.auth.failures)
+            if late is not None:
+                return late
         return verdict if verdict.may_enter(attempt.room) else WRONG_ROOM
 
     def _make_verifiers(self, app: App, files: Mapping[str, Any], resources: Resources) -> Sequence[Verifier]:

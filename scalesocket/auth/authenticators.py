@@ -1,6 +1,6 @@
 """The authenticators of all apps of a site, and their replacement after an edit of the site or of the files they read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from anyio import to_thread
@@ -17,9 +17,14 @@ log = structlog.get_logger("auth")
 class Authenticators:
     """The authenticator of each app that has `auth`."""
 
-    def __init__(self, site: Site) -> None:
-        """Authenticate clients of `site`. Reads its files; raises AuthFileError."""
-        self.resources = Resources()
+    def __init__(self, site: Site, *, make_turns: Callable[[str], Turns] | None = None, workers: int = 1) -> None:
+        """Authenticate clients of `site`. Reads its files; raises AuthFileError.
+
+        `make_turns` makes the turns of an app, if other processes have a part in them. `workers`: the processes that share the
+        bounds of slow ways.
+        """
+        self._make_turns = make_turns
+        self.resources = Resources(workers)
         """What all of them share. Its task, `resources.run`, is started by `open_gateway`."""
         self._turns: dict[str, Turns] = {}
         self._by_app: dict[str, Authenticator] = {}
@@ -51,11 +56,14 @@ class Authenticators:
         needed = {source for name in tables for source in sources_of(site.apps[name])}
         self._parsed = {source: parsed[source] if source in parsed else _load_or_nothing(source) for source in needed}
         self.resources.apply(tables)
-        self._turns = {name: self._turns.get(name) or Turns() for name in tables}
+        self._turns = {name: self._turns.get(name) or self._new_turns(name) for name in tables}
         self._by_app = {
             name: Authenticator(site.apps[name], auth, self._parsed, turns=self._turns[name], resources=self.resources)
             for name, auth in tables.items()
         }
+
+    def _new_turns(self, app: str) -> Turns:
+        return Turns() if self._make_turns is None else self._make_turns(app)
 
     def forget_prepared(self) -> None:
         """Forget what `prepare` has read: the edit was applied, or it failed."""

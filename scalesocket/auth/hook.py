@@ -72,8 +72,11 @@ _decoder: Final = msgspec.json.Decoder(Answer)
 class HookClient:
     """The hook of one app. `http` is the client of the site; the caller closes it."""
 
-    def __init__(self, app: str, settings: Hook, http: HttpClient) -> None:
+    def __init__(self, app: str, settings: Hook, http: HttpClient, workers: int = 1) -> None:
+        """Ask the hook of an app. `workers`: the processes that do, which share `max_in_flight` evenly."""
         self.settings = settings
+        self.most = max(1, settings.max_in_flight // workers)
+        """The most questions of this process that wait for an answer."""
         self._app = app
         self._http = http
         self._cache: dict[bytes, tuple[float, Verdict]] = {}
@@ -99,13 +102,13 @@ class HookClient:
 
     @property
     def is_busy(self) -> bool:
-        """Whether `max_in_flight` questions wait for an answer."""
-        return self._in_flight >= self.settings.max_in_flight
+        """Whether so many questions wait for an answer that no further one may."""
+        return self._in_flight >= self.most
 
     @property
     def most_again(self) -> int:
         """The most questions about clients in their rooms at the same time."""
-        return max(1, self.settings.max_in_flight // 2)
+        return max(1, self.most // 2)
 
     def question(self, request: Request, room: str) -> Question:
         """Make the question about a request: as received, with its credentials."""
@@ -130,7 +133,7 @@ class HookClient:
         return EXPIRED if isinstance(answer, Identity) and is_expired(answer) else answer
 
     async def ask(self, question: Question) -> Verdict:
-        """Ask within `timeout`. Unavailable at once if `max_in_flight` questions are waiting for an answer."""
+        """Ask within `timeout`. Unavailable at once if too many questions are waiting for an answer."""
         if self.is_busy:
             return NOT_AVAILABLE
         self._in_flight += 1
@@ -140,7 +143,7 @@ class HookClient:
             self._in_flight -= 1
 
     async def ask_again(self, question: Question) -> Verdict:
-        """Ask about a client that is in its room. Newcomers always keep half of `max_in_flight`."""
+        """Ask about a client that is in its room. Newcomers always keep half of the questions."""
         if self._in_flight_again >= self.most_again:
             return NOT_AVAILABLE
         self._in_flight_again += 1

@@ -22,9 +22,11 @@ KeysOf = tuple[str, tuple[str, ...] | None]
 class Resources:
     """The shared parts. They outlive edits of the site file that do not concern them."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 1) -> None:
+        """`workers`: the processes that share the bounds of hooks and of the hasher."""
         self.tickets = Tickets()
-        self.hasher = PasswordHasher()
+        self.hasher = PasswordHasher(workers)
+        self._workers = workers
         self._http = HttpClient()
         self._sources: dict[KeysOf, KeySource] = {}
         self._hooks: dict[str, HookClient] = {}
@@ -73,7 +75,7 @@ class Resources:
 
     def _hook_of(self, app: str, settings: Hook) -> HookClient:
         old = self._hooks.get(app)
-        return old if old is not None and old.settings == settings else HookClient(app, settings, self._http)
+        return old if old is not None and old.settings == settings else HookClient(app, settings, self._http, self._workers)
 
 
 async def run_in(scope: anyio.CancelScope, source: KeySource) -> None:

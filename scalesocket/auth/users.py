@@ -44,14 +44,17 @@ class UserTable(NamedTuple):
 class PasswordHasher:
     """Verifies passwords in threads, a bounded number at a time. All apps share one."""
 
-    def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(PARALLEL)
+    def __init__(self, workers: int = 1) -> None:
+        """`workers`: the processes that share PARALLEL and MAX_WAITING evenly; each has at least one of both."""
+        self._parallel = max(1, PARALLEL // workers)
+        self._most = self._parallel + max(1, MAX_WAITING // workers)
+        self._slots = asyncio.Semaphore(self._parallel)
         self._attempts = 0
         self._threads: ThreadPoolExecutor | None = None
 
     async def verify(self, password: str, hashed: bytes, cost: int) -> bool | Denial:
         """Return whether a password has this hash, after the time that a hash with `cost` takes."""
-        if self._attempts >= PARALLEL + MAX_WAITING:
+        if self._attempts >= self._most:
             return NOT_AVAILABLE
         try:
             with anyio.fail_after(TIMEOUT):
@@ -76,7 +79,7 @@ class PasswordHasher:
             await self._slots.acquire()
             held.callback(self._slots.release)
             if self._threads is None:
-                self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="password")
+                self._threads = ThreadPoolExecutor(self._parallel, thread_name_prefix="password")
             result = asyncio.get_running_loop().run_in_executor(self._threads, _check, password, hashed, cost)
             kept = held.pop_all()
         result.add_done_callback(lambda _: kept.close())

@@ -24,12 +24,16 @@ class AddressLimits:
         """Return whether the peer's block has `limit` open websockets."""
         return peer is not None and self._open[block_of(peer[0])] >= limit
 
-    def add(self, peer: Peer) -> None:
-        """Count an open websocket."""
+    def take(self, peer: Peer, limit: int | None) -> bool:
+        """Count an open websocket, unless its block has `limit`."""
         if peer is not None:
-            self._open[block_of(peer[0])] += 1
+            block = block_of(peer[0])
+            if limit is not None and self._open[block] >= limit:
+                return False
+            self._open[block] += 1
+        return True
 
-    def remove(self, peer: Peer) -> None:
+    def release(self, peer: Peer) -> None:
         """Uncount a closed websocket."""
         if peer is None:
             return
@@ -46,7 +50,7 @@ class AddressLimits:
         """
         return self._buckets.take(peer, rate.per_ip, rate.size, now)
 
-    def sweep(self, rate: ConnectRate | None, now: float) -> None:
+    def sweep(self, limit: int | None, rate: ConnectRate | None, now: float) -> None:
         """Drop full buckets; all buckets if there is no rate."""
         if rate is None:
             self._buckets.clear()

@@ -8,17 +8,25 @@ from typing import Final, Protocol
 import structlog
 
 from scalesocket.backends.backend import Exit
-from scalesocket.capacity.opening_rate import OpeningRate
+from scalesocket.capacity.capacity import AppCapacity
 from scalesocket.config.describe import describe_target
 from scalesocket.config.model import App
 from scalesocket.config.plan import with_live_changes
 from scalesocket.edge.audience import Audience
 from scalesocket.edge.client import Client
-from scalesocket.errors import APP_FULL, BACKEND_BEHIND, BACKEND_ENDED, MAY_NOT_CREATE, ROOMS_TOO_FAST, TOO_MANY_ROOMS, Close
+from scalesocket.errors import (
+    APP_FULL,
+    BACKEND_ENDED,
+    MAY_NOT_CREATE,
+    ROOMS_TOO_FAST,
+    TOO_MANY_ROOMS,
+    Close,
+)
 from scalesocket.rooms.containment import contain_exceptions
-from scalesocket.rooms.history import Bounds, History
+from scalesocket.rooms.histories import Histories
 from scalesocket.rooms.iteration_limit import IterationLimit
 from scalesocket.rooms.lifecycle import Lifecycle, OpenBackend
+from scalesocket.rooms.refusals import LABELS
 from scalesocket.rooms.room import Room
 from scalesocket.rooms.state import State
 from scalesocket.status import AppStatus, Counts, LastExit
@@ -29,9 +37,6 @@ log = structlog.get_logger("pool")
 
 CHECKS: Final = 4
 """Checks of the deadlines in the length of the shortest."""
-MAX_HISTORIES: Final = 10_000
-"""Rooms whose history outlives them where `max_rooms` sets no bound."""
-
 Environment = Callable[[App, str, Request], Mapping[str, str]]
 """The environment of a room's backend, from its first client's request."""
 
@@ -54,13 +59,15 @@ class RoomPool:
         environment: Environment,
         start_task: StartTask,
         stop_limit: IterationLimit,
-        on_client_joined: Callable[[Client], None],
+        capacity: AppCapacity,
+        on_client_enters: Callable[["RoomPool", Client], Close | None],
         on_client_left: Callable[[Client], None],
         on_room_ended: Callable[["RoomPool"], None],
     ) -> None:
         """Keep rooms of `app`. `stop_limit` bounds how many backends begin to stop in one event-loop iteration.
 
-        The callbacks are called for every client that joins and that leaves, and for every room that ends.
+        `capacity`: what is counted against the limits of the app. The callbacks are called for every client that enters a room,
+        which they may refuse, for every one that leaves, and for every room that ends.
         """
         self.app = app
         self.rooms: dict[str, Room] = {}
@@ -68,15 +75,14 @@ class RoomPool:
         self.is_drained = False
         """Whether an operator drained the app: until an edit of it, no client joins. Checked by the admission control."""
         self.connections = 0
+        """Clients in rooms of this process."""
         self.rooms_total = 0
         self.refusals: Counter[str] = Counter()
         self._last: dict[str, Room] = {}
         """By name the newest room that has not ended; its successor waits for it."""
         self._audiences: dict[Room, Audience] = {}
         """All rooms that have not ended, each with its clients."""
-        self._histories: dict[str, History] = {}
-        """The histories that `persist` keeps, least recently used first."""
-        self._opening_rate = OpeningRate()
+        self._histories = Histories()
         self._ended_counts = Counts()
         self._starts = 0
         self._failures = 0
@@ -87,7 +93,9 @@ class RoomPool:
         self._environment = environment
         self._start_task = start_task
         self._stop_limit = stop_limit
-        self._on_client_joined = on_client_joined
+        self._capacity = capacity
+        self._places = capacity.connections
+        self._on_client_enters = on_client_enters
         self._on_client_left = on_client_left
         self._on_room_ended = on_room_ended
 
@@ -108,30 +116,49 @@ class RoomPool:
 
     def join(self, client: Client, name: str, request: Request) -> Close | None:
         """Put a client into the room `name`, opening it if needed; return how to close the client if it is refused."""
-        app = self.app
-        if app.max_connections is not None and self.connections >= app.max_connections:
-            return self._refused("app_full", APP_FULL)
-        room = self.rooms.get(name)
-        if room is None:
-            if app.auth is not None and app.auth.create == "role" and not (client.identity and client.identity.may_create):
-                return self._refused("may_not_create", MAY_NOT_CREATE)
-            if app.max_rooms is not None and name not in self._last and len(self._last) >= app.max_rooms:
-                return self._refused("too_many_rooms", TOO_MANY_ROOMS)
-            if app.room_rate is not None and not self._opening_rate.take(client.peer, app.room_rate, time.monotonic()):
-                return self._refused("room_rate", ROOMS_TOO_FAST)
-            room = self._open_room(name, request)
-        refusal = room.admit()
+        if not self._places.take(self.app.max_connections):
+            return self._refused(APP_FULL)
+        refusal = self._on_client_enters(self, client)
         if refusal is not None:
-            return self._refused("backend_behind" if refusal is BACKEND_BEHIND else "room_full", refusal)
-        self._audiences[room].add(client, room)
+            self._places.release()
+            return refusal
         self.connections += 1
-        self._on_client_joined(client)
+        try:
+            room = self.rooms.get(name)
+            if room is None:
+                refusal = self._refuse_opening(client, name)
+                room = self._open_room(name, request) if refusal is None else None
+            if room is not None:
+                refusal = room.admit()
+                if refusal is None:
+                    self._audiences[room].add(client, room)
+        except BaseException:
+            self._client_left(client)
+            raise
+        if room is None or refusal is not None:
+            self._client_left(client)
+            return self._refused(refusal or TOO_MANY_ROOMS)
         room.welcome(client)
         return None
 
+    def _refuse_opening(self, client: Client, name: str) -> Close | None:
+        """Return why a client may not open the room `name`. If it may, the tokens for it are taken."""
+        app = self.app
+        if app.auth is not None and app.auth.create == "role" and not (client.identity and client.identity.may_create):
+            return MAY_NOT_CREATE
+        if app.max_rooms is not None and name not in self._last and self._capacity.rooms.taken >= app.max_rooms:
+            return TOO_MANY_ROOMS
+        if app.room_rate is not None and not self._capacity.openings.take(client.peer, app.room_rate, time.monotonic()):
+            return ROOMS_TOO_FAST
+        return None
+
+    def close(self) -> None:
+        """Give back what is counted of the app, which was removed: its last room has ended."""
+        self._capacity.close()
+
     def sweep_addresses(self) -> None:
         """Forget addresses that `room_rate` no longer limits."""
-        self._opening_rate.sweep(self.app.room_rate, time.monotonic())
+        self._capacity.openings.sweep(self.app.room_rate, time.monotonic())
 
     @property
     def check_interval(self) -> float:
@@ -156,7 +183,7 @@ class RoomPool:
                 else:
                     room.is_outdated |= not room.clients and live != app and old != app
                     room.apply(live)
-        self._bound_histories()
+        self._histories.bound(app, self._last)
 
     def status(self) -> AppStatus:
         """Return a snapshot of the app."""
@@ -217,13 +244,14 @@ class RoomPool:
         self._ended_counts.add(room.counts)
         if self._last.get(room.name) is room:
             del self._last[room.name]
-            if room.name in self._histories:
-                self._histories[room.name] = self._histories.pop(room.name)
-                self._bound_histories()
+            self._capacity.rooms.release()
+            self._histories.used(room.name)
+            self._histories.bound(self.app, self._last)
         log.debug("room closed", app=room.app.name, room=room.name)
         self._on_room_ended(self)
 
-    def _open_room(self, name: str, request: Request) -> Room:
+    def _open_room(self, name: str, request: Request) -> Room | None:
+        """Open a room; None if another process has taken the last place for one."""
         app = self.app
         predecessor, counts = self._last.get(name), Counts()
         audience = Audience(app, name, counts, on_left=self._client_left)
@@ -232,7 +260,7 @@ class RoomPool:
             app,
             audience=audience,
             counts=counts,
-            history=self._history(name),
+            history=self._histories.open(app, name),
             on_unlisted=self._room_unlisted,
             on_ended=self._room_ended,
             has_predecessor=predecessor is not None,
@@ -245,9 +273,11 @@ class RoomPool:
             stop_limit=self._stop_limit,
             predecessor=predecessor,
         )
+        if predecessor is None and not self._capacity.rooms.take(app.max_rooms):
+            return None
         self.rooms[name] = self._last[name] = room
         self._audiences[room] = audience
-        self._bound_histories()
+        self._histories.bound(app, self._last)
         self.rooms_total += 1
         self._start_task(self._run(lifecycle), name=f"room {app.name}/{name}")
         return room
@@ -257,31 +287,6 @@ class RoomPool:
         with contain_exceptions(lifecycle.room):
             await lifecycle.run()
 
-    def _history(self, name: str) -> History | None:
-        """Return the history of a new room: the one that an earlier room of that name left, or an empty one."""
-        wanted = self.app.history
-        if wanted is None:
-            return None
-        bounds: Bounds = {"size": wanted.size, "keep": wanted.keep, "max_bytes": wanted.max_bytes}
-        if not wanted.persist:
-            return History(**bounds)
-        history = self._histories.pop(name, None)
-        if history is None:
-            history = History(**bounds)
-        else:
-            history.apply(**bounds)  # the same object: a predecessor may still add to it
-        self._histories[name] = history
-        return history
-
-    def _bound_histories(self) -> None:
-        if self.app.history is None or not self.app.history.persist:
-            self._histories.clear()
-        surplus = len(self._histories) - (self.app.max_rooms or MAX_HISTORIES)
-        if surplus > 0:  # the history of a room that has not ended is in use
-            unused = [name for name in self._histories if name not in self._last]
-            for name in unused[:surplus]:
-                del self._histories[name]
-
-    def _refused(self, reason: str, close: Close) -> Close:
-        self.refusals[reason] += 1
+    def _refused(self, close: Close) -> Close:
+        self.refusals[LABELS[close]] += 1
         return close

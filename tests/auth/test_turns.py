@@ -8,7 +8,7 @@ import pytest
 
 from scalesocket.auth import turns as turns_module
 from scalesocket.auth.denial import Denial
-from scalesocket.auth.turns import MAX_OF_ADDRESS, TIMEOUT, Turns
+from scalesocket.auth.turns import MAX_OF_ADDRESS, TIMEOUT, LocalDeciding, Turns
 from scalesocket.config.model import Failures
 from tests.rooms.memory import run_virtual
 
@@ -120,7 +120,8 @@ def test_all_addresses_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_client_that_leaves_gives_its_turn_to_the_next_one() -> None:
     async def body() -> None:
-        turns = Turns()
+        deciding = LocalDeciding()
+        turns = Turns(deciding=deciding)
         tasks = await enter(turns, 6)
         await cancel(tasks[3:4])
         turns.leave(PEER, LIMITS)
@@ -132,6 +133,6 @@ def test_a_client_that_leaves_gives_its_turn_to_the_next_one() -> None:
         assert state(tasks[5]) == "turn"
         for _ in range(3):
             turns.leave(PEER, LIMITS)
-        assert (len(turns._deciding), len(turns._queues), turns._waiting) == (0, 0, 0)
+        assert (len(deciding), len(turns._queues), turns._waiting) == (0, 0, 0)
 
     run_virtual(body)

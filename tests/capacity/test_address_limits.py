@@ -127,10 +127,10 @@ def test_full_buckets_are_dropped_while_no_client_connects() -> None:
     for number in range(3000):
         limits.take_token((f"10.0.{number >> 8}.{number & 255}", 1), RATE, 5.0)
 
-    limits.sweep(RATE, 5.01)
+    limits.sweep(None, RATE, 5.01)
     assert len(limits._buckets) == 3000
     for _ in range(3):
-        limits.sweep(RATE, 6.0)
+        limits.sweep(None, RATE, 6.0)
     assert not limits._buckets
 
 
@@ -138,7 +138,7 @@ def test_without_a_rate_all_buckets_are_dropped() -> None:
     limits = AddressLimits()
     limits.take_token(ANN, RATE, 5.0)
 
-    limits.sweep(None, 5.0)
+    limits.sweep(None, None, 5.0)
 
     assert not limits._buckets
 
@@ -162,13 +162,13 @@ def test_open_websockets_are_counted_by_block() -> None:
     limits = AddressLimits()
 
     for host in (1, 2):
-        limits.add((f"2001:db8::{host}", host))
-    limits.add(None)
+        assert limits.take((f"2001:db8::{host}", host), None)
+    assert limits.take(None, None)
 
     assert limits.is_full(("2001:db8::3", 3), 2)
     assert not limits.is_full(("2001:db8:0:1::3", 3), 1)
     assert not limits.is_full(None, 1)
-    limits.remove(("2001:db8::2", 2))
+    limits.release(("2001:db8::2", 2))
     assert not limits.is_full(("2001:db8::3", 3), 2)
-    limits.remove(("2001:db8::1", 1))
+    limits.release(("2001:db8::1", 1))
     assert not limits._open
