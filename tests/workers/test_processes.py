@@ -1,13 +1,17 @@
 """The supervisor process and its workers, from the command line, with real processes that are stopped and killed."""
 
 import os
+import pty
+import re
 import resource
+import select
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import termios
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -50,7 +54,7 @@ def test_all_workers_serve_rooms_and_the_server_is_announced_once(tmp_path: Path
 
 
 def test_clients_of_one_room_share_its_program_whichever_worker_accepts_them(tmp_path: Path) -> None:
-    with serving_workers(tmp_path) as site:
+    with serving_workers(tmp_path, count=2) as site:
         players = [site.join("lobby") for _ in range(20)]
         pids = {player.read_pid() for player in players}
         players[0].connection.send("hello")
@@ -61,7 +65,7 @@ def test_clients_of_one_room_share_its_program_whichever_worker_accepts_them(tmp
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_drains_all_workers_and_the_exit_code_is_0(tmp_path: Path, number: signal.Signals) -> None:
-    with serving_workers(tmp_path, server='bind = "127.0.0.1:0"\ndrain_timeout = "0s"') as site:
+    with serving_workers(tmp_path, count=2, server='bind = "127.0.0.1:0"\ndrain_timeout = "0s"') as site:
         rooms = join_all(site)
         family = site.family
 
@@ -75,7 +79,7 @@ def test_a_signal_drains_all_workers_and_the_exit_code_is_0(tmp_path: Path, numb
 
 def test_a_second_signal_ends_everything_at_once_with_exit_code_1(tmp_path: Path) -> None:
     slow = 'stop_timeout = "1h"\nstop_signal = "SIGCONT"'
-    with serving_workers(tmp_path, app=slow) as site:
+    with serving_workers(tmp_path, count=2, app=slow) as site:
         rooms = join_all(site)
         family = site.family
         kill(*(pid for owned in rooms.values() for _, pid in owned), number=signal.SIGSTOP)  # they do not end by themselves
@@ -129,7 +133,7 @@ def test_a_room_never_has_two_programs_when_its_worker_its_spawner_and_its_guard
 
 
 def test_rooms_go_on_when_the_spawner_of_a_worker_is_killed(tmp_path: Path) -> None:
-    with serving_workers(tmp_path) as site:
+    with serving_workers(tmp_path, count=2) as site:
         rooms = join_all(site)
         (spawner,) = children(site.workers[0])
 
@@ -202,7 +206,7 @@ def test_a_worker_that_gets_sigterm_drains_itself_and_is_replaced(tmp_path: Path
 
 
 def test_a_hangup_changes_nothing(tmp_path: Path) -> None:
-    with serving_workers(tmp_path) as site:
+    with serving_workers(tmp_path, count=2) as site:
         player = site.join("lobby")
         player.read_pid()
 
@@ -258,11 +262,51 @@ os.execv(sys.argv[1], sys.argv[1:])
             process.stdout.close()
 
 
+def test_ctrl_c_on_a_terminal_drains_and_workers_log_to_it_from_the_background(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text(
+        '[server]\nworkers = 2\nbind = "127.0.0.1:0"\ncontrol = "off"\n'
+        '[apps.chat]\ncommand = ["sh", "-c", "echo to the log >&2; exec cat"]\n'
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            settings = termios.tcgetattr(0)
+            settings[3] |= termios.TOSTOP  # a process in the background is stopped when it writes, unless it ignores that
+            termios.tcsetattr(0, termios.TCSANOW, settings)
+            os.execv(sys.executable, [sys.executable, "-m", "scalesocket", "serve", str(file)])
+        finally:
+            os._exit(255)
+    try:
+        port = int(re.findall(r"127\.0\.0\.1:(\d+)/health", read_terminal(terminal, "/health"))[0])
+        with connect(f"ws://127.0.0.1:{port}/chat/lobby") as client:
+            client.send("hello")
+            assert client.recv(timeout=20) == "hello"
+            assert "worker=" in read_terminal(terminal, "to the log", "\n")
+
+            os.write(terminal, b"\x03")
+
+            assert "stopped" in read_terminal(terminal, "stopped")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        os.close(terminal)
+
+
+def read_terminal(terminal: int, *words: str) -> str:
+    """Read until these words have come, one after the other."""
+    text, deadline = "", time.monotonic() + 20
+    while not re.search(".*".join(map(re.escape, words)), text, re.DOTALL):
+        assert time.monotonic() < deadline, text
+        if select.select([terminal], [], [], 0.1)[0]:
+            text += os.read(terminal, 65536).decode()
+    return text
+
+
 def test_systemd_hears_of_the_start_and_the_stop_once(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20)
-        with serving_workers(tmp_path, environment={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as site:
+        with serving_workers(tmp_path, count=2, environment={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as site:
             assert manager.recv(1000) == b"READY=1"
             site.server.send_signal(signal.SIGTERM)
             assert manager.recv(1000) == b"STOPPING=1"
@@ -308,7 +352,8 @@ def test_the_server_does_not_start_if_a_worker_cannot(tmp_path: Path) -> None:
 def test_the_server_ends_if_no_worker_can_be_started_any_more(tmp_path: Path) -> None:
     program = (
         "import sys, scalesocket.workers.process as process, scalesocket.workers.backoff as backoff; "
-        "backoff.FIRST_DELAY = 0.01; start, ends = process.start_program, iter((False, False)); "
+        "import scalesocket.workers.workers as workers; workers.MAX_FAILED_STARTS, backoff.FIRST_DELAY = 2, 0.01; "
+        "start, ends = process.start_program, iter((False, False)); "
         "process.start_program = lambda index, stdin, fds: start(index, stdin, () if next(ends, True) else fds); "
         "from scalesocket.cli.main import main; main(sys.argv[4:])"
     )
