@@ -27,7 +27,7 @@ from scalesocket.capacity.local import LocalCapacity
 from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
 from scalesocket.drain import drain_rooms, retire_rooms
-from scalesocket.errors import APP_DRAINED, APP_REMOVED, ROOM_RESTARTED, SHUTTING_DOWN, Close
+from scalesocket.errors import APP_DRAINED, APP_REMOVED, LEASE_LOST, ROOM_RESTARTED, SHUTTING_DOWN, Close
 from scalesocket.io.poller import Poller
 from scalesocket.rooms.containment import contain_exceptions
 from scalesocket.rooms.iteration_limit import IterationLimit
@@ -142,9 +142,13 @@ class Gateway:
     def cut(self) -> None:
         """Close all clients at once, after a second signal. Backends are still stopped step by step."""
         self.admission.is_closed = True
+        self.end_rooms(SHUTTING_DOWN)
+
+    def end_rooms(self, close: Close) -> None:
+        """Close all clients at once and stop all rooms. New ones may be opened."""
         for room in self._all_rooms():
             with contain_exceptions(room):
-                room.stop(SHUTTING_DOWN)
+                room.stop(close)
 
     def identities_of(self, app: str) -> Iterator[Identity | None]:
         """Return the identity of each client of an app; None for one that joined when the app had no `auth`."""
@@ -230,6 +234,7 @@ async def open_gateway(
 
     async with anyio.create_task_group() as tasks:
         gateway = Gateway(site, open_backend=open_room_backend, tasks=tasks, capacity=capacity)
+        spawner.on_expired(partial(gateway.end_rooms, LEASE_LOST))
         tasks.start_soon(Sweep(gateway.find_all_pools).run, name="sweep")
         tasks.start_soon(gateway.admission.sweep, name="sweep addresses")
         tasks.start_soon(gateway.admission.authenticators.resources.run, name="authentication")

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
@@ -42,6 +43,7 @@ class Connection(asyncio.Protocol):
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
         """Done when the connection has ended and the receiver got all output. Never cancel it: use `wait_exit`."""
         self._is_closed = asyncio.Event()
+        self._stop_guarding: Callable[[], None] | None = None
 
     @property
     def exit(self) -> Exit | None:
@@ -63,6 +65,12 @@ class Connection(asyncio.Protocol):
         """Bytes that were received and that the receiver did not get yet."""
         connected = self._transport.get_extra_info("socket") if self._transport is not None else None
         return len(self._early) + (count_unread(connected.fileno()) if connected is not None else 0)
+
+    def be_guarded(self, guard: Callable[[int], Callable[[], None]]) -> None:
+        """Have `guard` shut down the socket at a deadline, until it is closed."""
+        connected = None if self._transport is None or self.exit is not None else self._transport.get_extra_info("socket")
+        if connected is not None and connected.fileno() >= 0:
+            self._stop_guarding = guard(connected.fileno())
 
     def write(self, records: bytes) -> bool:
         """Queue input; False if the connection has ended."""
@@ -139,6 +147,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
+        if self._stop_guarding is not None:
+            self._stop_guarding()
         self._end(exc)
         self._is_closed.set()
 

@@ -19,7 +19,6 @@ from scalesocket.config.describe import quote_command
 from scalesocket.config.model import App
 from scalesocket.errors import MAX_REASON, BackendError
 from scalesocket.io.descriptors import are_free
-from scalesocket.io.poller import Poller
 
 MAX_STARTS: Final = 3
 """Attempts to start a process that ends before it listens: another process may have taken the port meanwhile."""
@@ -37,7 +36,7 @@ async def open_backend(
     """
     try:
         if app.command is None:
-            return await _open_target(app, receiver, spawner.poller)
+            return await _open_target(app, receiver, spawner)
         request = SpawnRequest(
             argv=app.command,
             env=env,
@@ -95,7 +94,9 @@ async def _open_port(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-async def _open_target(app: App, receiver: Receiver, poller: Poller) -> TargetBackend:
+async def _open_target(app: App, receiver: Receiver, spawner: SpawnerClient) -> TargetBackend:
+    spawner.check_deadline()
+    poller = spawner.poller
     if not are_free(1):
         raise BackendError(TOO_MANY_FILES)
     try:
@@ -109,6 +110,7 @@ async def _open_target(app: App, receiver: Receiver, poller: Poller) -> TargetBa
         raise BackendError(f"it did not accept within {app.start_timeout:g} s") from None
     except OSError as error:
         raise BackendError(describe(error)) from error
+    connection.be_guarded(spawner.guard_socket)
     return TargetBackend(connection)
 
 

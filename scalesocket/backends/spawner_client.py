@@ -12,18 +12,21 @@ Requests, reports and the replacement stay in one class: all three change the sa
 import asyncio
 import errno
 import resource
+import signal
 import sys
-from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
 from scalesocket.backends.child_table import ChildTable
+from scalesocket.backends.kill_deadline import KillDeadline
 from scalesocket.backends.orphan_reaper import become_subreaper
 from scalesocket.backends.pending_starts import SPAWN_TIMEOUT, PendingStarts
-from scalesocket.backends.spawner.protocol import encode
-from scalesocket.backends.spawner_process import Report, SpawnerProcess, log_cgroups
+from scalesocket.backends.request_queue import Request, RequestQueue
+from scalesocket.backends.spawner.protocol import DEADLINE_PASSED
+from scalesocket.backends.spawner_process import Report, SpawnerProcess, log_cgroups, start_first
 from scalesocket.backends.spawner_recovery import SpawnerRecovery
 from scalesocket.errors import SpawnerError
 from scalesocket.io.descriptors import are_free, first_reserved
@@ -52,12 +55,10 @@ class SpawnerClient:
         self._process: SpawnerProcess | None = None
         self._is_closed = False
         self._starts = PendingStarts()
-        self._deadline: asyncio.TimerHandle | None = None
-        """Runs until the first deadline. One timer for all starts: to set and cancel one for each takes 0.8 us."""
-        self._requests: deque[bytes] = deque()
-        """Packets to send before any start; at most a few for each child."""
+        self._requests = RequestQueue()
         self._children = ChildTable(self._release)
         self._recovery: SpawnerRecovery | None = None
+        self._kill_deadline = KillDeadline(self._request, self._kill_all)
 
     @property
     def pid(self) -> int | None:
@@ -89,22 +90,13 @@ class SpawnerClient:
             raise SpawnerError("programs can be started on Linux only")
         self._soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         become_subreaper()
-        try:
-            self._process = SpawnerProcess(self._soft_limit)
-            ready = self._process.wait_ready()
-        except (OSError, SpawnerError) as error:
-            if self._process is not None:
-                self._process.kill()
-                self.close()
-            raise SpawnerError(f"cannot start the spawner: {error}") from error
-        self._process.is_watching_all = True
-        self._process.note_guardian(ready["guardian"])
+        self._process = start_first(self._soft_limit)
 
     def attach(self, poller: Poller) -> None:
         """Serve from the event loop of `poller`, which all further calls must come from; it watches the pipes of children."""
         assert self._process is not None
         self._poller = self._children.poller = poller
-        self._loop = poller.loop
+        self._loop = self._kill_deadline.loop = poller.loop
         self._recovery = SpawnerRecovery(
             self._loop,
             self._children,
@@ -117,6 +109,7 @@ class SpawnerClient:
 
         Raises SpawnerError, whose text says why and does not name the command.
         """
+        self._kill_deadline.check()
         if self._process is None:
             raise SpawnerError("the spawner is not running")
         if not are_free(PIPES * (len(self._starts.in_flight) + 1)):
@@ -125,14 +118,33 @@ class SpawnerClient:
         self._send()
         return await start.wait()
 
+    def set_deadline(self, boottime: float | None) -> None:
+        """Have all backends killed at a time in seconds of CLOCK_BOOTTIME, also while the gateway is stopped.
+
+        It replaces an earlier one; None: by none. Once it has passed, no backend is opened until there is another one.
+        """
+        self._kill_deadline.set(boottime)
+
+    def on_expired(self, listener: Callable[[], None]) -> None:
+        """Call `listener` for each deadline that passes, once all backends are killed: the rooms have to be closed."""
+        self._kill_deadline.on_expired.append(listener)
+
+    def check_deadline(self) -> None:
+        """Raise SpawnerError if the deadline has passed."""
+        self._kill_deadline.check()
+
+    def guard_socket(self, fd: int) -> Callable[[], None]:
+        """Have a target's socket shut down at the deadline. Call what this returns before the socket is closed."""
+        return self._kill_deadline.guard(fd)
+
     def close(self) -> None:
         """End the spawner, which kills and reaps its children. Blocks: milliseconds, if all were released. Calls may repeat."""
         if self._is_closed:
             return
         self._is_closed = True
-        self._starts.fail_all("the server is shutting down")
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._starts.close("the server is shutting down")
+        self._kill_deadline.close()
+        self._requests.clear()
         if self._process is not None:
             self._process.end()
             self._process = None
@@ -148,8 +160,14 @@ class SpawnerClient:
         else:
             self._request({"do": "release", "pid": child.pid})
 
-    def _request(self, request: dict[str, object]) -> None:
-        self._requests.append(encode(request))
+    def _kill_all(self) -> None:
+        """Kill every child that runs, and fail every start."""
+        self._starts.fail_all(DEADLINE_PASSED)
+        for child in self._children.by_pid.values():
+            child.signal_group(signal.SIGKILL)
+
+    def _request(self, request: Request, fd: int | None = None) -> None:
+        self._requests.add(request, fd)
         self._send()
 
     def _send(self) -> None:
@@ -158,10 +176,8 @@ class SpawnerClient:
             return
         assert self._loop is not None
         try:
-            while self._requests:
-                if not self._process.send(self._requests[0], self._send):
-                    return
-                self._requests.popleft()
+            if not self._requests.send(self._process, self._send):
+                return
             while (start := self._starts.next()) is not None:
                 try:
                     if not self._process.send(start.packet, self._send):
@@ -172,19 +188,13 @@ class SpawnerClient:
                     start.fail("its arguments and environment are too long")
                 else:
                     self._starts.note_sent(self._loop.time())
-                    self._watch_deadlines()
+                    self._starts.watch_deadlines(self._loop, self._check_deadlines)
         except (BrokenPipeError, ConnectionResetError):
             return  # the spawner died: the next one gets what is queued
-
-    def _watch_deadlines(self) -> None:
-        assert self._loop is not None
-        if self._deadline is None and (deadline := self._starts.first_deadline) is not None:
-            self._deadline = self._loop.call_at(deadline, self._check_deadlines)
 
     def _check_deadlines(self) -> None:
         """Kill a spawner that does not answer, so that it is replaced: it delays every start."""
         assert self._loop is not None
-        self._deadline = None
         while self._read_report():  # it may have answered while the event loop was blocked
             pass
         self._send()  # the answers may let others be sent
@@ -193,7 +203,7 @@ class SpawnerClient:
             if self._process is not None:
                 self._process.kill()
                 self._loop.call_later(RELEASE_TIMEOUT, self._give_up, self._process.pid)
-        self._watch_deadlines()
+        self._starts.watch_deadlines(self._loop, self._check_deadlines)
 
     def _give_up(self, pid: int) -> None:
         """Fail all starts: a killed spawner that has not ended cannot be replaced."""
@@ -221,6 +231,10 @@ class SpawnerClient:
                 self._process.is_watching_all = True
                 if self._recovery is not None:
                     self._recovery.note_watching()
+            case {"expired": at}:
+                self._kill_deadline.note_expired(at)
+            case {"not guarded": number}:
+                self._kill_deadline.note_not_guarded(number)
             case {"guardian": guardian}:  # also with "ready"
                 self._process.note_guardian(guardian)
             case {"cgroups": folder, "controllers": controllers, "reason": reason}:
@@ -255,13 +269,8 @@ class SpawnerClient:
         process.close()
         self._recovery.keep_guardian(process)
         self._requests.clear()
-        log.error(
-            "spawner died",
-            pid=process.pid,
-            status=status,
-            children=len(self._children.by_pid),
-            hint="rooms go on; another is started",
-        )
+        children, hint = len(self._children.by_pid), "rooms go on; another is started"
+        log.error("spawner died", pid=process.pid, status=status, children=children, hint=hint)
         first_sent_at = self._starts.first_sent_at
         self._starts.retry_in_flight()
         if age < SHORT_LIFE:
@@ -284,5 +293,6 @@ class SpawnerClient:
             self._loop.call_later(RETRY_PAUSE, self._launch)
             return
         self._process.watch(self._loop, on_report=self._read_reports, on_exit=self._replace)
-        self._requests.extend(map(encode, self._children.watch_requests()))
+        self._requests.extend((request, None) for request in self._children.watch_requests())
+        self._requests.extend(self._kill_deadline.requests())
         self._request({"do": "confirm watch"})

@@ -96,13 +96,16 @@ class SpawnerProcess:
         """Whether the kernel takes no more packets now."""
         return self._on_writable is not None
 
-    def send(self, packet: bytes, on_writable: Callable[[], None]) -> bool:
-        """Send a request. If the kernel does not take it, return False and call `on_writable` once it does.
+    def send(self, packet: bytes, on_writable: Callable[[], None], fd: int | None = None) -> bool:
+        """Send a request, with a copy of `fd`. If the kernel does not take it, return False and call `on_writable` once it does.
 
         Raises OSError: EMSGSIZE for a request that is too long, BrokenPipeError or ConnectionResetError if it has died.
         """
         try:
-            self._socket.send(packet)
+            if fd is None:
+                self._socket.send(packet)
+            else:
+                socket.send_fds(self._socket, [packet], [fd])
         except BlockingIOError:
             assert self._loop is not None
             self._on_writable = on_writable
@@ -175,6 +178,22 @@ class SpawnerProcess:
         self._loop.remove_writer(self._socket.fileno())
         on_writable, self._on_writable = self._on_writable, None
         on_writable()
+
+
+def start_first(soft_limit: int) -> SpawnerProcess:
+    """Start the first spawner of a gateway, and block until it is ready. Raises SpawnerError."""
+    process = None
+    try:
+        process = SpawnerProcess(soft_limit)
+        ready = process.wait_ready()
+    except (OSError, SpawnerError) as error:
+        if process is not None:
+            process.kill()
+            process.end()
+        raise SpawnerError(f"cannot start the spawner: {error}") from error
+    process.is_watching_all = True
+    process.note_guardian(ready["guardian"])
+    return process
 
 
 def start_program(gateway_socket: int, soft_limit: int, guardian_pipe: tuple[int, int], stderr: int) -> subprocess.Popen[bytes]:

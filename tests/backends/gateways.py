@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -32,13 +33,23 @@ class Gateway:
 
     async def open(self, *command: str, **keys: object) -> set[int]:
         """The pids of a room's processes."""
-        return set(json.loads(await self.ask(json.dumps({"command": command, **keys}))))
+        if command:
+            keys["command"] = command
+        return set(json.loads(await self.ask(json.dumps(keys))))
 
     async def kill_spawner(self) -> None:
         self.spawner = int(await self.ask("kill"))
 
     async def guardian(self) -> int:
         return int(await self.ask("guardian"))
+
+    async def set_deadline(self, seconds: float) -> float:
+        """Have all backends killed so many seconds from now; return when, in CLOCK_BOOTTIME."""
+        return float(await self.ask(f"deadline {seconds}"))
+
+    def stop(self) -> None:
+        """Stop the gateway, as a debugger or a machine without memory does. `kill` ends it nevertheless."""
+        self.process.send_signal(signal.SIGSTOP)
 
     async def kill(self) -> None:
         self.process.kill()

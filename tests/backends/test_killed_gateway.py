@@ -91,7 +91,7 @@ async def test_programs_being_started_do_not_outlive_gateway_and_spawner(loop: a
     for running in (1, 10, 30):
         async with started_gateway() as gateway:
             marker = f"7{time.monotonic_ns() % 10**9}"
-            await gateway.ask(f"storm sleep {marker}")
+            await gateway.ask(f"storm 1000 sleep {marker}")
             await until(lambda marker=marker, running=running: len(list_running(marker)) >= running)
 
             await kill_both(gateway)

@@ -96,7 +96,7 @@ async def test_the_deadline_check_tolerates_the_absence_of_a_spawner(
     os.kill(spawner.pid, signal.SIGKILL)
     await until(lambda: spawner.pid is None)
 
-    await until(lambda: spawner._deadline is None and spawner.pid is None)
+    await until(lambda: spawner._starts._timer is None and spawner.pid is None)
     await until(lambda: spawner.pid is not None)
 
     assert faults == []

@@ -1,8 +1,9 @@
 """A gateway to be killed: opens a room for each line of standard input, a JSON object with the keys of an app.
 
 Prints the pid of its spawner, then for each room a JSON list of pids: its leader's, and those in the first line of its output.
-The line `kill` kills the spawner and prints the pid of the next one; `guardian` prints the pid of the guardian; `storm ARG…`
-starts a command a thousand times, prints an empty line when the first one has started, and continues.
+The line `kill` kills the spawner and prints the pid of the next one; `guardian` prints the pid of the guardian; `storm N ARG…`
+starts a command N times, prints an empty line when the first one has started, and continues; `deadline SECONDS` has all
+backends killed so many seconds from now, and prints the time, in CLOCK_BOOTTIME.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import structlog
 
 from scalesocket.backends import spawner_client
 from scalesocket.backends.child import SpawnRequest
+from scalesocket.backends.kill_deadline import boottime
 from scalesocket.backends.open import open_backend
 from scalesocket.backends.ports import Ports
 from scalesocket.backends.spawner_client import SpawnerClient
@@ -57,9 +59,15 @@ async def main(spawner: SpawnerClient) -> None:
         if line == b"guardian\n":
             print(spawner.guardian, flush=True)
             continue
+        if line.startswith(b"deadline "):
+            at = boottime() + float(line.split()[1])
+            spawner.set_deadline(at)
+            print(at, flush=True)
+            continue
         if line.startswith(b"storm "):
-            request = SpawnRequest(argv=tuple(line.decode().split()[1:]), env=dict(os.environ), cwd="/")
-            starts = [asyncio.ensure_future(spawner.spawn(request)) for _ in range(1000)]
+            _, number, *argv = line.decode().split()
+            request = SpawnRequest(argv=tuple(argv), env=dict(os.environ), cwd="/")
+            starts = [asyncio.ensure_future(spawner.spawn(request)) for _ in range(int(number))]
             await starts[0]
             print(flush=True)
             continue
@@ -67,7 +75,8 @@ async def main(spawner: SpawnerClient) -> None:
         app = App.model_validate({"name": "app", "cwd": Path("/"), **json.loads(line)})
         backend = await open_backend(app, dict(os.environ), room="lobby", receiver=room, spawner=spawner, ports=Ports())
         await room.has_line.wait()
-        print(json.dumps([backend.pid, *map(int, room.output.split())]), flush=True)
+        leader = () if backend.pid is None else (backend.pid,)
+        print(json.dumps([*leader, *map(int, room.output.split())]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """What runs in the spawner process and the guardian process. Imports the standard library alone, to start in 25 ms.
 
 main.py              the program: signals, terminal, niceness
-spawner.py           Spawner: serves the gateway's requests, kills every backend when the gateway ends
+spawner.py           Spawner: serves the gateway's requests, kills every backend at the deadline, and when the gateway ends
 protocol.py          the packets between gateway and spawner
+reports.py           reports that wait while the gateway does not read
+deadline.py          the deadline of all backends, with its timer (timer.py)
 start.py             starts a program, with its limits
 cgroups.py           the control groups of programs with limits
 credentials.py       and as another user or group

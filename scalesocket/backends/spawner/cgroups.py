@@ -15,7 +15,7 @@ only if BASE was delegated: it has processes of this server alone. Else the grou
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -103,6 +103,12 @@ class RoomGroups:
     def folder(self, pid: int) -> str:
         """The group of a program."""
         return f"{self.root}/room-{pid}"
+
+    def kill(self, pids: Iterable[int]) -> None:
+        """Kill the groups of programs, where they have one. `release` removes them."""
+        for pid in pids:
+            with suppress(OSError):
+                kill(self.folder(pid))
 
     def release(self, pid: int) -> None:
         """Kill the group of a program, if it has one, and remove it as soon as it is empty."""

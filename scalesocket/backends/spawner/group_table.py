@@ -13,7 +13,9 @@ STARTING: Final = 0
 """Index of the word that holds the start time of the child that is being started; 0 if there is none."""
 USED: Final = 1
 """Index of the word that holds how many words are in use."""
-FIRST: Final = 2
+DEADLINE: Final = 2
+"""Index of the word that holds the deadline of all groups, in nanoseconds of CLOCK_BOOTTIME; 0 if there is none."""
+FIRST: Final = 3
 """Index of the first group."""
 
 
@@ -37,6 +39,15 @@ class GroupTable:
     def starting_since(self) -> int:
         """Since when, in ticks, a child has been starting; 0 if none is."""
         return self.words[STARTING]
+
+    @property
+    def deadline(self) -> int:
+        """When all groups are killed; 0 if there is no deadline, or the spawner has killed them."""
+        return self.words[DEADLINE]
+
+    @deadline.setter
+    def deadline(self, at: int) -> None:
+        self.words[DEADLINE] = at
 
     def add(self, pid: int) -> int:
         """Add an existing group and return its slot, 0 if the table is full."""

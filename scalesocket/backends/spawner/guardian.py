@@ -1,16 +1,18 @@
-"""The guardian process: a fork of the spawner that kills the backends when gateway and spawner are killed together.
+"""The guardian process: a fork of the spawner that kills the backends when nobody else can.
 
-When one of the two is killed, the other one ends every backend. When both are killed at once, only the guardian is left. It
-blocks in a read of a pipe whose write end only the gateway and the spawner hold, so it reads the end of file when neither
-exists any more. If it reads a byte (STAND_DOWN), it ends and kills nothing. The groups to kill are in memory that it shares
-with the spawner (group_table.py): a start costs one store.
+**When gateway and spawner are killed together.** When one of the two is killed, the other one ends every backend. The guardian
+waits for the end of a pipe whose write end only the gateway and the spawner hold, so it reads the end of file when neither exists
+any more. If it reads a byte (STAND_DOWN), it ends and kills nothing.
 
-The parent-death signal of prctl(2) cannot replace it: it does not reach grandchildren, and `posix_spawn` cannot set it
-(docs/spawner.md).
+**When a deadline passes and the spawner does not act**, because it is stopped, killed or blocked (deadline.py).
+
+The groups to kill are in memory that it shares with the spawner (group_table.py): a start costs one store. The parent-death
+signal of prctl(2) cannot replace it: it does not reach grandchildren, and `posix_spawn` cannot set it (docs/spawner.md).
 """
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import time
@@ -18,19 +20,24 @@ from typing import Final
 
 from scalesocket.backends.spawner.cgroups import RoomGroups
 from scalesocket.backends.spawner.group_table import GroupTable
-from scalesocket.backends.spawner.processes import ProcessStat, boot_ticks, kill_group, list_running
+from scalesocket.backends.spawner.processes import TICKS, ProcessStat, boot_ticks, kill_group, list_running
+from scalesocket.backends.spawner.timer import NANOSECONDS
 
 KILL_TIMEOUT: Final = 3.0
 """Seconds for which the guardian kills what it finds."""
 KILL_INTERVAL: Final = 0.02
 """Seconds between two searches for what is left."""
+DEADLINE_PATIENCE: Final = 50_000_000
+"""Nanoseconds after a deadline in which the spawner may act."""
+START_INTERVAL: Final = 0.5
+"""Seconds between two searches after a deadline, while the spawner is blocked in a start."""
 PR_SET_NAME: Final = 15  # linux/prctl.h
 
 
-def fork_guardian(table: GroupTable, room_groups: RoomGroups, read_end: int, gateway: int) -> int:
+def fork_guardian(table: GroupTable, room_groups: RoomGroups, read_end: int, timer: int, gateway: int) -> int:
     """Fork the guardian of this process and of `gateway`; return its pid. Raises OSError.
 
-    `read_end`: of the pipe whose write end only those two hold.
+    `read_end`: of the pipe whose write end only those two hold. `timer`: readable from the deadline on; -1 if there is none.
     """
     spawner = os.getpid()
     pid = os.fork()
@@ -38,8 +45,9 @@ def fork_guardian(table: GroupTable, room_groups: RoomGroups, read_end: int, gat
         try:
             os.setpgid(0, 0)  # a signal to the spawner's group does not end the guardian
             signal.set_wakeup_fd(-1)
-            close_descriptors_except(read_end)
+            close_descriptors_except({read_end, timer})
             set_title("room-guard", f"room guard of {gateway}")
+            wait_ended(table, room_groups, read_end, timer, spawner)
             if not os.read(read_end, 1):  # else STAND_DOWN
                 kill_remaining(table, room_groups, spawner, {spawner, gateway})
         except BaseException:
@@ -48,6 +56,42 @@ def fork_guardian(table: GroupTable, room_groups: RoomGroups, read_end: int, gat
         finally:
             os._exit(0)
     return pid
+
+
+def wait_ended(table: GroupTable, room_groups: RoomGroups, read_end: int, timer: int, spawner: int) -> None:
+    """Wait until the pipe can be read. Meanwhile, kill what the spawner has left alive at a deadline."""
+    poll = select.epoll()
+    poll.register(read_end, select.EPOLLIN)
+    if timer >= 0:
+        poll.register(timer, select.EPOLLIN | select.EPOLLET)  # once for each deadline
+    pause = None
+    while not any(fd == read_end for fd, _ in poll.poll(pause)):
+        pause = enforce_deadline(table, room_groups, spawner)
+
+
+def enforce_deadline(table: GroupTable, room_groups: RoomGroups, spawner: int) -> float | None:
+    """Kill the groups that are older than a deadline that has passed, unless the spawner has done so.
+
+    Return the seconds until the next look; None: it comes with the next event of the timer.
+    """
+    deadline = table.deadline
+    late = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - deadline
+    if not deadline or late < -DEADLINE_PATIENCE:
+        return None
+    if late < DEADLINE_PATIENCE:
+        return (DEADLINE_PATIENCE - late) / NANOSECONDS
+    now, last = boot_ticks(), deadline * TICKS // NANOSECONDS
+    added_at = {pid: ticks for pid, ticks in table.added_at().items() if ticks <= last}
+    since, processes = table.starting_since, list_running()
+    remaining = find_remaining_groups(processes, added_at, now)
+    if since and os.getppid() == spawner:  # else its successor has the same marks as a child, and the gateway finds that
+        remaining |= find_unlisted_children(processes, since, now, spawner)
+    for pid in remaining:
+        kill_group(pid)
+    room_groups.kill({*remaining, *added_at})
+    if remaining:
+        return KILL_INTERVAL
+    return START_INTERVAL if since else None
 
 
 def kill_remaining(table: GroupTable, room_groups: RoomGroups, spawner: int, parents: set[int]) -> None:
@@ -103,10 +147,10 @@ def find_unlisted_children(processes: list[ProcessStat], since: int, orphaned_at
     }
 
 
-def close_descriptors_except(kept: int) -> None:
+def close_descriptors_except(kept: set[int]) -> None:
     """Close every descriptor but the standard streams and `kept`."""
     for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
-        if fd > 2 and fd != kept:
+        if fd > 2 and fd not in kept:
             try:
                 os.close(fd)
             except OSError:  # the descriptor of the listing itself

@@ -27,14 +27,16 @@ class GuardianProcess:
         room_groups: RoomGroups,
         *,
         pipe_read_end: int,
+        timer: int,
         gateway: int,
     ) -> None:
-        """`poll` reports its end as an event of `pidfd`."""
+        """`poll` reports its end as an event of `pidfd`. `timer`: the descriptor that it shares; -1 if there is none."""
         self.poll = poll
         self.limits = limits
         self.table = table
         self.room_groups = room_groups
         self.pipe_read_end = pipe_read_end
+        self.timer = timer
         self.gateway = gateway
         self.pid = 0
         """0 while there is none."""
@@ -50,7 +52,7 @@ class GuardianProcess:
         """Start a guardian; if that fails, `pid` stays 0 and the next attempt is due after RETRY_PAUSE."""
         self.next_attempt = time.monotonic() + RETRY_PAUSE
         with suppress(OSError):
-            self.pid = fork_guardian(self.table, self.room_groups, self.pipe_read_end, self.gateway)
+            self.pid = fork_guardian(self.table, self.room_groups, self.pipe_read_end, self.timer, self.gateway)
             self.pidfd = self.limits.open_pidfd(self.pid)
             self.poll.register(self.pidfd, select.EPOLLIN)
 

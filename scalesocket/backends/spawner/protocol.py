@@ -13,13 +13,17 @@ Both ends run the same Python, which makes marshal safe to use. The gateway send
     {"do": "unwatch", "pid": PID}
                                                       {"cgroups": FOLDER, "controllers": …, "reason": TEXT} once, before the
                                                         first start with `limits`; TEXT is empty if there are groups
+    {"do": "deadline", "at": T}                       {"expired": T} when all backends were killed at T, in seconds of
+                                                        CLOCK_BOOTTIME; no start succeeds until another T; None removes it
+    {"do": "guard", "id": N} with a socket            {"not guarded": N} if no descriptor was left for it
+    {"do": "stop guarding", "id": N}
                                                       {"guardian": PID} when the guardian was replaced; 0: there is none
 """
 
 from marshal import dumps as encode
 from marshal import loads as decode
 
-__all__ = ["MAX_REPORT", "MAX_REQUEST", "REPORT_FDS", "STAND_DOWN", "decode", "encode"]
+__all__ = ["DEADLINE_PASSED", "MAX_REPORT", "MAX_REQUEST", "REPORT_FDS", "STAND_DOWN", "decode", "encode"]
 
 MAX_REQUEST = 1 << 20
 """Longest request, in bytes: what the kernel may hold for the socket. A system's `net.core.wmem_max` may be lower."""
@@ -27,5 +31,7 @@ MAX_REPORT = 1 << 16
 """Longest report, in bytes."""
 REPORT_FDS = 3
 """Descriptors that a report may carry."""
+DEADLINE_PASSED = "this server has lost its lease of the rooms"
+"""Why no program is started after the deadline."""
 STAND_DOWN = b"."
 """What the gateway writes to a guardian's pipe when the guardian is not needed any more: it ends and kills nothing."""

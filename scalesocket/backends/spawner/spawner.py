@@ -1,6 +1,6 @@
 """The spawner: serves the requests of the gateway, and kills every backend when the gateway ends.
 
-A loop of blocking calls: one epoll waits for requests, ended children and the guardian. protocol.py has the packets.
+One epoll waits for requests, ended children, the guardian and the deadline. protocol.py has the packets.
 """
 
 import fcntl
@@ -9,19 +9,24 @@ import select
 import socket
 import sys
 import time
+from array import array
 from typing import Any, Final
 
 from scalesocket.backends.spawner.cgroups import REMOVE_PAUSE, RoomGroups, find_base
 from scalesocket.backends.spawner.children import Children
+from scalesocket.backends.spawner.deadline import Deadline
 from scalesocket.backends.spawner.descriptors import DescriptorLimits
 from scalesocket.backends.spawner.errors import StartError
 from scalesocket.backends.spawner.group_table import GroupTable
 from scalesocket.backends.spawner.guardian import find_remaining_groups
 from scalesocket.backends.spawner.guardian_process import RETRY_PAUSE, GuardianProcess
 from scalesocket.backends.spawner.processes import boot_ticks, kill_group, list_running
-from scalesocket.backends.spawner.protocol import MAX_REQUEST, decode, encode
+from scalesocket.backends.spawner.protocol import DEADLINE_PASSED, MAX_REQUEST, decode
+from scalesocket.backends.spawner.reports import Reports
 from scalesocket.backends.spawner.start import ProgramFinder, Stdio, describe_error, start_plain, start_restricted
 
+ANCILLARY: Final = socket.CMSG_SPACE(array("i").itemsize)
+"""Bytes of the descriptor that may come with a request."""
 END_TIMEOUT: Final = 3.0
 """Seconds for which killed groups are waited for when the gateway has ended."""
 
@@ -37,9 +42,18 @@ class Spawner:
         self.poll = select.epoll()
         self.table = GroupTable()
         self.room_groups = RoomGroups(os.getppid(), find_base())
+        self.reports = Reports(gateway, self.poll)
+        self.report = self.reports.add
         self.children = Children(self.poll, limits, self.table, self.room_groups, self.report)
+        self.deadline = Deadline(self.poll, self.table)
         self.guardian = GuardianProcess(
-            self.poll, limits, self.table, self.room_groups, pipe_read_end=guardian_pipe, gateway=os.getppid()
+            self.poll,
+            limits,
+            self.table,
+            self.room_groups,
+            pipe_read_end=guardian_pipe,
+            timer=self.deadline.timer.fd,
+            gateway=os.getppid(),
         )
         self.programs = ProgramFinder()
         self.buffer = bytearray(MAX_REQUEST)
@@ -55,7 +69,9 @@ class Spawner:
         running, gateway = self.children.running, self.gateway.fileno()
         while True:
             pause = REMOVE_PAUSE if self.room_groups.leaving else None if self.guardian.pid else RETRY_PAUSE
-            for fd, _ in self.poll.poll(pause):
+            for fd, events in self.poll.poll(pause):
+                if self.deadline.is_due:  # before any report of a child that was killed at it
+                    self.expire()
                 if fd == self.wakeup:
                     os.read(self.wakeup, 1 << 16)
                     self.children.reap()
@@ -63,9 +79,12 @@ class Spawner:
                     self.children.report_exit(fd)
                 elif fd == self.guardian.pidfd:
                     self.guardian.end()
-                elif fd == gateway and not self.serve():
-                    self.end()
-                    return
+                elif fd == gateway:
+                    if events & select.EPOLLOUT:
+                        self.reports.send()
+                    if events & ~select.EPOLLOUT and not self.serve():
+                        self.end()
+                        return
             if self.room_groups.leaving:
                 self.room_groups.retry()
             if self.guardian.is_due:
@@ -75,7 +94,7 @@ class Spawner:
     def serve(self) -> bool:
         """Serve one request; False if the gateway has ended."""
         try:
-            size = self.gateway.recv_into(self.buffer)
+            size, ancillary, _, _ = self.gateway.recvmsg_into([self.buffer], ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return False
         if size == 0:
@@ -91,18 +110,36 @@ class Spawner:
                     self.watched[pid] = self.table.add(pid)
             case "confirm watch":
                 self.report({"watching": os.getpid()})
+            case "deadline":
+                self.deadline.set(request["at"])
+                if self.deadline.is_due:
+                    self.expire()
+            case "guard":
+                self.guard(request["id"], [fd for _, _, fds in ancillary for fd in array("i", fds)])
+            case "stop guarding":
+                self.deadline.release(request["id"])
             case "unwatch":
                 self.table.remove(self.watched.pop(request["pid"], 0))
                 if request["pid"] not in self.children.by_pid:
                     self.room_groups.release(request["pid"])
         return True
 
-    def report(self, report: dict[str, object], fds: tuple[int, ...] = ()) -> None:
-        """Send a report. Blocks while the gateway is behind; `serve` notices a gateway that has ended."""
-        try:
-            socket.send_fds(self.gateway, [encode(report)], fds)
-        except (BrokenPipeError, ConnectionResetError):
-            return
+    def guard(self, number: int, fds: list[int]) -> None:
+        """Guard a socket, or report that no descriptor was left for it."""
+        if fds:
+            self.deadline.guard(number, fds[0])
+        else:
+            self.report({"not guarded": number})
+
+    def expire(self) -> None:
+        """Kill all backends at the deadline, and start none until there is another deadline. The gateway still reaps them."""
+        for pid in (*self.children.by_pid, *self.find_watched()):
+            kill_group(pid)
+        self.room_groups.kill({*self.room_groups.members, *self.watched})
+        self.deadline.note_kill()
+        assert self.deadline.at is not None
+        self.report({"expired": self.deadline.at})  # before the gateway can notice the end of a connection
+        self.deadline.shut_down()
 
     def spawn(self, id: int, **request: Any) -> None:  # noqa: A002
         """Start a child and report it, or why it cannot be started."""
@@ -123,6 +160,7 @@ class Spawner:
             gateway_ends = (pipes[1], pipes[2], pipes[4])
             for fd in gateway_ends:
                 fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK)
+                pipes.remove(fd)
             self.report({"spawned": id, "pid": pid}, gateway_ends)
         finally:
             for fd in pipes:
@@ -146,10 +184,13 @@ class Spawner:
             if user is None and group is None and not limits:
                 os.chdir(cwd)  # of the whole spawner, which needs no folder of its own
                 try:
-                    pid = start_plain(self.programs.find(argv[0], env, cwd), argv, env, stdio)
+                    path = self.programs.find(argv[0], env, cwd)
+                    self.check_deadline()  # a folder on a network may have taken long
+                    pid = start_plain(path, argv, env, stdio)
                 finally:
                     os.chdir("/")
             else:
+                self.check_deadline()
                 pid = self.start_restricted(argv, env, cwd, stdio, user, group, limits)
             slot = self.table.add(pid)
         except ValueError as error:  # a NUL in an argument or a variable
@@ -159,6 +200,11 @@ class Spawner:
             self.limits.use_hard()
         self.children.add(pid, slot)
         return pid
+
+    def check_deadline(self) -> None:
+        """Raise StartError if the deadline has passed."""
+        if self.deadline.forbids_starts:
+            raise StartError(DEADLINE_PASSED)
 
     def start_restricted(
         self,
@@ -188,18 +234,10 @@ class Spawner:
 
     def end(self) -> None:
         """Kill every group after the end of the gateway, and reap the children."""
-        if self.watched:  # no parent keeps the kernel from reusing their numbers
-            added_at = self.table.added_at()
-            try:
-                watched = find_remaining_groups(
-                    list_running(), {pid: added_at[pid] for pid in self.watched if pid in added_at}, boot_ticks()
-                )
-            except OSError:  # without /proc, reused numbers cannot be recognized
-                watched = set(self.watched)
-            for pid in watched:
-                kill_group(pid)
-            for pid in self.watched:
-                self.room_groups.release(pid)
+        for pid in self.find_watched():
+            kill_group(pid)
+        for pid in self.watched:
+            self.room_groups.release(pid)
         for pid in tuple(self.children.by_pid):
             self.children.release(pid)
         deadline = time.monotonic() + END_TIMEOUT
@@ -209,3 +247,14 @@ class Spawner:
         self.room_groups.end()
         self.children.reap()
         self.guardian.end()
+
+    def find_watched(self) -> set[int]:
+        """Find the groups of previous spawners that run. No child of ours keeps the kernel from reusing their numbers."""
+        if not self.watched:
+            return set()
+        added_at = self.table.added_at()
+        added_at = {pid: added_at[pid] for pid in self.watched if pid in added_at}
+        try:
+            return find_remaining_groups(list_running(), added_at, boot_ticks())
+        except OSError:  # without /proc, reused numbers cannot be recognized
+            return set(self.watched)
