@@ -8,6 +8,7 @@ rise a second time when a room ends, and `rate()` would count them twice. Totals
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -17,7 +18,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from scalesocket import __version__
-from scalesocket.status import AppStatus, Counts, RoomStatus, SiteStatus
+from scalesocket.status import AppStatus, Counts, RoomStatus, SiteStatus, WorkerStatus
 from scalesocket.wire.accept import choose_named, parse_accept
 
 
@@ -100,7 +101,10 @@ def expose(
     """
     registry = CollectorRegistry()
     registry.register(SiteCollector(lambda: status, lambda: by_room, unnamed, is_public=is_public))
-    ProcessCollector(registry=registry)
+    if status.workers:
+        registry.register(WorkerProcesses(status.workers))
+    else:
+        ProcessCollector(registry=registry)
     return form.write(registry)
 
 
@@ -129,6 +133,8 @@ class SiteCollector(Collector):
         yield from collect_apps(status.apps)
         yield from collect_refusals(status)
         yield from collect_config(status)
+        if status.workers:
+            yield from collect_workers(status.workers)
         if not self._is_public:
             yield InfoMetricFamily("scalesocket_build", "The running version.", value={"version": __version__})
 
@@ -201,6 +207,37 @@ def collect_refusals(status: SiteStatus) -> Iterator[Metric]:
         for reason, number in refusals.items():
             family.add_metric((name, reason), number)
     yield family
+
+
+def collect_workers(workers: Sequence[WorkerStatus]) -> Iterator[Metric]:
+    """Yield the number of worker processes, and how often one was replaced."""
+    serving = sum(worker.state == "serving" for worker in workers)
+    yield GaugeMetricFamily("scalesocket_workers", "Worker processes that serve now.", value=serving)
+    yield CounterMetricFamily(
+        "scalesocket_worker_restarts",
+        "Worker processes that were started in the place of one that had ended.",
+        value=sum(worker.restarts for worker in workers),
+    )
+
+
+class WorkerProcesses(Collector):
+    """Collects processor time, memory and descriptors of each worker process, with its number as the label `worker`."""
+
+    def __init__(self, workers: Sequence[WorkerStatus]) -> None:
+        """Read /proc of these workers, whichever process does it."""
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families of all workers together. Called by the registry."""
+        families: dict[str, Metric] = {}
+        for worker in self._workers:
+            if (pid := worker.pid) is None:
+                continue
+            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+                for sample in metric.samples:
+                    family.add_sample(sample.name, {**sample.labels, "worker": str(worker.index)}, sample.value)
+        yield from families.values()
 
 
 def collect_config(status: SiteStatus) -> Iterator[Metric]:

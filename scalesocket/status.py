@@ -99,6 +99,24 @@ class AppStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """One worker process of a server that has several."""
+
+    index: int
+    """Its number, from 0, which its successor has, too."""
+    pid: int | None
+    """None between two processes."""
+    state: str
+    """`serving`, `starting`, or `silent`: it did not answer, and the numbers of its rooms are those of its last answer."""
+    rooms: int
+    connections: int
+    restarts: int
+    """Processes that have followed the first."""
+    since: float | None
+    """Unix time since when the process serves; None before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteStatus:
     """The running site."""
 
@@ -119,6 +137,8 @@ class SiteStatus:
     """The path of the site file; None for a site of the command line."""
     refusals: Mapping[str, int]
     """Turned away before an app was found: `bad_handshake`, `unknown_app`, `head_too_big`, `head_timeout` …"""
+    workers: tuple[WorkerStatus, ...] = ()
+    """The worker processes, by index; none if one process does everything."""
 
 
 @dataclass(slots=True, kw_only=True)

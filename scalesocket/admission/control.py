@@ -157,6 +157,8 @@ class AdmissionControl:
             return self._refuse(app, refuse_denied(verdict, app))
         address = None if resolved.peer is None else resolved.peer[0]
         ticket = self.authenticators.resources.tickets.issue(verdict, app=app.name, room=room, address=address)
+        if not isinstance(ticket, str | None):
+            ticket = await ticket
         return ticket or self._refuse(app, refuse_denied(NOT_AVAILABLE, app))
 
     def check_page(self, request: Request) -> Refusal | None:

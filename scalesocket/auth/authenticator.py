@@ -117,7 +117,7 @@ class Authenticator:
     def _make_verifiers(self, app: App, files: Mapping[str, Any], resources: Resources) -> Sequence[Verifier]:
         """Make the ways of the app, in the order in which they are tried. `files`: what they contain, by the key of `auth`."""
         auth = self.auth
-        verifiers: list[Verifier] = [TicketVerifier(app.name, resources.tickets)]
+        verifiers: list[Verifier] = [TicketVerifier(app.name, lambda: resources.tickets)]
         if auth.jwt is not None:
             jwt, source = auth.jwt, resources.find_source(auth)
             if source is not None:

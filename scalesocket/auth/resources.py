@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 from scalesocket.auth.hook import HookClient
 from scalesocket.auth.http_client import HttpClient
 from scalesocket.auth.key_source import KeySource
-from scalesocket.auth.tickets import Tickets
+from scalesocket.auth.tickets import Tickets, TicketTable
 from scalesocket.auth.users import PasswordHasher
 from scalesocket.config.model import Auth, Hook
 
@@ -24,7 +24,8 @@ class Resources:
 
     def __init__(self, workers: int = 1) -> None:
         """`workers`: the processes that share the bounds of hooks and of the hasher."""
-        self.tickets = Tickets()
+        self.tickets: TicketTable = Tickets()
+        """A worker asks its supervisor instead."""
         self.hasher = PasswordHasher(workers)
         self._workers = workers
         self._http = HttpClient()

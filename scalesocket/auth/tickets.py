@@ -6,9 +6,9 @@ Only their hashes are kept, in memory, so that they end with the server.
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 
@@ -41,8 +41,18 @@ class _Ticket:
     """In seconds of the clock."""
 
 
+class TicketTable(Protocol):
+    """The valid tickets of the site: kept here, or by another process, whose answer is awaited."""
+
+    def issue(self, identity: Identity, *, app: str, room: str, address: str | None) -> str | Awaitable[str | None] | None:
+        """Make a ticket for this user and room. None if there are too many."""
+
+    def redeem(self, ticket: str, *, app: str, room: str) -> Verdict | Coroutine[Any, Any, Verdict]:
+        """Use a ticket up, and return the identity it was issued to."""
+
+
 class Tickets:
-    """The valid tickets of the site."""
+    """The valid tickets of the site, in memory."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -73,8 +83,6 @@ class Tickets:
 
     def redeem(self, ticket: str, *, app: str, room: str) -> Verdict:
         """Use a ticket, and return the identity it was issued to. It is used up even if it is for another room."""
-        if len(ticket) > MAX_TICKET:
-            return BAD_CREDENTIAL
         key = digest(ticket)
         if key not in self._tickets:
             return BAD_CREDENTIAL
@@ -106,14 +114,18 @@ class Tickets:
 class TicketVerifier:
     """Lets clients of one app in with tickets."""
 
-    def __init__(self, app: str, tickets: Tickets) -> None:
+    def __init__(self, app: str, find_tickets: Callable[[], TicketTable]) -> None:
         self._app = app
-        self._tickets = tickets
+        self._find_tickets = find_tickets
 
-    def verify(self, attempt: Attempt) -> Verdict | None:
-        """Use the ticket of an attempt, if it has one."""
+    def verify(self, attempt: Attempt) -> Verdict | Coroutine[Any, Any, Verdict] | None:
+        """Use the ticket of an attempt up, if it has one."""
         ticket = attempt.credentials.ticket
-        return None if ticket is None else self._tickets.redeem(ticket, app=self._app, room=attempt.room)
+        if ticket is None:
+            return None
+        if len(ticket) > MAX_TICKET:
+            return BAD_CREDENTIAL
+        return self._find_tickets().redeem(ticket, app=self._app, room=attempt.room)
 
 
 def digest(ticket: str) -> bytes:

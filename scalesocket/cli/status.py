@@ -12,10 +12,11 @@ from scalesocket.cli.remote import CONTROL, JSON, format_warnings, query, to_jso
 from scalesocket.cli.site_file import SITE
 from scalesocket.control.messages import Status
 from scalesocket.logs import printable
-from scalesocket.status import AppStatus, SiteStatus
+from scalesocket.status import AppStatus, SiteStatus, WorkerStatus
 
 APP_HEAD: Final = ("APP", "ROOMS", "CLIENTS", "STARTS", "FAILED", "CRASHED", "TARGET")
 EXIT_HEAD: Final = ("APP", "LAST EXIT", "AT", "ROOM", "LAST LINE OF STDERR")
+WORKER_HEAD: Final = ("WORKER", "PID", "STATE", "ROOMS", "CLIENTS", "RESTARTS", "SINCE")
 ROOM_HEAD: Final = ("APP", "ROOM", "STATE", "CLIENTS", "PID")
 
 
@@ -29,7 +30,7 @@ def status(site_file: Path, rooms: bool, control: Path | None, form: str) -> Non
 
     Also shows why the newest edit of SITE (default: ./site.toml) was not applied, if it was not. STARTS counts started
     programs, FAILED those that could not be started, CRASHED those that ended by failure. LAST EXIT is the exit status
-    or the signal of the program that ended last.
+    or the signal of the program that ended last. With `server.workers`, the worker processes come first.
     """
     found = query(site_file, control, Status(), SiteStatus)
     click.echo(to_json(found) if form == "json" else "\n".join(format_status(found, with_rooms=rooms, width=terminal_width())))
@@ -48,6 +49,9 @@ def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = Non
     if drained := [app.name for app in site.apps if app.is_drained]:
         yield f"drained, without new clients until an edit of the app: {', '.join(drained)}"
     yield ""
+    if site.workers:
+        yield from format_table(WORKER_HEAD, [_worker_row(worker) for worker in site.workers], elastic="SINCE", width=width)
+        yield ""
     yield from format_table(APP_HEAD, [_app_row(app) for app in site.apps], elastic="TARGET", width=width)
     if any(app.last_exit is not None for app in site.apps):
         yield ""
@@ -60,6 +64,17 @@ def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = Non
             for room in app.rooms
         ]
         yield from format_table(ROOM_HEAD, rows, elastic="ROOM", width=width)
+
+
+def _worker_row(worker: WorkerStatus) -> list[str]:
+    pid, since = worker.pid, worker.since
+    return [
+        str(worker.index),
+        "-" if pid is None else str(pid),
+        worker.state,
+        *map(str, (worker.rooms, worker.connections, worker.restarts)),
+        "-" if since is None else _format_time(since),
+    ]
 
 
 def _app_row(app: AppStatus) -> list[str]:

@@ -16,6 +16,7 @@ from scalesocket.control.messages import Tail, TailEvent
 from scalesocket.logs import printable
 
 ENDED: Final = "ended"
+LOST: Final = "lost"
 
 
 @click.command
@@ -40,7 +41,7 @@ def tail(ctx: click.Context, words: Sequence[str], control: Path | None, form: s
                 click.echo(line.decode().rstrip("\n") if form == "json" else cut(format_event(event), width))
     except KeyboardInterrupt:
         return
-    if last != ENDED:
+    if last not in (ENDED, LOST):
         raise ControlError("the server closed the connection")
 
 
@@ -49,6 +50,8 @@ def format_event(event: TailEvent) -> str:
     time = datetime.fromtimestamp(event.at).astimezone().strftime("%H:%M:%S")
     if event.event == "left_out":
         return f"{time} {event.count} messages left out: they came too fast"
+    if event.event == LOST:
+        return f"{time} a worker process ended, and {event.count} room{'' if event.count == 1 else 's'} with it"
     place = f"{time} {event.app}/{printable(event.room or '')}  {event.event}"
     if event.event == ENDED:
         return place

@@ -224,7 +224,8 @@ class TailEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     app: str | None = None
     room: str | None = None
     event: str
-    """`in` for a message of a client, `out` for one of the program, `ended` for a room, or `left_out`."""
+    """`in` for a message of a client, `out` for one of the program, `ended` for a room, `left_out`, or `lost` for rooms that have
+    ended with a worker process."""
     client: int | None = None
     """The sender of `in`."""
     to: tuple[int, ...] | None = None
@@ -239,7 +240,7 @@ class TailEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Bytes of the whole message."""
     is_truncated: bool = False
     count: int | None = None
-    """Messages that were left out, because they came too fast or were not read fast enough."""
+    """Messages that were left out, because they came too fast or were not read fast enough; with `lost`, rooms."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

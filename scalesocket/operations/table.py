@@ -90,6 +90,7 @@ class Ending(Protocol):
         """Wait at most `seconds`; return the outcome, with the number of rooms that have not ended."""
 
 
+@runtime_checkable
 class Tailing(Protocol):
     """The messages of rooms while they pass."""
 

@@ -39,6 +39,10 @@ class Setup:
     """The end of the worker's inbox that it reads."""
     outboxes: Sequence[int]
     """The ends of all inboxes that others send on, by worker."""
+    drained: Sequence[str] = ()
+    """Apps that an operator has drained."""
+    is_draining: bool = False
+    """Whether the site is."""
     shared: Mapping[str, int] = field(default_factory=dict)
     """Descriptors that all workers share, by what they are."""
 

@@ -4,6 +4,7 @@ Its task is started by `workers.py`.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -45,6 +46,10 @@ class Worker:
         """To the process, once it is ready; None before, and after its end."""
         self.ready = anyio.Event()
         """Set while the process accepts connections; another event for each process."""
+        self.since: float | None = None
+        """Unix time since when the process serves; None before."""
+        self.on_ready: list[Callable[[Worker], None]] = []
+        """Called when a process accepts connections."""
         self.failure: str | None = None
         """Why the last process could not start."""
         self.backoff = Backoff()
@@ -139,7 +144,7 @@ class Worker:
             process.kill()
             await asyncio.shield(process.ended)
         finally:
-            self.link = None
+            self.link = self.since = None
             process.close()
             self.process = None
         if not self.is_stopping:
@@ -150,7 +155,10 @@ class Worker:
     def _note_ready(self, link: Link) -> None:
         self.link = link
         self.failure = None
+        self.since = time.time()
         self.ready.set()
+        for call in self.on_ready:
+            call(self)
 
     def _note_failed(self, message: WorkerFailed) -> None:
         self.failure = message.reason

@@ -16,9 +16,8 @@ from anyio.abc import TaskGroup
 
 from scalesocket.config.model import Site
 from scalesocket.control.address import AUTO, control_paths
-from scalesocket.control.messages import Answer, Caller, Request
 from scalesocket.control.server import open_control
-from scalesocket.errors import ScalesocketError
+from scalesocket.reload.control_requests import answer_request
 from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.listen import open_listeners
 from scalesocket.sighup import HangupWatcher
@@ -33,6 +32,7 @@ from scalesocket.supervisor import (
     watch_signals,
 )
 from scalesocket.systemd import notify_ready, notify_stopping, take_listen_fds
+from scalesocket.workers.front import Front, open_front
 from scalesocket.workers.leftovers import become_subreaper
 from scalesocket.workers.workers import Workers, open_workers
 
@@ -61,17 +61,17 @@ def serve(site: Site, *, announce: Announce, options: Options) -> int:
 
 
 async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options: Options, open_files: int) -> int:
-    if site.server.admin is not None:
-        raise ScalesocketError(f"server.admin: {NOT_YET}")
     async with AsyncExitStack() as stack:
         listeners = await stack.enter_async_context(open_listeners(site.server, None))
-        paths = control_paths(site.server.control, site.path) if site.path is not None else ()
-        await stack.enter_async_context(open_control(paths, _answer, is_needed=site.server.control != AUTO))
         workers = await stack.enter_async_context(
             open_workers(site, count=count_workers(site.server.workers), loop=options.loop, open_files=open_files)
         )
         workers.listeners = listeners.sockets
         workers.pair = None if listeners.tls is None else listeners.tls.pair
+        front = await stack.enter_async_context(open_front(workers))
+        paths = control_paths(site.server.control, site.path) if site.path is not None else ()
+        answer = partial(answer_request, operations=front.operations)
+        await stack.enter_async_context(open_control(paths, answer, is_needed=site.server.control != AUTO))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         stop = Stop()
@@ -81,9 +81,9 @@ async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options
         tasks.start_soon(workers.leftovers.run, name="orphans")
         if await _wait_ready(workers, stop):
             tune_interpreter()
-            announce(listeners.addresses, (), site)
+            announce(listeners.addresses, front.admin.listeners.addresses, site)
             notify_ready()
-        return await _wait_stopped(workers, stop, tasks)
+        return await _wait_stopped(workers, front, stop, tasks)
 
 
 async def _wait_ready(workers: Workers, stop: Stop) -> bool:
@@ -101,7 +101,7 @@ async def _wait_ready(workers: Workers, stop: Stop) -> bool:
     return False
 
 
-async def _wait_stopped(workers: Workers, stop: Stop, tasks: TaskGroup) -> int:
+async def _wait_stopped(workers: Workers, front: Front, stop: Stop, tasks: TaskGroup) -> int:
     """Serve until a signal, or until no worker can be started; then end all workers. Return the exit code."""
 
     async def wait_failed() -> None:
@@ -120,11 +120,8 @@ async def _wait_stopped(workers: Workers, stop: Stop, tasks: TaskGroup) -> int:
     tasks.start_soon(wait_failed, name="failed workers")
     await stop.requested.wait()
     notify_stopping()
+    front.note_shutdown()
     tasks.start_soon(drain, name="drain")
     await stop.done.wait()
     await workers.stop(is_forced=stop.is_forced)
     return int(stop.is_forced)
-
-
-async def _answer(_: Request, __: Caller) -> Answer:
-    return Answer(error=NOT_YET)

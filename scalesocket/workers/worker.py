@@ -35,6 +35,7 @@ from scalesocket.server.service import Service, open_service
 from scalesocket.streams import open_missing_streams, unblock_output
 from scalesocket.supervisor import Stop, raise_open_files, tune_interpreter, watch_signals
 from scalesocket.workers.link import Handlers, Link, open_link
+from scalesocket.workers.membership import Membership
 from scalesocket.workers.messages import DrainWorker, Ping, StopWorker, WorkerFailed, WorkerReady
 from scalesocket.workers.setup import Setup, read_setup
 
@@ -128,8 +129,16 @@ async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Hand
     given = {address: adopt(fd) for address, fd in setup.listeners}
     stop, deliveries = Stop(), Deliveries()
     with open_placement(setup) as placement, adopt(setup.inbox) as inbox_end:
+        membership = Membership(setup, link, handlers, placement)
         async with (
-            open_service(setup.site, spawner=spawner, given=given, pair=setup.pair, placement=placement) as service,
+            open_service(
+                setup.site,
+                spawner=spawner,
+                given=given,
+                pair=setup.pair,
+                placement=placement,
+                attach=membership.attach,
+            ) as service,
             anyio.create_task_group() as tasks,
         ):
             service.gateway.reload_state.generation = setup.generation
@@ -143,6 +152,7 @@ async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Hand
                 link.notify(WorkerReady())
                 await stop.done.wait()
             service.listeners.leave()
+            membership.report_last(service.gateway)
             tasks.cancel_scope.cancel()
             if stop.is_forced:
                 service.cut()

@@ -6,7 +6,7 @@ To serve messages of the workers, append to `installs`; to ask them all, await `
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeVar
 
@@ -15,10 +15,10 @@ import msgspec
 import structlog
 
 from scalesocket.config.certificates import Pair
-from scalesocket.config.model import Site
+from scalesocket.config.model import App, Site
 from scalesocket.errors import ScalesocketError
 from scalesocket.placement.inbox import make_inbox
-from scalesocket.placement.rendezvous import KEY_SIZE
+from scalesocket.placement.rendezvous import KEY_SIZE, Rendezvous
 from scalesocket.server.addresses import Address
 from scalesocket.workers.leftovers import Leftovers
 from scalesocket.workers.link import CALL_TIMEOUT, Handlers, LinkError, LinkLostError
@@ -43,8 +43,12 @@ class Workers:
     """The workers, by index. `async with open_workers(…)` makes them."""
 
     def __init__(self, site: Site, *, count: int, loop: Literal["uvloop", "asyncio"], open_files: int) -> None:
-        self.site = site
-        """The site in force, which a new process serves."""
+        self._site = site
+        self._drained: dict[str, App] = {}
+        self.on_site: list[Callable[[Site], object]] = []
+        """Called with each edited site."""
+        self.is_draining = False
+        """Whether an operator has drained the site, so that new processes admit nobody."""
         self.generation = 0
         """Of the site in force."""
         self.listeners: Sequence[tuple[Address, socket.socket]] = ()
@@ -64,12 +68,41 @@ class Workers:
         self.inboxes = tuple(make_inbox() for _ in range(count))
         """The end of each worker's inbox that others send on, and the one that it reads."""
         self._key = os.urandom(KEY_SIZE)
+        self.rendezvous = Rendezvous(count, self._key)
+        """Knows which worker owns a room."""
         self._loop: Literal["uvloop", "asyncio"] = loop
         self._open_files = open_files
         self.leftovers = Leftovers(is_worker=lambda pid: any(worker.pid == pid for worker in self.members))
         self.members = tuple(
             Worker(index, make_setup=self._make_setup, leftovers=self.leftovers, install=self._install) for index in range(count)
         )
+
+    @property
+    def site(self) -> Site:
+        """The site in force, which a new process serves."""
+        return self._site
+
+    @site.setter
+    def site(self, site: Site) -> None:
+        """Note an edit. Apps that it changes are not drained any more."""
+        self._site = site
+        self._drained = {name: app for name, app in self._drained.items() if site.apps.get(name) == app}
+        for call in self.on_site:
+            call(site)
+
+    @property
+    def drained(self) -> Sequence[str]:
+        """The apps that an operator has drained."""
+        return tuple(self._drained)
+
+    def note_drained(self, app: str) -> None:
+        """Have new processes start with this app drained, until an edit of it."""
+        if app in self._site.apps:
+            self._drained[app] = self._site.apps[app]
+
+    def forget_drained(self, app: str) -> None:
+        """Undo `note_drained`."""
+        self._drained.pop(app, None)
 
     @property
     def is_any_ready(self) -> bool:
@@ -174,6 +207,8 @@ class Workers:
             pair=self.pair,
             inbox=self.inboxes[index][1].fileno(),
             outboxes=tuple(sending.fileno() for sending, _ in self.inboxes),
+            drained=self.drained,
+            is_draining=self.is_draining,
             shared=self.shared,
         )
 
