@@ -90,6 +90,8 @@ class Acceptor(ABC):
 
     def _accept(self, at_most: int = MAX_ACCEPTS) -> None:
         connections = self._connections
+        if connections.must_make_room():
+            return
         for _ in range(at_most):
             try:
                 fd, peer = self._sock._accept()  # type: ignore[attr-defined]  # not `accept`, whose socket object costs 3 us

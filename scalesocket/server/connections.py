@@ -103,6 +103,13 @@ class Connections:
             return True
         return number < self._most or self.head_deadlines.cut_oldest()
 
+    def must_make_room(self) -> bool:
+        """Whether the next connection has to wait until the one that was cut for it is closed.
+
+        Otherwise it would take a descriptor that no connection keeps, which an operator may need at this moment.
+        """
+        return self.is_short and self._count() >= self._most and self.head_deadlines.cut_oldest()
+
     def _first_kept(self) -> int:
         """Return the lowest descriptor that no connection keeps."""
         return first_private()
