@@ -1,0 +1,13 @@
+-- List the nodes. Returns `nodes`, and for each its name, inc, address, version, rooms, clients, draining (0 or 1), rooms in the
+-- directory, and the microseconds that its lease has left, 0 if it is lost.
+
+local answer = {'nodes'}
+for _, node in ipairs(redis.call('SMEMBERS', prefix .. 'nodes')) do
+  local found = redis.call('HMGET', prefix .. 'node:' .. node, 'version', 'rooms', 'clients', 'draining')
+  local its = session(node)
+  if its.inc then
+    answer[#answer + 1] = {node, its.inc, its.advertise, found[1], tonumber(found[2] or 0), tonumber(found[3] or 0),
+      tonumber(found[4] or 0), redis.call('SCARD', prefix .. 'rooms:' .. its.inc), its.is_alive and its.ends - clock or 0}
+  end
+end
+return answer
