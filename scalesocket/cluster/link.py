@@ -132,7 +132,7 @@ async def open_link(url: str, *, name: str, timeout: float) -> Link:
     connection = make_connection(url, name, timeout)
     try:
         async with asyncio.timeout(timeout):
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
     except TimeoutError:
         raise EngineUnavailableError(f"no connection within {timeout:g} s") from None
     except (RedisError, OSError) as error:

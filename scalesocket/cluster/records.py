@@ -83,8 +83,8 @@ class Taken:
 class Renewed:
     """The lease was renewed."""
 
-    lost: tuple[RoomName, ...] = ()
-    """Rooms that this node held until now, and that are no longer its own."""
+    is_reported: bool = False
+    """The engine had lost the rooms, and has them again, but without their summaries."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ Keys, all with the prefix `{NAME}:`, whose braces put them into one slot of a sh
     room:APP:ROOM       a room
     ticket:HASH         a ticket
 
-**Clock.** Leases are counted in microseconds of a clock of the directory. It follows that of the engine, but advances by at most a
-tenth of a lease from one script to the next, and never goes back. So no lease ends too early when the clock of the engine is set.
+**Clock.** Leases are counted in microseconds of a clock of the directory. It follows that of the engine, but advances by a tenth
+of a lease at most from one script to the next, and never goes back. So no lease ends too early if that clock is set.
 No key but a ticket has a TTL, for the same reason, and because an engine with `maxmemory` may evict keys that have one.
 
-**Epoch.** Each script compares the `run_id` of the engine with the one that it knows. If it differs, or if none is known, then the
-engine was restarted, emptied or replaced, and may have lost what it had confirmed. A new epoch begins: sessions and rooms of older
-ones are void until their nodes report them, and for one lease, the grace period, nobody wins a room.
+**Epoch.** Each script compares the `run_id` of the engine with the one that it knows. If it differs, or if none is known, then
+the engine was restarted, emptied or replaced, and may have lost what it had confirmed. A new epoch begins: sessions and rooms of
+older ones are void until their nodes report them, and for one lease, the grace period, nobody wins a room.
 
 **Fences** only rise: each is the engine's time in microseconds, or one more than the last. Every request brings the highest fence
 that its node has seen, so that an engine that was emptied, and whose clock was set back, goes on above it.

@@ -183,3 +183,5 @@ Network = Annotated[IPv4Network | IPv6Network | Literal["unix:"], read_string(pa
 Networks = Annotated[tuple[Network, ...], BeforeValidator(read_list), one_or_more("string or list")]
 Ports = Annotated[PortRange, read_string(parse_ports), as_text(), string_form("ports")]
 Target = Annotated[Endpoint, read_string(parse_target), BeforeValidator(_port_to_text), as_text(), string_form("address")]
+Listen = Annotated[Endpoint, read_string(parse_endpoint), BeforeValidator(_port_to_text), as_text(), string_form("address")]
+"""Where the server listens for other nodes; port 0 takes any free one."""

@@ -60,9 +60,9 @@ def listener_key(meaning: str, *, default: str | None = None) -> Key:
     return Key(meaning=meaning, reload=Reload.LISTENER, default=default)
 
 
-def fixed_key(meaning: str, *, default: str | None = None) -> Key:
+def fixed_key(meaning: str, *, default: str | None = None, secret: bool = False, url: bool = False) -> Key:
     """Declare a key whose edits need a restart of the server."""
-    return Key(meaning=meaning, reload=Reload.FIXED, default=default)
+    return Key(meaning=meaning, reload=Reload.FIXED, default=default, is_secret=secret, is_url=url)
 
 
 @cache

@@ -11,6 +11,7 @@ from scalesocket.config.addresses import Endpoint, PortRange
 from scalesocket.config.admin import Admin
 from scalesocket.config.app_settings import App, History, Limits
 from scalesocket.config.auth_settings import Auth, Failures, Jwt
+from scalesocket.config.cluster_settings import Cluster, ClusterTls
 from scalesocket.config.hook_settings import Hook
 from scalesocket.config.keys import Table
 from scalesocket.config.rates import ConnectRate, Rate, RoomRate
@@ -22,6 +23,8 @@ __all__ = [
     "Admin",
     "App",
     "Auth",
+    "Cluster",
+    "ClusterTls",
     "ConnectRate",
     "Endpoint",
     "Failures",
@@ -47,6 +50,8 @@ class Site(Table):
     """A whole site file."""
 
     server: Server = Server()
+    cluster: Cluster | None = None
+    """None: the server is alone."""
     apps: dict[str, App]
     path: Path | None = None
     """The file it was read from; None when it was made from a command line."""

@@ -1,7 +1,8 @@
 """URLs in the site file, which the server sends requests to."""
 
+import re
 from typing import Annotated, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import AfterValidator
 
@@ -9,6 +10,11 @@ from scalesocket.config.values import string_form
 from scalesocket.wire.address import is_loopback, parse_address
 
 EXAMPLE: Final = 'write for example "https://id.example.com/path"'
+ENGINE_EXAMPLE: Final = 'write for example "redis://10.0.0.2:6379/0"'
+ENGINE_OPTIONS: Final = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""What may follow `?` in the URL of an engine, as redis-py names it; the last three with `rediss` alone."""
+
+_DATABASE: Final = re.compile(r"/?\d{0,5}", re.ASCII)
 
 
 def check_url(url: str) -> str:
@@ -28,6 +34,28 @@ def check_keys_url(url: str) -> str:
     check_url(url)
     if not is_private_url(url):
         raise ValueError("must be https, or http to a loopback address: anyone on the way could replace the keys")
+    return url
+
+
+def check_engine_url(url: str) -> str:
+    """Check the URL of the engine of a cluster. Raises ValueError, without a password in the message."""
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError(f"is not a URL of redis, rediss or unix ({ENGINE_EXAMPLE})")
+    if parts.scheme == "unix" and (parts.hostname or not parts.path.startswith("/") or parts.path == "/"):
+        raise ValueError('has no path of a socket (write for example "unix:///run/redis/redis.sock")')
+    if parts.scheme != "unix" and not parts.hostname:
+        raise ValueError(f"has no host ({ENGINE_EXAMPLE})")
+    if parts.scheme != "unix" and not _DATABASE.fullmatch(parts.path):
+        raise ValueError("has a path that is not the number of a database (write for example /0 at its end)")
+    if parts.fragment:
+        raise ValueError("has a part after '#' (write '%23' for '#' in a password)")
+    known = ENGINE_OPTIONS if parts.scheme == "rediss" else ENGINE_OPTIONS[:1]
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in known:
+            raise ValueError(f"has an unknown option after '?' (one of: {', '.join(known)})")
+        if name == "db" and not value.isdecimal():
+            raise ValueError("has an option db that is not a number")
     return url
 
 
@@ -61,3 +89,4 @@ def _split(url: str) -> SplitResult | None:
 
 HttpUrl = Annotated[str, AfterValidator(check_url), string_form("URL")]
 KeysUrl = Annotated[str, AfterValidator(check_keys_url), string_form("URL")]
+EngineUrl = Annotated[str, AfterValidator(check_engine_url), string_form("URL")]
