@@ -105,7 +105,8 @@ class Directory:
         session = self._require_session()
         self.doubt.clear()
         words = (session.node, session.inc, session.epoch, load.rooms, load.clients, int(load.is_draining))
-        word, rest = await self._requests.run(self._lease_engine, RENEW, *words)
+        timeout = self._requests.renewal_timeout
+        word, rest = await self._requests.run(self._lease_engine, RENEW, *words, timeout=timeout)
         if word == "report":
             return await self._report(session, rest[0].decode())
         if word != "renewed":
@@ -194,12 +195,13 @@ class Directory:
     async def _report(self, session: Session, epoch: str, *, is_kept: bool = False) -> Renewed | Lost:
         """Report all rooms, on the connection of claims and releases, so that it is in order with them."""
         rooms, elsewhere = list(self._held.items()), []
+        timeout = 2 * self._requests.renewal_timeout  # the engine may be busy with the reports of others
         for start in range(0, len(rooms) or 1, REPORT_SIZE):
             part = [(name, fence) for name, fence in rooms[start : start + REPORT_SIZE] if self._held.get(name) == fence]
             words = [word for name, fence in part for word in (name.member, fence)]
             is_last = start + REPORT_SIZE >= len(rooms)
             about = (session.node, session.inc, epoch, int(is_kept), int(is_last), self.advertise, self._version)
-            word, rest = await self._requests.run(self._engine, REPORT, *about, *words)
+            word, rest = await self._requests.run(self._engine, REPORT, *about, *words, timeout=timeout)
             if word == "epoch":
                 raise EngineUnavailableError("the engine was restarted once more")
             if word == "lost":

@@ -6,7 +6,7 @@ from typing import Final
 from scalesocket.cluster.engine import Engine
 from scalesocket.cluster.link import Answer, EngineUnavailableError, Word
 from scalesocket.cluster.records import ClusterRoom, Load, NodeAddress, NodeStatus, RoomName, Summary
-from scalesocket.cluster.requests import SECOND, Requests
+from scalesocket.cluster.requests import SECOND, TIMEOUT, Requests
 from scalesocket.cluster.scripts import FORGET, NODES, PUBLISH, ROOMS
 
 PAGE: Final = 500
@@ -70,11 +70,11 @@ class Listing:
     async def put_ticket(self, digest: bytes, content: bytes, lifetime: float) -> bool:
         """Store what a ticket is good for, under its hash. False if there is one already."""
         words = ("SET", self._ticket(digest), content, "PX", round(lifetime * 1000), "NX")
-        return await self._engine.call(*words, timeout=self._requests.timeout) is not None
+        return await self._engine.call(*words, timeout=TIMEOUT) is not None
 
     async def take_ticket(self, digest: bytes) -> bytes | None:
         """Take a ticket: only one caller on all nodes gets it. None if there is none, or not any more."""
-        found: bytes | None = await self._engine.call("GETDEL", self._ticket(digest), timeout=self._requests.timeout)
+        found: bytes | None = await self._engine.call("GETDEL", self._ticket(digest), timeout=TIMEOUT)
         return found
 
     def _ticket(self, digest: bytes) -> str:

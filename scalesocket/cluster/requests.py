@@ -9,6 +9,8 @@ from scalesocket.cluster.scripts import Script
 
 SECOND: Final = 1_000_000
 """Microseconds. Scripts count in them."""
+TIMEOUT: Final = 2.0
+"""Seconds for one answer."""
 
 
 class SessionLostError(EngineUnavailableError):
@@ -21,8 +23,8 @@ class Requests:
     def __init__(self, name: str, lease: float) -> None:
         """Make requests to the directory of the cluster `name`. `lease`: seconds."""
         self.prefix: Final = f"{{{name}}}:"
-        self.timeout: Final = min(lease / 10, 2.0)
-        """Seconds for one answer: a lease has time for several attempts."""
+        self.renewal_timeout: Final = min(lease / 10, TIMEOUT)
+        """Seconds for the answer to a renewal: a lease has time for several attempts."""
         self.fence = 0
         self._lease = round(lease * SECOND)
 
@@ -35,9 +37,9 @@ class Requests:
         """The keys that scripts are given. They make the names of the others themselves."""
         return (f"{self.prefix}engine",)
 
-    async def run(self, engine: Engine, script: Script, *words: Word) -> tuple[str, list[Answer]]:
+    async def run(self, engine: Engine, script: Script, *words: Word, timeout: float = TIMEOUT) -> tuple[str, list[Answer]]:
         """Run a script. Returns the first word of its answer, and the rest. Raises EngineError."""
-        answer = await engine.run(script, self.keys, self.arguments(*words), timeout=self.timeout)
+        answer = await engine.run(script, self.keys, self.arguments(*words), timeout=timeout)
         return answer[0].decode(), answer[1:]
 
     def note_fence(self, fence: int) -> int:

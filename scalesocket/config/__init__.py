@@ -15,11 +15,12 @@ Declarations
     hook_settings, auth_settings    every key of `[apps.NAME.auth.hook]` and `[apps.NAME.auth]`
     admin                           the table of the admin surface
     server_settings, app_settings   every key of `[server]` and `[apps.NAME]`
+    cluster_settings                every key of `[cluster]`
     model, secrets                  `Site`, and the names of its parts for other packages; masking of secret keys
 Parsing
     syntax, toml_document           what is not valid TOML; a file that is
     validation_errors               messages for invalid values
-    auth_lint, lint                 probable mistakes in valid values: of `auth`; of all keys
+    auth_lint, cluster_lint, lint   probable mistakes in valid values: of `auth`, of `[cluster]`, of all other keys
     site_file, secret_files         a file with its variables replaced; secrets in files of their own
     app_tables, parse               apps with their defaults; the whole site, with all errors at once
 Machine

@@ -1,6 +1,7 @@
 """What a site needs of this machine: programs, folders, certificates, users. Reads, and changes nothing."""
 
 import grp
+import importlib.util
 import os
 import pwd
 import ssl
@@ -12,7 +13,7 @@ from pathlib import Path
 from scalesocket.config.auth_lint import find_exposed_auth
 from scalesocket.config.certificates import CertificateError, find_unreadable, load_pair
 from scalesocket.config.command_hints import Spell
-from scalesocket.config.model import Admin, App, Server, Site
+from scalesocket.config.model import Admin, App, Cluster, Server, Site, Tls
 from scalesocket.config.parse import Origins
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Finding, Place, Problem, Severity, key_text, quote
@@ -40,6 +41,8 @@ def check_machine(
     """
     environ = os.environ if environ is None else environ
     findings = [(("server", *finding.path), finding) for finding in _check_server(site.server)]
+    if site.cluster is not None:
+        findings += [(("cluster", *finding.path), finding) for finding in _check_cluster(site.cluster)]
     for name, app in site.apps.items():
         findings += [(("apps", name, *finding.path), finding) for finding in _check_app(app, environ, spell)]
     findings += [(("apps", name, *finding.path), finding) for name, finding in find_exposed_auth(site)]
@@ -62,13 +65,16 @@ def _check_server(server: Server) -> Iterator[Finding]:
         yield _error("control", f"there is no folder {str(Path(server.control).parent)!r} for the socket")
     if server.admin is not None:
         yield from _check_admin(server.admin)
-    if server.tls is None:
-        return
-    wrong = list(find_unreadable(server.tls))
+    if server.tls is not None:
+        yield from _check_pair(server.tls)
+
+
+def _check_pair(tls: Tls) -> Iterator[Finding]:
+    wrong = list(find_unreadable(tls))
     validity = None
     if not wrong:
         try:
-            validity = load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server.tls)
+            validity = load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls)
         except CertificateError as error:
             wrong = [error]
     for fault in wrong:
@@ -77,8 +83,22 @@ def _check_server(server: Server) -> Iterator[Finding]:
         period = f"valid from {show_time(validity.begins_at)} to {show_time(validity.ends_at)}; clients refuse it outside of that"
         yield Finding(("tls", "certificate"), f"{text} ({period})", Severity.WARNING)
     with suppress(OSError):
-        if is_readable_by_others(server.tls.key):
+        if is_readable_by_others(tls.key):
             yield Finding(("tls", "key"), "the file can be read by others (chmod o-r)", Severity.WARNING)
+
+
+def _check_cluster(cluster: Cluster) -> Iterator[Finding]:
+    if importlib.util.find_spec("redis") is None:
+        yield _error("engine", "needs the package redis (pip install 'scalesocket[cluster]')")
+    if cluster.tls is None:
+        return
+    yield from _check_pair(Tls(certificate=cluster.tls.certificate, key=cluster.tls.key))
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cluster.tls.ca)
+    except ssl.SSLError:
+        yield Finding(("tls", "ca"), 'contains no certificate (it would begin with "-----BEGIN CERTIFICATE-----")')
+    except OSError as error:
+        yield Finding(("tls", "ca"), f"cannot be read: {(error.strerror or str(error)).lower()}")
 
 
 def _check_admin(admin: Admin) -> Iterator[Finding]:

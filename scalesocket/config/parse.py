@@ -8,9 +8,10 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from scalesocket.config.app_tables import AppTable, check_mounts, collect_apps, parse_app, parse_defaults, usable_app, usable_part
+from scalesocket.config.cluster_lint import find_suspicious_cluster
 from scalesocket.config.keys import file_keys_of
 from scalesocket.config.lint import find_suspicious_server
-from scalesocket.config.model import App, Server, Site
+from scalesocket.config.model import App, Cluster, Server, Site
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import ConfigError, Place, Problem, Severity, raise_errors, sort_problems
 from scalesocket.config.secret_files import SecretReader, read_secret_files
@@ -22,7 +23,7 @@ from scalesocket.config.values import FROM_FILE
 Origins = Mapping[KeyPath, Place]
 """The places of the values of a site, by path: `("apps", "chat", "routing")`. Defaults have none."""
 
-SECTIONS: Final = ("include", "server", "defaults", "apps")
+SECTIONS: Final = ("include", "server", "cluster", "defaults", "apps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,7 @@ def parse_documents(
         read_secret_files(site_file, read_secret or _read_nothing)
     _include(site_files[0])
     server = _server(site_files[0])
+    cluster = _cluster(site_files[0], server)
     defaults = parse_defaults(site_files[0])
     tables = collect_apps(site_files, site_files[0], defaults)
     apps = [parse_app(table) for table in tables]
@@ -92,10 +94,11 @@ def parse_documents(
         )
     problems = sort_problems(problems, [site_file.file for site_file in site_files])
     path = main.folder / main.file.name
-    site = Site(server=server or Server(), apps={app.name: app for app in apps if app is not None}, path=path)
+    site = Site(server=server or Server(), cluster=cluster, apps={app.name: app for app in apps if app is not None}, path=path)
     usable_apps = {table.name: app or usable_app(table) for table, app in zip(tables, apps, strict=True)}
     usable = Site.model_construct(  # without validation: an app may have no target
         server=server or _usable_server(site_files[0]),
+        cluster=cluster,
         apps={name: app for name, app in usable_apps.items() if app is not None},
         path=path,
     )
@@ -115,7 +118,11 @@ def _read_nothing(path: Path) -> str:
 def _check_sections(site_file: SiteFile, main: SiteFile) -> None:
     for key in site_file.tables:
         if site_file is main and key not in SECTIONS:
-            elsewhere = {"[server]": file_keys_of(Server), "[apps.NAME] or [defaults]": file_keys_of(App)}
+            elsewhere = {
+                "[server]": file_keys_of(Server),
+                "[cluster]": file_keys_of(Cluster),
+                "[apps.NAME] or [defaults]": file_keys_of(App),
+            }
             site_file.report((key,), unknown_key(key, SECTIONS, elsewhere=elsewhere), at_key=True)
         elif key != "apps" and site_file is not main:
             message = f"is not allowed in an included file, which has [apps.NAME] tables only (move it to {main.file})"
@@ -153,6 +160,25 @@ def _server(main: SiteFile) -> Server | None:
     return server
 
 
+def _cluster(main: SiteFile, server: Server | None) -> Cluster | None:
+    table = main.table("cluster")
+    if table is None:
+        return None
+    if server is not None and server.workers != 1:
+        message = "has several processes, which a node of a cluster cannot have (run several nodes on one machine instead)"
+        main.report(("server", "workers"), message)
+    try:
+        cluster = Cluster.model_validate(table, context=FROM_FILE)
+    except ValidationError as error:
+        for finding in describe_errors(Cluster, error, elsewhere={"[server]": file_keys_of(Server)}):
+            main.report(("cluster", *finding.path), finding.message, at_key=finding.is_about_key)
+        return None
+    for finding in find_suspicious_cluster(cluster):
+        path = main.document.written(("cluster", *finding.path))
+        main.report_at(main.document.value_place(path), path, finding.message, severity=Severity.WARNING)
+    return cluster
+
+
 def _usable_server(main: SiteFile) -> Server:
     written = main.tables.get("server")
     return usable_part(Server, written if isinstance(written, dict) else {}) or Server()
@@ -169,6 +195,7 @@ def _origins(main: SiteFile, apps: Sequence[AppTable]) -> Origins:
             origins[(*section, *path)] = locate(path)
 
     walk(main.tables.get("server", {}), (), lambda path: main.document.value_place(("server", *path)), ("server",))
+    walk(main.tables.get("cluster", {}), (), lambda path: main.document.value_place(("cluster", *path)), ("cluster",))
     for app in apps:
         walk(app.merged(), (), app.place, app.path)
     return origins

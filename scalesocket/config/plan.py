@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from scalesocket.config.keys import Reload, keys_of
-from scalesocket.config.model import App, Server, Site
-from scalesocket.config.render import changed_records, to_toml
+from scalesocket.config.model import App, Cluster, Server, Site
+from scalesocket.config.render import changed_records, table_record, to_toml
 
 DEPENDENT: Final = frozenset({"join_message", "leave_message"})
 """Live keys whose default depends on `routing`, which applies to new rooms only, and on `auth`."""
@@ -57,11 +57,12 @@ class Plan:
     removed: Sequence[App] = field(default=())
     changed: Sequence[AppChange] = field(default=())
     server: Sequence[Change] = field(default=())
+    cluster: Sequence[Change] = field(default=())
 
     @property
     def is_empty(self) -> bool:
         """Whether the sites are equal."""
-        return not (self.added or self.removed or self.changed or self.server)
+        return not (self.added or self.removed or self.changed or self.server or self.cluster)
 
     def __str__(self) -> str:
         """Return one line for a log: `added pong; changed chat (max_clients); server: log`."""
@@ -75,6 +76,8 @@ class Plan:
             parts.append("changed " + ", ".join(names))
         if self.server:
             parts.append("server: " + ", ".join(change.key for change in self.server))
+        if self.cluster:
+            parts.append("cluster: " + ", ".join(change.key for change in self.cluster))
         return "; ".join(parts) or "nothing changed"
 
 
@@ -89,10 +92,25 @@ def make_plan(old: Site, new: Site) -> Plan:
         removed=tuple(app for name, app in old.apps.items() if name not in new.apps),
         changed=tuple(changed),
         server=find_changes(old.server, new.server),
+        cluster=_cluster_changes(old.cluster, new.cluster),
     )
 
 
-def find_changes(old: App | Server, new: App | Server) -> Sequence[Change]:
+def _cluster_changes(old: Cluster | None, new: Cluster | None) -> Sequence[Change]:
+    """Find the keys in which two tables differ, one of which may be missing."""
+    if old is not None and new is not None:
+        return find_changes(old, new)
+    changes = []
+    for is_new, table in ((False, old), (True, new)):
+        for key, value in {} if table is None else table_record(table).items():
+            text, found = to_toml(value), getattr(table, key)
+            ours, none = (found, text), (None, None)
+            (before, old_text), (after, new_text) = (none, ours) if is_new else (ours, none)
+            changes.append(Change(key=key, reload=Reload.FIXED, old=before, new=after, old_text=old_text, new_text=new_text))
+    return tuple(changes)
+
+
+def find_changes(old: App | Cluster | Server, new: App | Cluster | Server) -> Sequence[Change]:
     """Find the keys in which two tables of one kind differ, in the order of the documentation."""
     if old == new:
         return ()

@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from scalesocket.config.keys import Key, file_keys_of, keys_of, table_of
-from scalesocket.config.model import App, Routes, Server
+from scalesocket.config.model import App, Cluster, Routes, Server
 from scalesocket.config.render import to_toml
 from scalesocket.config.schema import Schema, default_of, value_schema
 from scalesocket.config.secrets import secret_file_keys
@@ -19,7 +19,8 @@ INTRODUCTION: Final = """\
 <!-- Generated from scalesocket/config/ by `make generate`; edits here are lost. -->
 
 A site file is TOML. It has a `[server]` table, an `[apps.NAME]` table for each app, a `[defaults]` table that all apps
-inherit, and `include`, a list of files with more apps. All keys have defaults, except the target or the folder of an app.
+inherit, and `include`, a list of files with more apps. A server that is one of several has a `[cluster]` table. All keys have
+defaults, except the target or the folder of an app, and some of `[cluster]`.
 
 ```toml
 #:schema ../schemas/site.schema.json
@@ -64,6 +65,11 @@ An app has one target: `command`, `tcp` or `unix`. An app with `static` and no t
 of an app replaces that of `[defaults]`.
 """.replace("RESERVED", ", ".join(f"`{name}`" for name in sorted(RESERVED_APPS)))
 
+CLUSTER: Final = """\
+Several servers, the nodes, share the rooms of a site: each room is on one of them, whichever its clients reach. Without the
+table, a server is alone. [cluster.md](cluster.md) says how to run them. It needs `pip install 'scalesocket[cluster]'`.
+"""
+
 INCLUDE: Final = """## `include`
 
 `include = ["apps/*.toml"]` at the top of the file reads more apps, in the order of their file names. Included files contain
@@ -75,6 +81,7 @@ INCLUDE: Final = """## `include`
 def render_reference() -> str:
     """Return the whole page."""
     parts = [INTRODUCTION, "## `[server]`\n", *_table(Server), *_inner_tables(Server, "server")]
+    parts += ["## `[cluster]`\n", CLUSTER, *_table(Cluster), *_inner_tables(Cluster, "cluster")]
     parts += ["## `[apps.NAME]` and `[defaults]`", APPS, *_table(App), *_inner_tables(App, "apps.NAME"), INCLUDE]
     return "\n".join(parts)
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from scalesocket.config.keys import file_keys_of
-from scalesocket.config.model import App, Routes, Server, Site
+from scalesocket.config.model import App, Cluster, Routes, Server, Site
 from scalesocket.config.parse import Origins
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Place, key_text, quote
 from scalesocket.config.secrets import mask_secrets, mask_variables
 
+AnyTable = Server | Cluster | App
 FROM_DEFAULT: Final = "default"
 ANOTHER: Final = "(another)"
 """Follows a masked value that differs from the one it is compared with."""
@@ -20,16 +21,17 @@ def site_record(site: Site) -> dict[str, Any]:
     """Return a site as plain data in the forms of the file (`"30s"`, `"1MiB"`), with secrets masked and without unset keys."""
     return {
         "server": table_record(site.server),
+        **({} if site.cluster is None else {"cluster": table_record(site.cluster)}),
         "apps": {name: table_record(app) for name, app in site.apps.items()},
     }
 
 
-def table_record(table: Server | App) -> dict[str, Any]:
+def table_record(table: AnyTable) -> dict[str, Any]:
     """Return a table as plain data in the forms of the file, with secrets masked and without unset keys."""
     return _masked(table, _plain_record(table))
 
 
-def changed_records(old: Server | App, new: Server | App) -> tuple[dict[str, Any], dict[str, Any]]:
+def changed_records(old: AnyTable, new: AnyTable) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return two tables as `table_record` does. Values that differ, but look alike when they are masked, are told apart."""
     plain_old, plain_new = _plain_record(old), _plain_record(new)
     masked = _masked(old, plain_old)
@@ -50,7 +52,7 @@ def _mark_others(
     return marked
 
 
-def _plain_record(table: Server | App) -> dict[str, Any]:
+def _plain_record(table: AnyTable) -> dict[str, Any]:
     """Return a table with its secrets."""
     model = type(table)
     record: dict[str, Any] = table.model_dump(mode="json", include=set(file_keys_of(model)))
@@ -62,14 +64,15 @@ def _plain_record(table: Server | App) -> dict[str, Any]:
     return _without_none(record)
 
 
-def _masked(table: Server | App, record: dict[str, Any]) -> dict[str, Any]:
+def _masked(table: AnyTable, record: dict[str, Any]) -> dict[str, Any]:
     variables = {"env": mask_variables(record["env"])} if "env" in record else {}
     return mask_secrets(type(table), record | variables)
 
 
 def render_site(site: Site, *, origins: Origins | None = None, app: str | None = None) -> str:
     """Write a site, or one app of it, as TOML. With `origins`, a comment says where each value was written, or `default`."""
-    tables: list[tuple[KeyPath, Server | App]] = [(("server",), site.server)] if app is None else []
+    tables: list[tuple[KeyPath, AnyTable]] = [(("server",), site.server)] if app is None else []
+    tables += [(("cluster",), site.cluster)] if app is None and site.cluster is not None else []
     tables += [(("apps", name), table) for name, table in site.apps.items() if app in (None, name)]
     blocks = []
     for path, table in tables:

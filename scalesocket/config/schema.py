@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from scalesocket.config.keys import Key, Reload, file_keys_of, keys_of, table_of
-from scalesocket.config.model import App, Routes, Routing, Server
+from scalesocket.config.model import App, Cluster, Routes, Routing, Server
 from scalesocket.config.secrets import secret_file_keys
 from scalesocket.config.values import APP_NAME, RESERVED_APPS
 
@@ -53,6 +53,7 @@ def site_schema() -> Schema:
                 "description": "Files with more apps, relative to this one; patterns such as apps/*.toml.",
             },
             "server": table_schema(Server),
+            "cluster": table_schema(Cluster) | {"description": "Several servers, on one machine or many, that share the rooms."},
             "defaults": defaults | {"description": "Defaults that every app inherits."},
             "apps": apps,
         },

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from scalesocket.config.model import App, Server
+from scalesocket.config.model import App, Cluster, Server
 from scalesocket.config.positions import KeyPath
 from scalesocket.config.problems import Problem, Severity, key_text
 from scalesocket.config.secrets import FILE_SUFFIX, find_secret_files, find_secret_texts
@@ -22,6 +22,7 @@ SecretReader = Callable[[Path], str]
 def read_secret_files(site_file: SiteFile, read: SecretReader) -> None:
     """Read the secret files of every section of a site file."""
     read_table_secrets(site_file, ("server",), Server, read)
+    read_table_secrets(site_file, ("cluster",), Cluster, read)
     read_table_secrets(site_file, ("defaults",), App, read)
     apps = site_file.tables.get("apps")
     for name in apps if isinstance(apps, dict) else ():
@@ -57,7 +58,12 @@ def read_table_secrets(site_file: SiteFile, section: KeyPath, model: type[BaseMo
 
 def find_exposed_texts(document: TomlDocument) -> Iterator[Problem]:
     """Find the secrets in a file of the site. They are exposed if others can read the file."""
-    for section in (("server",), ("defaults",), *(("apps", name) for name in _names_of(document.tables.get("apps")))):
+    for section in (
+        ("server",),
+        ("cluster",),
+        ("defaults",),
+        *(("apps", name) for name in _names_of(document.tables.get("apps"))),
+    ):
         table, found = _table_at(document.tables, section), model_at(section)
         if not isinstance(table, Mapping) or found is None:
             continue

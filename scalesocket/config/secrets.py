@@ -21,7 +21,7 @@ _SECRET_WORDS: Final = "PASS|PWD|SECRET|TOKEN|KEY|AUTH|CRED|SIGNATURE|PRIVATE|CO
 _SECRET_NAME: Final = re.compile(_SECRET_WORDS, re.IGNORECASE)
 _VARIABLE: Final = rf"[A-Z0-9_]*(?:{_SECRET_WORDS})[A-Z0-9_]*"
 _CREDENTIALS: Final = frozenset({"auth", "admin"})
-"""Tables of credentials: a misspelt key in them may have a secret as its value."""
+"""Tables of credentials: a misspelt key in them may have a secret as its value. So may one in a table with a secret key."""
 _VALUE: Final = r"""[ \t]*(?:\"{3}[\s\S]*?(?:\"{3}|\Z)|'{3}[\s\S]*?(?:'{3}|\Z)|\[[^\]]*)?[^\n]*"""
 """A value and the rest of its last line, in a text that need not be valid TOML: one line, or a long string or an array."""
 _VARIABLES: Final = "env"
@@ -55,7 +55,7 @@ def _keys_on(model: type[BaseModel], path: tuple[str | int, ...]) -> Iterator[Ke
 
 
 def may_be_secret(model: type[BaseModel], path: tuple[str | int, ...], *, is_table: bool) -> bool:
-    """Whether a value may be a secret in a wrong place: that of an unknown key in `auth` or `admin`, or instead of a table there.
+    """Whether a value may be a secret in a wrong place: that of an unknown key in a table of credentials, or instead of one.
 
     `is_table`: whether the value is a table, whose own keys are judged.
     """
@@ -64,9 +64,13 @@ def may_be_secret(model: type[BaseModel], path: tuple[str | int, ...], *, is_tab
         if table is None or not isinstance(part, str):
             return False
         if part not in keys_of(table):
-            return not _CREDENTIALS.isdisjoint(path[:at]) or _SECRET_NAME.search(part) is not None
+            return _has_credentials(table, path[:at]) or _SECRET_NAME.search(part) is not None
         table = table_of(table, part)
-    return table is not None and not is_table and not _CREDENTIALS.isdisjoint(path)
+    return table is not None and not is_table and _has_credentials(table, path)
+
+
+def _has_credentials(table: type[BaseModel], path: tuple[str | int, ...]) -> bool:
+    return not _CREDENTIALS.isdisjoint(path) or bool(secret_file_keys(table))
 
 
 def secret_file_keys(model: type[BaseModel]) -> Mapping[str, str]:

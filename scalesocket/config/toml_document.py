@@ -9,7 +9,7 @@ from typing import Any
 import tomli
 from pydantic import BaseModel
 
-from scalesocket.config.model import App, Server
+from scalesocket.config.model import App, Cluster, Server
 from scalesocket.config.positions import Entry, KeyPath, Lines, Span, scan_positions
 from scalesocket.config.problems import ConfigError, Place, Problem
 from scalesocket.config.secrets import is_secret, is_url, mask_assignments, may_be_secret, secret_names, star_url, star_urls
@@ -71,13 +71,15 @@ def model_at(path: KeyPath) -> tuple[type[BaseModel], KeyPath] | None:
     match path:
         case ("server", *rest):
             return Server, tuple(rest)
+        case ("cluster", *rest):
+            return Cluster, tuple(rest)
         case ("defaults", *rest) | ("apps", _, *rest):
             return App, tuple(rest)
     return None
 
 
 def _syntax_problem(text: str, file: Path, error: tomli.TOMLDecodeError) -> Problem:
-    shown = star_urls(mask_assignments(text, secret_names(Server, App)))
+    shown = star_urls(mask_assignments(text, secret_names(Server, Cluster, App)))
     fault = explain_syntax(text, shown, error.pos)
     return Problem(place=_place(file, Lines(shown), fault.span), message=fault.message)
 

@@ -66,8 +66,12 @@ def is_private_url(url: str) -> bool:
 
 
 def is_local_network(url: str) -> bool:
-    """Whether the host of a URL is a private address, or a name without a dot, as that of a container."""
-    host = urlsplit(url).hostname or ""
+    """Whether the host of a URL is one of a private network."""
+    return is_local_host(urlsplit(url).hostname or "")
+
+
+def is_local_host(host: str) -> bool:
+    """Whether a host is a private address, or a name without a dot, as that of a container."""
     address = parse_address(host)
     return "." not in host if address is None else address.is_private
 

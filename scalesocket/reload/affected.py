@@ -27,7 +27,7 @@ MAX_USERS: Final = 20
 def find_affected(
     plan: Plan, old: Site, new: Site, status: SiteStatus, identities: Identities = lambda _: ()
 ) -> tuple[AffectedKey, ...]:
-    """List the changes from `old`, whose state is `status`, to `new`: those of the server first, then those of the apps.
+    """List the changes from `old`, whose state is `status`, to `new`: server, cluster, apps.
 
     `identities` are those of the connected clients, which a change of `auth` may keep out when they connect again.
 
@@ -36,6 +36,7 @@ def find_affected(
     """
     apps = {app.name: app for app in status.apps}
     found = [_changed("server", change, _count_affected(change, status.apps)) for change in plan.server]
+    found += [_changed("cluster", change, (0, 0)) for change in plan.cluster]
     for app in plan.removed:
         rooms, clients = _count_all([apps[app.name]])
         found.append(AffectedKey(path=f"apps.{app.name}", kind="removed", reload=Reload.LIVE, rooms=rooms, clients=clients))

@@ -227,8 +227,9 @@ class Reloader:
 
 def refuse_fixed(plan: Plan) -> None:
     """Raise ReloadError if a key changes that is fixed when the server starts."""
-    if fixed := [change for change in plan.server if change.reload is Reload.FIXED]:
-        changes = "; ".join(f"server.{change.key}: {change.old_text} -> {change.new_text}" for change in fixed)
+    found = [("server", change) for change in plan.server] + [("cluster", change) for change in plan.cluster]
+    if fixed := [(table, change) for table, change in found if change.reload is Reload.FIXED]:
+        changes = "; ".join(f"{table}.{one.key}: {one.old_text or 'none'} -> {one.new_text or 'none'}" for table, one in fixed)
         raise ReloadError(
             f"{changes} (restart needed: the running server cannot change it; restart it, or restore the old value)"
         )

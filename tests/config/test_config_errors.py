@@ -234,7 +234,7 @@ UNKNOWN_KEYS = {
     ),
     'apps.chat.command = "cat"\n[app.pong]': '2:2: app: unknown key (did you mean "apps"?)',
     'apps.chat.command = "cat"\nbind = "a:1"': "2:1: bind: unknown key here (it belongs in [server])",
-    'apps.chat.command = "cat"\nwibble = 1': "2:1: wibble: unknown key (one of: include, server, defaults, apps)",
+    'apps.chat.command = "cat"\nwibble = 1': "2:1: wibble: unknown key (one of: include, server, cluster, defaults, apps)",
 }
 
 

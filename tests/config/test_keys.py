@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from scalesocket.config.keys import file_keys_of, keys_of, table_of
-from scalesocket.config.model import App, Server
+from scalesocket.config.model import App, Cluster, Server
 from scalesocket.config.render import table_record
 
 SERVER = {
@@ -27,6 +27,18 @@ SERVER = {
     "drain_timeout": ("10s", "live"),
     "log": ({"format": "text", "level": "info"}, "live"),
     "workers": (1, "fixed"),
+}
+CLUSTER = {
+    "engine": ("redis://10.0.0.2/0", "fixed"),
+    "name": ("scalesocket", "fixed"),
+    "node": (None, "fixed"),
+    "listen": ("10.0.0.5:9100", "fixed"),
+    "advertise": (None, "fixed"),
+    "secret": ("***", "fixed"),
+    "tls": (None, "fixed"),
+    "lease": ("15s", "fixed"),
+    "placement": ("local", "fixed"),
+    "on_engine_loss": ("stop", "fixed"),
 }
 APP = {
     "mount": ("/chat", "next"),
@@ -80,13 +92,21 @@ APP = {
 }
 
 
-def declared(table: Server | App) -> dict[str, tuple[Any, str]]:
+def declared(table: Server | Cluster | App) -> dict[str, tuple[Any, str]]:
     record, keys = table_record(table), keys_of(type(table))
     return {name: (record.get(name), keys[name].reload.value) for name in file_keys_of(type(table))}
 
 
 def test_the_keys_of_the_server_have_their_fixed_defaults_and_classes() -> None:
     assert declared(Server()) == SERVER
+
+
+def test_the_keys_of_a_cluster_have_their_fixed_defaults_and_classes() -> None:
+    cluster = Cluster.model_validate(
+        {"engine": "redis://10.0.0.2/0", "listen": "10.0.0.5:9100", "secret": "16 characters or more"}
+    )
+
+    assert declared(cluster) == CLUSTER
 
 
 def test_the_keys_of_an_app_have_their_fixed_defaults_and_classes() -> None:
@@ -98,7 +118,7 @@ def all_models(model: type[BaseModel]) -> list[type[BaseModel]]:
     return [model, *(found for table in inner for found in all_models(table))]
 
 
-@pytest.mark.parametrize("model", [*all_models(Server), *all_models(App)])
+@pytest.mark.parametrize("model", [*all_models(Server), *all_models(Cluster), *all_models(App)])
 def test_every_field_declares_its_meaning_and_class(model: type[BaseModel]) -> None:
     assert keys_of(model).keys() == model.model_fields.keys()
     assert all(key.meaning and not key.meaning.endswith(".") for key in keys_of(model).values())

@@ -23,6 +23,8 @@ APP = '[apps.a]\ncommand = ["cat"]\n'
         f'[server]\nadmin = "{SECRET}"\n' + APP,
         f'[server]\ntoken = "{SECRET}"\n' + APP,
         APP + f'jwt_secret = "{SECRET}"\n',
+        APP + f'[cluster]\nsercet = "{SECRET}"\n',
+        f'cluster = "{SECRET}"\n' + APP,
     ],
 )
 def test_an_error_does_not_repeat_a_misplaced_secret(text: str) -> None:
