@@ -72,7 +72,7 @@ def serve_overview(handlers: Handlers, overview: Overview) -> None:
 
 
 class WorkerOverview:
-    """The whole site, as a worker sees it (`Overview`). Nobody can make it ask the supervisor often."""
+    """The whole site, as a worker sees it (`Overview`). It asks the supervisor for each thing at most 20 times in a second."""
 
     def __init__(self, local: Overview, others: Overview, placement: WorkerPlacement) -> None:
         """Find rooms that live here in `local`, and everything else in `others`, which asks the supervisor."""

@@ -72,6 +72,7 @@ class OwnRooms:
         """Wait for the end of rooms. Raises OperationError for what is not held any more."""
         held = self._find(message.held)
         assert isinstance(held.going, Ending)
+        held.scope = anyio.CancelScope()
         with held.scope:
             return await held.going.wait_ended(message.seconds)
         return held.going.outcome

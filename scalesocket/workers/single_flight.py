@@ -46,11 +46,6 @@ class SingleFlight(Generic[Answer]):
         else:
             self._flights[question] = (task, self._loop.time() + self._lifetime)
 
-    def close(self) -> None:
-        """Cancel what is being asked."""
-        for task, _ in self._flights.values():
-            task.cancel()
-
 
 async def _run(find: Callable[[], Awaitable[Answer]]) -> Answer:
     return await find()

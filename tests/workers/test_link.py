@@ -3,8 +3,6 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -14,13 +12,13 @@ from scalesocket.errors import ScalesocketError
 from scalesocket.workers import link as link_module
 from scalesocket.workers.link import (
     Handlers,
-    Link,
     LinkBusyError,
     LinkError,
     LinkLostError,
     LinkTimeoutError,
     open_link,
 )
+from tests.workers.linking import open_pair
 
 pytestmark = pytest.mark.anyio
 
@@ -45,13 +43,6 @@ class NoSuchThingError(ScalesocketError):
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": True}
-
-
-@asynccontextmanager
-async def open_pair(here: Handlers, there: Handlers) -> AsyncIterator[tuple[Link, Link]]:
-    one, other = socket.socketpair()
-    async with open_link(one, here, peer="worker 1") as near, open_link(other, there, peer="the supervisor") as far:
-        yield near, far
 
 
 async def test_both_ends_call_and_get_answers_of_the_type_they_ask_for() -> None:

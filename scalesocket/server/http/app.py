@@ -88,8 +88,8 @@ async def answer_http_error(error: HTTPException) -> Response:
 
 
 async def answer_unavailable(error: UnavailableError) -> Response:
-    """Answer that the state of the site is not known; the reason is for the log."""
-    log.warning("request not answered", path=request.path, reason=str(error))
+    """Answer that the state of the site is not known. The reason is for the log, at debug: many clients may ask at once."""
+    log.debug("request not answered", path=request.path, reason=str(error))
     return answer_error(503, "the state of the site is not available at the moment (try again)", headers={"Retry-After": "1"})
 
 
