@@ -33,20 +33,30 @@ class EngineProcess:
         if SERVER is None:
             pytest.skip("no redis-server or valkey-server on this machine (Debian: apt-get install redis-server)")
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port, self.tls_port = free_port(), free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
         self.client = redis.Redis(port=self.port, decode_responses=True)
 
-    def start(self, *, is_kept: bool = False) -> None:
+    def start(self, *more: str, is_kept: bool = False) -> None:
         """Start it, and wait until it answers. `is_kept`: with an append-only file, from which it reads what it had."""
         assert SERVER is not None
         options = ["--appendonly", "yes", "--appendfsync", "always"] if is_kept else ["--appendonly", "no"]
         with (self.folder / "engine.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [SERVER, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder), *options],
+                [
+                    SERVER,
+                    "--port",
+                    str(self.port),
+                    "--bind",
+                    "127.0.0.1",
+                    "--save",
+                    "",
+                    "--dir",
+                    str(self.folder),
+                    *options,
+                    *more,
+                ],
                 stdout=log,
                 stderr=log,
             )
@@ -85,6 +95,13 @@ class EngineProcess:
         """The keys of a cluster, without its prefix."""
         prefix = f"{{{name}}}:"
         return {key.removeprefix(prefix) for key in self.client.scan_iter(f"{prefix}*")}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class ClusterOfTests:
