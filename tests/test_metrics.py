@@ -1,11 +1,14 @@
 """The OpenMetrics text of a site's status, read back by the parser of Prometheus' own library."""
 
+import os
+from dataclasses import replace
+
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from scalesocket import __version__
 from scalesocket.metrics import OPENMETRICS, TEXT, expose
-from scalesocket.status import AppStatus, Counts, LastExit, RoomStatus, SiteStatus
+from scalesocket.status import AppStatus, Counts, LastExit, RoomStatus, SiteStatus, WorkerStatus
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -176,6 +179,23 @@ def test_draining_version_and_process_are_exposed() -> None:
     assert series["scalesocket_draining", labels()] == 1
     assert series["scalesocket_build_info", labels(version=__version__)] == 1
     assert series["process_resident_memory_bytes", labels()] > 0
+
+
+def test_the_workers_of_a_server_and_their_processes_are_exposed() -> None:
+    def make(index: int, *, state: str, pid: int | None) -> WorkerStatus:
+        return WorkerStatus(index=index, pid=pid, state=state, rooms=0, connections=0, restarts=index, since=None)
+
+    workers = (make(0, state="serving", pid=os.getpid()), make(1, state="starting", pid=None), make(2, state="silent", pid=1))
+    site = replace(make_site(), workers=workers)
+    series = read(site)
+
+    assert series["scalesocket_workers", labels()] == 1
+    assert series["scalesocket_worker_restarts_total", labels()] == 3
+    assert series["process_cpu_seconds_total", labels(worker="0")] > 0
+    assert ("process_cpu_seconds_total", labels(worker="1")) not in series
+    assert ("process_cpu_seconds_total", labels()) not in series  # it would be that of whichever worker answers
+    assert b'process_resident_memory_bytes{worker="0"}' in expose(site, by_room=False)
+    assert ("scalesocket_workers", labels()) not in read(make_site())
 
 
 def test_both_formats_have_the_same_samples() -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -318,6 +319,31 @@ def test_a_worker_that_does_not_answer_is_shown_with_its_last_numbers(site: Site
 
     assert (during["state"], during["rooms"], during["pid"]) == ("silent", before["rooms"], before["pid"])
     site.server.wait(lambda: site.workers[1]["state"] == "serving", "an answer of worker 1")
+
+
+def test_while_the_supervisor_does_not_answer_rooms_go_on_and_nobody_is_let_in_by_a_ticket(site: Site) -> None:
+    url = f"http://127.0.0.1:{site.server.port}"
+    tickets = [httpx.post(f"{url}/vault/api/gold/ticket", auth=ANN, timeout=DEADLINE).json()["ticket"] for _ in range(2)]
+    site.server.send_signal(signal.SIGSTOP)
+    try:
+        client = site.join("another")
+        client.send("go on")
+        assert client.recv(timeout=DEADLINE) == "go on"
+        assert site.get("/health") == {"status": "ok"}
+        with ThreadPoolExecutor() as threads:  # each takes 5 s
+            answers = [
+                threads.submit(httpx.get, f"{url}/metrics", timeout=DEADLINE),
+                threads.submit(httpx.post, f"{url}/vault/api/gold/ticket", auth=ANN, timeout=DEADLINE),
+            ]
+            with pytest.raises(InvalidStatus, match="503"), connect(f"ws{url[4:]}/vault/gold?ticket={tickets[0]}"):
+                pass
+        assert [answer.result().status_code for answer in answers] == [503, 503]
+    finally:
+        site.server.send_signal(signal.SIGCONT)
+
+    site.server.wait(lambda: httpx.get(f"{url}/ready", timeout=DEADLINE).status_code == 200, "an answer of the supervisor")
+    with connect(f"ws{url[4:]}/vault/gold?ticket={tickets[1]}", open_timeout=DEADLINE):
+        pass
 
 
 def test_a_drain_holds_for_all_workers_and_for_their_successors(tmp_path: Path) -> None:

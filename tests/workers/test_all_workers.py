@@ -1,0 +1,269 @@
+"""Operations on all workers and their status, as the supervisor asks for them: over links to scripted workers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import msgspec
+import pytest
+
+from scalesocket.config.model import App
+from scalesocket.control.messages import Caller, Drain, Outcome, Restart, Status, Stop, Tail
+from scalesocket.operations.lookup import NotFoundError, OperationError
+from scalesocket.overview import Readiness, UnavailableError
+from scalesocket.status import SiteStatus
+from scalesocket.workers import merged_overview
+from scalesocket.workers.front import Front, open_front
+from scalesocket.workers.link import Handlers, Link
+from scalesocket.workers.site_messages import GetReadiness, GetRooms, GetStatus, LastStatus, Missing, Ran, Release, Run, WaitEnded
+from scalesocket.workers.workers import Workers
+from tests.server.general import make_site
+from tests.workers.linking import open_pair
+from tests.workers.test_merge import app_status, site_status
+
+pytestmark = pytest.mark.anyio
+
+CALLER: Final = Caller(via="test", name="test")
+STOP: Final = Stop(app="chat", room="*", wait=5.0)
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+def ran(rooms: int, held: int | None = None) -> Ran:
+    return Ran(result=msgspec.Raw(msgspec.msgpack.encode(Outcome(rooms=rooms, clients=0))), held=held)
+
+
+NOT_HERE: Final = Ran(missing=Missing(text="not here", certainty=0))
+
+
+class Scripted:
+    """A worker that answers as it is told."""
+
+    def __init__(self) -> None:
+        self.answer: Ran = ran(1)
+        self.status: SiteStatus | None = site_status(app_status(rooms=("a",)))
+        """None: it does not answer."""
+        self.wait: Callable[[WaitEnded], Any] = lambda _: Outcome(rooms=1, clients=0, pending=0)
+        self.asked: list[Run] = []
+        self.released: list[int] = []
+        self.link: Link
+
+    def handlers(self) -> Handlers:
+        handlers = Handlers()
+        handlers.add(Run, self.run)
+        handlers.add(WaitEnded, lambda message: self.wait(message))
+        handlers.add(Release, lambda message: self.released.append(message.held))
+        handlers.add(GetStatus, self.get_status)
+        handlers.add(GetRooms, lambda _: [] if self.status is not None else anyio.sleep_forever())
+        return handlers
+
+    def run(self, message: Run) -> Ran:
+        self.asked.append(message)
+        return self.answer
+
+    async def get_status(self, _: object) -> SiteStatus:
+        if self.status is None:
+            await anyio.sleep_forever()
+        assert self.status is not None
+        return self.status
+
+
+class Server:
+    """A supervisor with scripted workers."""
+
+    def __init__(self, workers: Workers, front: Front, stack: AsyncExitStack) -> None:
+        self.workers = workers
+        self.front = front
+        self.scripted = [Scripted() for _ in workers.members]
+        self._stack = stack
+
+    async def start(self, index: int) -> None:
+        """Start the process of a worker."""
+        worker, scripted = self.workers.members[index], self.scripted[index]
+        near, far = Handlers(), scripted.handlers()
+        for install in self.workers.installs:
+            install(worker, near)
+        worker.link, scripted.link = await self._stack.enter_async_context(open_pair(near, far))
+        for call in worker.on_ready:
+            call(worker)
+
+    async def replace(self, index: int) -> None:
+        """End the process of a worker, and start another."""
+        worker = self.workers.members[index]
+        self.scripted[index].link.close()
+        worker.link = None
+        worker.restarts += 1
+        await self.start(index)
+
+    async def run(self, request: Any) -> Any:
+        return await self.front.operations.run(request, CALLER)
+
+    async def settled(self) -> None:
+        """Wait until all notes so far have arrived."""
+        for worker in self.workers.members:
+            if worker.link is not None and worker.link.is_open:
+                await worker.link.call(Run(Drain(app="settled")), Ran)
+
+
+@asynccontextmanager
+async def open_server(count: int = 2) -> AsyncIterator[Server]:
+    workers = Workers(make_site(App(name="chat", command=["cat"])), count=count, loop="uvloop", open_files=100)
+    async with AsyncExitStack() as stack:
+        stack.callback(workers.close)
+        front = await stack.enter_async_context(open_front(workers))
+        server = Server(workers, front, stack)
+        for index in range(count):
+            await server.start(index)
+        yield server
+
+
+async def test_a_wait_is_for_the_rooms_of_all_workers_and_what_they_hold_is_released() -> None:
+    async with open_server() as server:
+        one, two = server.scripted
+        one.answer, two.answer = ran(1, held=4), ran(2, held=5)
+        two.wait = lambda message: Outcome(rooms=2, clients=0, pending=int(message.seconds))
+
+        assert await server.run(STOP) == Outcome(rooms=3, clients=0, pending=5)
+        await server.settled()
+        assert (one.released, two.released) == ([4], [5])
+
+
+async def test_the_rooms_of_a_worker_that_ends_meanwhile_have_ended() -> None:
+    async with open_server() as server:
+        one, two = server.scripted
+        one.answer, two.answer = ran(1, held=4), ran(2, held=5)
+
+        async def end(_: WaitEnded) -> None:
+            two.link.close()
+            await anyio.sleep_forever()
+
+        two.wait = end
+
+        assert await server.run(STOP) == Outcome(rooms=3, clients=0, pending=0)
+
+
+async def test_a_caller_that_leaves_ends_the_waits_in_the_workers() -> None:
+    async with open_server() as server:
+        for scripted in server.scripted:
+            scripted.answer, scripted.wait = ran(1, held=4), lambda _: anyio.sleep_forever()
+        waiting = asyncio.create_task(server.run(STOP))
+        await asyncio.sleep(0.05)
+
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await server.settled()
+
+        assert [scripted.released for scripted in server.scripted] == [[4], [4]]
+
+
+async def test_a_failure_in_one_worker_releases_what_the_others_hold() -> None:
+    async with open_server() as server:
+        one, two = server.scripted
+        one.answer, two.answer = ran(1, held=4), Ran(error="broken")
+
+        with pytest.raises(OperationError, match=r"worker 1: broken \(done in the other workers: 1 room\)"):
+            await server.run(STOP)
+        await server.settled()
+        assert one.released == [4]
+
+
+async def test_a_tail_of_too_many_rooms_is_refused_and_released() -> None:
+    async with open_server() as server:
+        for scripted in server.scripted:
+            scripted.answer = ran(600, held=1)
+
+        with pytest.raises(OperationError, match=r"1200 rooms match \(at most 1000"):
+            await server.front.operations.open_tail(Tail(app="chat", room="*"), CALLER)
+        await server.settled()
+        assert [scripted.released for scripted in server.scripted] == [[1], [1]]
+
+
+async def test_successors_are_drained_too_until_an_edit_of_the_app() -> None:
+    async with open_server() as server:
+        await server.run(Drain(app="chat"))
+        assert server.workers._make_setup(0).drained == ("chat",)
+        await server.replace(1)  # its setup may have been made before
+        await server.settled()
+        assert [message.request for message in server.scripted[1].asked][:2] == [Drain(app="chat")] * 2
+
+        site = server.workers.site
+        server.workers.site = site.model_copy(update={"server": site.server.model_copy(update={"drain_timeout": 1.0})})
+        assert server.workers._make_setup(0).drained == ("chat",)
+        server.workers.site = make_site(App(name="chat", command=["cat", "-u"]))
+        assert server.workers._make_setup(0).drained == ()
+        server.workers.site = site
+        assert server.workers._make_setup(0).drained == ()
+
+
+async def test_a_drain_that_no_worker_has_done_is_not_remembered() -> None:
+    async with open_server() as server:
+        for scripted in server.scripted:
+            scripted.answer = Ran(error="invalid time to wait")
+        for request in (Drain(app="chat", wait=-1.0), Drain(wait=-1.0)):
+            with pytest.raises(OperationError, match="invalid time"):
+                await server.run(request)
+
+        setup = server.workers._make_setup(0)
+        assert (setup.drained, setup.is_draining, server.front.gateway.is_draining) == ((), False, False)
+        server.scripted[0].answer = ran(0)
+        with pytest.raises(OperationError, match="worker 1: invalid"):
+            await server.run(Drain())
+        assert server.workers._make_setup(0).is_draining
+        assert server.front.gateway.is_draining
+
+
+async def test_without_any_worker_the_operator_is_told_so() -> None:
+    async with open_server() as server:
+        for worker in server.workers.members:
+            worker.link = None
+
+        with pytest.raises(OperationError, match="no worker is running"):
+            await server.run(Restart(app="chat"))
+        status = await server.run(Status())
+        assert [worker.state for worker in status.workers] == ["starting", "starting"]
+
+
+async def test_an_app_that_no_worker_knows_is_not_found() -> None:
+    async with open_server() as server:
+        for scripted in server.scripted:
+            scripted.answer = NOT_HERE
+        with pytest.raises(NotFoundError, match="not here"):
+            await server.run(Restart(app="chat"))
+
+
+async def test_a_silent_worker_keeps_its_last_numbers_and_lists_are_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merged_overview, "WORKER_TIMEOUT", 0.05)
+    async with open_server() as server:
+        await server.run(Status())
+        server.scripted[1].status = None
+
+        status = await server.run(Status())
+
+        assert [(worker.state, worker.rooms) for worker in status.workers] == [("serving", 1), ("silent", 1)]
+        assert status.apps[0].rooms_total == 2
+        with pytest.raises(UnavailableError, match="did not answer"):
+            await server.front.overview.list_rooms("chat")
+
+
+async def test_the_totals_of_a_process_that_has_ended_are_kept_once() -> None:
+    async with open_server() as server:
+        await server.run(Status())
+        ending = site_status(app_status(rooms=("a", "b")))
+        server.scripted[1].link.notify(LastStatus(ending))
+        await server.scripted[1].link.call(GetReadiness(), Readiness)  # so the note has arrived
+        server.scripted[1].status = site_status(app_status(rooms=("c",)))
+        await server.replace(1)
+
+        for _ in range(2):
+            status = await server.run(Status())
+            assert status.apps[0].rooms_total == 1 + 2 + 1
+            assert [room.name for room in status.apps[0].rooms] == ["a", "c"]
+            assert [worker.restarts for worker in status.workers] == [0, 1]
+        server.scripted[1].link.close()
+        server.workers.members[1].link = None
+        assert (await server.run(Status())).apps[0].rooms_total == 4
