@@ -214,6 +214,7 @@ class RoomPool:
 
     def _client_left(self, client: Client) -> None:
         self.connections -= 1
+        self._places.release()
         self._on_client_left(client)
 
     def backend_starts(self) -> None:

@@ -51,6 +51,31 @@ async def test_a_slot_is_free_again_when_its_client_left(serve: MemoryServe) -> 
 
 
 @in_memory
+async def test_a_place_in_the_app_is_free_again_when_its_client_left(serve: MemoryServe) -> None:
+    site = await serve(game={**CAT, "max_connections": 1, "max_clients": 1})
+    for _ in range(3):
+        ann = await site.join("/game/one")
+        eve = await site.join("/game/one")
+
+        assert await eve.wait_closed() == (1013, "the app is full")
+        assert ann.closed is None
+        await ann.leave()
+
+
+@in_memory
+async def test_a_client_that_the_room_refuses_takes_no_place_in_the_app_and_the_server(serve: MemoryServe) -> None:
+    site = await serve(Server(max_connections=2), game={**CAT, "max_connections": 2, "max_clients": 1})
+    await site.join("/game/one")
+    for _ in range(3):
+        eve = await site.join("/game/one")
+        assert await eve.wait_closed() == (1013, "the room is full")
+
+    bob = await site.join("/game/two")
+
+    assert bob.closed is None
+
+
+@in_memory
 async def test_a_refused_client_causes_no_join_and_no_leave(serve: MemoryServe) -> None:
     site = await serve(game={**CAT, "max_clients": 1, "join_message": "+#ID", "leave_message": "-#ID"})
     ann = await site.join("/game/one")
