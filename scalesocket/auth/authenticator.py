@@ -106,7 +106,7 @@ class Authenticator:
         """
         if isinstance(verdict, Denial):
             if verdict.is_failure and not self._count_failure(attempt):
-                return self._turns.refusal(attempt.request.peer, self.auth.failures) or verdict
+                return self._turns.refuse(attempt.request.peer, self.auth.failures)
             return verdict
         if self._turns.failures.is_shared:
             late = self._turns.refusal(attempt.request.peer, self.auth.failures)

@@ -29,7 +29,7 @@ class Failed(Protocol):
         """Return the seconds until the peer may try again; 0.0 if it may try now."""
 
     def add(self, peer: Peer, limits: Failures, now: float) -> bool:
-        """Count a failed attempt. Return whether the peer might still try at `now`, before this one was counted."""
+        """Count a failed attempt. Return whether the peer might still try at `now`, as far as is known, before this one."""
 
     def count(self, block: str, limits: Failures, now: float) -> float:
         """Return the failed attempts of an address block that still count."""

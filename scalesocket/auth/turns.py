@@ -111,7 +111,11 @@ class Turns:
     def refusal(self, peer: Peer, limits: Failures) -> Denial | None:
         """Return why an address may make no attempt: too many have failed. None if it may."""
         wait = self.failures.wait(peer, limits, time.monotonic())
-        return refuse(wait) if wait else None
+        return denial_of(wait) if wait else None
+
+    def refuse(self, peer: Peer, limits: Failures) -> Denial:
+        """Return the denial of an attempt that was made when, by other processes, too many had failed already."""
+        return denial_of(max(1.0, self.failures.wait(peer, limits, time.monotonic())))
 
     def _advance(self, block: str, limits: Failures) -> None:
         """Give their turn to the attempts of an address that wait and may be decided; refuse them if too many have failed."""
@@ -180,6 +184,6 @@ class Turns:
         self._poll_later()
 
 
-def refuse(wait: float) -> Denial:
+def denial_of(wait: float) -> Denial:
     """Refuse an attempt for so many seconds."""
     return replace(TOO_MANY, retry_after=math.ceil(wait))

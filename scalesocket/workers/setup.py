@@ -4,11 +4,14 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from scalesocket.config.certificates import Pair
 from scalesocket.config.model import Site
 from scalesocket.server.addresses import Address
+
+LIMITS: Final = "limits"
+"""The name, in `Setup.shared`, of the memory in which limits are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

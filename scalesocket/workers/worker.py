@@ -32,12 +32,14 @@ from scalesocket.placement.placement import WorkerPlacement
 from scalesocket.placement.rendezvous import Rendezvous
 from scalesocket.server.owner import OpenInbox, open_inbox
 from scalesocket.server.service import Service, open_service
+from scalesocket.shared_memory.capacity import SharedCapacity
+from scalesocket.shared_memory.memory import SharedMemory
 from scalesocket.streams import open_missing_streams, unblock_output
 from scalesocket.supervisor import Stop, raise_open_files, tune_interpreter, watch_signals
 from scalesocket.workers.link import Handlers, Link, open_link
 from scalesocket.workers.membership import Membership
 from scalesocket.workers.messages import DrainWorker, Ping, StopWorker, WorkerFailed, WorkerReady
-from scalesocket.workers.setup import Setup, read_setup
+from scalesocket.workers.setup import LIMITS, Setup, read_setup
 
 log = structlog.get_logger("worker")
 
@@ -128,7 +130,7 @@ async def _serve(setup: Setup, spawner: SpawnerClient) -> int:
 async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Handlers) -> int:
     given = {address: adopt(fd) for address, fd in setup.listeners}
     stop, deliveries = Stop(), Deliveries()
-    with open_placement(setup) as placement, adopt(setup.inbox) as inbox_end:
+    with open_placement(setup) as placement, open_capacity(setup) as capacity, adopt(setup.inbox) as inbox_end:
         membership = Membership(setup, link, handlers, placement)
         async with (
             open_service(
@@ -137,6 +139,7 @@ async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Hand
                 given=given,
                 pair=setup.pair,
                 placement=placement,
+                capacity=capacity,
                 attach=membership.attach,
             ) as service,
             anyio.create_task_group() as tasks,
@@ -169,6 +172,14 @@ def open_placement(setup: Setup) -> Iterator[WorkerPlacement]:
         for outbox in outboxes:
             stack.callback(outbox.close)
         yield WorkerPlacement(setup.index, Rendezvous(setup.count, setup.key), outboxes)
+
+
+@contextmanager
+def open_capacity(setup: Setup) -> Iterator[SharedCapacity]:
+    """Count limits together with the other workers, within the block. Raises SharedMemoryError."""
+    with closing(SharedMemory.open(setup.shared[LIMITS])) as memory:
+        os.close(setup.shared[LIMITS])
+        yield SharedCapacity(memory, setup.index)
 
 
 async def _drain_at_signal(service: Service, inbox: OpenInbox, stop: Stop) -> None:

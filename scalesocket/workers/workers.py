@@ -20,10 +20,11 @@ from scalesocket.errors import ScalesocketError
 from scalesocket.placement.inbox import make_inbox
 from scalesocket.placement.rendezvous import KEY_SIZE, Rendezvous
 from scalesocket.server.addresses import Address
+from scalesocket.shared_memory.memory import SharedMemory
 from scalesocket.workers.leftovers import Leftovers
 from scalesocket.workers.link import CALL_TIMEOUT, Handlers, LinkError, LinkLostError
 from scalesocket.workers.messages import DrainWorker
-from scalesocket.workers.setup import Setup
+from scalesocket.workers.setup import LIMITS, Setup
 from scalesocket.workers.slot import END_TIMEOUT, Install, Worker
 
 log = structlog.get_logger("workers")
@@ -55,7 +56,8 @@ class Workers:
         """The listening sockets in force."""
         self.pair: Pair | None = None
         """The certificate and the key in force."""
-        self.shared: dict[str, int] = {}
+        self._memory = SharedMemory.create(count)
+        self.shared: dict[str, int] = {LIMITS: self._memory.fd}
         """Descriptors that every worker gets, by what they are (`Setup.shared`)."""
         self.installs: list[Install] = []
         """Add handlers to the link of each worker's process. Append before the first process starts."""
@@ -176,10 +178,11 @@ class Workers:
         self._ended.set()
 
     def close(self) -> None:
-        """Close the inboxes."""
+        """Close the inboxes and the shared memory."""
         for ends in self.inboxes:
             for end in ends:
                 end.close()
+        self._memory.close()
 
     def _note_failed_start(self, worker: Worker) -> None:
         if not self._is_started:
@@ -193,6 +196,7 @@ class Workers:
             install(worker, handlers)
 
     def _make_setup(self, index: int) -> Setup:
+        self._memory.clear_worker(index)  # what a predecessor has counted: all of its processes have ended
         return Setup(
             index=index,
             count=len(self.members),
@@ -215,7 +219,7 @@ class Workers:
 
 @asynccontextmanager
 async def open_workers(site: Site, *, count: int, loop: Literal["uvloop", "asyncio"], open_files: int) -> AsyncIterator[Workers]:
-    """Make the workers; the caller runs them. What they have left running is killed at the end.
+    """Make the workers; the caller runs them. What they have left running is killed at the end. Raises SharedMemoryError.
 
     `open_files`: the soft limit of open files for their programs.
     """

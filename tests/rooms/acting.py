@@ -18,6 +18,7 @@ import anyio
 from scalesocket.admission.control import Admission, PendingAdmission
 from scalesocket.admission.refusals import Refusal
 from scalesocket.backends.backend import Exit, Receiver
+from scalesocket.capacity.capacity import Capacity
 from scalesocket.config.model import App, Server, Site
 from scalesocket.errors import BackendError, Close
 from scalesocket.gateway import Gateway
@@ -375,18 +376,28 @@ class MemoryServe:
         """What was logged."""
 
     async def __call__(
-        self, server: Server | None = None, *, programs: Mapping[str, Program] | None = None, **apps: App | dict[str, Any]
+        self,
+        server: Server | None = None,
+        *,
+        programs: Mapping[str, Program] | None = None,
+        capacity: Capacity | None = None,
+        **apps: App | dict[str, Any],
     ) -> MemorySite:
         table = {**PROGRAMS, **(programs or {})}
-        return await self._stack.enter_async_context(open_memory_site(site_of(apps, server), table))
+        return await self._stack.enter_async_context(open_memory_site(site_of(apps, server), table, capacity))
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         return [entry for entry in self.events if entry["event"] == event]
 
 
 @asynccontextmanager
-async def open_memory_site(site: Site, programs: Mapping[str, Program]) -> AsyncIterator[MemorySite]:
-    """Run a site whose backends are `programs`; a command that is not among them cannot start."""
+async def open_memory_site(
+    site: Site, programs: Mapping[str, Program], capacity: Capacity | None = None
+) -> AsyncIterator[MemorySite]:
+    """Run a site whose backends are `programs`; a command that is not among them cannot start.
+
+    `capacity`: what is counted against its limits, if that is shared with others.
+    """
     actors: list[Actor] = []
 
     async def open_backend(app: App, env: Mapping[str, str], room: str, receiver: Receiver) -> Actor:
@@ -403,7 +414,7 @@ async def open_memory_site(site: Site, programs: Mapping[str, Program]) -> Async
         return actors[-1]
 
     async with anyio.create_task_group() as tasks:
-        gateway = Gateway(site, open_backend=open_backend, tasks=tasks)
+        gateway = Gateway(site, open_backend=open_backend, tasks=tasks, capacity=capacity)
         tasks.start_soon(Sweep(gateway.find_all_pools).run)
         try:
             yield MemorySite(gateway, actors)
