@@ -20,7 +20,8 @@ from scalesocket.rooms.room import Room
 from scalesocket.server.service import Service, open_service
 from tests.raw import RawClient
 
-Lane = Literal["express", "general"]
+Lane = Literal["express", "general", "workers"]
+"""How clients connect. On the lane `workers`, they take the express lane of a worker that has few of the rooms."""
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
 DEADLINE: Final = 10.0
@@ -105,6 +106,11 @@ class Playground:
     @property
     def gateway(self) -> Gateway:
         return self.service.gateway
+
+    @property
+    def rechecks(self) -> int:
+        """Clients about which a hook is asked again."""
+        return len(self.gateway.admission.rechecks)
 
     @property
     def port(self) -> int:

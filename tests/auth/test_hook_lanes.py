@@ -113,6 +113,7 @@ async def test_many_guesses_at_once_are_limited_by_failures(serve: Serve) -> Non
         assert 20 <= len(web.asked) <= 22  # failures fade, one in 3 s
 
 
+@pytest.mark.one_process("each worker asks its part of max_in_flight")
 async def test_a_hook_that_never_answers_delays_nobody_who_plays(serve_express: Serve) -> None:
     async with open_web(lambda _: None) as web:
         private = {**app_of(web, timeout=30.0, max_in_flight=16), "command": ["cat"]}

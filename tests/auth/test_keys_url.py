@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.auth.test_fetched_jwt import NEW, OLD, jwks, token
 from tests.auth.tokens import bearer
 from tests.auth.web import Web, open_web, respond
@@ -13,6 +15,7 @@ def app_of(web: Web, path: str = "keys") -> dict[str, Any]:
     return {"command": ["cat"], "auth": {"jwt": {"keys_url": web.url + path}}}
 
 
+@pytest.mark.one_process("each worker fetches the keys")
 async def test_tokens_are_verified_with_fetched_keys(serve: Serve) -> None:
     async with open_web(lambda _: respond(jwks(old=OLD))) as web:
         site = await serve(chat=app_of(web), game=app_of(web))
@@ -37,6 +40,7 @@ async def test_while_the_keys_are_missing_a_page_is_told_to_come_back(serve_expr
         assert (await ann.wait_closed())[0] == 1013
 
 
+@pytest.mark.one_process("each worker fetches the keys")
 async def test_an_edit_of_the_url_fetches_the_new_keys_and_one_of_another_key_does_not(serve_express: Serve) -> None:
     async with open_web(lambda asked: respond(jwks(old=OLD) if asked.path == "/keys" else jwks(new=NEW))) as web:
         site = await serve_express(chat=app_of(web))

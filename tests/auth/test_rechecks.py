@@ -33,7 +33,7 @@ async def test_a_client_whose_session_has_ended_is_closed_with_4401(serve: Serve
 
         assert await ann.wait_closed() == (4401, "no valid credential")
         assert web.asked[-1].json == web.asked[0].json
-        assert len(site.gateway.admission.rechecks) == 0
+        assert site.rechecks == 0
         assert "session=ann" not in repr(serve.events)
 
 
@@ -108,12 +108,11 @@ async def test_nobody_is_asked_about_after_leaving(serve_express: Serve) -> None
         site = await serve_express(chat=app_of(web), game=app_of(web, recheck=None))
         ann = await site.join("/chat/lobby", additional_headers=cookie())
         await site.join("/game/one", additional_headers=cookie())
-        rechecks = site.gateway.admission.rechecks
-        assert len(rechecks) == 1
+        assert site.rechecks == 1
 
         await ann.leave()
 
-        await site.until(lambda: len(rechecks) == 0)
+        await site.until(lambda: site.rechecks == 0)
         before = len(web.asked)
         await asyncio.sleep(0.7)
         assert len(web.asked) == before

@@ -9,13 +9,17 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any, Final, cast
 
+from scalesocket.auth.tickets import Tickets
 from scalesocket.backends.spawner_client import SpawnerClient
+from scalesocket.capacity.local import LocalCapacity
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
 from scalesocket.gateway import Gateway
 from scalesocket.io.poller import Poller
+from scalesocket.overview import LocalOverview, Overview
 from scalesocket.placement.inbox import Outbox, make_inbox
 from scalesocket.placement.placement import WorkerPlacement
 from scalesocket.placement.rendezvous import Rendezvous
@@ -29,6 +33,7 @@ from tests.playing import Lane, Playground
 
 WORKERS: Final = 3
 KEY: Final = bytes(range(32))
+"""With it, the rooms that most tests use are owned by workers that do not accept: `/game/one`, `/chat/lobby`."""
 
 
 class SharedSpawner(SpawnerClient):
@@ -62,8 +67,20 @@ def merge_sites(sites: Sequence[SiteStatus]) -> SiteStatus:
     return replace(merged, apps=apps, generation=sites[0].generation, applied_at=sites[0].applied_at)
 
 
+class CapacityOfWorkers(LocalCapacity):
+    """What all workers count together."""
+
+    workers = WORKERS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open_app = cache(super().open_app)  # type: ignore[method-assign]
+        self.failed = cache(super().failed)  # type: ignore[method-assign]
+        self.deciding = cache(super().deciding)  # type: ignore[method-assign]
+
+
 class PoolOfWorkers:
-    """The rooms of one app, wherever they are. Other attributes are those of the first worker's pool."""
+    """The rooms of one app, wherever they are."""
 
     def __init__(self, pools: list[RoomPool]) -> None:
         self._pools = pools
@@ -88,11 +105,12 @@ class PoolOfWorkers:
     def refusals(self) -> Counter[str]:
         return sum((pool.refusals for pool in self._pools), Counter())
 
+    @property
+    def rooms_total(self) -> int:
+        return sum(pool.rooms_total for pool in self._pools)
+
     def status(self) -> AppStatus:
         return cast(AppStatus, merge([pool.status() for pool in self._pools]))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pools[0], name)
 
 
 class GatewayOfWorkers:
@@ -203,6 +221,10 @@ class Workers(Playground):
         """By the worker whose inbox each sends to."""
         self.rendezvous = Rendezvous(WORKERS, KEY)
 
+    @property
+    def rechecks(self) -> int:
+        return sum(len(service.gateway.admission.rechecks) for service in self.services)
+
     def owner_of(self, app: str, room: str) -> Service:
         """Return the service of the worker that owns a room."""
         return self.services[self.rendezvous.owner_of(app, room)]
@@ -229,10 +251,27 @@ async def open_workers(site: Site, lane: Lane = "express") -> AsyncIterator[Work
                 stack.enter_context(end)
             outboxes = [stack.enter_context(closing(Outbox(sending, loop))) for sending, _ in pairs]
             rendezvous = Rendezvous(WORKERS, KEY)
+            capacity, tickets = CapacityOfWorkers(), Tickets()
+            gateways: list[Gateway] = []
             services = []
+
+            def attach(gateway: Gateway) -> Overview:
+                gateways.append(gateway)
+                gateway.admission.authenticators.resources.tickets = tickets
+                return LocalOverview(cast(Gateway, GatewayOfWorkers(gateways)))
+
             for index in range(WORKERS):
-                placement = WorkerPlacement(index, rendezvous, outboxes)
-                services.append(await stack.enter_async_context(open_service(site, spawner=spawner, placement=placement)))
+                service = await stack.enter_async_context(
+                    open_service(
+                        site,
+                        spawner=spawner,
+                        given={} if index else None,
+                        placement=WorkerPlacement(index, rendezvous, outboxes),
+                        capacity=capacity,
+                        attach=attach,
+                    )
+                )
+                services.append(service)
             inboxes = [
                 stack.enter_context(closing(open_inbox(receiving, service.connections, refuse_delivery)))
                 for (_, receiving), service in zip(pairs, services, strict=True)

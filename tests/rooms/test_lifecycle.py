@@ -64,6 +64,7 @@ async def test_the_room_stops_when_its_last_client_leaves(serve: MemoryServe) ->
     assert not site.is_alive(pid)
 
 
+@pytest.mark.one_process("each worker has an event loop of its own")
 async def test_rooms_that_end_together_do_not_block_the_event_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     site = await serve(game={"command": ["cat"]})
     players = [await site.join(f"/game/{number}") for number in range(3 * STOPS_PER_ITERATION)]

@@ -229,6 +229,7 @@ async def test_running_out_of_descriptors_is_logged_once_and_delays_connections_
         assert len(serve_express.logged("connections not accepted")) == 1
 
 
+@pytest.mark.one_process("each process has descriptors of its own")
 async def test_a_freed_descriptor_is_used_at_once(serve_express: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accept, "FIRST_PAUSE", 3600.0)
     site = await serve_express(Server(bind=("127.0.0.1:0",)), game={"command": ["cat"]})
@@ -252,6 +253,7 @@ def tls(tmp_path: Path) -> dict[str, Path]:
     return files
 
 
+@pytest.mark.one_process("each worker loads them")
 async def test_certificates_are_loaded_in_a_thread(
     serve_express: Serve, tls: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,6 +251,7 @@ async def test_a_client_of_a_full_room_gets_a_websocket_that_is_closed(serve_exp
     assert await eve.read_end() == b""
 
 
+@pytest.mark.one_process("each worker has as many")
 async def test_connections_beyond_one_and_a_half_times_max_connections_are_cut(serve_express: Serve) -> None:
     site = await serve_express(Server(max_connections=4), game=CAT)
     players = [await site.join("/game/one") for _ in range(4)]
