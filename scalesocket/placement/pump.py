@@ -50,7 +50,7 @@ class Pump:
         self._outer = outer
         self._outer_side, inner_side = _Side(self._outer_ended, self._outer_lost), _Side(self._inner_ended, self._inner_lost)
         self._outer_side.on_full = self._watch
-        self._inner = SocketTransport(inner, None, inner_side, poller=poller)
+        self._inner = _InnerTransport(inner, None, inner_side, poller=poller)
         passages.add(self)
         self._outer_side.target, inner_side.target = self._inner, outer
         outer.set_write_buffer_limits(high=BUFFER)
@@ -123,7 +123,7 @@ class Pump:
             if self._outer_side.is_full:
                 self._schedule(unsent, now + self._patience)
             return
-        if not unsent:
+        if not unsent and not before:  # not at once: closing with unread input could discard what was sent last
             self._outer.close()
         if unsent < before:
             deadline = now + self._patience
@@ -131,6 +131,19 @@ class Pump:
             self._schedule(unsent, deadline)
         else:
             self.cut()
+
+
+class _InnerTransport(SocketTransport):
+    """Our end of the pair. When the owner takes nothing more, what it has sent is still read, even if reading is paused."""
+
+    __slots__ = ()
+
+    def _write_failed(self, error: OSError) -> None:
+        if self._has_ended or self._is_closing:
+            super()._write_failed(error)
+        else:
+            self._is_broken = True
+            self._clear_queue()
 
 
 class _Side(asyncio.Protocol):

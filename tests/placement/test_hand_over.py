@@ -1,6 +1,7 @@
 """A connection that is handed over behaves as one that its owner has accepted."""
 
 import asyncio
+import os
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,8 @@ from scalesocket.config.model import App, Server
 from scalesocket.config.units import MiB
 from scalesocket.edge.client import Client
 from scalesocket.placement.facts import Facts
+from scalesocket.placement.inbox import Outbox
+from scalesocket.placement.placement import HERE
 from scalesocket.server.hand_over import MAX_REST
 from scalesocket.server.service import Service
 from tests.placement.conftest import ServeWorkers
@@ -239,10 +242,8 @@ async def test_a_client_that_takes_nothing_is_cut(serve_workers: ServeWorkers, w
     assert (await ann.wait_closed())[0] in (1006, 1013)
 
 
-@every_way
+@pytest.mark.parametrize("way", ["pump", "relay"])
 async def test_a_worker_that_drains_closes_what_passes_through_it(serve_workers: ServeWorkers, way: Way) -> None:
-    if way == "socket":
-        pytest.skip("nothing passes")
     site = await serve_way(serve_workers, way, chat=CAT)
     room = site.name("chat")
     ann = await join_by(site, way, f"/chat/{room}", serve_workers.folder)
@@ -405,6 +406,46 @@ async def test_a_connection_waits_until_its_owner_has_taken_it(serve_workers: Se
     ann = await first
     await ann.say("hello")
     await ann.hear("hello")
+
+
+class Late:
+    """An owner that takes connections only after `release`."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.waiting: list[tuple[Facts, int, asyncio.Future[bool]]] = []
+
+    def hand_over(self, facts: Facts, fd: int) -> "asyncio.Future[bool]":
+        sent: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.waiting.append((facts, os.dup(fd), sent))
+        return sent
+
+    def release(self) -> None:
+        for facts, fd, sent in self.waiting:
+            sent.set_result(self.outbox.send(facts, fd) is True)
+            os.close(fd)
+
+
+@pytest.mark.parametrize("way", ["socket", "pump"])
+async def test_what_a_client_sends_while_it_waits_for_its_owner_arrives_in_order(serve_workers: ServeWorkers, way: Way) -> None:
+    site = await serve_way(serve_workers, way, chat=CAT)
+    owner = Late(site.outboxes[1])
+    placement = site.services[0].connections.placement
+    placement._places = (HERE, owner, owner)  # type: ignore[union-attr]
+    client = await RawClient.connect(site.port)
+    site.raw_clients.append(client)
+    if way == "pump":
+        await client.writer.start_tls(trust(serve_workers.folder), server_hostname="localhost")
+    client.send(upgrade(f"/chat/{site.name('chat')}") + mask_frame(b"one"))
+    await site.until(lambda: len(owner.waiting) == 1)
+    client.say("two")
+    await asyncio.sleep(0.05)
+    client.say("three")
+
+    owner.release()
+
+    assert (await client.read_head()).startswith("HTTP/1.1 101 ")
+    await client.hear("one", "two", "three")
 
 
 @pytest.mark.parametrize("way", ["socket", "pump"])
