@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
 from scalesocket.auth import turns as turns_module
 from scalesocket.auth.denial import Denial
-from scalesocket.auth.turns import MAX_OF_ADDRESS, TIMEOUT, LocalDeciding, Turns
+from scalesocket.auth.turns import MAX_OF_ADDRESS, POLL_INTERVAL, TIMEOUT, LocalDeciding, Turns
 from scalesocket.config.model import Failures
+from scalesocket.shared_memory.capacity import SharedCapacity
+from scalesocket.shared_memory.memory import SharedMemory
 from tests.rooms.memory import run_virtual
 
 PEER: Final = ("192.0.2.1", 1)
@@ -134,5 +137,58 @@ def test_a_client_that_leaves_gives_its_turn_to_the_next_one() -> None:
         for _ in range(3):
             turns.leave(PEER, LIMITS)
         assert (len(deciding), len(turns._queues), turns._waiting) == (0, 0, 0)
+
+    run_virtual(body)
+
+
+# --- In several workers
+
+
+@pytest.fixture
+def shared() -> Iterator[list[SharedCapacity]]:
+    """What three workers count together."""
+    memory = SharedMemory.create(3)
+    opened = [SharedMemory.open(memory.fd) for _ in range(3)]
+    yield [SharedCapacity(each, worker) for worker, each in enumerate(opened)]
+    for each in (*opened, memory):
+        each.close()
+
+
+def turns_of(shared: list[SharedCapacity]) -> list[Turns]:
+    return [Turns(capacity.failed("chat"), capacity.deciding("chat")) for capacity in shared]
+
+
+def test_attempts_that_wait_for_those_of_other_workers_follow_soon(shared: list[SharedCapacity]) -> None:
+    async def body() -> None:
+        first, second, third = turns_of(shared)
+        tasks = [*await enter(first, 2), *await enter(second, 2)]
+        assert states(tasks) == ["turn"] * 3 + ["waits"]
+        late = await enter(third, 1)
+        assert states(late) == ["waits"]
+
+        first.leave(PEER, LIMITS)
+        await asyncio.sleep(2 * POLL_INTERVAL)
+
+        assert sorted(states([tasks[3], *late])) == ["turn", "waits"]
+        fail(first)
+        second.failures.add(PEER, LIMITS, time.monotonic())
+        second.failures.add(PEER, LIMITS, time.monotonic())
+        await asyncio.sleep(2 * POLL_INTERVAL)
+        assert sorted(states([tasks[3], *late])) == ["too_many_failures", "turn"]
+        assert states(await enter(third, 1, OTHER)) == ["turn"]
+
+    run_virtual(body)
+
+
+def test_nobody_looks_for_other_workers_when_none_waits(shared: list[SharedCapacity]) -> None:
+    async def body() -> None:
+        first = turns_of(shared)[0]
+        tasks = await enter(first, 4)
+        assert first._poll is not None
+
+        await cancel(tasks[3:])
+        await asyncio.sleep(2 * POLL_INTERVAL)
+
+        assert first._poll is None
 
     run_virtual(body)
