@@ -207,6 +207,8 @@ def read_line(process: "subprocess.Popen[str]") -> str:
         (TailEvent(at=0, app="a", room="b", event="out", to=(), text="x", size=1), "a/b  out  nobody  x"),
         (TailEvent(at=0, app="a", room="b", event="in", client=1, text="x", size=9999, is_truncated=True), "1  x … (9999 bytes)"),
         (TailEvent(at=0, app="a", room="b", event="ended"), "a/b  ended"),
+        (TailEvent(at=0.0, event="lost", count=1), "a worker process ended, and 1 room with it"),
+        (TailEvent(at=0.0, event="lost", count=2), "a worker process ended, and 2 rooms with it"),
     ],
 )
 def test_an_event_is_one_line_that_is_safe_for_a_terminal(event: TailEvent, line: str) -> None:
