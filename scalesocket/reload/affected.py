@@ -34,11 +34,11 @@ def find_affected(
     A live key affects all existing rooms. A *next* key affects only rooms without clients, which are stopped. A listener
     key affects no rooms.
     """
-    apps = {app.name: app for app in status.apps}
+    apps = {app.name: [app] for app in status.apps}
     found = [_changed("server", change, _count_affected(change, status.apps)) for change in plan.server]
     found += [_changed("cluster", change, (0, 0)) for change in plan.cluster]
     for app in plan.removed:
-        rooms, clients = _count_all([apps[app.name]])
+        rooms, clients = _count_all(apps.get(app.name, []))
         found.append(AffectedKey(path=f"apps.{app.name}", kind="removed", reload=Reload.LIVE, rooms=rooms, clients=clients))
     for app in plan.added:
         record = table_record(app)
@@ -46,7 +46,7 @@ def find_affected(
         found.append(AffectedKey(path=f"apps.{app.name}", kind="added", reload=Reload.NEXT, new=target))
     for pair in plan.changed:
         for change in pair.changes:
-            key = _changed(f"apps.{pair.name}", change, _count_affected(change, [apps[pair.name]]))
+            key = _changed(f"apps.{pair.name}", change, _count_affected(change, apps.get(pair.name, [])))
             found.append(_with_kept_out(key, identities(pair.name), pair.new.auth) if change.key == "auth" else key)
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""Opens hot reload for the supervisor: the reloader with its watch of the site file, and the control socket."""
+"""Opens hot reload: the reloader with its watch of the site file, and the control socket."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +13,7 @@ from scalesocket.gateway import Gateway
 from scalesocket.operations.running import Running
 from scalesocket.operations.table import Operations
 from scalesocket.reload.control_requests import TailStream, answer_request
+from scalesocket.reload.edited_site import EditedGateway, EditedSite
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
 from scalesocket.reload.preparation import Prepare
 from scalesocket.reload.reloader import Reloader
@@ -33,21 +34,35 @@ async def open_reloader(
     prepared here, and carries out `operations`, to which this gives the reloader. Raises ControlError when another server runs
     this file.
     """
-    site = gateway.site
-    running_operations = operations or Operations(Running(gateway))
+    operations = operations or Operations(Running(gateway))
+    prepare = (*prepare, gateway.admission.authenticators.prepare)
+    edited = EditedGateway(gateway)
+    async with open_editing(edited, operations, prepare=prepare, overrides=overrides, is_watching=is_watching) as reloader:
+        yield reloader
+
+
+@asynccontextmanager
+async def open_editing(
+    edited: EditedSite,
+    operations: Operations,
+    *,
+    prepare: Sequence[Prepare],
+    overrides: Overrides = NO_OVERRIDES,
+    is_watching: bool = True,
+) -> AsyncIterator[Reloader | None]:
+    """As `open_reloader`, for a site that may be served by other processes."""
+    site = edited.site
     if site.path is None:
         yield None
         return
 
     async def answer(request: Request, caller: Caller) -> Answer | TailStream:
-        return await answer_request(request, caller, running_operations)
+        return await answer_request(request, caller, operations)
 
     paths, is_chosen = control_paths(site.server.control, site.path), site.server.control != AUTO
     async with open_control(paths, answer, is_needed=is_chosen) as control:
-        reloader = Reloader(
-            gateway, site.path, prepare=(*prepare, control.prepare, gateway.admission.authenticators.prepare), overrides=overrides
-        )
-        running_operations.running.reloader = reloader
+        reloader = Reloader(edited, site.path, prepare=(control.prepare, *prepare), overrides=overrides)
+        operations.running.reloader = reloader
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(reloader.run, is_watching=is_watching), name="reloader")
             yield reloader

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, runtime_checkable
 
+import anyio
+
 from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
@@ -28,6 +30,14 @@ class Warns(Protocol):
     @property
     def warnings(self) -> Sequence[str]:
         """What is wrong, and what stays in use."""
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """A preparation that waits for something after all was committed."""
+
+    async def finish(self) -> None:
+        """Wait, within a deadline of its own. Must not fail."""
 
 
 Prepare = Callable[[Site, Plan], Awaitable[Preparation]]
@@ -56,6 +66,14 @@ def commit_all(prepared: Sequence[Preparation]) -> None:
     for one in prepared:
         with logged_faults("committing an edit", what=type(one).__name__):
             one.commit()
+
+
+async def finish_all(prepared: Sequence[Preparation]) -> None:
+    """Let those finish that wait after the commit, in order. The edit is in force, so a caller that leaves does not stop them."""
+    for one in prepared:
+        if isinstance(one, Finishes):
+            with anyio.CancelScope(shield=True), logged_faults("finishing an edit", what=type(one).__name__):
+                await one.finish()
 
 
 def roll_back_all(prepared: Sequence[Preparation]) -> None:

@@ -22,11 +22,10 @@ from scalesocket.config.plan import Plan, make_plan
 from scalesocket.config.problems import ConfigError
 from scalesocket.control.messages import AffectedKey, ReloadReport
 from scalesocket.errors import SHUTTING_DOWN, ScalesocketError
-from scalesocket.gateway import Gateway
 from scalesocket.logs import set_log
-from scalesocket.reload.affected import find_affected
+from scalesocket.reload.edited_site import EditedSite
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
-from scalesocket.reload.preparation import Preparation, Prepare, commit_all, prepare_all, roll_back_all, warnings_of
+from scalesocket.reload.preparation import Preparation, Prepare, commit_all, finish_all, prepare_all, roll_back_all, warnings_of
 from scalesocket.reload.public_error import redact_error, redact_text
 from scalesocket.reload.site_reader import SiteReader, digest_files, find_missing
 from scalesocket.systemd import notify_ready, notify_reloading
@@ -57,18 +56,18 @@ class Reloader:
     """Applies the site file to the running site: at each edit, and on request."""
 
     def __init__(
-        self, gateway: Gateway, path: Path, *, prepare: Sequence[Prepare] = (), overrides: Overrides = NO_OVERRIDES
+        self, edited: EditedSite, path: Path, *, prepare: Sequence[Prepare] = (), overrides: Overrides = NO_OVERRIDES
     ) -> None:
-        """Reload `gateway` from `path`.
+        """Reload `edited` from `path`.
 
         `prepare`: functions that open or load what an edit needs, called in this order, with an empty plan when only
         files changed that the site uses, such as certificates. `overrides`: the values from the command line.
         """
-        self._gateway = gateway
-        self._state = gateway.reload_state
+        self._edited = edited
+        self._state = edited.reload_state
         self._reader = SiteReader(path, overrides)
         self._prepare = tuple(prepare)
-        self._digests = digest_files(gateway.site)  # of the ones in use, before their files can change
+        self._digests = digest_files(edited.site)  # of the ones in use, before their files can change
         self._lock = anyio.Lock()
         self._trigger = ""
         self._requested = anyio.Event()
@@ -112,7 +111,7 @@ class Reloader:
         """Compare the file with the running site, without preparing anything. Raises ConfigError."""
         async with self._lock:
             loaded = await self._reader.read()
-            return self._report(loaded.site, make_plan(self._gateway.site, loaded.site), renewed=())
+            return await self._report(loaded.site, make_plan(self._edited.site, loaded.site), renewed=())
 
     async def _watch(self) -> None:
         await self._try("start")
@@ -129,28 +128,29 @@ class Reloader:
             await self.reload(trigger)
 
     async def _reload(self, trigger: str, *, is_dry: bool, restart: str | None) -> ReloadReport:
-        if self._gateway.is_draining:
+        if self._edited.is_draining:
             raise ReloadError(SHUTTING_DOWN.reason)
         try:
             loaded = await self._reader.read()
-            site, plan = loaded.site, make_plan(self._gateway.site, loaded.site)
+            site, plan = loaded.site, make_plan(self._edited.site, loaded.site)
             if restart is not None and restart not in site.apps:
                 raise NoSuchAppError(f"there is no app {restart!r} to restart (one of: {', '.join(site.apps)})")
             digests = await to_thread.run_sync(digest_files, site, abandon_on_cancel=True)
             refuse_fixed(plan)
             renewed = self._find_renewed(digests, plan)
-            report = self._report(site, plan, renewed=renewed)
+            report = await self._report(site, plan, renewed=renewed)
             prepared = await self._prepare_all(loaded, plan) if report.changes else []
             warnings = warnings_of(prepared) if report.changes else self._state.warnings
             report = msgspec.structs.replace(report, warnings=warnings)
             if is_dry:
                 roll_back_all(prepared)
                 return report
-            if self._gateway.is_draining:  # it began while the file was read
+            if self._edited.is_draining:  # it began while the file was read
                 roll_back_all(prepared)
                 raise ReloadError(SHUTTING_DOWN.reason)
             if report.changes:
                 self._apply(site, plan, prepared)
+                await finish_all(prepared)
                 log.info("reloaded", trigger=trigger, generation=self._state.generation, changes=_describe(plan, renewed))
         except ScalesocketError:
             raise
@@ -160,7 +160,7 @@ class Reloader:
         self._digests = digests
         if not report.changes:
             self._log_unchanged(trigger)
-        restarted = 0 if restart is None else self._gateway.restart_app(restart)
+        restarted = 0 if restart is None else await self._edited.restart_app(restart)
         return msgspec.structs.replace(
             report, is_applied=bool(report.changes), generation=self._state.generation, restarted=restarted
         )
@@ -184,7 +184,7 @@ class Reloader:
     def _apply(self, site: Site, plan: Plan, prepared: Sequence[Preparation]) -> None:
         """Change the running site in one step: without waiting, so that no client sees half of it."""
         try:
-            self._gateway.apply(site)
+            self._edited.apply(site)
         except BaseException:
             roll_back_all(prepared)
             raise
@@ -216,8 +216,8 @@ class Reloader:
         changed |= {f"apps.{app.name}.{change.key}" for app in plan.changed for change in app.changes}
         return [key for key, digest in digests.items() if self._digests.get(key, digest) != digest and key not in changed]
 
-    def _report(self, site: Site, plan: Plan, *, renewed: Sequence[str]) -> ReloadReport:
-        changes = find_affected(plan, self._gateway.site, site, self._gateway.status(), self._gateway.identities_of)
+    async def _report(self, site: Site, plan: Plan, *, renewed: Sequence[str]) -> ReloadReport:
+        changes = await self._edited.find_affected(site, plan)
         return ReloadReport(
             is_applied=False,
             generation=self._state.generation,
@@ -230,8 +230,10 @@ def refuse_fixed(plan: Plan) -> None:
     found = [("server", change) for change in plan.server] + [("cluster", change) for change in plan.cluster]
     if fixed := [(table, change) for table, change in found if change.reload is Reload.FIXED]:
         changes = "; ".join(f"{table}.{one.key}: {one.old_text or 'none'} -> {one.new_text or 'none'}" for table, one in fixed)
+        is_alone = len(found) == len(fixed) and not (plan.added or plan.removed or plan.changed)
+        others = "" if is_alone else ", and nothing else of this edit is applied"
         raise ReloadError(
-            f"{changes} (restart needed: the running server cannot change it; restart it, or restore the old value)"
+            f"{changes} (restart needed: the running server cannot change it{others}; restart it, or restore the old value)"
         )
 
 

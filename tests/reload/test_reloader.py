@@ -14,6 +14,7 @@ from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan
 from scalesocket.config.problems import ConfigError
 from scalesocket.errors import ScalesocketError
+from scalesocket.reload import edited_site as edited_site_module
 from scalesocket.reload import reloader as reloader_module
 from scalesocket.reload import site_reader as site_reader_module
 from scalesocket.reload.overrides import Overrides
@@ -305,7 +306,7 @@ async def raise_fault_later(*_: object, **__: object) -> None:
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch, Edited], None]] = {
     "read": lambda patch, edited: patch.setattr("scalesocket.reload.site_reader.load_site_with_origins", raise_fault),
     "plan": lambda patch, edited: patch.setattr(reloader_module, "make_plan", raise_fault),
-    "report": lambda patch, edited: patch.setattr(reloader_module, "find_affected", raise_fault),
+    "report": lambda patch, edited: patch.setattr(edited_site_module, "find_affected", raise_fault),
     "check": lambda patch, edited: patch.setattr("scalesocket.reload.site_reader.check_machine", raise_fault),
     "certificates": lambda patch, edited: patch.setattr(reloader_module, "digest_files", raise_fault),
     "prepare": lambda patch, edited: patch.setattr(edited.playground.service.listeners.__class__, "prepare", raise_fault_later),
