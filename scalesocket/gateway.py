@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 
 from scalesocket.admission.control import AdmissionControl
 from scalesocket.auth.identity import Identity
+from scalesocket.auth.sources import Contents
 from scalesocket.backends.backend import Backend, Receiver
 from scalesocket.backends.environment import EnvironmentBuilder
 from scalesocket.backends.open import open_backend
@@ -46,10 +47,19 @@ STOPS_PER_ITERATION: Final = 16
 class Gateway:
     """The running site. `async with open_gateway(…)` makes one."""
 
-    def __init__(self, site: Site, *, open_backend: OpenBackend, tasks: TaskGroup, capacity: Capacity | None = None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        *,
+        open_backend: OpenBackend,
+        tasks: TaskGroup,
+        capacity: Capacity | None = None,
+        auth_files: Contents | None = None,
+    ) -> None:
         """Serve `site`. `open_backend` opens the backend of each room; `tasks` runs what closes rooms after an edit.
 
-        `capacity`: what is counted against the limits of the site, if that is shared with other processes.
+        `capacity`: what is counted against the limits of the site, if that is shared with other processes. `auth_files`: the
+        contents of the files of `auth`, if another process reads them.
         """
         self.site = site
         self._capacity = LocalCapacity() if capacity is None else capacity
@@ -63,7 +73,7 @@ class Gateway:
         self._removed: dict[str, RoomPool] = {}
         """Pools of removed apps that still have rooms."""
         self._pools: dict[str, RoomPool] = {}
-        self.admission = AdmissionControl(site, self._pools, self._capacity)
+        self.admission = AdmissionControl(site, self._pools, self._capacity, auth_files)
         self._pools.update((name, self._make_pool(app)) for name, app in site.apps.items())
 
     @property
@@ -219,12 +229,17 @@ class Gateway:
 
 @asynccontextmanager
 async def open_gateway(
-    site: Site, *, spawner: SpawnerClient, poller: Poller, capacity: Capacity | None = None
+    site: Site,
+    *,
+    spawner: SpawnerClient,
+    poller: Poller,
+    capacity: Capacity | None = None,
+    auth_files: Contents | None = None,
 ) -> AsyncIterator[Gateway]:
     """Run a site until the block ends. Rooms that are still open then are stopped without waiting for their clients.
 
-    `spawner` was started; `poller` watches the pipes of backends. The caller closes both after the block. `capacity`: see
-    `Gateway`.
+    `spawner` was started; `poller` watches the pipes of backends. The caller closes both after the block. `capacity`,
+    `auth_files`: see `Gateway`.
     """
     spawner.attach(poller)
     ports = Ports(None if capacity is None else capacity.ports)
@@ -233,7 +248,7 @@ async def open_gateway(
         return await open_backend(app, env, room=room, receiver=receiver, spawner=spawner, ports=ports)
 
     async with anyio.create_task_group() as tasks:
-        gateway = Gateway(site, open_backend=open_room_backend, tasks=tasks, capacity=capacity)
+        gateway = Gateway(site, open_backend=open_room_backend, tasks=tasks, capacity=capacity, auth_files=auth_files)
         spawner.on_expired(partial(gateway.end_rooms, LEASE_LOST))
         tasks.start_soon(Sweep(gateway.find_all_pools).run, name="sweep")
         tasks.start_soon(gateway.admission.sweep, name="sweep addresses")

@@ -32,6 +32,7 @@ from scalesocket.auth.authenticators import Authenticators
 from scalesocket.auth.credentials import BEARER
 from scalesocket.auth.denial import NOT_AVAILABLE, Denial
 from scalesocket.auth.identity import Identity
+from scalesocket.auth.sources import Contents
 from scalesocket.auth.turns import Turns
 from scalesocket.capacity.capacity import Capacity
 from scalesocket.capacity.local import LocalCapacity
@@ -88,10 +89,13 @@ class PendingAdmission:
 class AdmissionControl:
     """Decides which clients may connect, and counts them and the refused ones. The gateway has one."""
 
-    def __init__(self, site: Site, pools: Mapping[str, RoomPool], capacity: Capacity | None = None) -> None:
+    def __init__(
+        self, site: Site, pools: Mapping[str, RoomPool], capacity: Capacity | None = None, auth_files: Contents | None = None
+    ) -> None:
         """Admit clients to `pools`, the rooms of each app by its name.
 
         `capacity`: what is counted against the limits of the site, if that is shared with other processes.
+        `auth_files`: the contents of the files of `auth`, if another process reads them.
         """
         capacity = LocalCapacity() if capacity is None else capacity
         self.site = site
@@ -103,7 +107,10 @@ class AdmissionControl:
         self._pools = pools
         self.hints = RefusalHints()
         self.authenticators = Authenticators(
-            site, make_turns=lambda app: Turns(capacity.failed(app), capacity.deciding(app)), workers=capacity.workers
+            site,
+            make_turns=lambda app: Turns(capacity.failed(app), capacity.deciding(app)),
+            workers=capacity.workers,
+            contents=auth_files,
         )
         self.rechecks = Rechecks(self.authenticators.resources.find_hook)
         self.occupancy = Occupancy(site.server, capacity, self.rechecks, self.refusals)

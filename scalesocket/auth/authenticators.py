@@ -1,27 +1,37 @@
 """The authenticators of all apps of a site, and their replacement after an edit of the site or of the files they read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import structlog
 from anyio import to_thread
 
 from scalesocket.auth.authenticator import Authenticator
 from scalesocket.auth.resources import Resources
-from scalesocket.auth.sources import NOTHING, AuthFileError, Parsed, Source, load_source, sources_of
+from scalesocket.auth.sources import NOTHING, AuthFileError, Contents, Parsed, Source, load_source, parse_source, sources_of
 from scalesocket.auth.turns import Turns
 from scalesocket.config.model import Site
 
 log = structlog.get_logger("auth")
 
+Loaded = TypeVar("Loaded")
+
 
 class Authenticators:
     """The authenticator of each app that has `auth`."""
 
-    def __init__(self, site: Site, *, make_turns: Callable[[str], Turns] | None = None, workers: int = 1) -> None:
+    def __init__(
+        self,
+        site: Site,
+        *,
+        make_turns: Callable[[str], Turns] | None = None,
+        workers: int = 1,
+        contents: Contents | None = None,
+    ) -> None:
         """Authenticate clients of `site`. Reads its files; raises AuthFileError.
 
         `make_turns` makes the turns of an app, if other processes have a part in them. `workers`: the processes that share the
-        bounds of slow ways.
+        bounds of slow ways. `contents`: of the files, if another process reads them.
         """
         self._make_turns = make_turns
         self.resources = Resources(workers)
@@ -30,20 +40,21 @@ class Authenticators:
         self._by_app: dict[str, Authenticator] = {}
         self._prepared: Parsed | None = None
         """What the files contain that the next edit needs."""
-        self._parsed = _load(site, {}, [])
+        self._parsed: Parsed = load_all(site, {}, [], _loader(contents))
         self.apply(site)
 
     def __getitem__(self, app: str) -> Authenticator:
         """Return the authenticator of an app, which has `auth`."""
         return self._by_app[app]
 
-    async def prepare(self, site: Site, _: object = None) -> "AuthPreparation":
-        """Read the files of an edited site. Raises AuthFileError for a file that was not used before.
+    async def prepare(self, site: Site, _: object = None, *, contents: Contents | None = None) -> "AuthPreparation":
+        """Read the files of an edited site, or take their `contents`. Raises AuthFileError for a file that was not used before.
 
         A broken file that was is logged, and its last valid contents stay in use: the preparation warns of that.
         """
         warnings: list[str] = []
-        self._prepared = await to_thread.run_sync(_load, site, self._parsed, warnings, abandon_on_cancel=True)
+        load = _loader(contents)
+        self._prepared = await to_thread.run_sync(load_all, site, self._parsed, warnings, load, abandon_on_cancel=True)
         return AuthPreparation(self, warnings)
 
     def apply(self, site: Site) -> None:
@@ -87,13 +98,20 @@ class AuthPreparation:
         self._authenticators.forget_prepared()
 
 
-def _load(site: Site, last: Parsed, warnings: list[str]) -> Parsed:
-    """Read the files of a site. Adds to `warnings` those that are broken, with contents in `last`."""
+def _loader(contents: Contents | None) -> Callable[[Source], object]:
+    """Return what loads a file: from `contents` if another process has read it."""
+    return load_source if contents is None else lambda source: parse_source(source, contents[source])
+
+
+def load_all(
+    site: Site, last: Mapping[Source, Loaded], warnings: list[str], load: Callable[[Source], Loaded]
+) -> dict[Source, Loaded]:
+    """Load the files of a site. Adds to `warnings` those that are broken, which keep what is in `last`. Raises AuthFileError."""
     parsed = {}
     for app in site.apps.values():
         for source in sources_of(app):
             try:
-                parsed[source] = load_source(source)
+                parsed[source] = load(source)
             except AuthFileError as error:
                 where = f"apps.{app.name}.auth.{source.key}"
                 if source not in last:

@@ -30,6 +30,8 @@ class Source(NamedTuple):
 
 Parsed = Mapping[Source, Any]
 """What the files contain: a KeySet, a TokenTable or a UserTable."""
+Contents = Mapping[Source, bytes]
+"""The bytes of the files, where another process has read them."""
 NOTHING: Final[Mapping[str, Any]] = {"jwt.keys_file": (), "tokens_file": {}, "users_file": UserTable({})}
 """What a file without entries contains, by the key of its source."""
 
@@ -49,14 +51,25 @@ def sources_of(app: App) -> Iterator[Source]:
 
 def load_source(source: Source) -> Any:
     """Read and parse a file. Raises AuthFileError."""
+    return parse_source(source, read_source(source))
+
+
+def read_source(source: Source) -> bytes:
+    """Read a file. Raises AuthFileError."""
     try:
         with source.file.open("rb") as file:
             content = file.read(MAX_FILE + 1)
         if len(content) > MAX_FILE:
             raise AuthFileError(f"{source.file} is longer than {MAX_FILE} bytes")
-        text = content.decode()
     except OSError as error:
         raise AuthFileError(f"{source.file} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    return content
+
+
+def parse_source(source: Source, content: bytes) -> Any:
+    """Parse what a file contains. Raises AuthFileError."""
+    try:
+        text = content.decode()
     except UnicodeDecodeError:
         raise AuthFileError(f"{source.file} is not UTF-8") from None
     try:

@@ -9,6 +9,7 @@ from typing import Final, cast
 import anyio
 from hypercorn.typing import ASGIFramework
 
+from scalesocket.auth.sources import Contents
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.capacity.capacity import Capacity
 from scalesocket.cleanup import logged_faults
@@ -67,6 +68,7 @@ async def open_service(
     spawner: SpawnerClient,
     given: Given | None = None,
     pair: Pair | None = None,
+    auth_files: Contents | None = None,
     placement: Placement | None = None,
     capacity: Capacity | None = None,
     attach: Callable[[Gateway], Overview] = LocalOverview,
@@ -74,14 +76,16 @@ async def open_service(
     """Listen and serve until the block ends. The caller starts and closes `spawner`. Raises ListenError.
 
     `given`: the listening sockets, if this process is a worker. It then has no admin surface; its supervisor has that. `pair`:
-    the contents of the certificate's files, if the supervisor has read them.
+    the contents of the certificate's files, and `auth_files` of those of `auth`, if the supervisor has read them.
     `placement`: where rooms live, if not all of them in this process; then `open_inbox` takes the connections to rooms here.
     `capacity`: what is counted against the limits of the site, if that is shared with other processes.
     `attach`: called before anything listens; returns what pages and API show of the whole site.
     """
     async with AsyncExitStack() as stack:
         poller = stack.enter_context(closing(Poller(asyncio.get_running_loop())))
-        gateway = await stack.enter_async_context(open_gateway(site, spawner=spawner, poller=poller, capacity=capacity))
+        gateway = await stack.enter_async_context(
+            open_gateway(site, spawner=spawner, poller=poller, capacity=capacity, auth_files=auth_files)
+        )
         overview = attach(gateway)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
