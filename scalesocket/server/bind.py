@@ -4,17 +4,20 @@ A socket that is only bound refuses connections. It lacks SO_REUSEADDR, so no ot
 first.
 """
 
+import ctypes
 import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from scalesocket.config.units import KiB
 from scalesocket.server.addresses import Address, ListenError, address_of_socket
 from scalesocket.systemd import InheritedSocketError, adopt_listener
 
@@ -24,6 +27,16 @@ BACKLOG: Final = 4096
 """Connections that the kernel may queue; it uses the lesser of this and `net.core.somaxconn`."""
 PORT_TRIES: Final = 20
 """Ports that are tried for port 0 until one is free at all addresses of its entry."""
+UNSENT_IN_KERNEL: Final = 64 * KiB
+"""Unsent bytes that the kernel may hold for a connection."""
+SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
+WITHOUT_SYN: Final = (
+    struct.pack("=HBBI", 0x30, 0, 0, 13)  # load the byte 13 of the TCP header, the flags (RFC 9293 3.1)
+    + struct.pack("=HBBI", 0x45, 0, 1, 0x02)  # if it has not SYN, skip an instruction
+    + struct.pack("=HBBI", 0x06, 0, 0, 0)  # drop the packet
+    + struct.pack("=HBBI", 0x06, 0, 0, 0xFFFFFFFF)  # take it
+)
+"""A packet filter (linux/bpf_common.h) that lets no handshake begin, and those go on that have begun."""
 NOT_LOCAL: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """The errno of an address that this machine does not have."""
 
@@ -118,6 +131,33 @@ def start_listening(sock: socket.socket, in_the_way: Sequence[socket.socket] = (
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     with _sharing((*in_the_way, sock) if in_the_way else ()):
         sock.listen(BACKLOG)
+
+
+def set_options(sock: socket.socket) -> None:
+    """Set the options that connections inherit from their listener.
+
+    Messages are sent without Nagle's delay. Unsent bytes stay in the transport's buffer, where `send_buffer` counts them, instead
+    of up to 4 MiB in the kernel.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL)
+
+
+def stop_arrivals(sock: socket.socket) -> None:
+    """Let nobody connect to a listening socket any more. Those who have begun can still be accepted; to close it resets them.
+
+    TCP drops what begins a connection. The peer sends that again after a second, to a socket that has the address by then, or is
+    refused.
+    """
+    with suppress(OSError):
+        if sock.family == socket.AF_UNIX:
+            sock.shutdown(socket.SHUT_RDWR)
+        else:
+            program = ctypes.create_string_buffer(WITHOUT_SYN)
+            sock.setsockopt(
+                socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(WITHOUT_SYN) // 8, ctypes.addressof(program))
+            )
 
 
 def discard(sock: socket.socket) -> None:

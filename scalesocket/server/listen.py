@@ -5,24 +5,23 @@ certificate at sockets that stay, and closes old sockets. A socket stays open as
 stay open in any case.
 """
 
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Final
 
 import structlog
 
 from scalesocket.cleanup import logged_faults
 from scalesocket.config.certificates import Pair
 from scalesocket.config.model import Server
-from scalesocket.config.units import KiB
 from scalesocket.server.accept import Acceptor, PlainAcceptor
 from scalesocket.server.addresses import Address, ListenError, resolve, spread
-from scalesocket.server.bind import bind_all, find_in_the_way, start_listening
+from scalesocket.server.bind import bind_all, find_in_the_way, set_options, start_listening, stop_arrivals
 from scalesocket.server.connections import Connections
 from scalesocket.server.expiry import ExpiryWarnings
 from scalesocket.server.new_connection import address_of
@@ -30,9 +29,6 @@ from scalesocket.server.tls import ServerContext, TlsAcceptor, load_tls_of
 from scalesocket.wire.address import parse_address
 
 log = structlog.get_logger("listen")
-
-UNSENT_IN_KERNEL: Final = 64 * KiB
-"""Unsent bytes that the kernel may hold for a connection."""
 
 Given = Mapping[Address, socket.socket]
 """Listening sockets from another process."""
@@ -72,6 +68,8 @@ class Listener:
 
     def close(self) -> None:
         """Close the socket, and remove the file of a unix socket unless another server has replaced it."""
+        if not self.is_inherited:
+            stop_arrivals(self.sock)
         with logged_faults("accepting the last connections", address=str(self.address)):
             if self.acceptor is not None:
                 self.acceptor.stop()
@@ -133,14 +131,19 @@ class Listeners:
             raise
         return change
 
-    def prepare_given(self, tls: ServerContext | None, wanted: Iterable[Address], given: Given) -> "Change":
-        """Accept at the `wanted` addresses, in this order, whose sockets another process has bound and listens at.
-
-        `given` has those of addresses that are not open here yet; they are closed if the change is undone.
-        """
-        added = {address: Listener(address, sock, None, is_inherited=True) for address, sock in given.items()}
-        listeners = {address: added.get(address) or self._open[address] for address in wanted}
-        return Change(self, tls, self._closing_with(listeners.values()), listeners, list(added.values()), is_given=True)
+    def prepare_given(self, tls: ServerContext | None, given: Given) -> "Change":
+        """Accept at these sockets, which another process has bound, and at no others. Duplicates of open ones are closed."""
+        ours = {os.fstat(listener.sock.fileno()).st_ino: listener for listener in self._open.values()}
+        change = Change(self, tls, [], is_given=True)
+        for address, sock in given.items():
+            listener = ours.pop(os.fstat(sock.fileno()).st_ino, None)
+            if listener is None:
+                listener = Listener(address, sock, None, is_inherited=True)
+                change.added.append(listener)
+            else:
+                sock.close()
+            change.listeners[address] = listener
+        return replace(change, closing=list(ours.values()))
 
     def _find(self, address: Address) -> Listener | None:
         """Find the open listener of an address. A unix socket is compared by its file, which may have been replaced."""
@@ -154,8 +157,11 @@ class Listeners:
         staying = {id(listener) for listener in kept}
         return [listener for listener in self._open.values() if id(listener) not in staying]
 
-    def commit(self, change: "Change") -> None:
-        """Listen at the new addresses, use the new certificate, and close listeners that are no longer wanted. Can't fail."""
+    def commit(self, change: "Change", *, keeps_old: bool = False) -> None:
+        """Listen at the new addresses, use the new certificate, and close listeners that are no longer wanted. Can't fail.
+
+        `keeps_old`: the caller closes those, when no other process accepts at them any more.
+        """
         in_the_way = change.closing_sockets()
         self._open, self._meant, self.tls = {}, change.meant, change.tls
         for address, listener in change.listeners.items():
@@ -174,7 +180,7 @@ class Listeners:
             for listener in change.closing:
                 self._log.info("stopped listening", address=str(listener.address))
         failed = [listener for listener in change.added if listener not in self._open.values()]
-        close_all([*change.closing, *failed])
+        close_all(failed if keeps_old else [*change.closing, *failed])
 
     def close(self) -> None:
         """Close all listeners."""
@@ -241,7 +247,7 @@ async def open_listeners(
     if given is None:
         change = await listeners.prepare(server)
     else:
-        change = listeners.prepare_given(await load_tls_of(server, pair), given, given)
+        change = listeners.prepare_given(await load_tls_of(server, pair), given)
     change.commit()
     try:
         if len(listeners.addresses) < len(change.listeners):
@@ -267,17 +273,6 @@ def identify(address: Address) -> tuple[int, int] | None:
     except (OSError, ValueError):  # ValueError: an abstract name, which begins with NUL
         return None
     return found.st_dev, found.st_ino
-
-
-def set_options(sock: socket.socket) -> None:
-    """Set the options that connections inherit from their listener.
-
-    Messages are sent without Nagle's delay. Unsent bytes stay in the transport's buffer, where `send_buffer` counts them, instead
-    of up to 4 MiB in the kernel.
-    """
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL)
 
 
 def fixed_address(sock: socket.socket) -> tuple[str, int] | None:
