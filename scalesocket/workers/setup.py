@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from scalesocket.auth.sources import Contents
 from scalesocket.config.certificates import Pair
 from scalesocket.config.model import Site
 from scalesocket.server.addresses import Address
@@ -38,6 +39,8 @@ class Setup:
     """The listening sockets."""
     pair: Pair | None
     """The certificate and the key in force. Their files may have changed since, and may be wrong by now."""
+    auth_files: Contents
+    """Of the files of `auth`, likewise."""
     inbox: int
     """The end of the worker's inbox that it reads."""
     outboxes: Sequence[int]

@@ -46,6 +46,10 @@ class Worker:
         """To the process, once it is ready; None before, and after its end."""
         self.ready = anyio.Event()
         """Set while the process accepts connections; another event for each process."""
+        self.generation = 0
+        """Of the site that the process serves, or was told to serve."""
+        self.silent = 0.0
+        """Seconds without an answer to a ping."""
         self.since: float | None = None
         """Unix time since when the process serves; None before."""
         self.on_ready: list[Callable[[Worker], None]] = []
@@ -120,7 +124,9 @@ class Worker:
     async def _run_process(self) -> bool:
         """Run a process until it has ended; return whether it was ready."""
         try:
-            process = self.process = WorkerProcess(self._make_setup(self.index))
+            setup = self._make_setup(self.index)
+            self.generation, self.silent = setup.generation, 0.0
+            process = self.process = WorkerProcess(setup)
         except OSError as error:
             self.failure = f"{self.name} was not started ({error.strerror or error})"
             log.error("worker not started", worker=self.index, error=error.strerror or str(error))
@@ -176,12 +182,11 @@ class Worker:
         """Kill a process whose event loop is stuck. Time in which this process did not run itself does not count."""
         await self.ready.wait()
         loop = asyncio.get_running_loop()
-        silent = 0.0
-        while silent < ANSWER_TIMEOUT:
+        while self.silent < ANSWER_TIMEOUT:
             asked_at = loop.time()
             is_answered = await _is_answered(link)
             await anyio.sleep(max(0.0, asked_at + PING_INTERVAL - loop.time()))
-            silent = 0.0 if is_answered else silent + min(loop.time() - asked_at, 2 * PING_INTERVAL)
+            self.silent = 0.0 if is_answered else self.silent + min(loop.time() - asked_at, 2 * PING_INTERVAL)
         log.error(
             "worker not answering", worker=self.index, pid=process.pid, after=ANSWER_TIMEOUT, hint="it is killed and replaced"
         )

@@ -6,18 +6,19 @@ rooms, and accepts no connection of a client.
 
 import os
 import resource
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from functools import partial
-from typing import Final, Literal
+from typing import Literal
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from scalesocket.auth.files import AuthFiles
 from scalesocket.config.model import Site
-from scalesocket.control.address import AUTO, control_paths
-from scalesocket.control.server import open_control
-from scalesocket.reload.control_requests import answer_request
+from scalesocket.config.plan import Plan
+from scalesocket.reload.open import open_editing
+from scalesocket.reload.preparation import Preparation
 from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.listen import open_listeners
 from scalesocket.sighup import HangupWatcher
@@ -32,13 +33,13 @@ from scalesocket.supervisor import (
     watch_signals,
 )
 from scalesocket.systemd import notify_ready, notify_stopping, take_listen_fds
+from scalesocket.workers.edited_workers import EditedWorkers
+from scalesocket.workers.edits import Edits
 from scalesocket.workers.front import Front, open_front
 from scalesocket.workers.leftovers import become_subreaper
 from scalesocket.workers.workers import Workers, open_workers
 
 log = structlog.get_logger("server")
-
-NOT_YET: Final = "not available while server.workers is above 1"
 
 
 def count_workers(workers: int | Literal["auto"]) -> int:
@@ -62,21 +63,30 @@ def serve(site: Site, *, announce: Announce, options: Options) -> int:
 
 async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options: Options, open_files: int) -> int:
     async with AsyncExitStack() as stack:
+        auth_files = AuthFiles(site)
         listeners = await stack.enter_async_context(open_listeners(site.server, None))
         workers = await stack.enter_async_context(
             open_workers(site, count=count_workers(site.server.workers), loop=options.loop, open_files=open_files)
         )
         workers.listeners = listeners.sockets
+        workers.auth_files = auth_files.contents
         workers.pair = None if listeners.tls is None else listeners.tls.pair
         front = await stack.enter_async_context(open_front(workers))
-        paths = control_paths(site.server.control, site.path) if site.path is not None else ()
-        answer = partial(answer_request, operations=front.operations)
-        await stack.enter_async_context(open_control(paths, answer, is_needed=site.server.control != AUTO))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
+        edits = stack.enter_context(closing(Edits(workers, listeners, auth_files, tasks)))
+        reloader = await stack.enter_async_context(
+            open_editing(
+                EditedWorkers(workers, front.gateway),
+                front.operations,
+                prepare=[partial(_prepare_admin, front), edits.prepare],
+                overrides=options.overrides,
+                is_watching=options.is_watching,
+            )
+        )
         stop = Stop()
         await tasks.start(watch_signals, stop, name="signals")
-        watch_hangups(hangups, stop, partial(log.error, "not reloaded", reason=NOT_YET))
+        watch_hangups(hangups, stop, None if reloader is None else partial(reloader.request, "SIGHUP"))
         tasks.start_soon(workers.run, name="workers")
         tasks.start_soon(workers.leftovers.run, name="orphans")
         if await _wait_ready(workers, stop):
@@ -84,6 +94,10 @@ async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options
             announce(listeners.addresses, front.admin.listeners.addresses, site)
             notify_ready()
         return await _wait_stopped(workers, front, stop, tasks)
+
+
+async def _prepare_admin(front: Front, site: Site, _: Plan) -> Preparation:
+    return await front.admin.prepare(site.server)
 
 
 async def _wait_ready(workers: Workers, stop: Stop) -> bool:

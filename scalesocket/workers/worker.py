@@ -30,12 +30,15 @@ from scalesocket.placement.facts import Delivery
 from scalesocket.placement.inbox import Outbox
 from scalesocket.placement.placement import WorkerPlacement
 from scalesocket.placement.rendezvous import Rendezvous
+from scalesocket.server.late_connections import serve_late
 from scalesocket.server.owner import OpenInbox, open_inbox
 from scalesocket.server.service import Service, open_service
 from scalesocket.shared_memory.capacity import SharedCapacity
 from scalesocket.shared_memory.memory import SharedMemory
 from scalesocket.streams import open_missing_streams, unblock_output
 from scalesocket.supervisor import Stop, raise_open_files, tune_interpreter, watch_signals
+from scalesocket.workers.edit_messages import EDIT, LATE
+from scalesocket.workers.edited_worker import EditedWorker
 from scalesocket.workers.link import Handlers, Link, open_link
 from scalesocket.workers.membership import Membership
 from scalesocket.workers.messages import DrainWorker, Ping, StopWorker, WorkerFailed, WorkerReady
@@ -138,6 +141,7 @@ async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Hand
                 spawner=spawner,
                 given=given,
                 pair=setup.pair,
+                auth_files=setup.auth_files,
                 placement=placement,
                 capacity=capacity,
                 attach=membership.attach,
@@ -146,7 +150,8 @@ async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Hand
         ):
             service.gateway.reload_state.generation = setup.generation
             inbox = open_inbox(inbox_end, service.connections, deliveries.take)
-            with closing(inbox):
+            edited = open_edited(service, handlers, deliveries, stop)
+            with closing(inbox), closing(edited):
                 Working(setup, service, link, stop, tasks, deliveries).add_handlers(handlers)
                 await tasks.start(watch_signals, stop, name="signals")
                 tasks.start_soon(_watch_link, link, stop, name="link")
@@ -180,6 +185,20 @@ def open_capacity(setup: Setup) -> Iterator[SharedCapacity]:
     with closing(SharedMemory.open(setup.shared[LIMITS])) as memory:
         os.close(setup.shared[LIMITS])
         yield SharedCapacity(memory, setup.index)
+
+
+def open_edited(service: Service, handlers: Handlers, deliveries: Deliveries, stop: Stop) -> EditedWorker:
+    """Take edits of the site from the supervisor, and connections that arrived at addresses which they have removed."""
+
+    def fail() -> None:
+        stop.is_forced = True
+        stop.done.set()
+
+    edited = EditedWorker(service, is_ending=stop.requested.is_set, on_failed=fail)
+    edited.add_handlers(handlers)
+    deliveries.add(EDIT, edited.receive)
+    deliveries.add(LATE, lambda _, fd: serve_late(fd, service.connections, service.listeners.tls))
+    return edited
 
 
 async def _drain_at_signal(service: Service, inbox: OpenInbox, stop: Stop) -> None:

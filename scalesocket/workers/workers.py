@@ -14,6 +14,7 @@ import anyio
 import msgspec
 import structlog
 
+from scalesocket.auth.sources import Contents
 from scalesocket.config.certificates import Pair
 from scalesocket.config.model import App, Site
 from scalesocket.errors import ScalesocketError
@@ -50,12 +51,14 @@ class Workers:
         """Called with each edited site."""
         self.is_draining = False
         """Whether an operator has drained the site, so that new processes admit nobody."""
-        self.generation = 0
+        self.generation = 1
         """Of the site in force."""
         self.listeners: Sequence[tuple[Address, socket.socket]] = ()
         """The listening sockets in force."""
         self.pair: Pair | None = None
         """The certificate and the key in force."""
+        self.auth_files: Contents = {}
+        """The contents of the files of `auth` in force."""
         self._memory = SharedMemory.create(count)
         self.shared: dict[str, int] = {LIMITS: self._memory.fd}
         """Descriptors that every worker gets, by what they are (`Setup.shared`)."""
@@ -209,6 +212,7 @@ class Workers:
             link=-1,  # made with the process
             listeners=tuple((address, sock.fileno()) for address, sock in self.listeners),
             pair=self.pair,
+            auth_files=self.auth_files,
             inbox=self.inboxes[index][1].fileno(),
             outboxes=tuple(sending.fileno() for sending, _ in self.inboxes),
             drained=self.drained,

@@ -48,6 +48,7 @@ def test_a_setup_survives_the_way_to_the_worker_which_lets_no_child_inherit_it(t
             link=link.fileno(),
             listeners=[(address, listener.fileno())],
             pair=None,
+            auth_files={},
             inbox=inbox.fileno(),
             outboxes=[],
         )
