@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.generator import BenchmarkError, build_generator, find_no_tls
-from benchmarks.loads import LOADS, SWEEPS, Load
+from benchmarks.loads import LOADS, Load
 from benchmarks.machine import describe_machine, is_busy
 from benchmarks.measure import Result, measure_ceiling, report_progress, run_load
 from benchmarks.metrics import METRICS, Metric, find_median
 from benchmarks.peers import PEERS, ROOT
 from benchmarks.report import Run, make_target_table, write_report
 from benchmarks.servers import Servers
-from benchmarks.targets import TARGETS, find_losses
+from benchmarks.sweeps import SWEEPS
+from benchmarks.targets import TARGETS, find_failures, find_losses
 
 DOCS: Final = ROOT / "docs" / "benchmarks"
 LATE: Final = 390.0
@@ -127,10 +128,9 @@ def main(argv: Sequence[str]) -> int:
         write_report(run, folder)
         report_progress(f"written to {folder}")
     losses = find_losses(run.results)
-    failures = {name: result.series["ours"].failure for name, result in run.results.items() if "ours" in result.series}
     for name, count in losses.items():
         report_progress(f"{name}: {count} messages lost, reordered, duplicated or corrupt")
-    return 1 if losses or any(failures.values()) else 0
+    return 1 if losses or find_failures(run.results) else 0
 
 
 if __name__ == "__main__":

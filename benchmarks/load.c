@@ -5,7 +5,8 @@
  *
  * One thread, one epoll. A `{}` in URL becomes the number of the room. A run has up to four stages:
  *
- *     arrive   every client connects and upgrades, --concurrency at a time (with --first-echo: and receives an echo)
+ *     arrive   every client connects and upgrades, --concurrency at a time (with --first-echo: and receives an echo; with
+ *              --opened: one client has opened each room before, which is not measured, and the others take turns by room)
  *     warm     senders keep --in-flight messages in flight; counts for loss, not for speed
  *     window   the same, measured
  *     drain    sends nothing, and waits for messages in flight until a second passes without progress
@@ -254,7 +255,7 @@ static void load_tls(void) {
 static struct {
     int rooms, clients, senders, in_flight, size, concurrency, sources, slow, pid, levels;
     double seconds, warm, hold, rate;
-    bool is_json, is_deflate, is_tls, is_listening, is_first_echo, is_waiting;
+    bool is_json, is_deflate, is_tls, is_listening, is_first_echo, is_opened, is_waiting;
     char host[256], port[16], path[1024], **bearers;
     int bearer_count;
 } run = {.rooms = 1, .clients = 1, .in_flight = 1, .size = 100, .concurrency = 64, .sources = 1, .levels = 1, .seconds = 1, .warm = .3};
@@ -730,13 +731,13 @@ static void run_iteration(int64_t until) {
     }
 }
 
-static void arrive(void) {
+static void arrive(int count) {
     int64_t deadline = now() + PATIENCE;
-    while (arrived < total_clients) {
-        while (next_dial < total_clients && arriving < run.concurrency) dial(&clients[next_dial++]);
+    while (arrived < count) {
+        while (next_dial < count && arriving < run.concurrency) dial(&clients[next_dial++]);
         run_iteration(now() + 20000000);
         if (refused || closed_early) die("%d refused, %d closed (HTTP status %d, close code %d)", refused, closed_early, last_status, last_code);
-        if (moment > deadline) die("only %d of %d clients arrived in %lld s", arrived, total_clients, PATIENCE / SECOND);
+        if (moment > deadline) die("only %d of %d clients arrived in %lld s", arrived, count, PATIENCE / SECOND);
     }
 }
 
@@ -827,7 +828,8 @@ static void set_up(void) {
     int places = run.is_listening ? 1 : run.senders;
     for (int at = 0; at < total_clients; at++) {
         struct client *client = &clients[at];
-        client->room = at / run.clients, client->index = at % run.clients, client->sender = -1;
+        client->room = run.is_opened ? at % run.rooms : at / run.clients, client->index = run.is_opened ? at / run.rooms : at % run.clients;
+        client->sender = -1;
         client->is_slow = client->index < run.slow;
         int place = client->index - (run.clients - run.senders); /* senders are the last to join */
         if (place >= 0) {
@@ -855,18 +857,29 @@ static void count_from_first(void) { /* a listener counts from the first message
     distinct = 0;
 }
 
+static void open_rooms_first(void) { /* the program of each room has answered; arrivals are counted from here */
+    bool is_first_echo = run.is_first_echo;
+    run.is_first_echo = true;
+    arrive(run.rooms);
+    settle(QUIET);
+    run.is_first_echo = is_first_echo;
+    memset(&arrival, 0, sizeof arrival);
+}
+
 static void drive(void) {
     if (run.is_tls) load_tls();
     if (run.is_deflate) load_zlib();
     set_up();
+    if (run.is_opened) open_rooms_first();
+    int before_clock = arrived;
     struct usage before = read_usage(run.pid, run.levels);
     int64_t self = now_ns(CLOCK_PROCESS_CPUTIME_ID), start = now();
-    arrive();
+    arrive(total_clients);
     int64_t all_there = now();
     struct usage there = read_usage(run.pid, run.levels);
     if (!run.is_listening) settle(run.hold > 0 ? (int64_t)(run.hold * SECOND) : QUIET);
     struct usage settled = read_usage(run.pid, run.levels);
-    printf("{\"arrival\": {\"clients\": %d, \"seconds\": %.6f, \"deflating\": %d, \"generator_cpu\": %.6f, ", total_clients, (double)(all_there - start) / 1e9,
+    printf("{\"arrival\": {\"clients\": %d, \"seconds\": %.6f, \"deflating\": %d, \"generator_cpu\": %.6f, ", total_clients - before_clock, (double)(all_there - start) / 1e9,
            deflating, (double)(now_ns(CLOCK_PROCESS_CPUTIME_ID) - self) / 1e9);
     print_histogram("latency_us", &arrival);
     printf(", ");
@@ -1120,14 +1133,14 @@ int main(int count, char **words) {
         {"rooms", 1, 0, 'r'},    {"clients", 1, 0, 'n'}, {"senders", 1, 0, 's'}, {"in-flight", 1, 0, 'w'}, {"size", 1, 0, 'b'}, {"concurrency", 1, 0, 'c'},
         {"sources", 1, 0, 'a'},  {"slow", 1, 0, 'l'},    {"pid", 1, 0, 'p'},     {"levels", 1, 0, 'v'},    {"seconds", 1, 0, 't'}, {"warm", 1, 0, 'u'},
         {"hold", 1, 0, 'h'},     {"rate", 1, 0, 'f'},    {"json", 0, 0, 'j'},    {"deflate", 0, 0, 'z'},   {"listen", 0, 0, 'i'}, {"first-echo", 0, 0, 'e'},
-        {"wait", 0, 0, 'x'},     {"bearers", 1, 0, 'k'},
+        {"wait", 0, 0, 'x'},     {"bearers", 1, 0, 'k'}, {"opened", 0, 0, 'o'},
         {0},
     };
     if (count >= 2 && !strcmp(words[1], "serve")) serve(count > 2 ? atoi(words[2]) : 0);
     if (count < 3 || strcmp(words[1], "drive")) {
         fputs("usage: load drive URL [--rooms R] [--clients N] [--senders S] [--in-flight W] [--size B] [--json] [--rate HZ]\n"
               "                      [--seconds S] [--warm S] [--hold S] [--concurrency C] [--sources A] [--slow K] [--first-echo]\n"
-              "                      [--listen] [--deflate] [--wait] [--bearers FILE] [--pid PID] [--levels L]\n"
+              "                      [--opened] [--listen] [--deflate] [--wait] [--bearers FILE] [--pid PID] [--levels L]\n"
               "       load serve [PORT]\n"
               "clients and senders are per room; `{}` in URL becomes the number of the room; --wait leaves at the end of stdin\n"
               "each client sends one of the tokens in FILE, one per line, as `Authorization: Bearer`\n",
@@ -1154,6 +1167,7 @@ int main(int count, char **words) {
         case 'z': run.is_deflate = true; break;
         case 'i': run.is_listening = true; break;
         case 'e': run.is_first_echo = true; break;
+        case 'o': run.is_opened = true; break;
         case 'x': run.is_waiting = true; break;
         case 'k': read_bearers(optarg); break;
         default: return 2;

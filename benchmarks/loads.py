@@ -49,9 +49,12 @@ class Load:
     """Whether it is a point of a sweep."""
 
 
+WITH_WORKERS: Final = ("ours", "ours-2", "rust")
+"""Servers of a load by which workers are judged."""
 ALL: Final = ("ours", "rust", "quart", "websocketd", "node", "picows")
 WITH_TLS: Final = ("ours", "node", "rust-nginx", "rust-haproxy")
 ROUNDS_JUDGED: Final = 5
+ROUNDS_WORKERS: Final = 7
 ROUNDS_SHORT: Final = 15
 ROUNDS_OTHERS: Final = 2
 ROUNDS_QUICK: Final = 1
@@ -59,7 +62,6 @@ WINDOW: Final[Options] = {"seconds": 1.0, "warm": 0.3}
 WINDOW_SHORT: Final[Options] = {"seconds": 0.4, "warm": 0.2}
 """For loads in which processes wake each other for every message. The cost of that changes from second to second; with short,
 interleaved rounds it changes for every server alike."""
-WINDOW_SWEEP: Final[Options] = {"seconds": 0.6, "warm": 0.2}
 WINDOW_QUICK: Final[Options] = {"seconds": 0.4, "warm": 0.2}
 
 
@@ -110,7 +112,22 @@ LOADS: Final = (
         options={**WINDOW_SHORT, **broadcast(1000, 1)},
         rounds=ROUNDS_SHORT,
     ),
-    Load(name="echo-50", title="echo, 50 rooms, 8 in flight", options=echo(50, 8), rounds=ROUNDS_JUDGED, peers=ALL),
+    Load(
+        name="fan-4x250",
+        title="broadcast in 4 rooms of 250, 1 in flight",
+        options={**WINDOW_SHORT, **broadcast(250, 1), "rooms": 4},
+        rounds=ROUNDS_WORKERS,
+        peers=WITH_WORKERS,
+        judged_peers=WITH_WORKERS,
+    ),
+    Load(
+        name="echo-50",
+        title="echo, 50 rooms, 8 in flight",
+        options=echo(50, 8),
+        rounds=ROUNDS_JUDGED,
+        peers=("ours-2", *ALL),
+        judged_peers=WITH_WORKERS,
+    ),
     Load(
         name="echo-50-json",
         title="echo, 50 rooms, 8 in flight, json",
@@ -128,8 +145,18 @@ LOADS: Final = (
         quick={"clients": 1000},
         kind=Kind.ARRIVAL,
         rounds=ROUNDS_SHORT,
-        peers=("ours", "ours-jwt", "rust", "quart", "node", "picows"),
-        judged_peers=("ours", "ours-jwt", "rust"),
+        peers=("ours", "ours-2", "ours-jwt", "rust", "quart", "node", "picows"),
+        judged_peers=("ours", "ours-2", "ours-jwt", "rust"),
+    ),
+    Load(
+        name="handshakes-rooms",
+        title="handshakes, 4,000 clients of 50 open rooms, 64 at a time",
+        options={"rooms": 50, "clients": 80, "concurrency": 64, "sources": 8, "opened": True},
+        quick={"rooms": 20, "clients": 50},
+        kind=Kind.ARRIVAL,
+        rounds=ROUNDS_WORKERS,
+        peers=WITH_WORKERS,
+        judged_peers=WITH_WORKERS,
     ),
     Load(
         name="rooms",
@@ -138,7 +165,8 @@ LOADS: Final = (
         quick={"rooms": 100},
         kind=Kind.ARRIVAL,
         rounds=ROUNDS_SHORT,
-        peers=("ours", "rust", "quart", "websocketd", "node"),
+        peers=("ours", "ours-2", "rust", "quart", "websocketd", "node"),
+        judged_peers=WITH_WORKERS,
     ),
     Load(
         name="rooms-stalls",
@@ -192,6 +220,9 @@ LOADS: Final = (
         title="1,000 rooms of 4, one client sends in each, 1 in flight",
         options={"rooms": 1000, "clients": 4, "senders": 1, "concurrency": 32},
         quick={"rooms": 200},
+        rounds=ROUNDS_JUDGED,
+        peers=WITH_WORKERS,
+        judged_peers=WITH_WORKERS,
     ),
     Load(
         name="tick",
@@ -240,47 +271,6 @@ LOADS: Final = (
         kind=Kind.ARRIVAL,
         peers=WITH_TLS,
         judged_peers=WITH_TLS,
-    ),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
-    """One load at growing sizes, for a plot of cost by size."""
-
-    name: str
-    title: str
-    axis: str
-    points: Mapping[int, Options]
-
-    def make_loads(self) -> dict[int, Load]:
-        """The loads of all points."""
-        return {
-            x: Load(
-                name=f"{self.name}-{x}",
-                title=f"{self.title}, {x:,} {self.axis}",
-                options={**WINDOW_SWEEP, **options},
-                rounds=1,
-                is_quick=False,
-                is_swept=True,
-            )
-            for x, options in self.points.items()
-        }
-
-
-SWEEPS: Final = (
-    Sweep(
-        name="by-clients",
-        title="broadcast, 1 in flight",
-        axis="clients",
-        points={n: broadcast(n, 1) for n in (1, 10, 50, 200, 500, 1000, 2000)},
-    ),
-    Sweep(name="by-rooms", title="echo, 8 in flight", axis="rooms", points={n: echo(n, 8) for n in (1, 10, 50, 200, 500, 1000)}),
-    Sweep(
-        name="by-size",
-        title="broadcast to 100, 1 in flight",
-        axis="bytes",
-        points={n: broadcast(100, 1, n) for n in (32, 100, 1000, 4000, 16000, 64000)},
     ),
 )
 

@@ -4,7 +4,6 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
-import os
 import secrets
 import shutil
 import socket
@@ -81,10 +80,17 @@ class Peer:
     """Returns the argv for a setup; None if the server does not support it."""
     levels: int = 1
     """Generations of its process tree that are the server itself; deeper ones are backends."""
+    ready: str = ""
+    """A word of its log when it is ready, if that is later than its first accepted connection."""
     has_rooms: bool = True
     """Whether the clients of a room share one backend."""
     wants_tokens: bool = False
     """Whether each client sends a token of `Place.bearers`, which `make_command` writes."""
+
+
+def is_ours(peer: str) -> bool:
+    """Whether a peer of this name is this server, in one of its settings."""
+    return peer.split("-")[0] == "ours"
 
 
 def run_version(*command: str) -> str | None:
@@ -112,9 +118,11 @@ def find_ours() -> str | None:
     return f"{find_packages('scalesocket') or 'scalesocket, not installed'}{f' at {described}' if described else ''}"
 
 
-def write_site(setup: Setup, place: Place) -> str:
+def write_site(setup: Setup, place: Place, workers: int = 1) -> str:
     """Return the site file of a setup; all other keys have their defaults."""
     lines = ["[server]", f'bind = "127.0.0.1:{place.port}"']
+    if workers > 1:
+        lines.append(f"workers = {workers}")
     if setup.is_tls:
         lines.append(f"tls = {{ certificate = {json.dumps(str(place.certificate))}, key = {json.dumps(str(place.key))} }}")
     lines += ["", "[apps.bench]", f"command = {json.dumps(setup.command)}"]
@@ -126,9 +134,9 @@ def write_site(setup: Setup, place: Place) -> str:
     return "\n".join([*lines, ""])
 
 
-def ours(setup: Setup, place: Place) -> list[str]:
+def ours(setup: Setup, place: Place, workers: int = 1) -> list[str]:
     site = place.folder / "site.toml"
-    site.write_text(write_site(setup, place))
+    site.write_text(write_site(setup, place, workers))
     return [sys.executable, "-m", "scalesocket", "serve", str(site)]
 
 
@@ -215,6 +223,15 @@ PEERS: Final = (
         levels=2,  # the gateway, and its spawner
     ),
     Peer(
+        name="ours-2",
+        title="scalesocket, 2 workers",
+        hint="this tree",
+        find_version=find_ours,
+        make_command=partial(ours, workers=2),
+        levels=3,  # the supervisor, its workers, and a spawner for each
+        ready="serves",  # the supervisor listens before there are workers
+    ),
+    Peer(
         name="ours-jwt",
         title="scalesocket, with tokens",
         hint="this tree",
@@ -279,8 +296,3 @@ def find_free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def server_environment() -> dict[str, str]:
-    """Return the environment of every server: ours, with this tree on Python's path, so that nothing has to be installed."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}

@@ -8,6 +8,7 @@ from typing import Final
 
 COLOURS: Final[Mapping[str, str]] = {
     "scalesocket": "#0b6e4f",
+    "scalesocket, 2 workers": "#5fb49c",
     "the Rust original": "#c8553d",
     "Quart on Hypercorn": "#4a6fa5",
     "websocketd": "#8d6a9f",

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.loads import SWEEPS, Kind, Sweep
+from benchmarks.loads import Kind
 from benchmarks.measure import Result, Series
 from benchmarks.metrics import METRICS, Metric, Sample, find_median, find_range
 from benchmarks.peers import PEERS
 from benchmarks.plots import Points, draw_bars, draw_lines
+from benchmarks.sweeps import SWEEPS, Sweep
 from benchmarks.targets import TARGETS, Judgement, Target, Verdict, find, judge
 
 TITLES: Final[Mapping[str, str]] = {peer.name: peer.title for peer in PEERS}

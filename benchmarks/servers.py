@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from benchmarks.generator import BenchmarkError
-from benchmarks.peers import Peer, Place, Setup, find_free_port, server_environment
+from benchmarks.peers import ROOT, Peer, Place, Setup, find_free_port, is_ours
 
 START_TIMEOUT: Final = 20.0
 STOP_TIMEOUT: Final = 15.0
@@ -38,7 +38,7 @@ class Server:
     @property
     def url(self) -> str:
         """URL of its rooms; `{}` stands for the number of a room."""
-        path = "/bench/r{}" if self.peer.name.startswith("ours") else "/r{}"
+        path = "/bench/r{}" if is_ours(self.peer.name) else "/r{}"
         return f"{'wss' if self.setup.is_tls else 'ws'}://127.0.0.1:{self.place.port}{path}"
 
     def wait_quiet(self) -> None:
@@ -112,13 +112,18 @@ def open_server(peer: Peer, setup: Setup) -> Iterator[Server]:
         )
         stack.callback(stop, process)
         deadline = time.monotonic() + START_TIMEOUT
-        while not is_listening(place.port):
+        while not is_listening(place.port) or peer.ready not in (folder / "log").read_text():
             if process.poll() is not None or time.monotonic() > deadline:
                 log.seek(0)
                 raise BenchmarkError(f"{peer.title} did not start: {' '.join(log.read().splitlines()[-QUOTED_LINES:])}")
             time.sleep(0.02)
         helpers = count_backends(process.pid, peer.levels)
         yield Server(peer=peer, setup=setup, place=place, pid=process.pid, helpers=helpers)
+
+
+def server_environment() -> dict[str, str]:
+    """Return the environment of every server: ours, with this tree on Python's path, so that nothing has to be installed."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
 def is_listening(port: int) -> bool:

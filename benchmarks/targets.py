@@ -7,6 +7,7 @@ from typing import Final
 
 from benchmarks.measure import Result
 from benchmarks.metrics import METRICS, Metric, find_median
+from benchmarks.peers import is_ours
 
 
 class Verdict(Enum):
@@ -71,6 +72,15 @@ TARGETS: Final = (
     Target(load="handshakes", metric=Metric.RATE, must=0.8, aim=1.2),
     Target(load="handshakes", metric=Metric.RATE, must=0.6, aim=0.75, peer="ours-jwt", against="ours"),
     Target(load="rooms", metric=Metric.RATE, must=1.2, aim=2.0),
+    Target(load="rooms-1000x4", metric=THROUGHPUT, must=1.0, aim=1.3, peer="ours-2"),
+    Target(load="rooms-1000x4", metric=CPU, must=1.1, aim=1.0, peer="ours-2", against="ours"),
+    Target(load="fan-4x250", metric=THROUGHPUT, must=1.0, aim=1.3, peer="ours-2", against="ours"),
+    Target(load="fan-4x250", metric=CPU, must=1.1, aim=1.0, peer="ours-2", against="ours"),
+    Target(load="echo-50", metric=THROUGHPUT, must=1.0, aim=1.3, peer="ours-2", against="ours"),
+    Target(load="echo-50", metric=CPU, must=1.1, aim=1.0, peer="ours-2", against="ours"),
+    Target(load="handshakes", metric=Metric.RATE, must=0.9, aim=1.3, peer="ours-2", against="ours"),
+    Target(load="handshakes-rooms", metric=Metric.RATE, must=0.9, aim=1.3, peer="ours-2", against="ours"),
+    Target(load="rooms", metric=Metric.RATE, must=0.9, aim=1.0, peer="ours-2", against="ours"),
     Target(load="rooms-stalls", metric=Metric.STALL, must=5.0, aim=5.0, against=None),
     Target(load="idle-9000", metric=Metric.MEMORY, must=4.0, aim=2.0, against=None),
     Target(load="fan-100-16", metric=THROUGHPUT, must=20.0, aim=20.0, against="quart"),
@@ -106,13 +116,22 @@ def find(result: Result | None, peer: str, metric: Metric) -> float | None:
     return find_median(series.samples, metric) if series and series.failure is None else None
 
 
-def find_losses(results: Mapping[str, Result], peer: str = "ours") -> dict[str, int]:
-    """Return the loads in which a server lost, reordered, duplicated or corrupted messages, with their number in all rounds."""
+def find_losses(results: Mapping[str, Result]) -> dict[str, int]:
+    """Return the loads in which this server lost, reordered, duplicated or corrupted messages, with their number."""
     losses: dict[str, int] = {}
     for name, result in results.items():
-        if (series := result.series.get(peer)) is None:
-            continue
-        count = int(sum(sample.get(metric, 0) for sample in series.samples for metric in (Metric.LOST, Metric.DISORDER)))
+        samples = [sample for peer, series in result.series.items() if is_ours(peer) for sample in series.samples]
+        count = int(sum(sample.get(metric, 0) for sample in samples for metric in (Metric.LOST, Metric.DISORDER)))
         if count:
             losses[name] = count
     return losses
+
+
+def find_failures(results: Mapping[str, Result]) -> dict[str, str]:
+    """Return the loads that this server has failed, with the reason."""
+    return {
+        name: series.failure
+        for name, result in results.items()
+        for peer, series in result.series.items()
+        if is_ours(peer) and series.failure is not None
+    }

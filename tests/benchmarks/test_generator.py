@@ -66,6 +66,16 @@ def test_rooms_do_not_receive_each_others_messages() -> None:
     assert traffic.received == pytest.approx(2 * traffic.sent, rel=0.05)
 
 
+def test_rooms_can_be_opened_before_arrivals_are_counted() -> None:
+    with open_mirror() as (_, url):
+        report = run_drive(url, ["--rooms", "5", "--clients", "4", "--opened", *ECHO], timeout=20)
+
+    assert report.arrival.clients == report.arrival.latency_us.count == 15
+    assert report.traffic is not None
+    assert report.traffic.lost == report.traffic.corrupt == 0
+    assert report.traffic.received == pytest.approx(4 * report.traffic.sent, rel=0.05)
+
+
 def test_a_skipped_message_is_lost() -> None:
     left_out: list[int] = []
 

@@ -5,12 +5,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.loads import LOADS, SWEEPS, Load, make_arguments
+from benchmarks.loads import LOADS, Load, make_arguments
 from benchmarks.measure import Result, Series
 from benchmarks.metrics import Metric, Sample
 from benchmarks.plots import draw_bars, draw_lines
 from benchmarks.report import Run, make_json, make_markdown, make_plots, make_target_table
-from benchmarks.targets import TARGETS, Target, Verdict, find_losses, judge
+from benchmarks.sweeps import SWEEPS
+from benchmarks.targets import TARGETS, Target, Verdict, find_failures, find_losses, judge
 
 
 def result(load: Load, **figures: list[float]) -> Result:
@@ -100,9 +101,40 @@ def test_a_server_that_failed_has_no_figure() -> None:
 
 def test_a_loss_in_any_round_counts() -> None:
     samples: list[Sample] = [{Metric.LOST: 0}, {Metric.LOST: 3}, {Metric.LOST: 0, Metric.DISORDER: 1}]
-    results = {"fan-100-16": Result(load=named("fan-100-16"), series={"ours": Series(samples=samples)})}
+    results = {
+        "fan-100-16": Result(load=named("fan-100-16"), series={"ours": Series(samples=samples)}),
+        "echo-50": Result(load=named("echo-50"), series={"ours-2": Series(samples=samples), "rust": Series(samples=samples)}),
+        "fan-100-1": Result(load=named("fan-100-1"), series={"rust": Series(samples=samples)}),
+    }
 
-    assert find_losses(results) == {"fan-100-16": 4}
+    assert find_losses(results) == {"fan-100-16": 4, "echo-50": 4}
+
+
+def test_a_load_that_this_server_fails_is_found() -> None:
+    results = {
+        "rooms": Result(load=named("rooms"), series={"ours": make_series(1.0), "ours-2": Series(failure="it fell over")}),
+        "echo-1": Result(load=named("echo-1"), series={"ours": make_series(1.0), "rust": Series(failure="it fell over")}),
+    }
+
+    assert find_failures(results) == {"rooms": "it fell over"}
+
+
+def test_two_workers_are_judged_by_one_and_by_the_original() -> None:
+    load = named("rooms-1000x4")
+    series = {
+        name: Series(samples=[{Metric.THROUGHPUT: rate, Metric.CPU: cpu}])
+        for name, rate, cpu in (("ours", 80.0, 10.0), ("ours-2", 120.0, 10.5), ("rust", 100.0, 12.0))
+    }
+
+    judgements = {
+        target.metric: judge(target, {load.name: Result(load=load, series=series)})
+        for target in TARGETS
+        if target.load == load.name and target.peer == "ours-2"
+    }
+
+    assert judgements[Metric.THROUGHPUT].value == 1.2
+    assert judgements[Metric.CPU].value == 1.05
+    assert {each.verdict for each in judgements.values()} == {Verdict.MUST_ONLY}
 
 
 def test_every_target_is_of_a_load_that_runs_on_both_servers() -> None:
