@@ -96,7 +96,10 @@ class EditedWorker:
                 self._arrived = anyio.Event()
                 await self._arrived.wait()
             fds = [self._parts.pop(part) for part in range(message.parts)]
-            self._prepared = await self._open(fds)
+            try:
+                self._prepared = await self._open(fds)
+            except OSError as error:
+                raise ScalesocketError(f"a worker cannot open what the site needs ({error.strerror or error})") from error
             return
         raise RolledBackError("the edit was rolled back")
 

@@ -5,7 +5,7 @@ import http.client
 import json
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -92,13 +92,18 @@ class Editing:
 
 
 @contextmanager
-def editing(folder: Path, text: str, *, more: str = "", environment: dict[str, str] | None = None) -> Iterator[Editing]:
-    """Serve a site file; edits are applied on request. `more`: statements that the supervisor runs first."""
+def editing(
+    folder: Path, text: str, *, more: str = "", environment: dict[str, str] | None = None, words: Sequence[str] = ("--no-watch",)
+) -> Iterator[Editing]:
+    """Serve a site file. Without `--no-watch` in `words`, edits are applied as they are made.
+
+    `more`: statements that the supervisor runs first.
+    """
     file = folder / "site.toml"
     file.write_text(text)
     wrapper = (sys.executable, "-c", QUICK.format(more=more))
     with (
-        serving("serve", "--no-watch", str(file), wrapper=wrapper, environment=environment) as server,
+        serving("serve", *words, str(file), wrapper=wrapper, environment=environment) as server,
         ExitStack() as connections,
     ):
         edited = Editing(file, server, connections)

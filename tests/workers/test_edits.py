@@ -43,6 +43,17 @@ def at_wait(members, real=offers.wait_committed):
         kill(worker)
     return real(members)
 """
+STOP: Final = """
+import os, signal
+from scalesocket.workers import edits, offers
+stopped = []
+def stop(member, edit, real=offers.commit):
+    if member[0].index == 1 and not stopped:
+        stopped.append(member[0].pid)
+        os.kill(member[0].pid, signal.SIGSTOP)
+    real(member, edit)
+edits.commit = stop
+"""
 STEPS: Final = {
     "prepare": "offers.Offers.offer = at_prepare",
     "commit": "edits.commit = at_commit",
@@ -229,6 +240,35 @@ def test_an_edit_does_not_wait_for_a_stopped_worker_which_gets_it_later(tmp_path
         edited.server.wait_output("worker has the edited site")
         edited.echo_in_all("new")
         assert edited.pids[0] == stopped
+
+
+def test_a_worker_that_is_stopped_before_the_commit_applies_it_when_it_goes_on(tmp_path: Path) -> None:
+    with editing(tmp_path, SERVER + CHAT, more=STOP) as edited:
+        pids = edited.pids
+        try:
+            assert edited.reload(SERVER + NEW).generation == 2
+            assert edited.reload(SERVER + NEW + "max_clients = 100\n").generation == 3
+        finally:
+            os.kill(pids[1], signal.SIGCONT)
+
+        edited.echo_in_all("new")
+        expect_gone(edited, "chat")
+        edited.server.wait_output("worker has the edited site")
+        assert edited.pids == pids
+
+
+def test_the_watched_file_is_applied_in_all_workers_with_one_line_in_the_log(tmp_path: Path) -> None:
+    with editing(tmp_path, SERVER + CHAT, words=()) as edited:
+        edited.file.write_text(SERVER + CHAT + NEW)
+        edited.server.wait_output("reloaded  trigger=edit generation=2")
+
+        edited.echo_in_all("new")
+        edited.file.write_text(SERVER + CHAT + NEW + 'routing = "jsn"\n')
+        edited.server.wait_output("not reloaded")
+
+        assert {str(edited.get("/ready")[1]) for _ in range(12)} == {str(edited.get("/ready")[1])}
+        assert "jsn" not in str(edited.get("/ready")[1])
+        assert edited.server.output.count("reloaded") == 2
 
 
 def test_the_refusal_of_one_worker_refuses_the_edit_everywhere(tmp_path: Path) -> None:
