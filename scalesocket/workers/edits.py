@@ -30,6 +30,8 @@ HANDSHAKE_TIME: Final = 0.05
 """Seconds for handshakes of TCP to end that have begun at an address which an edit removes."""
 RETRY: Final = 0.2
 """Seconds until the site in force is offered again to a worker that could not take it."""
+FAULT_RETRY: Final = 1.0
+"""The same, after an unexpected exception."""
 
 
 class EditRefusedError(ScalesocketError):
@@ -152,6 +154,9 @@ class Edits:
                         worker.kill()
                         return
                     await asyncio.sleep(RETRY)
+                except Exception:  # no descriptor is left, or a bug, which must not end the server
+                    log.exception("the site in force was not sent", worker=worker.index, retry_in=FAULT_RETRY)
+                    await asyncio.sleep(FAULT_RETRY)
         finally:
             self._catching_up.discard(link)
 

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import msgspec
@@ -110,11 +110,12 @@ async def wait_committed(members: Sequence[Member]) -> None:
     """Wait until workers have applied what they were told to: they answer a later message after that."""
 
     async def wait(worker: Worker, link: Link) -> None:
-        with suppress(LinkLostError):
-            try:
-                await unless_silent(worker, link.call(Ping(), type(None), timeout=COMMIT_TIMEOUT))
-            except LinkTimeoutError as error:
-                log.warning("edit goes on without a worker", worker=worker.index, reason=str(error))
+        try:
+            await unless_silent(worker, link.call(Ping(), type(None), timeout=COMMIT_TIMEOUT))
+        except LinkLostError:
+            return
+        except LinkError as error:
+            log.warning("edit goes on without a worker", worker=worker.index, reason=str(error))
 
     await asyncio.gather(*(wait(*member) for member in members))
 
