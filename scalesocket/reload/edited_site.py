@@ -41,7 +41,6 @@ class EditedGateway:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.reload_state = gateway.reload_state
-        self.apply = gateway.apply
 
     @property
     def site(self) -> Site:
@@ -56,6 +55,10 @@ class EditedGateway:
     async def find_affected(self, site: Site, plan: Plan) -> tuple[AffectedKey, ...]:
         """List the changes of a plan with what they affect."""
         return find_affected(plan, self.site, site, self._gateway.status(), self._gateway.identities_of)
+
+    def apply(self, site: Site) -> object:
+        """Replace the site."""
+        return self._gateway.apply(site)
 
     async def restart_app(self, name: str) -> int:
         """Restart the rooms of an app."""

@@ -31,7 +31,9 @@ HANDSHAKE_TIME: Final = 0.05
 RETRY: Final = 0.2
 """Seconds until the site in force is offered again to a worker that could not take it."""
 FAULT_RETRY: Final = 1.0
-"""The same, after an unexpected exception."""
+"""The same, after a refusal or an unexpected exception."""
+MAX_REFUSALS: Final = 10
+"""Refusals after which a worker is replaced that has not got the site in force. A lack of file descriptors may pass."""
 
 
 class EditRefusedError(ScalesocketError):
@@ -141,7 +143,8 @@ class Edits:
             self._tasks.start_soon(self._catch_up, worker, link, name=f"site of {worker.name}")
 
     async def _catch_up(self, worker: Worker, link: Link) -> None:
-        """Offer the site in force until the worker has it, or has ended. One that cannot serve it is replaced."""
+        """Offer the site in force until the worker has it, or has ended. One that refuses it again and again is replaced."""
+        refusals = 0
         try:
             while worker.link is link and worker.generation != self._workers.generation:
                 try:
@@ -149,11 +152,12 @@ class Edits:
                 except LinkError as error:
                     if isinstance(error, LinkLostError) or error.kind == "EndingError":
                         return
-                    if not is_absent(error):
+                    refusals += not is_absent(error)
+                    if refusals >= MAX_REFUSALS:
                         log.error("worker replaced", worker=worker.index, reason=f"it cannot serve the edited site: {error}")
                         worker.kill()
                         return
-                    await asyncio.sleep(RETRY)
+                    await asyncio.sleep(RETRY if is_absent(error) else FAULT_RETRY)
                 except Exception:  # no descriptor is left, or a bug, which must not end the server
                     log.exception("the site in force was not sent", worker=worker.index, retry_in=FAULT_RETRY)
                     await asyncio.sleep(FAULT_RETRY)

@@ -257,6 +257,26 @@ def test_a_worker_that_is_stopped_before_the_commit_applies_it_when_it_goes_on(t
         assert edited.pids == pids
 
 
+def test_a_worker_that_cannot_get_the_site_in_force_keeps_its_rooms_for_a_while_and_is_then_replaced(tmp_path: Path) -> None:
+    customize = tmp_path / "path"
+    customize.mkdir()
+    root = str(Path(__file__).parents[2])
+    (customize / "sitecustomize.py").write_text(REFUSING.format(root=root))
+    environment = {"PYTHONPATH": f"{customize}{os.pathsep}{root}"}
+    more = "from scalesocket.workers import edits; edits.FAULT_RETRY = 0.1"
+    with editing(tmp_path, SERVER + CHAT, more=more, environment=environment) as edited:
+        pid = edited.pids[1]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert edited.reload(SERVER + CHAT + NEW).generation == 2  # which this worker would have refused
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+        edited.wait_replaced(1, pid)
+        assert "it cannot serve the edited site: this worker cannot" in edited.server.output
+        edited.echo_in_all("new")
+
+
 def test_the_watched_file_is_applied_in_all_workers_with_one_line_in_the_log(tmp_path: Path) -> None:
     with editing(tmp_path, SERVER + CHAT, words=()) as edited:
         edited.file.write_text(SERVER + CHAT + NEW)
