@@ -22,12 +22,15 @@ class Occupancy:
         """Count against the limits of `server`. Clients of hooks are added to `rechecks`; `refusals` counts refused ones."""
         self.server = server
         """The settings in force."""
-        self.connections = 0
-        """Clients in rooms of this process."""
         self.places = capacity.connections
         self.addresses = capacity.addresses
         self._rechecks = rechecks
         self._refusals = refusals
+
+    @property
+    def connections(self) -> int:
+        """Clients in rooms of this process."""
+        return self.places.own
 
     def refuse(self) -> Close:
         """Count a client that the server has no place for; return how to close it."""
@@ -44,19 +47,18 @@ class Occupancy:
 
         Called by the pools. If the room does not admit the client, `leave` follows.
         """
-        if not self.places.take(self.server.max_connections):
+        server = self.server
+        if not self.places.take(server.max_connections):
             return self.refuse()
-        if not self.addresses.take(client.peer, self.server.max_connections_per_ip):
+        if not self.addresses.take(client.peer, server.max_connections_per_ip):
             self.places.release()
             return self.refuse_address(pool)
-        self.connections += 1
         if client.identity is not None:
             self._rechecks.add(client)
         return None
 
     def leave(self, client: Client) -> None:
         """Uncount a client that left its room. Called by the pools."""
-        self.connections -= 1
         self.places.release()
         self.addresses.release(client.peer)
         if client.identity is not None:

@@ -10,6 +10,10 @@ class Places(Protocol):
     def taken(self) -> int:
         """The places that are taken in the whole server."""
 
+    @property
+    def own(self) -> int:
+        """Those of them that this process has taken."""
+
     def take(self, limit: int | None) -> bool:
         """Take a place. Return False, without one, if `limit` are taken. None: no limit."""
 
@@ -25,6 +29,11 @@ class LocalPlaces:
     def __init__(self) -> None:
         """Start with all places free."""
         self.taken = 0
+
+    @property
+    def own(self) -> int:
+        """All of them."""
+        return self.taken
 
     def take(self, limit: int | None) -> bool:
         """Take a place, unless `limit` are taken."""

@@ -74,8 +74,6 @@ class RoomPool:
         """The rooms that can be joined, by name."""
         self.is_drained = False
         """Whether an operator drained the app: until an edit of it, no client joins. Checked by the admission control."""
-        self.connections = 0
-        """Clients in rooms of this process."""
         self.rooms_total = 0
         self.refusals: Counter[str] = Counter()
         self._last: dict[str, Room] = {}
@@ -100,6 +98,11 @@ class RoomPool:
         self._on_room_ended = on_room_ended
 
     @property
+    def connections(self) -> int:
+        """Clients in rooms of this process."""
+        return self._places.own
+
+    @property
     def is_empty(self) -> bool:
         """Whether no room is left, stopping ones included."""
         return not self._audiences
@@ -122,7 +125,6 @@ class RoomPool:
         if refusal is not None:
             self._places.release()
             return refusal
-        self.connections += 1
         try:
             room = self.rooms.get(name)
             if room is None:
@@ -213,7 +215,6 @@ class RoomPool:
     # --- What audiences, rooms and lifecycles report
 
     def _client_left(self, client: Client) -> None:
-        self.connections -= 1
         self._places.release()
         self._on_client_left(client)
 

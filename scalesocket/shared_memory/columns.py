@@ -84,6 +84,11 @@ class SharedPlaces:
         """The places that are taken by all workers."""
         return self._columns.total(self._row)
 
+    @property
+    def own(self) -> int:
+        """Those of them that this worker has taken."""
+        return self._columns.own(self._row)
+
     def take(self, limit: int | None) -> bool:
         """Take a place, unless `limit` are taken."""
         return self._columns.take(self._row, limit)
