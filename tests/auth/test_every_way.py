@@ -1,10 +1,10 @@
-"""Every way to authenticate, with real sockets, on both lanes and under a stock Hypercorn."""
+"""Every way to authenticate, with real sockets: on both lanes, by several workers, and under a stock Hypercorn."""
 
 import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +16,7 @@ from tests.auth.test_fetched_jwt import NEW, OLD, jwks
 from tests.auth.test_fetched_jwt import token as fetched
 from tests.auth.test_matrix import JWT_FAULTS, OPAQUE, OTHER_SECRET, PLACES, SECRET, basic, show, signed
 from tests.auth.web import Asked, open_web, respond
+from tests.cli.serving import serving
 from tests.playing import DEADLINE, open_playground
 from tests.raw import CLOSE, PING, RawClient, upgrade
 from tests.server.test_asgi_stock import run_hypercorn, wait_port
@@ -27,6 +28,8 @@ PROXY: Final = "127.0.0.2"
 SITE: Final = """
 [server]
 bind = "127.0.0.1:0"
+workers = {workers}
+control = "off"
 trusted_proxies = ["{proxy}/32"]
 
 [defaults]
@@ -72,6 +75,7 @@ HOOK: Final[dict[str, bytes | None]] = {
     "session=broken": respond(status=500),
     "session=slow": None,
 }
+KINDS: Final = ("express", "general", "workers, express", "workers, general", "hypercorn")
 CODES: Final = {401: 4401, 403: 4403, 429: 1013, 503: 1013}
 
 
@@ -140,7 +144,7 @@ def answer(asked: Asked) -> bytes | None:
 
 
 @asynccontextmanager
-async def open_site_file(folder: Path) -> AsyncIterator[Path]:
+async def open_site_file(folder: Path, kind: str) -> AsyncIterator[Path]:
     """Write the site and the files that it names, and answer as its hook and as the source of its keys."""
     hashes = [(OPAQUE, "one"), (f"{OPAQUE}-elsewhere", "two")]
     (folder / "tokens").write_text(
@@ -151,7 +155,9 @@ async def open_site_file(folder: Path) -> AsyncIterator[Path]:
         closed = gone.url.rpartition(":")[2].strip("/")
     async with open_web(answer) as web:
         site = folder / "site.toml"
-        site.write_text(SITE.format(proxy=PROXY, secret=SECRET, web=web.url, closed=closed))
+        site.write_text(
+            SITE.format(workers=3 if "workers" in kind else 1, proxy=PROXY, secret=SECRET, web=web.url, closed=closed)
+        )
         yield site
 
 
@@ -165,6 +171,9 @@ async def open_server(kind: str, site: Path) -> AsyncIterator[int]:
     if kind == "hypercorn":
         async with run_hypercorn(site) as process:
             yield await wait_port(process)
+    elif "workers" in kind:
+        with ExitStack() as stack:
+            yield (await asyncio.to_thread(stack.enter_context, serving("serve", str(site)))).port
     else:
         async with open_playground(load_site(site)) as playground:
             yield playground.port
@@ -219,18 +228,18 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": True}
 
 
-@pytest.mark.parametrize("kind", ["express", "general", "hypercorn"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_each_way_lets_in_and_refuses_as_it_must(kind: str, tmp_path: Path) -> None:
-    async with open_site_file(tmp_path) as site, open_server(kind, site) as port:
-        visitor = Visitor(port, is_general=kind == "general")
+    async with open_site_file(tmp_path, kind) as site, open_server(kind, site) as port:
+        visitor = Visitor(port, is_general="general" in kind)
 
         assert await find_differences(visitor) == []
 
 
-@pytest.mark.parametrize("kind", ["express", "general", "hypercorn"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_ticket_is_valid_once_even_if_two_show_it_at_the_same_time(kind: str, tmp_path: Path) -> None:
-    async with open_site_file(tmp_path) as site, open_server(kind, site) as port:
-        visitor = Visitor(port, is_general=kind == "general")
+    async with open_site_file(tmp_path, kind) as site, open_server(kind, site) as port:
+        visitor = Visitor(port, is_general="general" in kind)
         tickets = [await get_ticket(port) for _ in range(8)]
         race = [Case("ticket", "jwt", {}, f"?ticket={ticket}") for ticket in tickets for _ in range(2)]
 
