@@ -5,16 +5,15 @@
 """
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import fields, replace
-from functools import cache
 from typing import Any, Final, cast
 
 from scalesocket.auth.tickets import Tickets
 from scalesocket.backends.spawner_client import SpawnerClient
-from scalesocket.capacity.local import LocalCapacity
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
 from scalesocket.gateway import Gateway
@@ -28,6 +27,8 @@ from scalesocket.rooms.room import Room
 from scalesocket.server.connections import Connections
 from scalesocket.server.owner import OpenInbox, open_inbox
 from scalesocket.server.service import Service, open_service
+from scalesocket.shared_memory.capacity import SharedCapacity
+from scalesocket.shared_memory.memory import SharedMemory
 from scalesocket.status import AppStatus, Counts, SiteStatus
 from tests.playing import Lane, Playground
 
@@ -67,16 +68,12 @@ def merge_sites(sites: Sequence[SiteStatus]) -> SiteStatus:
     return replace(merged, apps=apps, generation=sites[0].generation, applied_at=sites[0].applied_at)
 
 
-class CapacityOfWorkers(LocalCapacity):
-    """What all workers count together."""
+class CapacityOfWorker(SharedCapacity):
+    """What one worker counts together with the others. The ids of clients are 1, 2, 3 …, as tests expect of a server."""
 
-    workers = WORKERS
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open_app = cache(super().open_app)  # type: ignore[method-assign]
-        self.failed = cache(super().failed)  # type: ignore[method-assign]
-        self.deciding = cache(super().deciding)  # type: ignore[method-assign]
+    def __init__(self, memory: SharedMemory, worker: int, client_ids: Iterator[int]) -> None:
+        super().__init__(memory, worker)
+        self.client_ids = client_ids
 
 
 class PoolOfWorkers:
@@ -251,7 +248,8 @@ async def open_workers(site: Site, lane: Lane = "express") -> AsyncIterator[Work
                 stack.enter_context(end)
             outboxes = [stack.enter_context(closing(Outbox(sending, loop))) for sending, _ in pairs]
             rendezvous = Rendezvous(WORKERS, KEY)
-            capacity, tickets = CapacityOfWorkers(), Tickets()
+            memory = stack.enter_context(closing(SharedMemory.create(WORKERS)))
+            client_ids, tickets = itertools.count(1), Tickets()
             gateways: list[Gateway] = []
             services = []
 
@@ -261,13 +259,14 @@ async def open_workers(site: Site, lane: Lane = "express") -> AsyncIterator[Work
                 return LocalOverview(cast(Gateway, GatewayOfWorkers(gateways)))
 
             for index in range(WORKERS):
+                opened = stack.enter_context(closing(SharedMemory.open(memory.fd)))
                 service = await stack.enter_async_context(
                     open_service(
                         site,
                         spawner=spawner,
                         given={} if index else None,
                         placement=WorkerPlacement(index, rendezvous, outboxes),
-                        capacity=capacity,
+                        capacity=CapacityOfWorker(opened, index, client_ids),
                         attach=attach,
                     )
                 )
