@@ -22,8 +22,8 @@ from tests.auth.tokens import AUTH, bearer, token
 from tests.auth.web import open_web
 
 LIMITS: Final = Failures(limit=3, per="1h")
-RIGHT: Final = bearer(token())
-WRONG: Final = bearer(token(secret="w" * 32))
+RIGHT: Final = bearer(token(ttl=3600))  # longer than the whole suite runs
+WRONG: Final = bearer(token(ttl=3600, secret="w" * 32))
 
 
 @pytest.fixture

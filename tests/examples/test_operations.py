@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from scalesocket.metrics import TEXT, expose
-from scalesocket.status import AppStatus, Counts, SiteStatus
+from scalesocket.status import AppStatus, Counts, SiteStatus, WorkerStatus
 from tests.examples.test_docs import ROOT, find_blocks
 
 PAGE: Final = ROOT / "docs" / "operations.md"
@@ -76,6 +76,7 @@ def test_the_alerts_name_metrics_that_exist() -> None:
         last_error=None,
         public_error=None,
         refusals={},
+        workers=(WorkerStatus(index=0, pid=1, state="serving", rooms=0, connections=0, restarts=0, since=1.0),),
     )
 
     named = set(re.findall(r"\b(?:scalesocket|process)_\w+", PAGE.read_text()))
