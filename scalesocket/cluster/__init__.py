@@ -4,9 +4,11 @@ The modules, each of which imports only from those before it:
 
     records             what the directory knows, as data
     scripts             the Lua scripts of the directory: all of its rules
-    engine              one connection to the engine (Redis or Valkey), shared by many requests
-    answers             what the scripts return, as records
+    link, engine        a connection to the engine (Redis or Valkey); the same, opened again after it broke
+    requests            scripts with the arguments that all have in common
+    listing             what is known of all nodes: their loads, their rooms, tickets
     audit               rooms in the directory that are not open here, and the other way round
-    directory           sessions of nodes, claims of rooms, summaries, tickets
+    last_word           what ends the session of a node that cannot speak any more
+    directory           the session of this node, and its claims of rooms
     lease               the lease of this node: renewed, given up in time, opened again
 """

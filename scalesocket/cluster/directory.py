@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from scalesocket.cluster.audit import Audit
 from scalesocket.cluster.engine import Engine
+from scalesocket.cluster.last_word import LastWord, make_last_word
 from scalesocket.cluster.link import EngineError, EngineUnavailableError
 from scalesocket.cluster.listing import Listing
 from scalesocket.cluster.records import Free, Load, Lost, Owned, Recovering, Renewed, RoomName, Session, Taken, Won
@@ -42,6 +43,7 @@ class Directory:
         self.on_room_lost: Callable[[RoomName], None] = lambda _: None
         """Called for a room that is another node's, although this one held it; it must end."""
         self._version = version
+        self._url = settings.engine
         self._requests = Requests(settings.name, settings.lease)
         self._engine = Engine(settings.engine, name=f"scalesocket:{node}")
         self._lease_engine = Engine(settings.engine, name=f"scalesocket-lease:{node}")
@@ -123,6 +125,13 @@ class Directory:
         session, self._session = self._session, None
         if session is not None:
             await self._requests.run(self._lease_engine, CLOSE, session.node, session.inc, "closed")
+
+    def last_word(self) -> LastWord | None:
+        """Return what ends this session, for whoever outlives this process; None without one. Each session has its own."""
+        if self._session is None:
+            return None
+        about = self._requests.arguments(self._session.node, self._session.inc, "lost")
+        return make_last_word(self._url, "EVAL", CLOSE.text, len(self._requests.keys), *self._requests.keys, *about)
 
     async def close(self) -> None:
         """Close the connections, and end all tasks."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 MAX_WAITING: Final = 10_000
 """Requests that wait for their answers on one connection."""
@@ -110,6 +110,8 @@ class Link:
         while True:
             try:
                 found = await self._connection.read_response(disable_decoding=True, disconnect_on_error=False)
+            except ReadOnlyError as error:  # a replica: the address may lead to the primary by now
+                raise OSError(describe(error)) from None
             except ResponseError as error:
                 self._settle(error=EngineRefusedError(str(error), is_unknown_script=isinstance(error, NoScriptError)))
             else:

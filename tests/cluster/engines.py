@@ -158,9 +158,10 @@ class ClusterOfTests:
         self.engine.client.hincrby(f"{{{self.name}}}:engine", "seen", -3600 * 1_000_000)
 
 
-def end_grace(engine: EngineProcess, name: str) -> None:
+def end_grace(engine: EngineProcess, name: str, *, database: int = 0) -> None:
     """End the grace period, for tests of other things."""
-    engine.client.hset(f"{{{name}}}:engine", "grace", "0")
+    with redis.Redis(port=engine.port, db=database) as client:
+        client.hset(f"{{{name}}}:engine", "grace", "0")
 
 
 async def open_session(directory: Directory) -> Session:

@@ -195,6 +195,20 @@ async def test_the_certificate_of_the_engine_is_verified(engine: EngineProcess) 
                 await ping(connection)
 
 
+async def test_an_engine_that_has_become_a_replica_is_left_so_that_its_address_is_looked_up_again(engine: EngineProcess) -> None:
+    engine.start()
+    async with connected(engine.url) as connection:
+        await connection.call("INCR", "counter", timeout=2.0)
+        engine.client.execute_command("REPLICAOF", "127.0.0.1", str(engine.tls_port))
+
+        with pytest.raises(EngineUnavailableError, match="write against a read only replica"):
+            await connection.call("INCR", "counter", timeout=2.0)
+
+        assert not connection.is_up
+        engine.client.execute_command("REPLICAOF", "NO", "ONE")
+        assert await until(lambda: connection.call("INCR", "counter", timeout=2.0), bool) == 2
+
+
 async def test_a_connection_that_was_closed_fails_all_calls(shared_engine: EngineProcess) -> None:
     async with connected(shared_engine.url) as engine:
         await ping(engine)

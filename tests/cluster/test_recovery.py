@@ -8,7 +8,7 @@ import pytest
 
 from scalesocket.cluster.directory import Directory, LeaseMismatchError
 from scalesocket.cluster.records import Free, Load, Lost, Owned, Recovering, Renewed, RoomName, Session, Summary, Taken, Won
-from tests.cluster.engines import ClusterOfTests, EngineProcess, open_session, until
+from tests.cluster.engines import ClusterOfTests, EngineProcess, end_grace, open_session, until
 from tests.cluster.test_claims import win
 
 LEASE = 1.0
@@ -266,6 +266,38 @@ async def test_a_closed_session_frees_its_rooms_and_leaves_the_list(cluster: Clu
 
         assert isinstance(await bob.find("chat", "lobby"), Free)
         assert [node.address.node for node in await bob.listing.nodes()] == ["b"]
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:{port}/0", "redis://node:pass%20word@127.0.0.1:{port}/3", "unix://{socket}"])
+async def test_the_last_word_of_a_node_frees_its_rooms_without_redis_py(engine: EngineProcess, url: str) -> None:
+    socket_path = engine.folder / "redis.sock"
+    engine.start("--unixsocket", str(socket_path))
+    engine.client.execute_command("ACL", "SETUSER", "node", "on", ">pass word", "allkeys", "allcommands")
+    cluster = ClusterOfTests(engine, "games")
+    database = 3 if url.endswith("3") else 0
+    url = url.format(port=engine.port, socket=socket_path)
+    async with cluster.directory("a", engine=url) as ann, cluster.directory("b", engine=url) as bob:
+        assert ann.last_word() is None
+        await open_session(ann)
+        await open_session(bob)
+        end_grace(engine, "games", database=database)
+        fence = await win(ann)
+        word = ann.last_word()
+        assert word is not None
+        assert "pass word" not in repr(word)
+
+        if isinstance(word.address, str):
+            reader, writer = await asyncio.open_unix_connection(word.address)
+        else:
+            reader, writer = await asyncio.open_connection(*word.address)
+        writer.write(word.payload)
+        answer = await reader.readuntil(b"closed\r\n")
+        writer.close()
+
+        assert b"-" not in answer
+        assert await win(bob) > fence
+        assert await ann.renew(Load()) == Lost()
+        assert [node.is_alive for node in await bob.listing.nodes()] == [False, True]
 
 
 async def test_nodes_and_rooms_are_listed_with_what_their_node_published(cluster: ClusterOfTests) -> None:
