@@ -4,7 +4,9 @@ The modules, each of which imports only from those before it:
 
     records             what the directory knows, as data
     scripts             the Lua scripts of the directory: all of its rules
-    link, engine        a connection to the engine (Redis or Valkey); the same, opened again after it broke
+    link                a connection to the engine (Redis or Valkey), shared by many requests
+    sentinel            which of several engines is the primary
+    engine              the connection, opened again after it broke
     requests            scripts with the arguments that all have in common
     listing             what is known of all nodes: their loads, their rooms, tickets
     audit               rooms in the directory that are not open here, and the other way round

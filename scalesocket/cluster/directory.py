@@ -43,7 +43,6 @@ class Directory:
         self.on_room_lost: Callable[[RoomName], None] = lambda _: None
         """Called for a room that is another node's, although this one held it; it must end."""
         self._version = version
-        self._url = settings.engine
         self._requests = Requests(settings.name, settings.lease)
         self._engine = Engine(settings.engine, name=f"scalesocket:{node}")
         self._lease_engine = Engine(settings.engine, name=f"scalesocket-lease:{node}")
@@ -131,7 +130,9 @@ class Directory:
         if self._session is None:
             return None
         about = self._requests.arguments(self._session.node, self._session.inc, "lost")
-        return make_last_word(self._url, "EVAL", CLOSE.text, len(self._requests.keys), *self._requests.keys, *about)
+        return make_last_word(
+            self._lease_engine.address, "EVAL", CLOSE.text, len(self._requests.keys), *self._requests.keys, *about
+        )
 
     async def close(self) -> None:
         """Close the connections, and end all tasks."""

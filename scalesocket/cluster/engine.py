@@ -6,6 +6,7 @@ from typing import Final
 
 from scalesocket.cluster.link import Answer, EngineRefusedError, EngineUnavailableError, Link, Word, open_link
 from scalesocket.cluster.scripts import Script
+from scalesocket.cluster.sentinel import find_primary
 
 CONNECT_TIMEOUT: Final = 2.0
 """Seconds to connect and to log in."""
@@ -19,6 +20,8 @@ class Engine:
     def __init__(self, url: str, *, name: str) -> None:
         """Connect to `url`. `name` is shown in the engine's list of clients; it has no spaces."""
         self._url = url
+        self.address = url
+        """The URL of the engine itself, where `url` is that of sentinels; known after the first connection."""
         self._name = name
         self._link: Link | None = None
         self._connecting: asyncio.Task[Link] | None = None
@@ -86,7 +89,8 @@ class Engine:
         try:
             if old is not None:
                 await old.close()
-            self._link = await open_link(self._url, name=self._name, timeout=CONNECT_TIMEOUT)
+            self.address = await find_primary(self._url)
+            self._link = await open_link(self.address, name=self._name, timeout=CONNECT_TIMEOUT)
             return self._link
         except EngineUnavailableError as error:
             self._fault = str(error)

@@ -58,8 +58,8 @@ class Cluster(Table):
         EngineUrl,
         Field(repr=False),
         fixed_key(
-            "Redis (from 6.2) or Valkey server that holds the directory: `redis://`, `rediss://` (TLS) or `unix://`, with "
-            "`user:password@` if needed. No message of a client goes through it",
+            "Redis (from 6.2) or Valkey server that holds the directory: `redis://`, `rediss://` (TLS), `unix://` or "
+            "`redis+sentinel://`, with `user:password@` if needed. No message of a client goes through it",
             url=True,
         ),
     ]

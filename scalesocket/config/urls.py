@@ -1,11 +1,13 @@
 """URLs in the site file, which the server sends requests to."""
 
 import re
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import AfterValidator
 
+from scalesocket.config.addresses import Endpoint, parse_endpoint
 from scalesocket.config.values import string_form
 from scalesocket.wire.address import is_loopback, parse_address
 
@@ -14,6 +16,12 @@ ENGINE_EXAMPLE: Final = 'write for example "redis://10.0.0.2:6379/0"'
 ENGINE_OPTIONS: Final = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """What may follow `?` in the URL of an engine, as redis-py names it; the last three with `rediss` alone."""
 
+SENTINEL: Final = "redis+sentinel://"
+SENTINEL_EXAMPLE: Final = 'write for example "redis+sentinel://10.0.0.2:26379,10.0.0.3:26379/mymaster"'
+
+_SENTINELS: Final = re.compile(
+    r"redis\+sentinel://(?P<user>[^/?#\s@{}]*@)?(?P<hosts>[^/?#\s@{}]+)/(?P<service>[A-Za-z0-9._-]+)(?:/(?P<db>\d{1,5}))?/?"
+)
 _DATABASE: Final = re.compile(r"/?\d{0,5}", re.ASCII)
 
 
@@ -39,6 +47,9 @@ def check_keys_url(url: str) -> str:
 
 def check_engine_url(url: str) -> str:
     """Check the URL of the engine of a cluster. Raises ValueError, without a password in the message."""
+    if url.startswith(SENTINEL):
+        parse_sentinels(url)
+        return url
     parts = _split(url)
     if parts is None or parts.scheme not in ("redis", "rediss", "unix"):
         raise ValueError(f"is not a URL of redis, rediss or unix ({ENGINE_EXAMPLE})")
@@ -57,6 +68,29 @@ def check_engine_url(url: str) -> str:
         if name == "db" and not value.isdecimal():
             raise ValueError("has an option db that is not a number")
     return url
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinels:
+    """Sentinels that know which of several engines is the primary."""
+
+    addresses: tuple[Endpoint, ...]
+    service: str
+    """The name of the engines in the configuration of the sentinels."""
+    url: str = field(repr=False)
+    """The URL of the primary, with `{}` in place of host and port."""
+
+
+def parse_sentinels(url: str) -> Sentinels:
+    """Read `redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT …]/SERVICE[/DB]`. Raises ValueError without the password."""
+    found = _SENTINELS.fullmatch(url) if url.isascii() and url.isprintable() else None
+    if found is None:
+        raise ValueError(f"is not a URL of sentinels ({SENTINEL_EXAMPLE})")
+    try:
+        addresses = tuple(parse_endpoint(text, is_listener=False) for text in found["hosts"].split(","))
+    except ValueError:
+        raise ValueError(f"has an address of a sentinel that is not host:port ({SENTINEL_EXAMPLE})") from None
+    return Sentinels(addresses, found["service"], f"redis://{found['user'] or ''}{{}}/{found['db'] or 0}")
 
 
 def is_private_url(url: str) -> bool:

@@ -11,6 +11,7 @@ from scalesocket.config.load import find_problems, load_site
 from scalesocket.config.plan import make_plan
 from scalesocket.config.problems import Severity
 from scalesocket.config.render import render_site, site_record
+from scalesocket.config.urls import Sentinels, parse_sentinels
 
 APP = '[apps.chat]\ncommand = "cat"\n'
 SECRET = "correct-horse-battery"
@@ -67,6 +68,8 @@ def test_a_site_without_the_table_has_no_cluster(tmp_path: Path) -> None:
         ({"engine": '"redis://h?retry=1"'}, "has an unknown option after '?' (one of: db)"),
         ({"engine": '"rediss://h?db=x"'}, "has an option db that is not a number"),
         ({"engine": '"unix:run/redis.sock"'}, "has no path of a socket"),
+        ({"engine": '"redis+sentinel://10.0.0.2:26379"'}, "is not a URL of sentinels (write for example"),
+        ({"engine": '"redis+sentinel://10.0.0.2,10.0.0.3/main"'}, "has an address of a sentinel that is not host:port"),
         ({"listen": '"9100"'}, "cluster.listen: '9100' has no host"),
         ({"listen": '"0.0.0.0:9100"'}, "cluster: has no advertise, and other nodes cannot connect to 0.0.0.0:9100"),
         ({"advertise": '"10.0.0.5:0"'}, "cluster.advertise: '10.0.0.5:0' has port 0, which cannot be connected to"),
@@ -86,6 +89,13 @@ def test_a_mistake_is_named_with_its_key_and_what_to_do(tmp_path: Path, keys: di
     assert len(found) == 1
     assert problem in found[0]
     assert found[0].startswith("cluster")
+
+
+def test_sentinels_are_read_with_the_url_of_their_primary() -> None:
+    found = parse_sentinels("redis+sentinel://me:p%40ss@10.0.0.2:26379,[::1]:26380/main/3")
+
+    assert found == Sentinels((Endpoint("10.0.0.2", 26379), Endpoint("::1", 26380)), "main", "redis://me:p%40ss@{}/3")
+    assert "p%40ss" not in repr(found)
 
 
 @pytest.mark.parametrize("workers", ["2", '"auto"'])
@@ -146,7 +156,11 @@ def test_neither_the_secret_nor_the_password_of_the_engine_is_shown_anywhere(tmp
 
 
 def test_a_wrong_key_and_a_wrong_url_are_reported_without_their_values(tmp_path: Path) -> None:
-    for keys in ({"sercet": f'"{SECRET}"'}, {"engine": f'"redis://me:{SECRET}@/x"', "secret": '"0123456789abcdef"'}):
+    for keys in (
+        {"sercet": f'"{SECRET}"'},
+        {"engine": f'"redis+sentinel://me:{SECRET}@h/x"'},
+        {"engine": f'"redis://me:{SECRET}@/x"', "secret": '"0123456789abcdef"'},
+    ):
         found = find_problems(write(tmp_path, **({"secret": ""} | keys)), {})
 
         assert [problem for problem in found if problem.severity is Severity.ERROR]
