@@ -81,6 +81,7 @@ class Link:
                 answer.set_exception(EngineUnavailableError(self._fault))
                 answer.exception()  # it was seen: the caller may have gone
         self._waiting.clear()
+        drop_output(self._connection)
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()
@@ -163,11 +164,16 @@ def make_connection(url: str, name: str, timeout: float) -> AbstractConnection:
     )
 
 
-async def discard(connection: AbstractConnection) -> None:
-    """Close a connection without sending what it still has to send: nobody waits for the answer any more."""
+def drop_output(connection: AbstractConnection) -> None:
+    """Send nothing more of what waits: nobody waits for the answers. redis-py would send it first when it closes."""
     writer = getattr(connection, "_writer", None)
     if writer is not None:
         writer.transport.abort()
+
+
+async def discard(connection: AbstractConnection) -> None:
+    """Close a connection at once."""
+    drop_output(connection)
     with suppress(RedisError, OSError):
         await connection.disconnect(nowait=True)
 

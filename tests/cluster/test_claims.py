@@ -123,6 +123,8 @@ async def test_a_room_of_a_lost_node_is_claimed_when_its_lease_has_ended(cluster
         assert isinstance(answer, Won)
         assert answer.fence > fence
         assert asyncio.get_running_loop().time() - begin >= 0.9 * cluster.settings().lease
+        assert bob.session is not None
+        assert {key for key in cluster.engine.keys(cluster.name) if key.startswith("rooms:")} == {f"rooms:{bob.session.inc}"}
         assert await ann.renew(Load()) == Lost()
 
 
@@ -138,6 +140,8 @@ async def test_a_renewal_of_an_ended_session_fails_and_never_revives_it(cluster:
             await ann.claim("chat", "other")
         assert ann.doubt.is_set()
         await win(bob)
+        assert ann.session is not None
+        assert f"rooms:{ann.session.inc}" not in cluster.engine.keys(cluster.name)
 
 
 async def test_a_renewal_of_a_missing_session_fails(cluster: ClusterOfTests) -> None:
@@ -167,6 +171,22 @@ async def test_a_room_whose_claim_got_no_answer_is_released_by_an_audit(cluster:
 
         assert await win(bob) > fence
         assert isinstance(await bob.claim("chat", "open"), Owned)
+
+
+async def test_an_audit_leaves_a_room_whose_claim_has_no_answer_yet(cluster: ClusterOfTests) -> None:
+    async with cluster.node("a") as ann:
+        name = RoomName("chat", "lobby")
+        fence = await win(ann)
+        assert ann.session is not None
+        held: dict[RoomName, int] = {}
+
+        await ann._audit.run(ann.listing, ann.session, held, {name})
+        assert isinstance(await ann.find(*name), Owned)
+        await ann._audit.run(ann.listing, ann.session, {name: fence}, ())
+        assert isinstance(await ann.find(*name), Owned)
+
+        await ann._audit.run(ann.listing, ann.session, held, ())
+        await until(lambda: ann.find(*name), lambda found: isinstance(found, Free))
 
 
 async def test_a_room_that_the_directory_has_lost_is_ended_by_an_audit(cluster: ClusterOfTests) -> None:

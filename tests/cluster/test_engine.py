@@ -117,6 +117,21 @@ async def test_a_call_in_a_pause_of_clients_fails_at_its_deadline_and_is_not_don
         assert await until(lambda: connection.call("INCR", "counter", timeout=2.0), bool) == 1
 
 
+async def test_what_was_not_sent_by_the_deadline_is_never_sent(engine: EngineProcess) -> None:
+    engine.start()
+    async with connected(engine.url) as connection:
+        await ping(connection)
+        engine.pause()
+
+        with pytest.raises(EngineUnavailableError):
+            await connection.call("SET", "large", b"x" * 20_000_000, timeout=0.2)
+
+        engine.resume()
+        for _ in range(20):
+            assert await until(lambda: ping(connection), bool)
+        assert engine.client.exists("large") == 0
+
+
 async def test_scripts_run_in_an_engine_that_has_not_seen_or_has_forgotten_them(cluster: ClusterOfTests) -> None:
     async with cluster.node("a") as ann:
         cluster.engine.client.script_flush()

@@ -185,6 +185,16 @@ async def test_a_machine_that_was_suspended_has_lost_its_lease_although_the_engi
         await until(lambda: asyncio.sleep(0, node.lease.is_valid), bool)
 
 
+async def test_a_renewal_after_the_deadline_does_not_count(cluster: ClusterOfTests, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "LOOK", 60.0)  # the process was stopped, and the renewal is the first to run again
+    async with leased(cluster, "a", seconds=3.0) as node:
+        monkeypatch.setattr(lease_module, "boottime", lambda: boottime() + 2.5)
+
+        await node.wait_lost()
+
+        assert len(node.lost_at) == 1
+
+
 async def test_a_claim_that_finds_no_session_makes_the_lease_look_at_once(cluster: ClusterOfTests) -> None:
     async with leased(cluster, "a", seconds=20.0) as node:
         cluster.end_lease("a")

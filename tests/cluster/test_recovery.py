@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from scalesocket.cluster.directory import Directory, LeaseMismatchError
+from scalesocket.cluster.link import EngineUnavailableError
 from scalesocket.cluster.records import Free, Load, Lost, Owned, Recovering, Renewed, RoomName, Session, Summary, Taken, Won
 from tests.cluster.engines import ClusterOfTests, EngineProcess, end_grace, open_session, until
 from tests.cluster.test_claims import win
@@ -61,6 +62,7 @@ async def test_after_a_restart_owners_report_their_rooms_and_nobody_wins_one_for
         owned = await bob.claim("chat", "lobby")
         assert isinstance(owned, Owned)
         assert (owned.owner.node, owned.fence) == ("a", fence)
+        assert [room.name.room for room in await bob.listing.rooms("chat")] == ["lobby"]
         for room in ("stale", "new"):
             assert isinstance(await bob.claim("chat", room), Recovering)
         assert isinstance(await ann.claim("chat", "lobby"), Recovering)
@@ -171,6 +173,50 @@ async def test_a_report_that_breaks_off_does_not_renew_the_lease(engine: EngineP
         assert isinstance(await bob.find("chat", "room-1"), Owned)
 
 
+async def test_a_report_that_is_not_complete_when_the_grace_period_ends_comes_too_late(
+    engine: EngineProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scalesocket.cluster.directory.REPORT_SIZE", 10)
+    async with two_nodes(engine) as (cluster, ann, bob):
+        await asyncio.gather(*(win(ann, f"room-{at}") for at in range(30)))
+        flush(engine)
+        await renew(bob)
+        run = ann._engine.run
+
+        async def run_and_end_grace(*arguments: object, **options: object) -> object:
+            answer = await run(*arguments, **options)  # type: ignore[arg-type]
+            cluster.end_grace()
+            return answer
+
+        monkeypatch.setattr(ann._engine, "run", run_and_end_grace)
+
+        assert await ann.renew(Load()) == Lost()
+        await win(bob, "room-1")
+
+
+async def test_a_report_begins_again_if_the_engine_is_emptied_meanwhile(
+    engine: EngineProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scalesocket.cluster.directory.REPORT_SIZE", 10)
+    async with two_nodes(engine) as (_, ann, bob):
+        await asyncio.gather(*(win(ann, f"room-{at}") for at in range(30)))
+        flush(engine)
+        run = ann._engine.run
+
+        async def run_and_flush(*arguments: object, **options: object) -> object:
+            answer = await run(*arguments, **options)  # type: ignore[arg-type]
+            flush(engine)
+            return answer
+
+        monkeypatch.setattr(ann._engine, "run", run_and_flush)
+        with pytest.raises(EngineUnavailableError, match="restarted once more"):
+            await ann.renew(Load())
+        monkeypatch.setattr(ann._engine, "run", run)
+
+        assert await renew(ann) == [Renewed(is_reported=True)]
+        assert [node.owned for node in await bob.listing.nodes()] == [30]
+
+
 async def test_a_second_process_under_the_name_of_a_node_waits_until_its_lease_ends(cluster: ClusterOfTests) -> None:
     async with cluster.node("a") as first, cluster.directory("a") as second:
         taken = await second.open_session()
@@ -187,6 +233,7 @@ async def test_a_second_process_under_the_name_of_a_node_waits_until_its_lease_e
 async def test_a_node_opens_a_new_session_instead_of_its_own_last_one(cluster: ClusterOfTests) -> None:
     async with cluster.node("a") as ann, cluster.node("b") as bob:
         fence = await win(ann)
+        await win(ann, "unclaimed")
         old = ann.session
 
         new = await open_session(ann)
@@ -195,6 +242,12 @@ async def test_a_node_opens_a_new_session_instead_of_its_own_last_one(cluster: C
         assert new.inc != old.inc
         assert ann.held == 0
         assert await win(bob) > fence
+
+        async def renew_and_look() -> set[str]:
+            await renew(ann)
+            return cluster.engine.keys(cluster.name)
+
+        await until(renew_and_look, lambda keys: "room:chat:unclaimed" not in keys)
 
 
 async def test_an_opening_whose_answer_did_not_arrive_can_be_repeated(cluster: ClusterOfTests) -> None:
@@ -237,6 +290,7 @@ async def test_a_node_that_is_forgotten_in_the_grace_period_cannot_report(engine
         await renew(bob)
 
         assert await bob.listing.forget("a") == 0
+        await renew(bob)
 
         assert await renew(ann) == [Lost()]
 
@@ -258,12 +312,27 @@ async def test_rooms_that_were_kept_without_a_lease_are_reported_to_the_next_ses
         assert (found.owner.node, found.fence) == ("a", kept)
 
 
+async def test_a_kept_room_is_not_taken_from_its_new_owner_even_if_that_has_a_lower_fence(cluster: ClusterOfTests) -> None:
+    async with cluster.node("a") as ann, cluster.node("b") as bob:
+        lost: list[RoomName] = []
+        ann.on_room_lost = lost.append
+        await win(ann)
+        cluster.end_lease("a")
+        await win(bob)
+        cluster.write("room:chat:lobby", fence=1)  # as after an engine that was emptied, with another clock
+
+        await ann.open_session(keeps_rooms=True)
+
+        assert lost == [RoomName("chat", "lobby")]
+
+
 async def test_a_closed_session_frees_its_rooms_and_leaves_the_list(cluster: ClusterOfTests) -> None:
     async with cluster.node("a") as ann, cluster.node("b") as bob:
         await win(ann)
 
         await ann.close_session()
 
+        assert cluster.engine.keys(cluster.name) == {"engine", "fence", "nodes", "node:b"}
         assert isinstance(await bob.find("chat", "lobby"), Free)
         assert [node.address.node for node in await bob.listing.nodes()] == ["b"]
 

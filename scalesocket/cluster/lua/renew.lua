@@ -2,14 +2,14 @@
 -- Arguments: node, inc, the epoch that it knows, rooms, clients, draining (0 or 1).
 --
 -- Returns `renewed` with the last fence and the number of its rooms here; `report` with the epoch, if the engine may have lost the
--- session, and takes the rooms again from a node with a valid lease; or `lost`.
+-- session: then `report` says whether it can go on; or `lost`.
 
 local node, inc, told, rooms, clients, is_draining = unpack(ARGV, 4)
 local found = session(node)
 local is_over = found.is_current and (found.inc ~= inc or not found.is_alive)
   or redis.call('SISMEMBER', prefix .. 'ended', inc) == 1
-if told ~= epoch and not is_over and clock < grace then return {'report', epoch} end
-if told ~= epoch or is_over or not found.is_current then return {'lost'} end
+if told ~= epoch then return {'report', epoch} end
+if is_over or not found.is_current then return {'lost'} end
 
 redis.call('HSET', prefix .. 'node:' .. node, 'until', text(clock + lease), 'rooms', rooms, 'clients', clients, 'draining', is_draining)
 

@@ -18,7 +18,6 @@ local answer = {'reported', 0}
 for at = 11, #ARGV, 2 do
   local member, its_fence = ARGV[at], tonumber(ARGV[at + 1])
   local room = read_room(member)
-  raise_fence(its_fence)
   if room.inc and room.inc ~= inc and (room.fence > its_fence or is_kept == '1' and room.is_owned) then
     answer[#answer + 1] = member
   else
