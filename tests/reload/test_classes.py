@@ -143,3 +143,21 @@ async def test_an_edit_of_a_fixed_key_is_refused_as_a_whole_until_it_is_taken_ba
         edited.write(site_text({"max_clients": 5}, {}))
         await edited.reloader.reload("test")
         assert edited.gateway.site.apps["chat"].max_clients == 5
+
+
+async def test_a_cluster_that_is_added_to_a_running_site_is_refused_and_its_secrets_are_not_shown(tmp_path: Path) -> None:
+    secret = "correct-horse-battery"
+    cluster = f'[cluster]\nengine = "redis://:{secret}@10.0.0.2/0"\nlisten = "10.0.0.5:9100"\nsecret = "{secret}"\n'
+    async with open_edited(tmp_path / "site.toml", site_text({}, {}), is_watching=False) as edited:
+        edited.write(site_text({}, {}) + cluster)
+
+        with pytest.raises(
+            ReloadError, match=r'cluster.engine: none -> "redis://\*\*\*@10.0.0.2/0"; .*restart needed'
+        ) as refusal:
+            await edited.reloader.reload("test")
+
+        changes = (await edited.reloader.diff()).changes
+        assert {change.path for change in changes} >= {"cluster.engine", "cluster.secret", "cluster.lease"}
+        assert {change.reload for change in changes} == {"fixed"}
+        assert secret not in str(refusal.value) + str(changes)
+        assert edited.gateway.site.cluster is None
