@@ -61,7 +61,7 @@ class Directory:
 
     @property
     def session(self) -> Session | None:
-        """The session; None before it is opened, and while it is lost."""
+        """The last session that was opened. Whether its lease is valid, the lease knows."""
         return self._session
 
     @property
