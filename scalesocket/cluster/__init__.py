@@ -13,4 +13,13 @@ The modules, each of which imports only from those before it:
     last_word           what ends the session of a node that cannot speak any more
     directory           the session of this node, and its claims of rooms
     lease               the lease of this node: renewed, given up in time, opened again
+    preamble            what two nodes send each other first: pure
+    handed              the payload of a hand-over
+    keep_alive          options of the sockets between nodes
+    secured             TLS between nodes
+    channels            a connection to another node, with TLS or without
+    arrivals            a connection of another node, from its first byte to its answer
+    peers               the listener for other nodes
+    peer_client         hands connections over to other nodes, and passes requests on
+    remote              the node that owns a room, as an owner (placement/placement.py)
 """

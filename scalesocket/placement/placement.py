@@ -1,5 +1,7 @@
 """The question at the door: where does a room live?"""
 
+import socket
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from enum import Enum
 from typing import Final, Protocol
@@ -28,7 +30,19 @@ class Owner(Protocol):
         """
 
 
-Place = Here | Owner
+class RemoteOwner(ABC):
+    """An owner on another machine: the client's bytes pass through this process."""
+
+    @abstractmethod
+    async def connect(self, facts: Facts, *, patience: float) -> socket.socket | Here | None:
+        """Let it serve a client; return a stream for the client's bytes, which the caller owns.
+
+        HERE: this process owns the room by now. None: nobody can take the client at the moment. `patience`: seconds for which
+        the owner may read nothing from the client.
+        """
+
+
+Place = Here | Owner | RemoteOwner
 
 
 class Placement(Protocol):

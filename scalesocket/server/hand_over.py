@@ -13,7 +13,7 @@ from scalesocket.config.units import KiB
 from scalesocket.errors import SERVER_BUSY
 from scalesocket.io.transport import SocketTransport
 from scalesocket.placement.facts import Facts, Kind
-from scalesocket.placement.placement import HERE, Owner, Place
+from scalesocket.placement.placement import HERE, Here, Owner, Place, RemoteOwner
 from scalesocket.placement.pump import Pump
 from scalesocket.server.connections import Connections
 from scalesocket.server.upgrade import complete_upgrade, refuse_upgrade
@@ -43,6 +43,8 @@ def _go_to(
 ) -> None:
     if place is HERE:
         complete_upgrade(transport, connections, admission, key, rest)
+    elif isinstance(place, RemoteOwner):
+        StreamHandOver(transport, connections, admission, key).connect(place, rest)
     elif isinstance(transport, SocketTransport) and len(rest) <= MAX_REST:
         SocketHandOver(transport, connections, admission, key).begin(place, rest)
     else:
@@ -66,6 +68,10 @@ async def place_messages(connections: Connections, admission: Admission) -> tupl
         place = await place
     if place is HERE:
         return admission, None
+    if isinstance(place, RemoteOwner):
+        generation = connections.gateway.reload_state.generation
+        ours = await open_stream(place, Facts.of(admission, Kind.RELAY, generation=generation), connections, admission)
+        return _relayed(connections, admission, ours)
     try:
         ours, theirs = open_pair(connections.first_reserved)
     except OSError:
@@ -79,10 +85,28 @@ async def place_messages(connections: Connections, admission: Admission) -> tupl
     finally:
         if not is_sent:
             ours.close()
-    if is_sent:
-        return admission, ours
+    return _relayed(connections, admission, ours if is_sent else None)
+
+
+def _relayed(
+    connections: Connections, admission: Admission, ours: socket.socket | Here | None
+) -> tuple[Admission, socket.socket | None] | Refusal:
+    """Return what `place_messages` does. `ours`: None if the owner does not take the connection."""
+    if ours is not None:
+        return admission, None if ours is HERE else ours
     answer = refuse_busy(connections, admission)
     return answer if isinstance(answer, Refusal) else (answer, None)
+
+
+async def open_stream(
+    owner: RemoteOwner, facts: Facts, connections: Connections, admission: Admission
+) -> socket.socket | Here | None:
+    """Ask an owner on another machine to serve a client (`RemoteOwner.connect`), without descriptors of the reserve."""
+    stream = await owner.connect(facts, patience=admission.app.stall_timeout)
+    if isinstance(stream, socket.socket) and stream.fileno() >= connections.first_reserved:
+        stream.close()
+        return None
+    return stream
 
 
 def refuse_busy(connections: Connections, admission: Admission) -> Refusal | Admission:
@@ -154,6 +178,20 @@ class HandOver:
     def _withdraw(self) -> None:
         """The connection was not sent, or is lost."""
 
+    def _pump(self, stream: socket.socket, rest: bytes) -> None:
+        """Copy bytes between the client and its owner."""
+        connections = self._connections
+        connections.websockets += 1
+        Pump(
+            self._transport,
+            stream.detach(),
+            rest,
+            poller=connections.poller,
+            passages=connections.passages,
+            patience=self._admission.app.stall_timeout,
+            on_lost=partial(connections.forget_websocket, self._transport),
+        )
+
 
 class SocketHandOver(HandOver):
     """Hands over the client's own connection."""
@@ -187,17 +225,39 @@ class PairHandOver(HandOver):
             return owner.hand_over(self._facts(Kind.PAIR), self._theirs.fileno())
 
     def _let_go(self, rest: bytes) -> None:
-        connections = self._connections
-        connections.websockets += 1
-        Pump(
-            self._transport,
-            self._ours.detach(),
-            rest,
-            poller=connections.poller,
-            passages=connections.passages,
-            patience=self._admission.app.stall_timeout,
-            on_lost=partial(connections.forget_websocket, self._transport),
-        )
+        self._pump(self._ours, rest)
 
     def _withdraw(self) -> None:
         self._ours.close()
+
+
+class StreamHandOver(HandOver):
+    """Has an owner on another machine serve the client, and pumps between the connection to it and the client."""
+
+    _stream: socket.socket | None = None
+
+    def connect(self, owner: RemoteOwner, rest: bytes) -> None:
+        """Connect to the owner. `rest`: the bytes that were read after the request head."""
+        pending = PendingResult(self._open(owner))
+        WaitingUpgrade(self._transport, self._connections, pending, rest, self._decide, on_lost=self._withdraw)
+
+    async def _open(self, owner: RemoteOwner) -> bool | Here:
+        stream = await open_stream(owner, self._facts(Kind.PAIR), self._connections, self._admission)
+        if isinstance(stream, socket.socket):
+            self._stream = stream
+            return True
+        return HERE if stream is HERE else False
+
+    def _decide(self, result: bool | Here, rest: bytes) -> None:
+        if isinstance(result, Here):
+            complete_upgrade(self._transport, self._connections, self._admission, self._key, rest)
+        else:
+            self._finish(result, rest)
+
+    def _let_go(self, rest: bytes) -> None:
+        assert self._stream is not None
+        self._pump(self._stream, rest)
+
+    def _withdraw(self) -> None:
+        if self._stream is not None:
+            self._stream.close()

@@ -1,0 +1,265 @@
+"""Connections to other nodes: hands clients over, and passes requests of operators on (preamble.py).
+
+A hand-over needs a greeting first, which takes a round trip, and so does the connection itself. Therefore a few connections to
+each node that was used lately are kept ready, with the greeting received.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections import Counter, deque
+from contextlib import suppress
+from typing import Final, Protocol
+
+import structlog
+
+from scalesocket.backends.connection import describe as describe_os_error
+from scalesocket.cluster.channels import open_plain, open_tls
+from scalesocket.cluster.handed import Handed, encode_handed
+from scalesocket.cluster.preamble import MAX_PAYLOAD, MAX_RESPONSE, RESPONSE_HEAD, Answer, Kind, PreambleError, encode_preamble
+from scalesocket.cluster.secured import SecuredStream
+from scalesocket.io.poller import Poller
+
+log = structlog.get_logger("cluster")
+
+CONNECT_TIMEOUT: Final = 3.0
+"""Seconds until a connection has its greeting."""
+ANSWER_TIMEOUT: Final = 3.0
+"""Seconds until the answer to a preamble."""
+MAX_READY: Final = 8
+"""Connections to one node that are kept ready."""
+READY_FOR: Final = 8.0
+"""Seconds for which one is kept; the other end ends it after 15."""
+SHORTEST_PATIENCE: Final = 30.0
+"""Seconds without an acknowledgement after which a connection ends, at least: the machine at the other end is gone."""
+
+
+class PeerError(Exception):
+    """A node could not be reached, or did not answer as it should."""
+
+
+class Channel(Protocol):
+    """A connection to a listener whose greeting was received."""
+
+    nonce: bytes
+    timer: asyncio.TimerHandle | None
+    """Ends it if it is not used."""
+
+    def is_usable(self) -> bool:
+        """Return whether the listener has sent nothing more, and has not ended it."""
+
+    async def send(self, preamble: bytes) -> None:
+        """Send a preamble. Raises OSError."""
+
+    async def read(self, size: int) -> bytes:
+        """Read so many bytes, and no more. Raises OSError or EOFError."""
+
+    def detach(self) -> socket.socket:
+        """Return a stream of what comes after what was read; the caller owns it."""
+
+    def set_patience(self, seconds: float) -> None:
+        """End the connection if the other end does not acknowledge what was sent for so long."""
+
+    def close(self) -> None:
+        """Close the connection at once. Calls may repeat."""
+
+
+class PeerClient:
+    """Connects to the listeners of other nodes until `close`."""
+
+    def __init__(self, secret: bytes, *, poller: Poller, tls: ssl.SSLContext | None = None, max_ready: int = MAX_READY) -> None:
+        """`tls`: for listeners with TLS. `max_ready`: connections to one node that are kept ready."""
+        self.results: Counter[str] = Counter()
+        """Hand-overs by answer, in lower case."""
+        self.seconds = 0.0
+        """The time that they took, together."""
+        self._secret = secret
+        self._poller = poller
+        self._tls = tls
+        self._max_ready = max_ready
+        self._ready: dict[str, deque[Channel]] = {}
+        """Connections by address, the one that was opened last at the end."""
+        self._wanted: Counter[str] = Counter()
+        """How many are kept ready, by address."""
+        self._opening: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._streams: set[SecuredStream] = set()
+
+    async def hand_over(self, address: str, handed: Handed, *, patience: float) -> socket.socket | Answer:
+        """Hand a client's connection over to the node at `address`, `host:port`.
+
+        Return a stream for the client's bytes, which the caller owns, or why there is none. `patience`: seconds for which the
+        owner may read nothing from the client.
+        """
+        started = time.monotonic()
+        payload = encode_handed(handed)
+        if len(payload) > MAX_PAYLOAD[Kind.HAND_OVER]:
+            answer: socket.socket | Answer = Answer.TOO_LONG
+        else:
+            answer = await self._hand_over(address, payload, patience)
+        self.results[answer.name.lower() if isinstance(answer, Answer) else "taken"] += 1
+        self.seconds += time.monotonic() - started
+        return answer
+
+    async def request(self, address: str, payload: bytes, *, timeout: float) -> bytes:
+        """Pass a request of an operator to the node at `address`, and return the response. Raises PeerError."""
+        if len(payload) > MAX_PAYLOAD[Kind.REQUEST]:
+            raise PeerError(f"{address}: the request is too long ({len(payload)} bytes)")
+        channel = None
+        try:
+            async with asyncio.timeout(timeout):
+                channel = await self._open(address)
+                await channel.send(encode_preamble(self._secret, channel.nonce, Kind.REQUEST, payload))
+                (answer,) = await channel.read(1)
+                if answer != Answer.TAKEN:
+                    raise PeerError(f"{address}: the node answers {name_of(answer)}")
+                (size,) = RESPONSE_HEAD.unpack(await channel.read(RESPONSE_HEAD.size))
+                if size > MAX_RESPONSE:
+                    raise PeerError(f"{address}: the response is too long ({size} bytes)")
+                return await channel.read(size)
+        except TimeoutError:
+            raise PeerError(f"{address}: no response within {timeout:g} s") from None
+        except (OSError, EOFError, PreambleError) as error:
+            raise PeerError(f"{address}: {describe(error)}") from error
+        finally:
+            if channel is not None:
+                channel.close()
+
+    def close(self) -> None:
+        """Close what is ready, and cut TLS connections. Calls may repeat."""
+        for task in self._tasks:
+            task.cancel()
+        self._wanted.clear()
+        for channels in self._ready.values():
+            while channels:
+                self._drop(channels.pop())
+        for stream in tuple(self._streams):
+            stream.cut()
+
+    # --- One hand-over
+
+    async def _hand_over(self, address: str, payload: bytes, patience: float) -> socket.socket | Answer:
+        channel = self._take_ready(address)
+        is_ready = channel is not None
+        self._keep_ready(address, has_missed=not is_ready)
+        try:
+            if channel is None:
+                channel = await self._connect(address)
+            answer = await self._ask(channel, payload)
+            if answer is None and is_ready:  # it has just ended, and the listener has decided nothing
+                channel.close()
+                channel = await self._connect(address)
+                answer = await self._ask(channel, payload)
+            if answer is not Answer.TAKEN:
+                channel.close()
+                return answer or Answer.UNREACHABLE
+            channel.set_patience(max(SHORTEST_PATIENCE, 2 * patience))
+            return channel.detach()
+        except PeerError as error:
+            log.warning("node not reached", address=address, error=str(error))
+            return Answer.UNREACHABLE
+        except BaseException:
+            if channel is not None:
+                channel.close()
+            raise
+
+    async def _connect(self, address: str) -> Channel:
+        """Open a connection. Raises PeerError."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                return await self._open(address)
+        except TimeoutError:
+            raise PeerError(f"no greeting within {CONNECT_TIMEOUT:g} s") from None
+        except (OSError, EOFError, PreambleError) as error:
+            raise PeerError(describe(error)) from error
+
+    async def _ask(self, channel: Channel, payload: bytes) -> Answer | None:
+        """Send a preamble and return the answer; None if the connection has ended before it. Raises PeerError."""
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                with suppress(ConnectionError):  # a listener that refuses may not read all of it
+                    await channel.send(encode_preamble(self._secret, channel.nonce, Kind.HAND_OVER, payload))
+                (answer,) = await channel.read(1)
+        except TimeoutError:
+            channel.close()
+            raise PeerError(f"no answer within {ANSWER_TIMEOUT:g} s") from None
+        except (OSError, EOFError):
+            return None
+        if answer not in Answer.__members__.values():
+            channel.close()
+            raise PeerError(f"the unknown answer {answer}")
+        return Answer(answer)
+
+    async def _open(self, address: str) -> Channel:
+        """Connect and receive the greeting. Raises OSError, EOFError or PreambleError."""
+        if self._tls is None:
+            return await open_plain(address)
+        return await open_tls(address, self._tls, self._poller, self._streams)
+
+    # --- Connections that are kept ready
+
+    def _take_ready(self, address: str) -> Channel | None:
+        channels = self._ready.get(address, ())
+        while channels:
+            channel = channels.pop()
+            if channel.timer is not None:
+                channel.timer.cancel()
+            if channel.is_usable():
+                return channel
+            channel.close()
+        return None
+
+    def _keep_ready(self, address: str, *, has_missed: bool) -> None:
+        """Open as many connections as are wanted; one more than before if there was none ready."""
+        if has_missed:
+            self._wanted[address] = min(self._max_ready, self._wanted[address] + 1)
+        missing = self._wanted[address] - len(self._ready.get(address, ())) - self._opening[address]
+        for _ in range(missing):
+            self._opening[address] += 1
+            task = self._poller.loop.create_task(self._open_ready(address), name="connection to a node")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _open_ready(self, address: str) -> None:
+        try:
+            channel = await self._connect(address)
+        except PeerError:
+            del self._wanted[address]  # the next hand-over logs it
+            return
+        finally:
+            self._opening[address] -= 1
+            if not self._opening[address]:
+                del self._opening[address]
+        self._ready.setdefault(address, deque()).append(channel)
+        channel.timer = self._poller.loop.call_later(READY_FOR, self._expire, address, channel)
+
+    def _expire(self, address: str, channel: Channel) -> None:
+        """Close a connection that was not used, and keep one less."""
+        self._drop(channel)
+        channels = self._ready[address]
+        channels.remove(channel)
+        self._wanted[address] -= 1
+        if self._wanted[address] <= 0:
+            del self._wanted[address]
+        if not channels:
+            del self._ready[address]
+
+    def _drop(self, channel: Channel) -> None:
+        if channel.timer is not None:
+            channel.timer.cancel()
+        channel.close()
+
+
+def name_of(answer: int) -> str:
+    """Name an answer, for people."""
+    return Answer(answer).name.lower().replace("_", " ") if answer in Answer.__members__.values() else str(answer)
+
+
+def describe(error: Exception) -> str:
+    """Return the short text of an error."""
+    if isinstance(error, EOFError):
+        return "it has closed the connection"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or error}"
+    return describe_os_error(error)
