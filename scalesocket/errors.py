@@ -31,7 +31,7 @@ class CloseCode(IntEnum):
     BACKEND_FAILED = 1011
     """The backend failed to start or crashed; the reason says how."""
     RESTARTED = 1012
-    """The room was restarted by an operator or by a reload that asked for it, or its server lost the lease of it."""
+    """The room was restarted by an operator or by a reload that asked for it, or its node stops or lost the lease of it."""
     TRY_LATER = 1013
     """The client is too slow, the room, the app or the server is full or busy, or too many rooms are opened."""
     NOT_AUTHENTICATED = 4401
@@ -63,6 +63,7 @@ BACKEND_BEHIND: Final = Close(CloseCode.TRY_LATER, "the backend is far behind wi
 BACKEND_STALLED: Final = Close(CloseCode.BACKEND_FAILED, "the backend does not read")
 RECORD_TOO_LONG: Final = Close(CloseCode.BACKEND_FAILED, "the backend sent a record longer than max_record")
 LEASE_LOST: Final = Close(CloseCode.RESTARTED, "the server has lost its lease of the room: connect again")
+NODE_STOPS: Final = Close(CloseCode.RESTARTED, "this node stops: connect again, and another one takes the room")
 ROOM_RESTARTED: Final = Close(CloseCode.RESTARTED, "the room was restarted")
 TOO_SLOW: Final = Close(CloseCode.TRY_LATER, "too slow: more than send_buffer was left unread")
 ROOM_FULL: Final = Close(CloseCode.TRY_LATER, "the room is full")

@@ -32,6 +32,7 @@ from scalesocket.errors import APP_DRAINED, APP_REMOVED, LEASE_LOST, ROOM_RESTAR
 from scalesocket.io.poller import Poller
 from scalesocket.rooms.containment import contain_exceptions
 from scalesocket.rooms.iteration_limit import IterationLimit
+from scalesocket.rooms.leases import RoomLeases
 from scalesocket.rooms.lifecycle import OpenBackend
 from scalesocket.rooms.pool import RoomPool
 from scalesocket.rooms.room import Room
@@ -55,13 +56,18 @@ class Gateway:
         tasks: TaskGroup,
         capacity: Capacity | None = None,
         auth_files: Contents | None = None,
+        leases: RoomLeases | None = None,
     ) -> None:
         """Serve `site`. `open_backend` opens the backend of each room; `tasks` runs what closes rooms after an edit.
 
         `capacity`: what is counted against the limits of the site, if that is shared with other processes. `auth_files`: the
-        contents of the files of `auth`, if another process reads them.
+        contents of the files of `auth`, if another process reads them. `leases`: the right to open rooms, if other nodes have
+        rooms of the site, too.
         """
         self.site = site
+        self.farewell = SHUTTING_DOWN
+        """How clients are closed when the server stops."""
+        self._leases = leases
         self._capacity = LocalCapacity() if capacity is None else capacity
         self.reload_state = ReloadState(applied_at=time.time())
         self.room_ended = anyio.Event()
@@ -141,18 +147,18 @@ class Gateway:
         self._tasks.start_soon(self.drain, name="drain the site")
 
     async def drain(self) -> None:
-        """Admit no more clients, close all with 1001 over at most `drain_timeout`, and wait until the rooms have ended."""
+        """Admit no more clients, close all with `farewell` over at most `drain_timeout`, and wait until the rooms have ended."""
         self.admission.is_closed = True
         rooms = self._all_rooms()
-        retire_rooms(rooms, SHUTTING_DOWN)
-        await drain_rooms(rooms, SHUTTING_DOWN, timeout=self.site.server.drain_timeout)
+        retire_rooms(rooms, self.farewell)
+        await drain_rooms(rooms, self.farewell, timeout=self.site.server.drain_timeout)
         for room in self._all_rooms():
             await room.wait_ended()
 
     def cut(self) -> None:
         """Close all clients at once, after a second signal. Backends are still stopped step by step."""
         self.admission.is_closed = True
-        self.end_rooms(SHUTTING_DOWN)
+        self.end_rooms(self.farewell)
 
     def end_rooms(self, close: Close) -> None:
         """Close all clients at once and stop all rooms. New ones may be opened."""
@@ -209,6 +215,7 @@ class Gateway:
             on_client_enters=self.admission.occupancy.enter,
             on_client_left=self.admission.occupancy.leave,
             on_room_ended=self._room_ended,
+            leases=self._leases,
         )
 
     def _start_task(self, coroutine: Coroutine[object, object, None], /, *, name: str) -> None:
@@ -235,11 +242,12 @@ async def open_gateway(
     poller: Poller,
     capacity: Capacity | None = None,
     auth_files: Contents | None = None,
+    leases: RoomLeases | None = None,
 ) -> AsyncIterator[Gateway]:
     """Run a site until the block ends. Rooms that are still open then are stopped without waiting for their clients.
 
     `spawner` was started; `poller` watches the pipes of backends. The caller closes both after the block. `capacity`,
-    `auth_files`: see `Gateway`.
+    `auth_files`, `leases`: see `Gateway`.
     """
     spawner.attach(poller)
     ports = Ports(None if capacity is None else capacity.ports)
@@ -248,7 +256,9 @@ async def open_gateway(
         return await open_backend(app, env, room=room, receiver=receiver, spawner=spawner, ports=ports)
 
     async with anyio.create_task_group() as tasks:
-        gateway = Gateway(site, open_backend=open_room_backend, tasks=tasks, capacity=capacity, auth_files=auth_files)
+        gateway = Gateway(
+            site, open_backend=open_room_backend, tasks=tasks, capacity=capacity, auth_files=auth_files, leases=leases
+        )
         spawner.on_expired(partial(gateway.end_rooms, LEASE_LOST))
         tasks.start_soon(Sweep(gateway.find_all_pools).run, name="sweep")
         tasks.start_soon(gateway.admission.sweep, name="sweep addresses")

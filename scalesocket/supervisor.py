@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -67,6 +67,8 @@ class Stop:
         self.done = anyio.Event()
         """Set when the server has drained, or shall exit without."""
         self.is_forced = False
+        self.has_failed = False
+        """Whether the server stops because it cannot go on."""
 
     def request(self, reason: str) -> None:
         """Start the shutdown; if it has started already, force it."""
@@ -99,8 +101,20 @@ def serve(site: Site, *, announce: Announce, options: Options = Options()) -> in
 
 
 async def _serve(site: Site, spawner: SpawnerClient, hangups: HangupWatcher, announce: Announce, options: Options) -> int:
+    async with AsyncExitStack() as stack:
+        if site.cluster is None:
+            service = await stack.enter_async_context(open_service(site, spawner=spawner))
+        else:
+            from scalesocket.node.service import open_node_service  # which imports redis
+
+            service = await stack.enter_async_context(open_node_service(site, spawner))
+        return await _run(service, site, spawner, hangups, announce, options)
+
+
+async def _run(
+    service: Service, site: Site, spawner: SpawnerClient, hangups: HangupWatcher, announce: Announce, options: Options
+) -> int:
     async with (
-        open_service(site, spawner=spawner) as service,
         open_reloader(
             service.gateway,
             operations=service.operations,
@@ -113,6 +127,7 @@ async def _serve(site: Site, spawner: SpawnerClient, hangups: HangupWatcher, ann
         stop = Stop()
         await tasks.start(watch_signals, stop, name="signals")  # before the server is announced
         watch_hangups(hangups, stop, None if reloader is None else partial(reloader.request, "SIGHUP"))
+        tasks.start_soon(_watch_failure, service, stop, name="watch failure")
         if options.is_oneshot:
             tasks.start_soon(_watch_oneshot, service, stop, name="oneshot")
         tune_interpreter()
@@ -126,7 +141,7 @@ async def _serve(site: Site, spawner: SpawnerClient, hangups: HangupWatcher, ann
         if stop.is_forced:
             service.cut()
             spawner.close()  # kills all process groups of backends
-    return int(stop.is_forced)
+    return int(stop.is_forced or stop.has_failed)
 
 
 async def _drain(service: Service, stop: Stop) -> None:
@@ -166,6 +181,13 @@ def watch_hangups(hangups: HangupWatcher, stop: Stop, reload: Callable[[], None]
             loop.call_soon_threadsafe(handle, is_hangup)
 
     hangups.watch(report)
+
+
+async def _watch_failure(service: Service, stop: Stop) -> None:
+    await service.failed.wait()
+    stop.has_failed = True
+    if not stop.requested.is_set():
+        stop.request("failure")
 
 
 async def _watch_oneshot(service: Service, stop: Stop) -> None:

@@ -2,9 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from scalesocket.config.model import App
 from scalesocket.errors import BACKEND_ENDED, LIFETIME_REACHED, Close
+
+CHECKS: Final = 4
+"""Checks of the deadlines in the length of the shortest."""
 
 
 class Deadlines:
@@ -80,3 +84,9 @@ class Deadlines:
         if self._lifetime_timer is not None:
             self._lifetime_timer.cancel()
             self._lifetime_timer = None
+
+
+def find_check_interval(app: App) -> float:
+    """Return the seconds between two checks of the deadlines of an app, so that each is noticed soon enough."""
+    deadlines = (app.ping_interval, app.ping_timeout, app.stall_timeout, app.client_idle_timeout or app.ping_interval)
+    return min(1.0, max(0.01, min(deadlines) / CHECKS))

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -19,12 +19,15 @@ from scalesocket.errors import (
     BACKEND_ENDED,
     MAY_NOT_CREATE,
     ROOMS_TOO_FAST,
+    SERVER_BUSY,
     TOO_MANY_ROOMS,
     Close,
 )
 from scalesocket.rooms.containment import contain_exceptions
+from scalesocket.rooms.deadlines import find_check_interval
 from scalesocket.rooms.histories import Histories
 from scalesocket.rooms.iteration_limit import IterationLimit
+from scalesocket.rooms.leases import RoomLeases
 from scalesocket.rooms.lifecycle import Lifecycle, OpenBackend
 from scalesocket.rooms.refusals import LABELS
 from scalesocket.rooms.room import Room
@@ -35,8 +38,6 @@ from scalesocket.wire.handshake import Request
 
 log = structlog.get_logger("pool")
 
-CHECKS: Final = 4
-"""Checks of the deadlines in the length of the shortest."""
 Environment = Callable[[App, str, Request], Mapping[str, str]]
 """The environment of a room's backend, from its first client's request."""
 
@@ -63,11 +64,12 @@ class RoomPool:
         on_client_enters: Callable[["RoomPool", Client], Close | None],
         on_client_left: Callable[[Client], None],
         on_room_ended: Callable[["RoomPool"], None],
+        leases: RoomLeases | None = None,
     ) -> None:
         """Keep rooms of `app`. `stop_limit` bounds how many backends begin to stop in one event-loop iteration.
 
         `capacity`: what is counted against the limits of the app. The callbacks are called for every client that enters a room,
-        which they may refuse, for every one that leaves, and for every room that ends.
+        which they may refuse, for every one that leaves, and for every room that ends. `leases`: the right to open rooms.
         """
         self.app = app
         self.rooms: dict[str, Room] = {}
@@ -96,6 +98,7 @@ class RoomPool:
         self._on_client_enters = on_client_enters
         self._on_client_left = on_client_left
         self._on_room_ended = on_room_ended
+        self._leases = leases
 
     @property
     def connections(self) -> int:
@@ -152,6 +155,8 @@ class RoomPool:
             return TOO_MANY_ROOMS
         if app.room_rate is not None and not self._capacity.openings.take(client.peer, app.room_rate, time.monotonic()):
             return ROOMS_TOO_FAST
+        if self._leases is not None and not self._leases.may_open(app.name, name):
+            return SERVER_BUSY
         return None
 
     def close(self) -> None:
@@ -164,10 +169,8 @@ class RoomPool:
 
     @property
     def check_interval(self) -> float:
-        """Seconds between two checks, so that every deadline is noticed soon enough."""
-        app = self.app
-        deadlines = (app.ping_interval, app.ping_timeout, app.stall_timeout, app.client_idle_timeout or app.ping_interval)
-        return min(1.0, max(0.01, min(deadlines) / CHECKS))
+        """Seconds between two checks of deadlines."""
+        return find_check_interval(self.app)
 
     def apply(self, app: App) -> None:
         """Take on an edit: live changes for running rooms too, the others for rooms opened from now on.
@@ -219,7 +222,7 @@ class RoomPool:
         self._on_client_left(client)
 
     def backend_starts(self) -> None:
-        """Count the start of a backend."""
+        """Count a start."""
         self._starts += 1
 
     def backend_start_failed(self) -> None:
@@ -243,6 +246,8 @@ class RoomPool:
     def _room_ended(self, room: Room) -> None:
         """Release the room's slot; its history is kept if `persist` is set."""
         del self._audiences[room]
+        if self._leases is not None:
+            self._leases.end(room)
         self._ended_counts.add(room.counts)
         if self._last.get(room.name) is room:
             del self._last[room.name]
@@ -254,8 +259,7 @@ class RoomPool:
 
     def _open_room(self, name: str, request: Request) -> Room | None:
         """Open a room; None if another process has taken the last place for one."""
-        app = self.app
-        predecessor, counts = self._last.get(name), Counts()
+        app, predecessor, counts = self.app, self._last.get(name), Counts()
         audience = Audience(app, name, counts, on_left=self._client_left)
         room = Room(
             name,
@@ -267,16 +271,19 @@ class RoomPool:
             on_ended=self._room_ended,
             has_predecessor=predecessor is not None,
         )
+        environment = self._environment(app, name, request)
+        if predecessor is None and not self._capacity.rooms.take(app.max_rooms):
+            return None
+        if self._leases is not None:
+            environment = {**environment, **self._leases.begin(room)}
         lifecycle = Lifecycle(
             room,
-            environment=self._environment(app, name, request),
+            environment=environment,
             observer=self,
             open_backend=self._open_backend,
             stop_limit=self._stop_limit,
             predecessor=predecessor,
         )
-        if predecessor is None and not self._capacity.rooms.take(app.max_rooms):
-            return None
         self.rooms[name] = self._last[name] = room
         self._audiences[room] = audience
         self._histories.bound(app, self._last)

@@ -10,6 +10,7 @@ from scalesocket.errors import (
     ONESHOT_TAKEN,
     ROOM_FULL,
     ROOMS_TOO_FAST,
+    SERVER_BUSY,
     TOO_MANY_ROOMS,
     Close,
 )
@@ -22,4 +23,5 @@ LABELS: Final[Mapping[Close, str]] = {
     ROOM_FULL: "room_full",
     ONESHOT_TAKEN: "room_full",
     BACKEND_BEHIND: "backend_behind",
+    SERVER_BUSY: "not_claimed",
 }

@@ -21,6 +21,7 @@ from scalesocket.operations.running import Running
 from scalesocket.operations.table import Operations
 from scalesocket.overview import LocalOverview, Overview
 from scalesocket.placement.placement import Placement
+from scalesocket.rooms.leases import RoomLeases
 from scalesocket.server.admin.lane import AdminLane
 from scalesocket.server.admin.listener import AdminListener, open_admin
 from scalesocket.server.asgi import GeneralLane
@@ -42,10 +43,15 @@ class Service:
     operations: Operations
     """The operations on the site, for every interface of its operator."""
     admin: AdminListener
+    failed: anyio.Event
+    """Set when the server cannot go on, and has logged why."""
+    before_drain: Callable[[], None] = lambda: None
+    """Called when the server begins to stop."""
 
     async def drain(self) -> None:
-        """Close all clients with 1001 and end all backends. The listeners stay open and answer."""
+        """Close all clients, with 1001 or as the gateway says, and end all backends. The listeners stay open and answer."""
         passages = self.connections.passages
+        self.before_drain()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(passages.drain, self.gateway.site.server.drain_timeout, name="drain passages")
             await self.gateway.drain()
@@ -70,6 +76,7 @@ async def open_service(
     pair: Pair | None = None,
     auth_files: Contents | None = None,
     placement: Placement | None = None,
+    leases: RoomLeases | None = None,
     capacity: Capacity | None = None,
     attach: Callable[[Gateway], Overview] = LocalOverview,
 ) -> AsyncIterator[Service]:
@@ -78,14 +85,14 @@ async def open_service(
     `given`: the listening sockets, if this process is a worker. It then has no admin surface; its supervisor has that. `pair`:
     the contents of the certificate's files, and `auth_files` of those of `auth`, if the supervisor has read them.
     `placement`: where rooms live, if not all of them in this process; then `open_inbox` takes the connections to rooms here.
+    `leases`: the right to open rooms, if other nodes have rooms of the site, too.
     `capacity`: what is counted against the limits of the site, if that is shared with other processes.
     `attach`: called before anything listens; returns what pages and API show of the whole site.
     """
     async with AsyncExitStack() as stack:
         poller = stack.enter_context(closing(Poller(asyncio.get_running_loop())))
-        gateway = await stack.enter_async_context(
-            open_gateway(site, spawner=spawner, poller=poller, capacity=capacity, auth_files=auth_files)
-        )
+        opening = open_gateway(site, spawner=spawner, poller=poller, capacity=capacity, auth_files=auth_files, leases=leases)
+        gateway = await stack.enter_async_context(opening)
         overview = attach(gateway)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
@@ -99,4 +106,4 @@ async def open_service(
         admin_lane = AdminLane(gateway, gateway, overview, operations)
         admin_server = site.server if given is None else site.server.model_copy(update={"admin": None})
         admin = await stack.enter_async_context(open_admin(admin_lane, admin_server, gateway, poller))
-        yield Service(gateway, connections, listeners, operations, admin)
+        yield Service(gateway, connections, listeners, operations, admin, anyio.Event())

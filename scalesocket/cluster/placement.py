@@ -1,0 +1,148 @@
+"""Where a room lives in a cluster: the directory says it. A room that is open here is found without asking."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from random import Random
+from typing import Final
+
+import structlog
+
+from scalesocket.cluster.claims import Claims
+from scalesocket.cluster.peer_client import PeerClient
+from scalesocket.cluster.records import RoomName
+from scalesocket.cluster.remote import Claim, RemoteNode
+from scalesocket.placement.facts import Facts
+from scalesocket.placement.placement import HERE, Here, Place, RemoteOwner
+
+log = structlog.get_logger("cluster")
+
+HOLD: Final = 20.0
+"""Seconds for which a client waits until its room has an owner."""
+SAME_OWNER: Final = 5.0
+"""Seconds after which an owner that did not take a client is asked again, if the directory names no other."""
+PAUSE: Final = 0.5
+"""Seconds between two questions to the directory, at most."""
+_RNG: Final = Random()
+
+Ask = Callable[[RoomName], Awaitable[Here | Claim | None]]
+
+
+class ClusterPlacement:
+    """Locates rooms (`placement.Placement`), and holds their clients while the directory knows no owner."""
+
+    def __init__(self, claims: Claims, ask: Ask, *, pause: float = PAUSE, hold: float = HOLD) -> None:
+        """`ask`: claims a room, here or on the node that shall have it. None: there is no owner now, so it is asked again."""
+        self.client: PeerClient | None = None
+        """Hands clients over to other nodes."""
+        self._claims = claims
+        self._ask = ask
+        self._pause = pause
+        self._hold = hold
+        self._closing = asyncio.Event()
+        self._flights: dict[tuple[RoomName, Claim | None], Flight] = {}
+        """What is asked now, for all who wait for the same."""
+
+    @property
+    def held(self) -> int:
+        """Clients that wait for the owner of their room."""
+        return sum(flight.waiting for flight in self._flights.values())
+
+    def locate(self, app: str, room: str) -> Place | Awaitable[Place]:
+        """Return where a room lives: at once if it is open here."""
+        name = RoomName(app, room)
+        return HERE if self._claims.has(name) else self._locate(name)
+
+    async def find(self, name: RoomName, *, after: Claim | None, until: float) -> Here | Claim | None:
+        """Return the owner of a room; None if there is none `until` that time of the loop.
+
+        `after`: the owner that did not take the client. It is returned again only if there is no other for a while.
+        """
+        flight = self._flights.get((name, after))
+        if flight is None:
+            flight = self._flights[name, after] = Flight(until)
+            flight.task = asyncio.create_task(self._search(name, after, flight), name="find the owner of a room")
+        flight.until = max(flight.until, until)
+        flight.waiting += 1
+        try:
+            async with asyncio.timeout_at(until):
+                return await asyncio.shield(flight.task)
+        except TimeoutError:
+            return None
+        finally:
+            flight.waiting -= 1
+
+    def stop(self) -> None:
+        """Hold nobody any more: this node stops. Who waits is sent away."""
+        self._closing.set()
+
+    async def close(self) -> None:
+        """Stop, and wait until nobody is held."""
+        self.stop()
+        await asyncio.gather(*(flight.task for flight in self._flights.values()), return_exceptions=True)
+
+    async def _locate(self, name: RoomName) -> Place:
+        search = Search(self, name, asyncio.get_running_loop().time() + self._hold)
+        found = await search.next()
+        if isinstance(found, Here):
+            return HERE
+        if found is None or self.client is None:
+            return NOBODY
+        return RemoteNode(self.client, found, search.next)
+
+    async def _search(self, name: RoomName, after: Claim | None, flight: "Flight") -> Here | Claim | None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            while loop.time() < flight.until and flight.waiting and not self._closing.is_set():
+                found = await self._ask(name)
+                if found is not None and (found != after or loop.time() - began >= SAME_OWNER):
+                    return found
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause * _RNG.uniform(0.5, 1.0)):
+                        await self._closing.wait()
+        except Exception:
+            log.exception("finding the owner of a room failed", app=name.app, room=name.room)
+        finally:
+            del self._flights[name, after]
+        return None
+
+
+class Flight:
+    """One search, and who waits for it."""
+
+    task: "asyncio.Task[Here | Claim | None]"
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        """The time of the loop at which the last of them gives up."""
+        self.waiting = 0
+
+
+class Search:
+    """The search for the owner of one client's room, which may move meanwhile."""
+
+    def __init__(self, placement: ClusterPlacement, name: RoomName, until: float) -> None:
+        self._placement = placement
+        self._name = name
+        self._until = until
+        self._last: Claim | None = None
+
+    async def next(self) -> Here | Claim | None:
+        """Return the owner, or the next one after that could not take the client; None if there is none in time."""
+        found = await self._placement.find(self._name, after=self._last, until=self._until)
+        if isinstance(found, Claim):
+            self._last = found
+        return found
+
+
+class Nobody(RemoteOwner):
+    """Stands for the owner of a room that had none in time."""
+
+    async def connect(self, facts: Facts, *, patience: float) -> socket.socket | Here | None:
+        """Return that nobody can take the client."""
+        return None
+
+
+NOBODY: Final = Nobody()
