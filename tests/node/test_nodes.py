@@ -1,0 +1,126 @@
+"""Nodes of a cluster with a real engine: real servers, started from the command line."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.node.serving import LEASE, Cluster, open_cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with open_cluster(tmp_path) as cluster:
+        yield cluster
+
+
+def test_clients_of_two_nodes_meet_in_one_room(cluster: Cluster) -> None:
+    a, b = cluster.start("a"), cluster.start("b")
+
+    here, there = cluster.join(a, "den"), cluster.join(b, "den")
+
+    opened = here.read_opened()
+    assert opened[1] == "a"
+    assert there.read_opened() == opened
+    there.send("from b")
+    assert [here.read(), there.read()] == ["from b", "from b"]
+    here.send("from a")
+    assert [here.read(), there.read()] == ["from a", "from a"]
+    assert cluster.join(b, "nest").read_opened()[1] == "b"
+
+
+def test_a_room_of_a_killed_node_opens_again_on_another_with_a_higher_fence(cluster: Cluster) -> None:
+    a, b = cluster.start("a"), cluster.start("b")
+    first = cluster.join(a, "den").read_opened()
+    passing = cluster.join(b, "den")
+    assert passing.read_opened() == first
+
+    a.kill()
+    killed_at = time.monotonic()
+
+    assert passing.wait_closed() == 1006
+    fence, node = cluster.join(b, "den").read_opened()
+    assert node == "b"
+    assert fence > first[0]
+    assert time.monotonic() - killed_at < LEASE + 3
+
+
+def test_the_rooms_of_a_node_that_stops_open_on_another_at_once(cluster: Cluster) -> None:
+    a, b = cluster.start("a"), cluster.start("b")
+    client = cluster.join(a, "den")
+    first = client.read_opened()
+    passing = cluster.join(b, "den")
+    passing.read_opened()
+
+    a.server.send_signal(signal.SIGTERM)
+
+    assert client.wait_closed() == 1012
+    began = time.monotonic()
+    assert passing.wait_closed() == 1012
+    fence, node = cluster.join(b, "den").read_opened()
+    assert node == "b"
+    assert fence > first[0]
+    assert time.monotonic() - began < LEASE / 2
+    assert a.server.wait_ended() == 0
+    assert "lease lost" not in a.server.output
+
+
+def test_a_restarted_program_keeps_the_fence_of_its_room(cluster: Cluster) -> None:
+    a = cluster.start("a", app='restart = "always"')
+    client = cluster.join(a, "den")
+    opened = client.read_opened()
+
+    client.send("die")
+
+    assert client.read_opened() == opened
+
+
+def test_a_room_ends_with_the_lease_of_its_node_and_opens_again_when_the_engine_is_back(cluster: Cluster) -> None:
+    a = cluster.start("a")
+    client = cluster.join(a, "den")
+    fence, _ = client.read_opened()
+
+    cluster.engine.kill()
+    killed_at = time.monotonic()
+    client.send("still here")
+
+    assert client.read() == "still here"
+    assert client.wait_closed() == 1012
+    assert time.monotonic() - killed_at <= LEASE + 0.5
+    cluster.engine.start()
+    assert cluster.join(a, "den").read_opened()[0] > fence
+
+
+def test_rooms_that_are_kept_outlive_the_lease(cluster: Cluster) -> None:
+    a = cluster.start("a", more='on_engine_loss = "keep"')
+    client = cluster.join(a, "den")
+    client.read_opened()
+
+    cluster.engine.kill()
+    a.server.wait_output("engine unavailable")
+    time.sleep(1.5 * LEASE)  # what must not happen has no event
+    cluster.engine.start()
+    a.server.wait_output("engine answers again")
+
+    client.send("still here")
+    assert client.read() == "still here"
+    other = cluster.join(a, "den")
+    other.send("in the same room")
+    assert client.read() == "in the same room"
+
+
+def test_new_rooms_open_on_the_less_busy_node(cluster: Cluster) -> None:
+    a, b = (cluster.start(name, more='placement = "least"') for name in "ab")
+    busy = [cluster.join(a, f"busy{number}") for number in range(2)]
+    nodes = {client.read_opened()[1] for client in busy}
+
+    deadline = time.monotonic() + 10
+    number = 0
+    while len(nodes) < 2 and time.monotonic() < deadline:
+        nodes.add(cluster.join(a, f"room{number}").read_opened()[1])
+        number += 1
+
+    assert nodes == {"a", "b"}
+    assert cluster.join(b, "busy0").read_opened()[1] in nodes
