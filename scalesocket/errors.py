@@ -64,6 +64,7 @@ BACKEND_STALLED: Final = Close(CloseCode.BACKEND_FAILED, "the backend does not r
 RECORD_TOO_LONG: Final = Close(CloseCode.BACKEND_FAILED, "the backend sent a record longer than max_record")
 LEASE_LOST: Final = Close(CloseCode.RESTARTED, "the server has lost its lease of the room: connect again")
 NODE_STOPS: Final = Close(CloseCode.RESTARTED, "this node stops: connect again, and another one takes the room")
+NODE_DRAINED: Final = Close(CloseCode.RESTARTED, "this node is drained: connect again, and another one takes the room")
 ROOM_RESTARTED: Final = Close(CloseCode.RESTARTED, "the room was restarted")
 TOO_SLOW: Final = Close(CloseCode.TRY_LATER, "too slow: more than send_buffer was left unread")
 ROOM_FULL: Final = Close(CloseCode.TRY_LATER, "the room is full")

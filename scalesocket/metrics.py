@@ -18,7 +18,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from scalesocket import __version__
-from scalesocket.status import AppStatus, Counts, RoomStatus, SiteStatus, WorkerStatus
+from scalesocket.status import AppStatus, Counts, OwnNodeStatus, RoomStatus, SiteStatus, WorkerStatus
 from scalesocket.wire.accept import choose_named, parse_accept
 
 
@@ -135,6 +135,8 @@ class SiteCollector(Collector):
         yield from collect_config(status)
         if status.workers:
             yield from collect_workers(status.workers)
+        if status.cluster is not None:
+            yield from collect_cluster(status.cluster)
         if not self._is_public:
             yield InfoMetricFamily("scalesocket_build", "The running version.", value={"version": __version__})
 
@@ -256,3 +258,29 @@ def collect_config(status: SiteStatus) -> Iterator[Metric]:
         value=status.applied_at,
     )
     yield GaugeMetricFamily("scalesocket_draining", "1 while the server is shutting down, else 0.", value=status.is_draining)
+
+
+def collect_cluster(node: OwnNodeStatus) -> Iterator[Metric]:
+    """Yield the lease of this node, its claims, and its connections with other nodes."""
+    for name, text, value in (
+        ("engine_up", "1 while the engine of the directory is connected, else 0.", float(node.is_engine_up)),
+        ("lease_seconds_left", "Until this node ends its rooms, unless its lease is renewed.", node.lease_seconds_left),
+        ("rooms_owned", "Rooms of this node in the directory.", node.owned),
+        ("clients_held", "Clients that wait until the directory knows the owner of their room.", node.held),
+    ):
+        yield GaugeMetricFamily(f"scalesocket_cluster_{name}", text, value=value)
+    for name, text, value in (
+        ("leases_lost", "Leases of this node that ended.", node.leases_lost),
+        ("claim_seconds", "Time of claims, together.", node.claim_seconds),
+        ("hand_over_seconds", "Time of hand-overs to other nodes, together.", node.hand_over_seconds),
+    ):
+        yield CounterMetricFamily(f"scalesocket_cluster_{name}", text, value=value)
+    for name, text, results in (
+        ("claims", "Claims of rooms, by result.", node.claims),
+        ("hand_overs", "Clients handed over to other nodes, by result.", node.hand_overs),
+        ("arrivals", "Connections of other nodes, by result.", node.arrivals),
+    ):
+        family = CounterMetricFamily(f"scalesocket_cluster_{name}", text, labels=("result",))
+        for result, number in results.items():
+            family.add_metric((result,), number)
+        yield family

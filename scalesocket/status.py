@@ -117,6 +117,62 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnNodeStatus:
+    """This server as a node of a cluster."""
+
+    node: str
+    cluster: str
+    """The name of the cluster."""
+    is_drained: bool
+    """Whether an operator drained it: it opens no rooms until it is started again."""
+    is_engine_up: bool
+    """Whether the engine of the directory is connected."""
+    lease_seconds_left: float
+    """Until this node ends its rooms, unless the lease is renewed; 0 without a lease."""
+    leases_lost: int
+    owned: int
+    """Rooms of this node in the directory."""
+    held: int
+    """Clients that wait until the directory knows the owner of their room."""
+    claims: Mapping[str, int]
+    """Claims of rooms by result: `won`, `owned` by another node, `recovering`, `unavailable`."""
+    claim_seconds: float
+    """The time that they took, together."""
+    hand_overs: Mapping[str, int]
+    """Clients handed over to other nodes by result: `taken`, `not_here`, `draining`, `unreachable` …"""
+    hand_over_seconds: float
+    arrivals: Mapping[str, int]
+    """Connections of other nodes by result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeEntry:
+    """One node in the list of a cluster."""
+
+    node: str
+    address: str
+    """Where other nodes reach it."""
+    version: str
+    state: str
+    """`serving`, `draining`, or `lost`: its lease has ended."""
+    rooms: int
+    clients: int
+    """As it told with its last renewal."""
+    lease: float
+    """Seconds that its lease has left."""
+    is_here: bool
+    """Whether it is the node that answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """What became of a node that was forgotten."""
+
+    lease: float
+    """Seconds that its lease had left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteStatus:
     """The running site."""
 
@@ -139,6 +195,8 @@ class SiteStatus:
     """Turned away before an app was found: `bad_handshake`, `unknown_app`, `head_too_big`, `head_timeout` …"""
     workers: tuple[WorkerStatus, ...] = ()
     """The worker processes, by index; none if one process does everything."""
+    cluster: OwnNodeStatus | None = None
+    """This server as a node; None without `[cluster]`."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import click
 from scalesocket import __version__
 from scalesocket.cli.changes import drain, kick, restart, say, stop
 from scalesocket.cli.check import SITE_WRONG, check
+from scalesocket.cli.cluster import cluster
 from scalesocket.cli.diff import diff
 from scalesocket.cli.flag_hints import ADDRESS_FLAGS, hint_for_flag
 from scalesocket.cli.flags import nearest_word
@@ -66,7 +67,7 @@ One program, without a file:
 """
 SECTIONS: Final[Mapping[str, Sequence[click.Command]]] = {
     "Commands for a site file": (init, check, show, serve, token, schema),
-    "Commands for its running server": (status, diff, reload, rooms, clients, tail, kick, stop, restart, say, drain),
+    "Commands for its running server": (status, diff, reload, rooms, clients, tail, kick, stop, restart, say, drain, cluster),
     "Command for one program": (run,),
 }
 

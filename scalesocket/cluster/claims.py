@@ -1,7 +1,8 @@
 """The rooms that this node may open: claimed in the directory before, given up after."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -30,8 +31,10 @@ class Claims:
         """Claim in `directory` while `lease` is valid."""
         self.pools: Mapping[str, PoolView] = {}
         """The rooms of this node."""
-        self.note: Callable[[str, float], None] = lambda result, seconds: None
-        """Called for each claim: its result, and how long it took."""
+        self.results: Counter[str] = Counter()
+        """Claims by result."""
+        self.seconds = 0.0
+        """The time that they took, together."""
         self._directory = directory
         self._lease = lease
         self._won: dict[RoomName, tuple[int, asyncio.TimerHandle]] = {}
@@ -58,6 +61,10 @@ class Claims:
         fence = self._fences.pop(room, None)
         if fence is not None:
             self._directory.release(room.app.name, room.name, fence)
+
+    def open_rooms(self) -> Sequence[tuple[Room, int]]:
+        """Return the rooms that have not ended, with their fences."""
+        return tuple(self._fences.items())
 
     # --- For the placement
 
@@ -96,12 +103,14 @@ class Claims:
         try:
             found = await self._directory.claim(*name)
         except EngineError:
-            self.note("unavailable", loop.time() - began)
+            self.results["unavailable"] += 1
             return None
         except Exception:
             log.exception("claiming a room failed", app=name.app, room=name.room)
             return None
-        self.note(type(found).__name__.lower(), loop.time() - began)
+        finally:
+            self.seconds += loop.time() - began
+        self.results[type(found).__name__.lower()] += 1
         match found:
             case Won(fence) if self._lease.is_valid:
                 self._won[name] = fence, loop.call_later(UNOPENED, self._give_up, name)

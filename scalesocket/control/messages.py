@@ -118,7 +118,33 @@ class Tail(msgspec.Struct, tag="tail", tag_field="command", frozen=True, kw_only
     room: str
 
 
-Request = Reload | Diff | Status | Rooms | Clients | Kick | Stop | Restart | Say | Drain | Tail
+class ClusterStatus(msgspec.Struct, tag="cluster-status", tag_field="command", frozen=True, forbid_unknown_fields=True):
+    """List the nodes of the cluster; the answer is a list of NodeEntry."""
+
+
+class ClusterDrain(
+    msgspec.Struct, tag="cluster-drain", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True
+):
+    """Close the rooms of a node gradually with 1012, and let it open none until it is started again; the answer is an Outcome.
+
+    Clients that connect to it are passed on to other nodes.
+    """
+
+    node: str
+    """The name of a node."""
+
+
+class ClusterForget(
+    msgspec.Struct, tag="cluster-forget", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True
+):
+    """End the lease of a node that is dead for certain, so that others may have its rooms at once; the answer is a Forgotten."""
+
+    node: str
+    """The name of a node. If it runs after all, its rooms may run twice until its next renewal, and then end."""
+
+
+ClusterRequest = ClusterStatus | ClusterDrain | ClusterForget
+Request = Reload | Diff | Status | Rooms | Clients | Kick | Stop | Restart | Say | Drain | Tail | ClusterRequest
 
 
 def wait_of(request: msgspec.Struct) -> float | None:

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -22,16 +23,19 @@ from scalesocket.cluster.peers import PeerHandlers, PeerListener
 from scalesocket.cluster.placement import PAUSE, ClusterPlacement
 from scalesocket.cluster.preamble import Answer
 from scalesocket.cluster.records import Load, RoomName
-from scalesocket.cluster.requests_of_nodes import Claimed, decode_request, encode
 from scalesocket.cluster.secured import make_contexts
 from scalesocket.config.addresses import Endpoint
 from scalesocket.config.model import Cluster, Site
-from scalesocket.errors import LEASE_LOST, NODE_STOPS
+from scalesocket.control.messages import Outcome
+from scalesocket.errors import LEASE_LOST, NODE_DRAINED, NODE_STOPS
 from scalesocket.gateway import Gateway
-from scalesocket.placement.placement import Here
+from scalesocket.node.lobby import Publisher
+from scalesocket.node.respond import Responder
+from scalesocket.node.tickets import ClusterTickets
 from scalesocket.server.addresses import ListenError
 from scalesocket.server.owner import Owner
 from scalesocket.server.service import Service
+from scalesocket.status import OwnNodeStatus, SiteStatus
 
 log = structlog.get_logger("cluster")
 
@@ -65,6 +69,10 @@ class Node:
         self.claims = Claims(self.directory, self.lease)
         self.choice = Choice(self.directory, self.claims, is_least=settings.placement == "least", load=self._load)
         self.placement = ClusterPlacement(self.claims, self.choice.ask, pause=min(PAUSE, settings.lease / 10))
+        self.responder = Responder(self.directory, self.claims, self._takes_rooms)
+        self.peers: PeerClient | None = None
+        """Connects to other nodes."""
+        self.listener: PeerListener | None = None
         self.on_failure: Callable[[], None] = lambda: None
         """Called when the node cannot go on."""
         self._sock = sock
@@ -75,34 +83,67 @@ class Node:
     def attach(self, gateway: Gateway) -> None:
         """Join the node to a running site, before anything listens."""
         self._gateway = gateway
+        gateway.admission.authenticators.resources.tickets = ClusterTickets(self.directory.listing)
         self.claims.pools = gateway.pools
         gateway.farewell = NODE_STOPS
 
     @asynccontextmanager
-    async def serve(self, service: Service) -> AsyncIterator[None]:
+    async def serve(self, service: Service) -> AsyncIterator[PeerClient]:
         """Open the lease, and exchange clients with other nodes, until the block ends. The lease goes on until `close`."""
         poller = service.connections.poller
         secret = (self.settings.secret or "").strip().encode()
         tls = self.settings.tls
         server, client = (None, None) if tls is None else make_contexts(tls.certificate, tls.key, tls.ca)
         self._owner = Owner(service.connections)
-        handlers = PeerHandlers(decide=self._decide, take=self._take, respond=self._respond)
-        peers = PeerClient(secret, poller=poller, tls=client)
+        self.responder.attach(service.operations.running)
+        handlers = PeerHandlers(decide=self._decide, take=self._take, respond=self.responder.respond)
+        peers = self.peers = PeerClient(secret, poller=poller, tls=client)
         self.placement.client = self.choice.client = peers
         self._running = asyncio.create_task(self.lease.run(), name="lease")
         self._running.add_done_callback(self._note_end)
-        listener = PeerListener(self._sock, secret, handlers, poller=poller, tls=server)
+        listener = self.listener = PeerListener(self._sock, secret, handlers, poller=poller, tls=server)
+        publishing = asyncio.create_task(Publisher(self.directory, self.claims).run(), name="publish rooms")
         log.info("node of a cluster", node=self.name, cluster=self.settings.name, at=self.directory.advertise)
         try:
-            yield
+            yield peers
         finally:
+            publishing.cancel()
             await self.placement.close()
             listener.close()
             peers.close()
             for task in tuple(self._arrivals):
                 task.cancel()
-            await asyncio.gather(*self._arrivals, return_exceptions=True)
+            await asyncio.gather(publishing, *self._arrivals, return_exceptions=True)
             self._owner.close()
+
+    def drain(self) -> Outcome:
+        """Open no rooms any more, and close those that are open gradually, so that other nodes have them."""
+        self.choice.is_drained = True
+        self.claims.clear()
+        self.directory.doubt.set()  # tells it at once, with a renewal
+        rooms = [room for pool in self._gateway.find_all_pools() for room in pool.rooms.values()]
+        self._gateway.close_rooms(rooms, NODE_DRAINED)
+        return Outcome(rooms=len(rooms), clients=sum(len(room.clients) for room in rooms))
+
+    def describe(self, status: SiteStatus) -> SiteStatus:
+        """Add to a status what this node is in the cluster."""
+        peers, listener, claims = self.peers, self.listener, self.claims
+        own = OwnNodeStatus(
+            node=self.name,
+            cluster=self.settings.name,
+            is_drained=self.choice.is_drained,
+            is_engine_up=self.directory.is_up,
+            lease_seconds_left=round(self.lease.seconds_left, 3),
+            leases_lost=self.lease.lost,
+            owned=self.directory.held,
+            held=self.placement.held,
+            claims=dict(claims.results),
+            claim_seconds=claims.seconds,
+            hand_overs={} if peers is None else dict(peers.results),
+            hand_over_seconds=0.0 if peers is None else peers.seconds,
+            arrivals={} if listener is None else dict(listener.results),
+        )
+        return replace(status, cluster=own)
 
     def stop(self) -> None:
         """Take no more rooms and hold nobody any more: the server drains."""
@@ -120,9 +161,10 @@ class Node:
     # --- The lease
 
     def _load(self) -> Load:
-        gateway = self._gateway
-        is_draining = gateway.is_draining or self.choice.is_drained
-        return Load(rooms=self.directory.held, clients=gateway.connections, is_draining=is_draining)
+        return Load(rooms=self.directory.held, clients=self._gateway.connections, is_draining=not self._takes_rooms())
+
+    def _takes_rooms(self) -> bool:
+        return not (self._gateway.is_draining or self.choice.is_drained)
 
     async def _end_rooms(self) -> None:
         """The lease is lost: end all rooms, and return when their backends are gone."""
@@ -150,7 +192,7 @@ class Node:
 
     def _decide(self, handed: Handed) -> Answer:
         facts = handed.facts
-        if self._gateway.is_draining:
+        if not self._takes_rooms() and (self._gateway.is_draining or not self.claims.has(RoomName(facts.app, facts.room))):
             return Answer.DRAINING
         is_owner = self.lease.is_valid and self.directory.fence_of(facts.app, facts.room) == handed.fence
         return Answer.TAKEN if is_owner else Answer.NOT_HERE
@@ -172,16 +214,6 @@ class Node:
             os.close(fd)
             raise
         self._owner.take(handed.facts, fd)  # which closes it with 1013, if the room is not here
-
-    async def _respond(self, payload: bytes) -> bytes:
-        request = decode_request(payload)
-        if self._gateway.is_draining or self.choice.is_drained:
-            return encode(Claimed(""))
-        found = await self.claims.claim(RoomName(request.app, request.room))
-        if isinstance(found, Here):
-            fence = self.directory.fence_of(request.app, request.room)
-            return encode(Claimed("") if fence is None else Claimed(self.directory.advertise, fence))
-        return encode(Claimed("") if found is None else Claimed(found.address, found.fence))
 
 
 @asynccontextmanager

@@ -7,6 +7,9 @@ from dataclasses import replace
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import Site
 from scalesocket.gateway import Gateway
+from scalesocket.node.all_nodes import AllNodes
+from scalesocket.node.control import NodeControl
+from scalesocket.node.lobby import ClusterOverview
 from scalesocket.node.node import open_node
 from scalesocket.overview import LocalOverview, Overview
 from scalesocket.server.service import Service, open_service
@@ -19,9 +22,14 @@ async def open_node_service(site: Site, spawner: SpawnerClient) -> AsyncIterator
 
         def attach(gateway: Gateway) -> Overview:
             node.attach(gateway)
-            return LocalOverview(gateway)
+            overview = ClusterOverview(LocalOverview(gateway), node.directory)
+            overview.describe = node.describe
+            return overview
 
         serving = open_service(site, spawner=spawner, placement=node.placement, leases=node.claims, attach=attach)
-        async with serving as service, node.serve(service):
+        async with serving as service, node.serve(service) as peers:
+            running = service.operations.running
+            running.cluster = control = NodeControl(node, service.gateway, peers)
+            service.operations.operate_on(AllNodes(node.name, running, node.responder.own, control.find_others, peers))
             node.on_failure = service.failed.set
             yield replace(service, before_drain=node.stop)

@@ -1,10 +1,12 @@
 """What operations act on: the running site, and what applies edits of its file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scalesocket.control.messages import ReloadReport
+from scalesocket.control.messages import Outcome, ReloadReport
 from scalesocket.gateway import Gateway
+from scalesocket.status import Forgotten, NodeEntry, SiteStatus
 
 
 class Reloading(Protocol):
@@ -17,6 +19,22 @@ class Reloading(Protocol):
         """Compare the file with the running site."""
 
 
+class Clustered(Protocol):
+    """What operations need of a node of a cluster. All raise OperationError; NotFoundError for an unknown node."""
+
+    def status(self) -> SiteStatus:
+        """Take a snapshot of this node's site."""
+
+    async def list_nodes(self) -> Sequence[NodeEntry]:
+        """List the nodes."""
+
+    async def drain_node(self, node: str) -> Outcome:
+        """Close the rooms of a node, and let it open none."""
+
+    async def forget_node(self, node: str) -> Forgotten:
+        """End the lease of a node."""
+
+
 @dataclass(slots=True)
 class Running:
     """The running site."""
@@ -24,3 +42,5 @@ class Running:
     gateway: Gateway
     reloader: Reloading | None = None
     """None for a site without a file, and until the reloader is open."""
+    cluster: Clustered | None = None
+    """None for a server that is no node of a cluster."""

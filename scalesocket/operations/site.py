@@ -8,7 +8,7 @@ from scalesocket.status import SiteStatus
 
 async def show_status(running: Running, _: Status) -> SiteStatus:
     """Return a snapshot of the site."""
-    return running.gateway.status()
+    return running.gateway.status() if running.cluster is None else running.cluster.status()
 
 
 async def reload_site(running: Running, request: Reload) -> ReloadReport:

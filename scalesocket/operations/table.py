@@ -12,6 +12,9 @@ from scalesocket.control.messages import (
     Caller,
     ClientEntry,
     Clients,
+    ClusterDrain,
+    ClusterForget,
+    ClusterStatus,
     Diff,
     Drain,
     Kick,
@@ -31,12 +34,13 @@ from scalesocket.control.messages import (
 )
 from scalesocket.errors import ScalesocketError
 from scalesocket.operations.changes import drain, kick, restart, say, stop
+from scalesocket.operations.cluster import drain_node, forget_node, list_nodes
 from scalesocket.operations.listing import list_clients, list_rooms
 from scalesocket.operations.lookup import OperationError
 from scalesocket.operations.running import Running
 from scalesocket.operations.site import diff_site, reload_site, show_status
 from scalesocket.operations.tail import open_tail
-from scalesocket.status import SiteStatus
+from scalesocket.status import Forgotten, NodeEntry, SiteStatus
 
 log = structlog.get_logger("operations")
 
@@ -68,8 +72,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "restart": Operation(arguments=Restart, result=Outcome, changes=True, run=restart),
     "say": Operation(arguments=Say, result=SayOutcome, changes=True, run=say),
     "drain": Operation(arguments=Drain, result=Outcome, changes=True, run=drain),
+    "cluster-status": Operation(arguments=ClusterStatus, result=list[NodeEntry], changes=False, run=list_nodes),
+    "cluster-drain": Operation(arguments=ClusterDrain, result=Outcome, changes=True, run=drain_node),
+    "cluster-forget": Operation(arguments=ClusterForget, result=Forgotten, changes=True, run=forget_node),
 }
-"""By name, which is also the `command` of the request and the name of the command."""
+"""By name, which is also the `command` of the request and the name of the command (`cluster status` for `cluster-status`)."""
 STREAMS: Final[Mapping[str, type[msgspec.Struct]]] = {"tail": Tail}
 """The operations whose result goes on, each with its arguments; see `Operations.open_tail`."""
 MAX_TAILS: Final = 8
@@ -167,6 +174,10 @@ class Operations:
         self._operated = LocalSite(running) if operated is None else operated
         self._tails = 0
         self._waits = 0
+
+    def operate_on(self, operated: Operated) -> None:
+        """Operate on a site with rooms in other processes, too, from now on."""
+        self._operated = operated
 
     async def run(self, request: Request, caller: Caller) -> object:
         """Carry out a request and return its result, of the type that the table says. Changes are logged with the caller,

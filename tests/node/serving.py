@@ -89,9 +89,9 @@ class Cluster:
         )
         return Node(name, self._stack.enter_context(serving("serve", str(file))), file)
 
-    def join(self, node: Node, room: str, **options: Any) -> Client:
+    def join(self, node: Node, room: str, *, app: str = "chat", **options: Any) -> Client:
         """Join a room through a node."""
-        url = f"ws://127.0.0.1:{node.server.port}/chat/{room}"
+        url = f"ws://127.0.0.1:{node.server.port}/{app}/{room}"
         connection = self._stack.enter_context(connect(url, open_timeout=DEADLINE + 5, close_timeout=1, **options))
         return Client(connection)
 

@@ -13,7 +13,7 @@ import msgspec
 from quart import Blueprint, Response, request
 
 from scalesocket.config.problems import ConfigError
-from scalesocket.control.messages import Caller, Tail, wait_of
+from scalesocket.control.messages import Caller, ClusterStatus, Tail, wait_of
 from scalesocket.control.server import ANSWER_TIMEOUT
 from scalesocket.errors import ScalesocketError
 from scalesocket.operations.lookup import NotFoundError, OperationError
@@ -60,6 +60,9 @@ def operations_blueprint(operations: Operations) -> Blueprint:
         blueprint.add_url_rule(f"/admin/{name}", name, route, methods=["POST" if operation.changes else "GET"])
     for name, arguments in STREAMS.items():
         blueprint.add_url_rule(f"/admin/{name}", name, make_route(name, arguments, tail, has_body=False), methods=["GET"])
+
+    nodes = make_route("cluster-status", ClusterStatus, run, has_body=False)
+    blueprint.add_url_rule("/api/cluster", "cluster", nodes, methods=["GET"])
 
     @blueprint.get("/api/openapi.json")
     async def openapi() -> Response:

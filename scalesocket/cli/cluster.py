@@ -1,0 +1,81 @@
+"""`scalesocket cluster status`, `drain` and `forget`: the nodes of a cluster, through any of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from scalesocket.cli.columns import format_table, terminal_width
+from scalesocket.cli.remote import CONTROL, JSON, query, to_json
+from scalesocket.cli.site_file import SITE
+from scalesocket.cli.targets import split_words
+from scalesocket.control.messages import ClusterDrain, ClusterForget, ClusterStatus, Outcome
+from scalesocket.logs import printable
+from scalesocket.status import Forgotten, NodeEntry
+
+NODE_HEAD: Final = ("NODE", "STATE", "ROOMS", "CLIENTS", "LEASE", "ADDRESS", "VERSION")
+
+
+@click.group
+def cluster() -> None:
+    """Show the nodes of a cluster, drain one, or forget a dead one."""
+
+
+@cluster.command("status")
+@SITE
+@CONTROL
+@JSON
+def show_nodes(site_file: Path, control: Path | None, form: str) -> None:
+    """List the nodes of the cluster that the running server belongs to.
+
+    STATE is serving, draining, or lost for a node whose lease has ended. LEASE is how long its lease lasts if it is not renewed;
+    CLIENTS are those that it told of with its last renewal. The node that answers has a *.
+    """
+    nodes = query(site_file, control, ClusterStatus(), list[NodeEntry])
+    if form == "json":
+        click.echo(to_json(nodes))
+    else:
+        click.echo("\n".join(format_table(NODE_HEAD, [*map(_row, nodes)], elastic="ADDRESS", width=terminal_width())))
+
+
+@cluster.command("drain")
+@click.argument("words", metavar="[SITE] NODE", nargs=-1)
+@CONTROL
+@JSON
+@click.pass_context
+def drain_node(ctx: click.Context, words: Sequence[str], control: Path | None, form: str) -> None:
+    """Close the rooms of a node gradually with 1012, and let other nodes take them.
+
+    The node opens no rooms until it is started again; clients that connect to it are passed on to the others.
+    """
+    site_file, (node,) = split_words(ctx, words, 1)
+    outcome = query(site_file, control, ClusterDrain(node=node), Outcome)
+    text = f"closing {_count(outcome.rooms, 'room')} of {node} with {_count(outcome.clients, 'client')}"
+    click.echo(to_json(outcome) if form == "json" else text)
+
+
+@cluster.command("forget")
+@click.argument("words", metavar="[SITE] NODE", nargs=-1)
+@CONTROL
+@JSON
+@click.pass_context
+def forget_node(ctx: click.Context, words: Sequence[str], control: Path | None, form: str) -> None:
+    """End the lease of a node that is dead for certain, so that others may have its rooms at once.
+
+    A node that answers is not forgotten. If it runs after all, without a connection to this one, its rooms may run twice until
+    its next renewal.
+    """
+    site_file, (node,) = split_words(ctx, words, 1)
+    forgotten = query(site_file, control, ClusterForget(node=node), Forgotten)
+    click.echo(to_json(forgotten) if form == "json" else f"forgot {node}, whose lease had {forgotten.lease:.1f} s left")
+
+
+def _row(node: NodeEntry) -> list[str]:
+    name = f"{node.node}{'*' if node.is_here else ''}"
+    lease = f"{node.lease:.1f}s" if node.lease else "-"
+    return [name, node.state, str(node.rooms), str(node.clients), lease, node.address, printable(node.version)]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

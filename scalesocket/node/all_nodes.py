@@ -1,0 +1,179 @@
+"""Operations on the site of all nodes (`table.Operated`): each node carries them out on its own rooms."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from scalesocket.cluster.link import EngineError
+from scalesocket.cluster.peer_client import PeerClient, PeerError
+from scalesocket.cluster.records import NodeStatus
+from scalesocket.cluster.requests_of_nodes import AwaitEnd, LetGo, NodeRequest, Operate, encode
+from scalesocket.control.messages import ClusterRequest, Diff, Drain, Outcome, Reload, Request, SayOutcome, Status, Tail, wait_of
+from scalesocket.operations.lookup import NotFoundError, OperationError
+from scalesocket.operations.running import Running
+from scalesocket.operations.table import OPERATIONS, LocalSite, Tailing, name_of, operation_of
+from scalesocket.workers.merge import MERGES, add_outcomes, merge_missing
+from scalesocket.workers.own_rooms import OwnRooms
+from scalesocket.workers.site_messages import Ran, Release, Run, WaitEnded
+
+log = structlog.get_logger("cluster")
+
+OF_THIS_NODE: Final = (Status, Diff, Reload, *ClusterRequest.__args__)
+"""Requests that one node answers: each node has a site file of its own."""
+OPERATE_TIMEOUT: Final = 20.0
+"""Seconds for another node to carry out an operation."""
+AWAIT: Final = 10.0
+"""Seconds for which one request waits for the end of rooms; longer waits take several."""
+
+FindNodes = Callable[[], Awaitable[Sequence[NodeStatus]]]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAnswer:
+    """What a node has answered."""
+
+    node: str
+    address: str | None
+    """None: this node."""
+    ran: Ran
+
+
+class AllNodes:
+    """The nodes of a cluster."""
+
+    def __init__(self, node: str, running: Running, own: OwnRooms, find_others: FindNodes, client: PeerClient) -> None:
+        """Operate on the rooms of this node, `own`, and on those of the others."""
+        self._node = node
+        self._running = running
+        self._own = own
+        self._find_others = find_others
+        self._client = client
+
+    async def carry_out(self, request: Request) -> object:
+        """Do what a request asks for, on all nodes."""
+        is_shutdown = isinstance(request, Drain) and request.app is None  # until this server is started again
+        if isinstance(request, OF_THIS_NODE) or is_shutdown:
+            return await operation_of(request).run(self._running, request)
+        answers = await self._ask_all(request)
+        try:
+            result = merge(request, answers)
+        except BaseException:
+            await self._release(answers)
+            raise
+        return result if wait_of(request) is None else EndingOnNodes(result, answers, self._wait, self._release)
+
+    async def open_tail(self, request: Tail) -> Tailing:
+        """Show messages of rooms of this node. Raises NotFoundError that names the node of a room elsewhere."""
+        try:
+            return await LocalSite(self._running).open_tail(request)
+        except NotFoundError as error:
+            hint = "a tail shows the rooms of one node: ask the node that has the room (scalesocket cluster status)"
+            raise NotFoundError(f"{error} ({hint})") from error
+
+    async def _ask_all(self, request: Request) -> list[NodeAnswer]:
+        try:
+            others = await self._find_others()
+        except EngineError as error:
+            log.warning("operation on this node alone", operation=name_of(request), problem=str(error))
+            others = ()
+        own = NodeAnswer(self._node, None, await self._own.run(Run(request)))
+        return [own, *await asyncio.gather(*(self._ask(node, request) for node in others))]
+
+    async def _ask(self, node: NodeStatus, request: Request) -> NodeAnswer:
+        name, address = node.address.node, node.address.advertise
+        try:
+            ran = await ask(self._client, address, Operate(request, f"node {self._node}"), Ran)
+        except PeerError as error:
+            ran = Ran(error=f"not reached ({error})")
+        return NodeAnswer(name, address, ran)
+
+    async def _wait(self, answer: NodeAnswer, seconds: float) -> Outcome:
+        held = answer.ran.held
+        begun = msgspec.msgpack.decode(answer.ran.result, type=Outcome)
+        if held is None:
+            return msgspec.structs.replace(begun, pending=0)
+        if answer.address is None:
+            return await self._own.wait_ended(WaitEnded(held, seconds))
+        loop = asyncio.get_running_loop()
+        until, outcome = loop.time() + seconds, msgspec.structs.replace(begun, pending=begun.rooms)
+        try:
+            while outcome.pending and (left := until - loop.time()) > 0:
+                outcome = await ask(self._client, answer.address, AwaitEnd(held, min(AWAIT, left)), Outcome)
+        except PeerError as error:
+            log.warning("waiting for the rooms of a node failed", node=answer.node, problem=str(error))
+        return outcome
+
+    async def _release(self, answers: Sequence[NodeAnswer]) -> None:
+        for answer in answers:
+            if answer.ran.held is None:
+                continue
+            if answer.address is None:
+                self._own.release(Release(answer.ran.held))
+                continue
+            try:
+                await ask(self._client, answer.address, LetGo(answer.ran.held), type(None))
+            except PeerError as error:
+                log.debug("node not reached", node=answer.node, problem=str(error))
+
+
+class EndingOnNodes:
+    """Rooms on several nodes that have begun to close (`table.Ending`)."""
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        answers: Sequence[NodeAnswer],
+        wait: Callable[[NodeAnswer, float], Awaitable[Outcome]],
+        release: Callable[[Sequence[NodeAnswer]], Awaitable[None]],
+    ) -> None:
+        self.outcome = outcome
+        self._answers = [answer for answer in answers if answer.ran.is_done]
+        self._wait = wait
+        self._release = release
+
+    async def wait_ended(self, seconds: float) -> Outcome:
+        """Wait for the end of the rooms on all nodes."""
+        try:
+            return add_outcomes(await asyncio.gather(*(self._wait(answer, seconds) for answer in self._answers)))
+        finally:
+            await self._release(self._answers)
+
+
+async def ask(client: PeerClient, address: str, request: NodeRequest, kind: type[Any]) -> Any:
+    """Ask another node. Raises PeerError."""
+    response = await client.request(address, encode(request), timeout=OPERATE_TIMEOUT)
+    try:
+        return msgspec.msgpack.decode(response, type=kind)
+    except msgspec.DecodeError as error:
+        raise PeerError(f"{address}: {error} (does it run another version?)") from error
+
+
+def merge(request: Request, answers: Sequence[NodeAnswer]) -> Any:
+    """Return the result of all nodes.
+
+    Raises NotFoundError only if no node has what the request names, and OperationError if one failed that should have changed
+    something; then its text says what the others have done.
+    """
+    operation = OPERATIONS[name_of(request)]
+    done = [msgspec.msgpack.decode(answer.ran.result, type=operation.result) for answer in answers if answer.ran.is_done]
+    merged = MERGES[name_of(request)](done) if done else None
+    failures = {answer.node: answer.ran.error for answer in answers if answer.ran.error is not None}
+    if failures and (operation.changes or merged is None):
+        raise OperationError(describe_failures(failures, merged))
+    for node, error in failures.items():
+        log.warning("node left out of a list", node=node, operation=name_of(request), problem=error)
+    if merged is not None:
+        return merged
+    raise merge_missing([answer.ran.missing for answer in answers if answer.ran.missing is not None], [])
+
+
+def describe_failures(failures: Mapping[str, str], merged: object) -> str:
+    """Say which nodes failed, and what the others have done in spite of that."""
+    text = "; ".join(f"node {node}: {error}" for node, error in failures.items())
+    if isinstance(merged, Outcome | SayOutcome):
+        text += f" (done on the other nodes: {merged.rooms} room{'' if merged.rooms == 1 else 's'})"
+    return text

@@ -1,0 +1,68 @@
+"""Answers what other nodes ask for: claims of rooms, and operations on the rooms of this node."""
+
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from scalesocket.cluster.claims import Claims
+from scalesocket.cluster.directory import Directory
+from scalesocket.cluster.records import RoomName
+from scalesocket.cluster.requests_of_nodes import AwaitEnd, Claimed, ClaimRoom, LetGo, Operate, decode_request, encode
+from scalesocket.control.messages import Tail
+from scalesocket.operations.lookup import OperationError
+from scalesocket.operations.running import Running
+from scalesocket.operations.table import name_of, operation_of
+from scalesocket.placement.placement import Here
+from scalesocket.workers.own_rooms import OwnRooms
+from scalesocket.workers.site_messages import Ran, Release, Run, WaitEnded
+
+log = structlog.get_logger("operations")
+
+
+class Responder:
+    """Answers requests of other nodes, whose signatures were checked."""
+
+    own: OwnRooms
+    """The rooms of this node."""
+
+    def __init__(self, directory: Directory, claims: Claims, takes_rooms: Callable[[], bool]) -> None:
+        """Claim rooms in `directory`, if this node takes any."""
+        self._directory = directory
+        self._claims = claims
+        self._takes_rooms = takes_rooms
+
+    def attach(self, running: Running) -> None:
+        """Carry operations out on a running site."""
+        self.own = OwnRooms(running)
+
+    async def respond(self, payload: bytes) -> bytes:
+        """Answer a request. Raises msgspec.DecodeError."""
+        match decode_request(payload):
+            case ClaimRoom(app, room):
+                return encode(await self._claim(RoomName(app, room)))
+            case Operate() as request:
+                return encode(await self._operate(request))
+            case AwaitEnd(held, seconds):
+                try:
+                    return encode(await self.own.wait_ended(WaitEnded(held, seconds)))
+                except OperationError:  # released, because there were too many
+                    return msgspec.msgpack.encode(None)
+            case LetGo(held):
+                self.own.release(Release(held))
+        return encode(None)
+
+    async def _claim(self, name: RoomName) -> Claimed:
+        found = await self._claims.claim(name) if self._takes_rooms() else None
+        if isinstance(found, Here):
+            fence = self._directory.fence_of(*name)
+            return Claimed("") if fence is None else Claimed(self._directory.advertise, fence)
+        return Claimed("") if found is None else Claimed(found.address, found.fence)
+
+    async def _operate(self, request: Operate) -> Ran:
+        if isinstance(request.request, Tail):
+            return Ran(error="a tail shows the rooms of one node")
+        ran = await self.own.run(Run(request.request))
+        if operation_of(request.request).changes:
+            log.info("operation", operation=name_of(request.request), asked_by=request.asked_by, is_done=ran.is_done)
+        return ran

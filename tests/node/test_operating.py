@@ -1,0 +1,157 @@
+"""One view of the rooms of all nodes, and operations on them, with real processes."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from scalesocket.node.lobby import LIST_LIFETIME, PUBLISH_INTERVAL
+from tests.cli.serving import DEADLINE, scalesocket
+from tests.node.serving import LEASE, Cluster, Node, open_cluster
+
+ANN = ("ann", "secret")
+VAULT = '[apps.vault]\ncommand = ["cat"]\nauth = { users_file = "users" }\n'
+
+
+class Nodes:
+    """Two nodes, each with a room."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        (cluster.folder / "users").write_text(f"ann:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
+        admin = 'admin = {{ bind = "unix:{}.admin" }}'
+        self.a, self.b = (cluster.start(name, server=admin.format(name), app=VAULT) for name in "ab")
+        self.at_a, self.at_b = cluster.join(self.a, "den"), cluster.join(self.b, "nest")
+        assert [client.read_opened()[1] for client in (self.at_a, self.at_b)] == ["a", "b"]
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with open_nodes(tmp_path_factory.mktemp("nodes")) as nodes:
+        yield nodes
+
+
+@contextmanager
+def open_nodes(folder: Path) -> Iterator[Nodes]:
+    with open_cluster(folder) as cluster:
+        yield Nodes(cluster)
+
+
+def fetch(node: Node, path: str) -> Any:
+    answer = httpx.get(f"http://127.0.0.1:{node.server.port}{path}", headers={"Accept": "application/json"}, timeout=DEADLINE)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_any_node_lists_and_operates_on_the_rooms_of_all(nodes: Nodes) -> None:
+    rooms = json.loads(scalesocket("rooms", str(nodes.a.file), "chat", "--format", "json").out)
+    assert {room["room"] for room in rooms} >= {"den", "nest"}
+    assert scalesocket("say", str(nodes.a.file), "chat/nest", "hello").code == 0
+    assert nodes.at_b.read() == "hello"
+    assert "no open room 'nowhere'" in scalesocket("say", str(nodes.a.file), "chat/nowhere", "hello").err
+
+    client = nodes.cluster.join(nodes.b, "short")
+    client.read_opened()
+    done = scalesocket("stop", str(nodes.a.file), "chat/short", "--wait", "--format", "json")
+
+    assert json.loads(done.out) == {"rooms": 1, "clients": 1, "pending": 0}
+    assert client.wait_closed() == 1001
+    assert 'asked_by="node a"' in nodes.b.server.output
+
+
+def test_a_tail_of_a_room_elsewhere_says_where_to_ask(nodes: Nodes) -> None:
+    done = scalesocket("tail", str(nodes.a.file), "chat/nest")
+
+    assert done.code == 1
+    assert "a tail shows the rooms of one node" in done.err
+
+
+def test_the_lobby_of_any_node_shows_the_rooms_of_all_within_a_second(nodes: Nodes) -> None:
+    assert PUBLISH_INTERVAL + LIST_LIFETIME < 1
+    more = nodes.cluster.join(nodes.a, "den")
+    joined_at = time.monotonic()
+
+    while [find_clients(nodes.b, "den"), find_clients(nodes.a, "nest")] != [2, 1]:
+        assert time.monotonic() - joined_at < 2
+        time.sleep(0.02)
+
+    assert find_clients(nodes.a, "den") == 2
+    assert find_clients(nodes.b, "nest") == 1
+    more.connection.close()
+
+
+def find_clients(node: Node, room: str) -> int | None:
+    rooms = fetch(node, "/chat/api/rooms/")
+    return next((int(each["connections"]) for each in rooms if each["name"] == room), None)
+
+
+def test_a_ticket_of_one_node_is_valid_once_on_another(nodes: Nodes) -> None:
+    url = f"http://127.0.0.1:{nodes.a.server.port}/vault/api/gold/ticket"
+    answer = httpx.post(url, auth=ANN, timeout=DEADLINE)
+    assert answer.status_code == 200, answer.text
+    ticket = answer.json()["ticket"]
+
+    client = nodes.cluster.join(nodes.b, f"gold?ticket={ticket}", app="vault")
+    client.send("mine")
+    assert client.read() == "mine"
+    with pytest.raises(InvalidStatus):
+        nodes.cluster.join(nodes.a, f"gold?ticket={ticket}", app="vault")
+
+
+def test_status_metrics_and_api_show_the_nodes(nodes: Nodes) -> None:
+    found = json.loads(scalesocket("cluster", "status", str(nodes.a.file), "--format", "json").out)
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(nodes.cluster.folder / "b.admin")), base_url="http://admin") as admin:
+        there = admin.get("/api/cluster").json()
+    metrics = httpx.get(f"http://127.0.0.1:{nodes.a.server.port}/metrics").text
+
+    assert [(node["node"], node["state"], node["is_here"]) for node in found] == [("a", "serving", True), ("b", "serving", False)]
+    assert [(node["node"], node["is_here"]) for node in there] == [("a", False), ("b", True)]
+    assert read_metric(metrics, "scalesocket_cluster_engine_up") == 1
+    assert 0 < read_metric(metrics, "scalesocket_cluster_lease_seconds_left") <= LEASE
+    assert read_metric(metrics, 'scalesocket_cluster_claims_total{result="won"}') >= 1
+    assert read_metric(metrics, "scalesocket_cluster_rooms_owned") >= 1
+    assert "a*" in scalesocket("cluster", "status", str(nodes.a.file)).out
+
+
+def read_metric(text: str, name: str) -> float:
+    match = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    assert match is not None, text
+    return float(match[1])
+
+
+def test_operations_on_unknown_nodes_and_on_those_that_run_fail_clearly(nodes: Nodes) -> None:
+    unknown = scalesocket("cluster", "drain", str(nodes.a.file), "c")
+    runs = scalesocket("cluster", "forget", str(nodes.a.file), "b")
+
+    assert (unknown.code, runs.code) == (1, 1)
+    assert "there is no node 'c' (one of: a, b)" in unknown.err
+    assert "the node 'b' runs: it answers" in runs.err
+
+
+def test_a_drained_node_passes_its_clients_on(tmp_path: Path) -> None:
+    with open_nodes(tmp_path) as nodes:
+        done = scalesocket("cluster", "drain", str(nodes.a.file), "b")
+
+        assert "closing 1 room of b with 1 client" in done.out
+        assert nodes.at_b.wait_closed() == 1012
+        assert nodes.cluster.join(nodes.b, "nest").read_opened()[1] == "a"
+        nodes_now = json.loads(scalesocket("cluster", "status", str(nodes.b.file), "--format", "json").out)
+        assert [node["state"] for node in nodes_now] == ["serving", "draining"]
+
+
+def test_a_dead_node_is_forgotten_before_its_lease_ends(tmp_path: Path) -> None:
+    with open_nodes(tmp_path) as nodes:
+        nodes.b.kill()
+
+        done = scalesocket("cluster", "forget", str(nodes.a.file), "b")
+
+        assert "forgot b, whose lease had" in done.out
+        assert nodes.cluster.join(nodes.a, "nest").read_opened()[1] == "a"
