@@ -124,8 +124,7 @@ class RoomPool:
         """Put a client into the room `name`, opening it if needed; return how to close the client if it is refused."""
         if not self._places.take(self.app.max_connections):
             return self._refused(APP_FULL)
-        refusal = self._on_client_enters(self, client)
-        if refusal is not None:
+        if (refusal := self._on_client_enters(self, client)) is not None:
             self._places.release()
             return refusal
         try:

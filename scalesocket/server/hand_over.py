@@ -71,7 +71,7 @@ async def place_messages(connections: Connections, admission: Admission) -> tupl
     if isinstance(place, RemoteOwner):
         generation = connections.gateway.reload_state.generation
         ours = await open_stream(place, Facts.of(admission, Kind.RELAY, generation=generation), connections, admission)
-        return _relayed(connections, admission, ours)
+        return _relayed(connections, admission, ours, was_held=True)
     try:
         ours, theirs = open_pair(connections.first_reserved)
     except OSError:
@@ -89,12 +89,12 @@ async def place_messages(connections: Connections, admission: Admission) -> tupl
 
 
 def _relayed(
-    connections: Connections, admission: Admission, ours: socket.socket | Here | None
+    connections: Connections, admission: Admission, ours: socket.socket | Here | None, *, was_held: bool = False
 ) -> tuple[Admission, socket.socket | None] | Refusal:
     """Return what `place_messages` does. `ours`: None if the owner does not take the connection."""
     if ours is not None:
         return admission, None if ours is HERE else ours
-    answer = refuse_busy(connections, admission)
+    answer = refuse_busy(connections, admission, was_held=was_held)
     return answer if isinstance(answer, Refusal) else (answer, None)
 
 
@@ -109,13 +109,14 @@ async def open_stream(
     return stream
 
 
-def refuse_busy(connections: Connections, admission: Admission) -> Refusal | Admission:
+def refuse_busy(connections: Connections, admission: Admission, *, was_held: bool = False) -> Refusal | Admission:
     """Count a connection that the owner of its room does not take now.
 
-    A page cannot read the status of a failed handshake: it is admitted, to be closed with 1013.
+    A page cannot read the status of a failed handshake: it is admitted, to be closed with 1013. So is any client that `was_held`
+    until a node takes its room: it has waited for long.
     """
     refusal = connections.gateway.admission.count(OWNER_BUSY, admission.app)
-    return admission._replace(close=SERVER_BUSY) if "origin" in admission.request.headers else refusal
+    return admission._replace(close=SERVER_BUSY) if was_held or "origin" in admission.request.headers else refusal
 
 
 def open_pair(first_reserved: int) -> tuple[socket.socket, socket.socket]:
@@ -132,6 +133,9 @@ def open_pair(first_reserved: int) -> tuple[socket.socket, socket.socket]:
 
 class HandOver:
     """One connection on its way to the owner of its room. While the owner is busy, it waits and is not read."""
+
+    was_held = False
+    """Whether the client has waited for an owner, so that it is accepted also if there is none."""
 
     def __init__(self, transport: asyncio.Transport, connections: Connections, admission: Admission, key: str) -> None:
         self._transport = transport
@@ -158,7 +162,7 @@ class HandOver:
             return
         self._withdraw()
         self._transport.resume_reading()
-        answer = refuse_busy(self._connections, self._admission)
+        answer = refuse_busy(self._connections, self._admission, was_held=self.was_held)
         if isinstance(answer, Refusal):
             refuse_upgrade(self._transport, self._connections, answer)
         else:
@@ -234,6 +238,7 @@ class PairHandOver(HandOver):
 class StreamHandOver(HandOver):
     """Has an owner on another machine serve the client, and pumps between the connection to it and the client."""
 
+    was_held = True
     _stream: socket.socket | None = None
 
     def connect(self, owner: RemoteOwner, rest: bytes) -> None:

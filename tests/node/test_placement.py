@@ -1,0 +1,126 @@
+"""The placement of a node without a directory: which answer its clients wait for, and for how long."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import cast
+
+import pytest
+
+from scalesocket.cluster.claims import Claims
+from scalesocket.cluster.peer_client import PeerClient
+from scalesocket.cluster.placement import NOBODY, ClusterPlacement, Search
+from scalesocket.cluster.records import RoomName
+from scalesocket.cluster.remote import Claim, RemoteNode
+from scalesocket.placement.placement import HERE, Here, Place
+
+pytestmark = pytest.mark.anyio
+DEN = RoomName("chat", "den")
+A, B = Claim("a:9100", 1), Claim("b:9100", 2)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class KnownClaims:
+    """Claims that only say which rooms are open here."""
+
+    def __init__(self) -> None:
+        self.here: set[RoomName] = set()
+
+    def has(self, name: RoomName) -> bool:
+        return name in self.here
+
+
+class Asked:
+    """Answers from a list, the last of which is repeated."""
+
+    def __init__(self, *answers: Here | Claim | None) -> None:
+        self.answers = list(answers)
+        self.count = 0
+
+    async def __call__(self, name: RoomName) -> Here | Claim | None:
+        self.count += 1
+        await asyncio.sleep(0)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def placement_of(asked: Asked, claims: KnownClaims | None = None, *, hold: float = 0.2) -> ClusterPlacement:
+    placement = ClusterPlacement(cast(Claims, claims or KnownClaims()), asked, pause=0.01, hold=hold)
+    placement.client = cast(PeerClient, object())
+    return placement
+
+
+async def locate(placement: ClusterPlacement) -> Place:
+    return await cast(Awaitable[Place], placement.locate(*DEN))
+
+
+async def test_a_room_that_is_open_here_is_located_without_a_question() -> None:
+    claims, asked = KnownClaims(), Asked(A)
+    claims.here.add(DEN)
+
+    assert placement_of(asked, claims).locate(*DEN) is HERE
+    assert asked.count == 0
+
+
+async def test_the_owner_is_another_node_or_this_one() -> None:
+    assert await locate(placement_of(Asked(HERE))) is HERE
+    assert isinstance(await locate(placement_of(Asked(A))), RemoteNode)
+
+
+async def test_clients_wait_until_the_room_has_an_owner() -> None:
+    placement = placement_of(Asked(None, None, None, HERE), hold=5)
+
+    assert await locate(placement) is HERE
+
+
+async def test_a_client_that_waits_too_long_gets_nobody_and_the_search_ends() -> None:
+    asked = Asked(None)
+    placement = placement_of(asked, hold=0.05)
+
+    assert await locate(placement) is NOBODY
+    assert placement.held == 0
+    await asyncio.sleep(0.05)
+    count = asked.count
+    await asyncio.sleep(0.05)
+    assert asked.count == count
+
+
+async def test_all_clients_of_a_room_wait_for_one_search() -> None:
+    asked = Asked(None, None, HERE)
+    placement = placement_of(asked, hold=5)
+
+    places = await asyncio.gather(*(locate(placement) for _ in range(500)))
+
+    assert set(places) == {HERE}
+    assert asked.count == 3
+
+
+async def test_a_client_that_leaves_does_not_end_the_search_of_others() -> None:
+    placement = placement_of(Asked(None, None, None, HERE), hold=5)
+    leaves, stays = (asyncio.create_task(locate(placement)) for _ in range(2))
+    await asyncio.sleep(0.005)
+
+    leaves.cancel()
+
+    assert await stays is HERE
+
+
+async def test_the_next_owner_is_not_the_one_that_did_not_take_the_client() -> None:
+    search = Search(placement_of(Asked(A, A, A, B)), DEN, asyncio.get_running_loop().time() + 5)
+
+    assert await search.next() == A
+    assert await search.next() == B
+
+
+async def test_who_waits_is_sent_away_when_the_node_stops() -> None:
+    placement = placement_of(Asked(None), hold=20)
+    waiting = asyncio.create_task(locate(placement))
+    await asyncio.sleep(0.005)
+    assert placement.held == 1
+
+    await placement.close()
+
+    async with asyncio.timeout(1):
+        assert await waiting is NOBODY
