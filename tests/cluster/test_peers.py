@@ -6,12 +6,14 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from scalesocket.cluster import arrivals, peer_client, peers
 from scalesocket.cluster.handed import Handed, encode_handed
+from scalesocket.cluster.keep_alive import TCP_USER_TIMEOUT
 from scalesocket.cluster.peer_client import PeerClient, PeerError
 from scalesocket.cluster.preamble import GREETING_SIZE, Answer, Kind, encode_greeting, encode_preamble, parse_greeting
 from scalesocket.io.poller import Poller
@@ -185,6 +187,34 @@ async def test_a_stream_ends_with_the_process_at_its_other_end(poller: Poller, c
 
         assert await theirs.read(1) == b""
         ours.socket.close()
+
+
+@both_ways
+async def test_a_machine_that_is_gone_is_noticed_but_a_slow_room_is_not_taken_for_one(
+    poller: Poller, contexts: Contexts, *, is_secured: bool
+) -> None:
+    tls = contexts if is_secured else None
+    used: list[socket.socket] = []
+
+    class Watched(PeerClient):
+        async def _open(self, address: str) -> peer_client.Channel:
+            channel = await super()._open(address)
+            used.append(cast(Any, channel)._transport.get_extra_info("socket") if is_secured else cast(Any, channel)._socket)
+            return channel
+
+    with (
+        closing(BareNode(poller, tls)) as node,
+        closing(Watched(SECRET, poller=poller, tls=tls and tls[1], max_ready=0)) as client,
+    ):
+        for patience in (1, 45):
+            stream = await client.hand_over(node.address, HANDED, patience=patience)
+            assert isinstance(stream, socket.socket)
+            sock = used.pop()
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            # In milliseconds. A room that reads nothing for `stall_timeout` is ended by then.
+            assert sock.getsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT) == max(30, 2 * patience) * 1000
+            stream.close()
 
 
 async def test_a_connection_kept_ready_is_used(node: BareNode, client: PeerClient) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.fuzz.auth_targets import fuzz_credentials, fuzz_hook, fuzz_jwt, fuzz_keys, fuzz_tokens, fuzz_users
+from tests.fuzz.cluster_targets import fuzz_peers
 from tests.fuzz.http_targets import fuzz_range
 from tests.fuzz.routing_targets import fuzz_gwsocket_input, fuzz_json_input, fuzz_output, fuzz_template
 from tests.fuzz.site_targets import fuzz_site
@@ -45,6 +46,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "hook": fuzz_hook,
     "tokens": fuzz_tokens,
     "users": fuzz_users,
+    "peers": fuzz_peers,
 }
 
 
