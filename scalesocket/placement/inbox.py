@@ -52,6 +52,12 @@ def make_inbox() -> tuple[socket.socket, socket.socket]:
     return sending, receiving
 
 
+def describe_shortage(error: OSError) -> str:
+    """Describe why a process could not open something, and what to do if its descriptors are used up."""
+    text = error.strerror or str(error)
+    return f"{text}: {DESCRIPTORS_HINT}" if error.errno in (errno.EMFILE, errno.ENFILE) else text
+
+
 class Outbox:
     """Sends to the inbox of one worker, and never blocks. Messages wait in a bounded queue while the inbox is full."""
 

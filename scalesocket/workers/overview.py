@@ -20,6 +20,9 @@ WORKER_TIMEOUT: Final = 2.0
 SUPERVISOR_TIMEOUT: Final = 5.0
 """Seconds in which the supervisor must tell a worker of those of all workers."""
 
+MAX_SOUGHT: Final = 256
+"""Rooms that a worker may ask about at the same time. Whoever asks for other things, or has a ticket, needs the link, too."""
+
 Result = TypeVar("Result")
 
 
@@ -30,6 +33,8 @@ class LinkedOverview:
         """Ask the peer of `link`, which must answer within `timeout` seconds."""
         self._link = link
         self._timeout = timeout
+        self._sought = 0
+        """Questions for a room that have no answer yet: clients choose how many there are."""
 
     async def status(self) -> SiteStatus:
         """Take a snapshot of all apps and rooms."""
@@ -41,7 +46,13 @@ class LinkedOverview:
 
     async def find_room(self, app: str, room: str) -> RoomStatus | None:
         """Return a room that can be joined."""
-        return (await self._ask(GetRoom(app, room), FoundRoom)).room
+        if self._sought >= MAX_SOUGHT:
+            raise UnavailableError(f"{self._link.peer} has too many rooms to look for")
+        self._sought += 1
+        try:
+            return (await self._ask(GetRoom(app, room), FoundRoom)).room
+        finally:
+            self._sought -= 1
 
     async def summarize(self, apps: Sequence[str], shown: int) -> Mapping[str, RoomsSummary]:
         """Count the rooms of each app."""

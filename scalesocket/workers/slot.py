@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 import structlog
 
+from scalesocket.placement.inbox import describe_shortage
 from scalesocket.workers.backoff import Backoff
 from scalesocket.workers.leftovers import Leftovers
 from scalesocket.workers.link import Handlers, Link, LinkError, open_link
@@ -128,8 +129,8 @@ class Worker:
             self.generation, self.silent = setup.generation, 0.0
             process = self.process = WorkerProcess(setup)
         except OSError as error:
-            self.failure = f"{self.name} was not started ({error.strerror or error})"
-            log.error("worker not started", worker=self.index, error=error.strerror or str(error))
+            self.failure = f"it was not started ({describe_shortage(error)})"
+            log.error("worker not started", worker=self.index, error=describe_shortage(error))
             return False
         was_ready = False
         try:
@@ -174,7 +175,7 @@ class Worker:
         with anyio.move_on_after(START_TIMEOUT):
             await self.ready.wait()
             return
-        self.failure = f"{self.name} was not ready within {START_TIMEOUT:.0f} s"
+        self.failure = f"it was not ready within {START_TIMEOUT:.0f} s"
         log.error("worker not ready", worker=self.index, pid=process.pid, after=START_TIMEOUT, hint="it is killed and replaced")
         process.kill()
 

@@ -18,7 +18,7 @@ from scalesocket.auth.sources import Contents
 from scalesocket.config.certificates import Pair
 from scalesocket.config.model import App, Site
 from scalesocket.errors import ScalesocketError
-from scalesocket.placement.inbox import make_inbox
+from scalesocket.placement.inbox import describe_shortage, make_inbox
 from scalesocket.placement.rendezvous import KEY_SIZE, Rendezvous
 from scalesocket.server.addresses import Address
 from scalesocket.shared_memory.memory import SharedMemory
@@ -223,11 +223,15 @@ class Workers:
 
 @asynccontextmanager
 async def open_workers(site: Site, *, count: int, loop: Literal["uvloop", "asyncio"], open_files: int) -> AsyncIterator[Workers]:
-    """Make the workers; the caller runs them. What they have left running is killed at the end. Raises SharedMemoryError.
+    """Make the workers; the caller runs them. What they have left running is killed at the end. Raises WorkersError and
+    SharedMemoryError.
 
     `open_files`: the soft limit of open files for their programs.
     """
-    workers = Workers(site, count=count, loop=loop, open_files=open_files)
+    try:
+        workers = Workers(site, count=count, loop=loop, open_files=open_files)
+    except OSError as error:
+        raise WorkersError(f"server.workers: cannot open what {count} workers need ({describe_shortage(error)})") from error
     try:
         yield workers
     finally:

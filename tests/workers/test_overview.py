@@ -1,5 +1,6 @@
 """What a worker and the supervisor show of all workers."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,8 +14,9 @@ from scalesocket.placement.rendezvous import Rendezvous
 from scalesocket.server.http.app import create_base_app
 from scalesocket.server.http.surface import Surface
 from scalesocket.status import Counts, RoomStatus, SiteStatus
-from scalesocket.workers.link import Handlers
-from scalesocket.workers.overview import LinkedOverview, WorkerOverview, serve_overview
+from scalesocket.workers.link import MAX_CALLS, Handlers
+from scalesocket.workers.overview import MAX_SOUGHT, LinkedOverview, WorkerOverview, serve_overview
+from scalesocket.workers.site_messages import FoundRoom, GetReadiness, GetRoom
 from tests.server.general import make_site
 from tests.workers.linking import open_pair
 from tests.workers.test_merge import app_status, site_status
@@ -90,6 +92,30 @@ async def test_a_room_that_lives_here_is_asked_of_nobody_else() -> None:
 
     assert local.asked.count(("chat", rooms[0])) == 3
     assert sorted(map(str, others.asked)) == sorted(map(str, ["status", ("chat", rooms[1]), ("chat", 12), "readiness"]))
+
+
+async def test_many_questions_for_rooms_leave_the_link_to_others() -> None:
+    """As when the owner of the rooms is stopped, and clients ask for ever more of them."""
+    handlers, source, answered = Handlers(), Canned(), asyncio.Event()
+
+    async def find_late(_: GetRoom) -> FoundRoom:
+        await answered.wait()
+        return FoundRoom(None)
+
+    handlers.add(GetRoom, find_late)
+    handlers.add(GetReadiness, lambda _: source.find_readiness())
+    async with open_pair(Handlers(), handlers) as (near, _):
+        linked = LinkedOverview(near, timeout=5)
+        asked = [asyncio.create_task(linked.find_room("chat", str(number))) for number in range(MAX_CALLS)]
+        await asyncio.sleep(0)
+
+        assert await linked.find_readiness() == READY
+        with pytest.raises(UnavailableError, match="too many rooms"):
+            await linked.find_room("chat", "another")
+        answered.set()
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        assert results.count(None) == MAX_SOUGHT
+        assert await linked.find_room("chat", "another") is None
 
 
 async def test_a_worker_that_drains_alone_is_not_ready() -> None:
