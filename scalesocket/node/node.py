@@ -33,7 +33,7 @@ from scalesocket.node.lobby import Publisher
 from scalesocket.node.respond import Responder
 from scalesocket.node.tickets import ClusterTickets
 from scalesocket.server.addresses import ListenError
-from scalesocket.server.owner import Owner
+from scalesocket.server.owner import Owner, PassageClient
 from scalesocket.server.service import Service
 from scalesocket.status import OwnNodeStatus, SiteStatus
 
@@ -42,6 +42,14 @@ log = structlog.get_logger("cluster")
 BACKLOG: Final = 1024
 TAKE_TIMEOUT: Final = 5.0
 """Seconds in which a room that ends while a client arrives from another node must be claimed again."""
+
+
+class NodePassageClient(PassageClient):
+    """A client that reached another node."""
+
+    __slots__ = ()
+
+    farewell = NODE_STOPS
 
 
 class Node:
@@ -94,7 +102,7 @@ class Node:
         secret = (self.settings.secret or "").strip().encode()
         tls = self.settings.tls
         server, client = (None, None) if tls is None else make_contexts(tls.certificate, tls.key, tls.ca)
-        self._owner = Owner(service.connections)
+        self._owner = Owner(service.connections, NodePassageClient)
         self.responder.attach(service.operations.running)
         handlers = PeerHandlers(decide=self._decide, take=self._take, respond=self.responder.respond)
         peers = self.peers = PeerClient(secret, poller=poller, tls=client)

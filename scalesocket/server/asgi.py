@@ -90,6 +90,10 @@ class SiteApp:
                 closing(Poller(asyncio.get_running_loop())) as poller,
             ):
                 site = load_site(self._path)
+                if site.cluster is not None:
+                    raise ScalesocketError(
+                        f"{self._path}: a node of a cluster is started with scalesocket serve (or remove [cluster])"
+                    )
                 spawner.start()
                 async with (
                     open_gateway(site, spawner=spawner, poller=poller) as gateway,

@@ -31,8 +31,12 @@ HOLD_TIMEOUT: Final = 5.0
 class Owner:
     """Takes the connections that arrive in the inbox of this process."""
 
-    def __init__(self, connections: Connections) -> None:
-        """Count them among `connections`, and let their clients join rooms of its gateway."""
+    def __init__(self, connections: Connections, passage_client: "type[PassageClient] | None" = None) -> None:
+        """Count them among `connections`, and let their clients join rooms of its gateway.
+
+        `passage_client`: the kind of clients whose connection passes through another process.
+        """
+        self._passage_client = PassageClient if passage_client is None else passage_client
         self._connections = connections
         self._gateway = connections.gateway
         self._held: deque[tuple[float, Facts, int]] = deque()  # the oldest first, with the loop's time until which each waits
@@ -125,7 +129,7 @@ class Owner:
             return
         identity = None if facts.who is None else facts.who.identity()
         admission = Admission(app, facts.room, facts.request, self._gateway.admission, facts.subprotocol, identity, close)
-        client = ExpressClient if kind is Kind.SOCKET else PassageClient
+        client = ExpressClient if kind is Kind.SOCKET else self._passage_client
         if kind is Kind.RELAY:
             start_websocket(transport, connections, admission, facts.rest, window=0, make_client=client)
         else:
@@ -156,10 +160,13 @@ class PassageClient(ExpressClient):
 
     __slots__ = ()
 
+    farewell = SHUTTING_DOWN
+    """How a client is closed whose room stays, when the other process stops."""
+
     def eof_received(self) -> None:
-        """Leave the room. If the client is still there, and only the other process stops, it receives a close frame with 1001."""
+        """Leave the room. If the client is still there, and only the other process stops, it receives a close frame."""
         if not self._is_closing:
-            self._transport.write(encode_frame(SHUTTING_DOWN.payload(), Opcode.CLOSE))
+            self._transport.write(encode_frame(self.farewell.payload(), Opcode.CLOSE))
         super().eof_received()
 
 

@@ -1,6 +1,8 @@
 """Nodes of a cluster with a real engine: real servers, started from the command line."""
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,3 +126,48 @@ def test_new_rooms_open_on_the_less_busy_node(cluster: Cluster) -> None:
 
     assert nodes == {"a", "b"}
     assert cluster.join(b, "busy0").read_opened()[1] in nodes
+
+
+def test_a_node_whose_session_was_taken_away_ends_its_rooms_and_opens_them_again(cluster: Cluster) -> None:
+    a = cluster.start("a")
+    client = cluster.join(a, "den")
+    fence, _ = client.read_opened()
+
+    cluster.engine.client.delete("{test}:node:a")
+
+    assert client.wait_closed() == 1012
+    assert cluster.join(a, "den").read_opened()[0] > fence
+    assert cluster.engine.keys("test") >= {"room:chat:den", "node:a"}
+
+
+def test_nothing_is_left_in_the_engine_after_the_last_room_but_sessions_and_counters(cluster: Cluster) -> None:
+    a, b = cluster.start("a", app='idle_timeout = "0s"'), cluster.start("b", app='idle_timeout = "0s"')
+    clients = [cluster.join(node, "den") for node in (a, b)]
+    clients[0].read_opened()
+
+    for client in clients:
+        client.connection.close()
+    a.server.wait(lambda: not any("room" in key for key in cluster.engine.keys("test")), "no room in the directory")
+
+    assert cluster.engine.keys("test") == {"engine", "fence", "nodes", "node:a", "node:b"}
+
+
+def test_clients_that_pass_through_a_node_that_stops_are_closed_with_1012(cluster: Cluster) -> None:
+    a, b = cluster.start("a"), cluster.start("b")
+    cluster.join(a, "den").read_opened()
+    passing = cluster.join(b, "den")
+    passing.read_opened()
+
+    b.server.send_signal(signal.SIGTERM)
+
+    assert passing.wait_closed() == 1012
+    assert cluster.join(a, "den").read_opened()[1] == "a"
+
+
+def test_a_site_without_a_cluster_loads_no_redis() -> None:
+    program = (
+        "import sys; import scalesocket.cli.main, scalesocket.supervisor, scalesocket.workers.supervisor; "
+        "sys.exit('redis' in sys.modules or any(name.startswith('scalesocket.cluster') for name in sys.modules))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
