@@ -83,8 +83,14 @@ class Claims:
             task.add_done_callback(lambda _: self._claiming.pop(name, None))
         return await asyncio.shield(task)
 
+    def give_up_all(self) -> None:
+        """Give up what was won and is not open: this node takes no rooms any more."""
+        for name, (_, timer) in tuple(self._won.items()):
+            timer.cancel()
+            self._give_up(name)
+
     def clear(self) -> None:
-        """Forget what was won: the lease is lost, or this node stops."""
+        """Forget what was won: the lease is lost."""
         for _, timer in self._won.values():
             timer.cancel()
         self._won.clear()
@@ -125,4 +131,8 @@ class Claims:
 
     def _give_up(self, name: RoomName) -> None:
         fence, _ = self._won.pop(name)
-        self._directory.release(*name, fence)
+        ending = next((room for room in self._fences if (room.app.name, room.name) == name), None)
+        if ending is None:
+            self._directory.release(*name, fence)
+        else:  # its backend still runs: nobody else may have the room before it has ended
+            self._fences[ending] = fence

@@ -127,7 +127,7 @@ class Node:
     def drain(self) -> Outcome:
         """Open no rooms any more, and close those that are open gradually, so that other nodes have them."""
         self.choice.is_drained = True
-        self.claims.clear()
+        self.claims.give_up_all()
         self.directory.doubt.set()  # tells it at once, with a renewal
         rooms = [room for pool in self._gateway.find_all_pools() for room in pool.rooms.values()]
         self._gateway.close_rooms(rooms, NODE_DRAINED)
@@ -156,7 +156,7 @@ class Node:
     def stop(self) -> None:
         """Take no more rooms and hold nobody any more: the server drains."""
         self.placement.stop()
-        self.claims.clear()
+        self.claims.give_up_all()
 
     async def close(self) -> None:
         """End the session, when all rooms have ended, so that other nodes may have them at once."""
