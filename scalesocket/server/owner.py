@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from scalesocket.admission.control import Admission
-from scalesocket.admission.refusals import NO_DESCRIPTORS
+from scalesocket.admission.refusals import NO_DESCRIPTORS, TOO_MANY_FROM_ADDRESS
 from scalesocket.errors import APP_REMOVED, SERVER_BUSY, SHUTTING_DOWN, Close
 from scalesocket.io.transport import SocketTransport
 from scalesocket.placement.facts import Delivery, Facts, Kind
@@ -132,8 +132,15 @@ class Owner:
         client = ExpressClient if kind is Kind.SOCKET else self._passage_client
         if kind is Kind.RELAY:
             start_websocket(transport, connections, admission, facts.rest, window=0, make_client=client)
+        elif close is None and self._is_address_full(facts):
+            refuse_upgrade(transport, connections, self._gateway.admission.count(TOO_MANY_FROM_ADDRESS, app))
         else:
             complete_upgrade(transport, connections, admission, facts.key, facts.rest, client)
+
+    def _is_address_full(self, facts: Facts) -> bool:
+        """Whether others have taken the last place of the client's address since its upgrade was admitted."""
+        limit = self._gateway.site.server.max_connections_per_ip
+        return limit is not None and self._gateway.admission.occupancy.addresses.is_full(facts.request.peer, limit)
 
 
 class _Arrival(asyncio.Protocol):

@@ -559,3 +559,20 @@ async def test_without_descriptors_for_a_pair_an_upgrade_is_503(serve_workers: S
 
     assert refused.value.response.status_code == 503
     assert site.services[0].gateway.pools["chat"].refusals == {"descriptors": 1}
+
+
+async def test_the_last_places_of_an_address_are_decided_before_the_upgrade_is_answered(serve_workers: ServeWorkers) -> None:
+    site = await serve_workers(Server(max_connections_per_ip=3), chat=CAT)
+    room = site.name("chat", 1)
+    clients = [await RawClient.connect(site.port) for _ in range(10)]
+
+    for client in clients:  # all are admitted before the first of them joins
+        client.send(upgrade(f"/chat/{room}"))
+
+    statuses = sorted([(await client.read_head()).split()[1] for client in clients])
+    assert statuses == ["101"] * 3 + ["429"] * 7
+    assert sum(service.gateway.pools["chat"].refusals["too_many_from_address"] for service in site.services) == 7
+    for client in clients:
+        await client.close()
+    await site.wait_no_rooms()
+    await wait_idle(site)
