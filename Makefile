@@ -18,14 +18,19 @@ TEST_PROCESSES ?= 2
 FUZZ ?= all
 FUZZ_SECONDS ?= 60
 
+# How long `make chaos` runs.
+CHAOS_SECONDS ?= 300
+
 .DEFAULT_GOAL := help
-.PHONY: help install check test fuzz test-pythons serve bench soak generate format lock dist clean
+.PHONY: help install check test fuzz test-pythons serve cluster chaos bench soak generate format lock dist clean
 
 help:
 	@echo "make install       create .venv with the project and its tools"
 	@echo "make check         lint, check formatting and types (ruff, mypy)"
 	@echo "make test          run the tests (TESTS=tests/wire: only these)"
 	@echo "make serve         serve the example site on http://127.0.0.1:9000/ (BIND=127.0.0.1:8000, MUD_PORT=4001: elsewhere)"
+	@echo "make cluster       run three nodes of one site with an engine and a load balancer (BIND=127.0.0.1:8000: elsewhere)"
+	@echo "make chaos         break a cluster of three nodes in every way, for five minutes (CHAOS_SECONDS=600: for longer)"
 	@echo "make bench         run the benchmark against every peer that is installed (BENCH=--quick: one short round)"
 	@echo "make soak          run the long scenarios: edits under load lose no message, and ten thousand rooms leave nothing behind"
 	@echo "make fuzz          run each fuzz target for a minute (FUZZ=frames FUZZ_SECONDS=600: one, for longer)"
@@ -62,6 +67,12 @@ test-pythons: install
 
 serve: install
 	@export $(RUN); exec examples/serve.sh  # exec: signals for make's child reach the script
+
+cluster: install
+	@exec $(VENV)/bin/python examples/cluster/run.py  # exec: signals for make's child reach the script
+
+chaos: install
+	$(RUN) python -m tests.cluster.chaos --seconds $(CHAOS_SECONDS)
 
 bench: install
 	$(RUN) python -m benchmarks $(BENCH)

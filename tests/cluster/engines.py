@@ -68,6 +68,10 @@ class EngineProcess:
                 time.sleep(0.01)
         raise AssertionError((self.folder / "engine.log").read_text())
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def kill(self) -> None:
         """Kill it, as a crash would."""
         if self._process is not None:
