@@ -1,7 +1,7 @@
 """The acts of all backends of a cluster, in the order in which they happened, and what must hold for them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -48,12 +48,12 @@ class Acts:
         """The last act of a room."""
         return next((act for act in reversed(self.read()) if act.room == room), None)
 
-    def check(self) -> None:
-        """Check everything that holds for the acts whatever happens."""
+    def check(self, rooms: Sequence[str] | None = None) -> None:
+        """Check what holds whatever happens; and for `rooms`, none of whose backends was killed, that everybody left."""
         acts = self.read()
         assert not (found := list(find_overlaps(acts))), f"{len(found)} acts of older fences, the first: {found[0]}"
         assert not (shared := find_shared_fences(acts)), f"fences with several backends: {shared}"
-        assert not (wrong := list(find_wrong_leaves(acts))), f"joins and leaves that do not match: {wrong[:5]}"
+        assert not (wrong := list(find_wrong_leaves(acts, rooms or ()))), f"joins and leaves that do not match: {wrong[:5]}"
 
 
 def find_overlaps(acts: Iterable[Act]) -> Iterator[tuple[Act, Act]]:
@@ -75,8 +75,8 @@ def find_shared_fences(acts: Iterable[Act]) -> dict[int, set[tuple[str, str, int
     return {fence: found for fence, found in backends.items() if fence == 0 or len(found) > 1}
 
 
-def find_wrong_leaves(acts: Iterable[Act]) -> Iterator[str]:
-    """Yield what is wrong with joins and leaves: each id joins once and leaves once, before the end if the input has ended."""
+def find_wrong_leaves(acts: Iterable[Act], complete: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with joins and leaves: each id joins once and leaves once, in `complete` rooms before the end."""
     present: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
     for act in acts:
         backend = (act.node, act.pid)
@@ -89,5 +89,5 @@ def find_wrong_leaves(acts: Iterable[Act]) -> Iterator[str]:
             present[backend][who] -= 1
             if present[backend][who] != 0:
                 yield f"{act}: left without a join"
-        elif kind == "end" and any(present[backend].values()):
+        elif kind == "end" and act.room in complete and any(present[backend].values()):
             yield f"{act}: {+present[backend]} joined and did not leave"
