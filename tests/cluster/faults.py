@@ -178,6 +178,8 @@ async def run_fault(cluster: RunningCluster, load: Load, fault: Fault) -> Outcom
     watch = Watch(load, [room for room in load.rooms if cluster.owner_of(room) is node])
     await fault.inflict(cluster, node, watch)
     await cluster.mend()
+    if fault.stops_rooms is False:
+        await asyncio.sleep(1.2 * cluster.lease)  # until whatever it broke would have had an effect
     await load.wait_playing(within=3 * cluster.lease + 10)
     after = {room: load.fence_of(room, before=time.monotonic()) for room in load.rooms}
     moved = sum(before[room] != after[room] for room in load.rooms)

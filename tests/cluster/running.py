@@ -34,6 +34,7 @@ SITE: Final = """
 bind = "{clients}:{port}"
 control = "{control}"
 drain_timeout = "{drain}"
+metrics = true
 
 [cluster]
 engine = "{engine}"
