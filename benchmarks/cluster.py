@@ -131,7 +131,7 @@ async def measure_lobby(first: Node, second: Node, repeats: int) -> list[float]:
 
 
 def read_rooms(node: Node) -> str:
-    with urllib.request.urlopen(f"http://{node.address}/api/rooms/", timeout=2) as answer:
+    with urllib.request.urlopen(f"http://{node.address}/bench/api/rooms/", timeout=2) as answer:
         return json.dumps(json.load(answer))
 
 

@@ -37,6 +37,7 @@ class KillDeadline:
         self._has_expired = False
         self._last_expired = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._last_word: Request | None = None
         self._sockets: dict[int, int] = {}
         """Descriptors of sockets to targets, by number."""
         self._number = 0
@@ -53,13 +54,16 @@ class KillDeadline:
         if self.has_passed():
             raise SpawnerError(DEADLINE_PASSED)
 
-    def set(self, at: float | None) -> None:
-        """Replace the deadline; in seconds of CLOCK_BOOTTIME, None: by none."""
+    def set(self, at: float | None, last_word: Request | None) -> None:
+        """Replace the deadline; in seconds of CLOCK_BOOTTIME, None: by none. `last_word`: arguments of `send_last_word`."""
         self.has_passed()  # what was started under the old one must not survive
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         had_none, self._at, self._has_expired = self._at is None, at, False
+        if last_word != self._last_word:
+            self._last_word = last_word
+            self._send({"do": "last word", "word": last_word}, None)
         self._send({"do": "deadline", "at": at}, None)
         if at is None:
             return
@@ -92,6 +96,8 @@ class KillDeadline:
 
     def requests(self) -> Iterator[tuple[Request, int | None]]:
         """Give a new spawner the deadline and the sockets."""
+        if self._last_word is not None:
+            yield {"do": "last word", "word": self._last_word}, None
         if self._at is not None:
             yield {"do": "deadline", "at": self._at}, None
             for number, fd in self._sockets.items():

@@ -118,12 +118,12 @@ class SpawnerClient:
         self._send()
         return await start.wait()
 
-    def set_deadline(self, boottime: float | None) -> None:
+    def set_deadline(self, boottime: float | None, last_word: dict[str, object] | None = None) -> None:
         """Have all backends killed at a time in seconds of CLOCK_BOOTTIME, also while the gateway is stopped.
 
         It replaces an earlier one; None: by none. Once it has passed, no backend is opened until there is another one.
-        """
-        self._kill_deadline.set(boottime)
+        `last_word`: what is sent for a gateway that has died (spawner/last_word.py)."""
+        self._kill_deadline.set(boottime, last_word)
 
     def on_expired(self, listener: Callable[[], None]) -> None:
         """Call `listener` for each deadline that passes, once all backends are killed: the rooms have to be closed."""

@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final
 
 import structlog
@@ -70,7 +70,7 @@ class Node:
             self.directory,
             settings.lease,
             load=self._load,
-            on_deadline=spawner.set_deadline,
+            on_deadline=self._set_deadline,
             on_lost=self._end_rooms,
             keeps_rooms=settings.keeps_rooms,
         )
@@ -164,6 +164,7 @@ class Node:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})
+        self._spawner.set_deadline(None)
         await self.directory.close()
 
     # --- The lease
@@ -173,6 +174,10 @@ class Node:
 
     def _takes_rooms(self) -> bool:
         return not (self._gateway.is_draining or self.choice.is_drained)
+
+    def _set_deadline(self, boottime: float) -> None:
+        last_word = self.directory.last_word()
+        self._spawner.set_deadline(boottime, None if last_word is None else asdict(last_word))
 
     async def _end_rooms(self) -> None:
         """The lease is lost: end all rooms, and return when their backends are gone."""

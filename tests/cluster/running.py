@@ -181,8 +181,10 @@ class RunningCluster:
         assert act is not None, f"{room} never had a backend"
         return self.node(act.node)
 
-    def end_grace(self) -> None:
+    async def end_grace(self) -> None:
         """End the grace period after the start, for tests of other things."""
+        sessions = {f"node:{node.name}" for node in self.nodes}
+        await until(lambda: sessions <= self.engine.keys(NAME), "all nodes have sessions", within=5, about=self.logs)
         end_grace(self.engine, NAME)
 
     async def mend(self) -> None:

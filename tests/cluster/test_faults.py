@@ -119,7 +119,7 @@ async def test_nothing_is_left_in_the_engine_after_the_last_room(cluster: Runnin
 async def test_a_room_of_a_crashed_node_opens_elsewhere_long_before_its_lease_has_ended(tmp_path: Path) -> None:
     (crash,) = (fault for fault in FAULTS if fault.name == "kill -9 of the gateway")
     async with running_cluster(tmp_path, lease=20.0, count=2) as cluster:
-        cluster.end_grace()
+        await cluster.end_grace()
         async with Load(cluster, make_rooms()) as load:
             await load.wait_playing(within=10)
             outcome = await run_fault(cluster, load, crash)

@@ -4,6 +4,7 @@ main.py              the program: signals, terminal, niceness
 spawner.py           Spawner: serves the gateway's requests, kills every backend at the deadline, and when the gateway ends
 protocol.py          the packets between gateway and spawner
 reports.py           reports that wait while the gateway does not read
+last_word.py         what is sent for a gateway that has died
 deadline.py          the deadline of all backends, with its timer (timer.py)
 start.py             starts a program, with its limits
 cgroups.py           the control groups of programs with limits

@@ -20,6 +20,7 @@ from scalesocket.backends.spawner.errors import StartError
 from scalesocket.backends.spawner.group_table import GroupTable
 from scalesocket.backends.spawner.guardian import find_remaining_groups
 from scalesocket.backends.spawner.guardian_process import RETRY_PAUSE, GuardianProcess
+from scalesocket.backends.spawner.last_word import send_last_word
 from scalesocket.backends.spawner.processes import boot_ticks, kill_group, list_running
 from scalesocket.backends.spawner.protocol import DEADLINE_PASSED, MAX_REQUEST, decode
 from scalesocket.backends.spawner.reports import Reports
@@ -55,6 +56,8 @@ class Spawner:
             timer=self.deadline.timer.fd,
             gateway=os.getppid(),
         )
+        self.last_word: dict[str, Any] | None = None
+        """Arguments of `send_last_word`."""
         self.programs = ProgramFinder()
         self.buffer = bytearray(MAX_REQUEST)
         self.watched: dict[int, int] = {}
@@ -114,6 +117,8 @@ class Spawner:
                 self.deadline.set(request["at"])
                 if self.deadline.is_due:
                     self.expire()
+            case "last word":
+                self.last_word = request["word"]
             case "guard":
                 self.guard(request["id"], [fd for _, _, fds in ancillary for fd in array("i", fds)])
             case "stop guarding":
@@ -246,6 +251,9 @@ class Spawner:
             self.children.reap()
         self.room_groups.end()
         self.children.reap()
+        self.deadline.shut_down()
+        if self.last_word is not None and not self.children.by_pid and not self.find_watched():
+            send_last_word(**self.last_word)
         self.guardian.end()
 
     def find_watched(self) -> set[int]:
