@@ -48,12 +48,14 @@ class Acts:
         """The last act of a room."""
         return next((act for act in reversed(self.read()) if act.room == room), None)
 
-    def check(self, rooms: Sequence[str] | None = None) -> None:
-        """Check what holds whatever happens; and for `rooms`, none of whose backends was killed, that everybody left."""
+    def find_faults(self, rooms: Sequence[str] | None = None) -> list[str]:
+        """Return what must not be, whatever happens; for `rooms`, none of whose backends was killed, also who has not left."""
         acts = self.read()
-        assert not (found := list(find_overlaps(acts))), f"{len(found)} acts of older fences, the first: {found[0]}"
-        assert not (shared := find_shared_fences(acts)), f"fences with several backends: {shared}"
-        assert not (wrong := list(find_wrong_leaves(acts, rooms or ()))), f"joins and leaves that do not match: {wrong[:5]}"
+        return [
+            *(f"an act of an older fence: {act}, after {newer}" for act, newer in find_overlaps(acts)),
+            *(f"fence {fence} with several backends: {backends}" for fence, backends in find_shared_fences(acts).items()),
+            *find_wrong_leaves(acts, rooms or ()),
+        ]
 
 
 def find_overlaps(acts: Iterable[Act]) -> Iterator[tuple[Act, Act]]:

@@ -25,7 +25,7 @@ START: Final = 20.0
 """Seconds for a node to start, or to end."""
 UNGUARDED: Final = (
     "import sys; from scalesocket.backends.spawner_client import SpawnerClient; "
-    "SpawnerClient.set_deadline = lambda self, boottime: None; "
+    "SpawnerClient.set_deadline = lambda self, *deadline: None; "
     "from scalesocket.cli.main import main; main(sys.argv[1:])"
 )
 """A server whose spawner never gets a deadline."""
