@@ -46,8 +46,9 @@ class Claims:
     # --- For the pools of rooms
 
     def may_open(self, app: str, room: str) -> bool:
-        """Whether the room was won, and the lease has not ended."""
-        return (app, room) in self._won and self._lease.is_valid
+        """Whether the room was won, in the session of now, and the lease has not ended."""
+        won = self._won.get(RoomName(app, room))
+        return won is not None and self._lease.is_valid and self._directory.fence_of(app, room) == won[0]
 
     def begin(self, room: Room) -> Mapping[str, str]:
         """Use the claim for a room that opens now."""
@@ -118,7 +119,7 @@ class Claims:
             self.seconds += loop.time() - began
         self.results[type(found).__name__.lower()] += 1
         match found:
-            case Won(fence) if self._lease.is_valid:
+            case Won(fence) if self._lease.is_valid and self._directory.fence_of(*name) == fence:
                 self._won[name] = fence, loop.call_later(UNOPENED, self._give_up, name)
                 return HERE
             case Won(fence):

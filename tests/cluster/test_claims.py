@@ -1,13 +1,18 @@
 """Claims: one owner for each room, with fences that only rise."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from scalesocket.cluster.claims import Claims
 from scalesocket.cluster.directory import Directory
+from scalesocket.cluster.lease import Lease
 from scalesocket.cluster.link import EngineUnavailableError
 from scalesocket.cluster.records import Free, Load, Lost, Owned, Recovering, Renewed, RoomName, Won
 from scalesocket.cluster.requests import SessionLostError
+from scalesocket.status import PoolView
 from tests.cluster.engines import ClusterOfTests, EngineProcess, open_session, until
 
 
@@ -288,3 +293,23 @@ async def test_more_claims_than_may_wait_for_the_engine_fail(cluster: ClusterOfT
         answers = await asyncio.gather(*(ann.claim("chat", str(at)) for at in range(12)), return_exceptions=True)
 
         assert [type(answer) for answer in answers] == [Won] * 10 + [EngineUnavailableError] * 2
+
+
+async def test_a_room_that_was_won_in_an_earlier_session_is_not_opened(
+    cluster: ClusterOfTests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster.node("a") as directory:
+        claims = Claims(directory, cast(Lease, SimpleNamespace(is_valid=True)))
+        claims.pools = {"chat": cast(PoolView, SimpleNamespace(rooms={}))}
+        claim = directory.claim
+
+        async def claim_and_lose_the_session(app: str, room: str) -> Won | Owned | Recovering:
+            won = await claim(app, room)
+            await directory.open_session()
+            return won
+
+        monkeypatch.setattr(directory, "claim", claim_and_lose_the_session)
+
+        assert await claims.claim(RoomName("chat", "lobby")) is None
+        assert not claims.may_open("chat", "lobby")
+        await claims.close()
