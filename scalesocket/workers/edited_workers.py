@@ -1,8 +1,9 @@
 """The site of all workers, as the reloader edits it."""
 
+import asyncio
 import pickle
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -14,12 +15,16 @@ from scalesocket.reload.affected import MAX_USERS, find_affected
 from scalesocket.status import ReloadState
 from scalesocket.workers.edit_messages import FindAffected, RestartApp
 from scalesocket.workers.link import LinkError
+from scalesocket.workers.offers import unless_silent
+from scalesocket.workers.slot import Worker
 from scalesocket.workers.workers import Workers
 
 COUNT_TIMEOUT: Final = 2.0
 """Seconds in which a worker must count what an edit affects; then it is left out of the report."""
 RESTART_TIMEOUT: Final = 5.0
 """Seconds in which a worker must begin to restart rooms."""
+
+Result = TypeVar("Result")
 
 
 class EditedWorkers:
@@ -55,13 +60,26 @@ class EditedWorkers:
         if not changes:
             return ()
         question = FindAffected(pickle.dumps(site, protocol=pickle.HIGHEST_PROTOCOL))
-        answers = await self._workers.call_all(question, tuple[AffectedKey, ...], timeout=COUNT_TIMEOUT)
-        return merge_affected(changes, [answer for answer in answers if not isinstance(answer, LinkError)])
+        answers = await self._ask_all(question, tuple[AffectedKey, ...], COUNT_TIMEOUT)
+        return merge_affected(changes, answers)
 
     async def restart_app(self, name: str) -> int:
         """Restart the rooms of an app in all workers."""
-        answers = await self._workers.call_all(RestartApp(name), int, timeout=RESTART_TIMEOUT)
-        return sum(answer for answer in answers if not isinstance(answer, LinkError))
+        answers = await self._ask_all(RestartApp(name), int, RESTART_TIMEOUT)
+        return sum(answers)
+
+    async def _ask_all(self, question: msgspec.Struct, result: type[Result], timeout: float) -> list[Result]:
+        """Return the answers of the workers that answer in time; those that answer no pings are not waited for."""
+
+        async def ask(worker: Worker) -> list[Result]:
+            if worker.link is None:
+                return []
+            try:
+                return [await unless_silent(worker, worker.link.call(question, result, timeout=timeout))]
+            except LinkError:
+                return []
+
+        return [answer for answers in await asyncio.gather(*map(ask, self._workers.members)) for answer in answers]
 
 
 def merge_affected(changes: Sequence[AffectedKey], counted: Iterable[Sequence[AffectedKey]]) -> tuple[AffectedKey, ...]:
