@@ -6,9 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scalesocket.server.asgi import create_app
 from tests.node.serving import LEASE, Cluster, open_cluster
 
 
@@ -171,3 +173,24 @@ def test_a_site_without_a_cluster_loads_no_redis() -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.anyio
+async def test_a_stock_hypercorn_refuses_a_site_with_a_cluster(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text(
+        '[cluster]\nengine = "redis://127.0.0.1:1/0"\nlisten = "127.0.0.1:0"\nsecret = "a secret of the tests"\n'
+        '[apps.chat]\ncommand = ["cat"]\n'
+    )
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await create_app(str(file))({"type": "lifespan"}, receive, send)
+
+    assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
+    assert "a node of a cluster is started with scalesocket serve" in sent[0]["message"]
