@@ -35,6 +35,9 @@ class FakeDirectory:
         self.fence += 1
         return Won(self.fence)
 
+    def fence_of(self, app: str, room: str) -> int:
+        return self.fence
+
     def release(self, app: str, room: str, fence: int) -> None:
         self.released.append(fence)
 
