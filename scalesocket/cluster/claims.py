@@ -74,6 +74,10 @@ class Claims:
         pool = self.pools.get(name.app)
         return pool is None or name.room in pool.rooms or name in self._won  # a removed app: the client is refused here
 
+    def is_claiming(self, name: RoomName) -> bool:
+        """Whether a claim has no answer yet. Other nodes may know of its success before this one does."""
+        return name in self._claiming
+
     async def claim(self, name: RoomName) -> Here | Claim | None:
         """Claim a room, unless it is here. Returns its owner; None if that is not known now."""
         if self.has(name):

@@ -207,7 +207,8 @@ class Node:
         facts = handed.facts
         if not self._takes_rooms() and (self._gateway.is_draining or not self.claims.has(RoomName(facts.app, facts.room))):
             return Answer.DRAINING
-        is_owner = self.lease.is_valid and self.directory.fence_of(facts.app, facts.room) == handed.fence
+        is_known = self.directory.fence_of(facts.app, facts.room) == handed.fence
+        is_owner = self.lease.is_valid and (is_known or self.claims.is_claiming(RoomName(facts.app, facts.room)))
         return Answer.TAKEN if is_owner else Answer.NOT_HERE
 
     def _take(self, handed: Handed, fd: int) -> None:

@@ -8,10 +8,13 @@ import pytest
 
 from scalesocket.cluster.claims import Claims
 from scalesocket.cluster.directory import Directory
+from scalesocket.cluster.handed import Handed
 from scalesocket.cluster.lease import Lease
 from scalesocket.cluster.link import EngineUnavailableError
+from scalesocket.cluster.preamble import Answer
 from scalesocket.cluster.records import Free, Load, Lost, Owned, Recovering, Renewed, RoomName, Won
 from scalesocket.cluster.requests import SessionLostError
+from scalesocket.node.node import Node
 from scalesocket.status import PoolView
 from tests.cluster.engines import ClusterOfTests, EngineProcess, open_session, until
 
@@ -312,4 +315,21 @@ async def test_a_room_that_was_won_in_an_earlier_session_is_not_opened(
 
         assert await claims.claim(RoomName("chat", "lobby")) is None
         assert not claims.may_open("chat", "lobby")
+        await claims.close()
+
+
+async def test_a_node_takes_a_client_whose_room_it_has_won_without_knowing_it_yet(cluster: ClusterOfTests) -> None:
+    async with cluster.node("a") as directory:
+        lease = cast(Lease, SimpleNamespace(is_valid=True))
+        claims = Claims(directory, lease)
+        claims.pools = {"chat": cast(PoolView, SimpleNamespace(rooms={}))}
+        node = SimpleNamespace(_takes_rooms=lambda: True, lease=lease, directory=directory, claims=claims)
+        handed = cast(Handed, SimpleNamespace(facts=SimpleNamespace(app="chat", room="lobby"), fence=1))
+
+        claiming = asyncio.create_task(claims.claim(RoomName("chat", "lobby")))
+        await asyncio.sleep(0)
+
+        assert Node._decide(cast(Node, node), handed) is Answer.TAKEN
+        await claiming
+        assert Node._decide(cast(Node, node), handed) is Answer.NOT_HERE
         await claims.close()
