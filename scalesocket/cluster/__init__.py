@@ -16,6 +16,7 @@ The modules, each of which imports only from those before it:
     preamble            what two nodes send each other first: pure
     handed              the payload of a hand-over
     keep_alive          options of the sockets between nodes
+    sparse_log          warnings about other nodes, each once a minute
     secured             TLS between nodes
     channels            a connection to another node, with TLS or without
     arrivals            a connection of another node, from its first byte to its answer

@@ -24,6 +24,7 @@ from scalesocket.cluster.preamble import (
     parse_head,
 )
 from scalesocket.cluster.secured import SecuredStream
+from scalesocket.cluster.sparse_log import SparseLog
 from scalesocket.io.poller import Poller
 from scalesocket.io.transport import SocketTransport
 
@@ -40,8 +41,6 @@ RESPONSE_TIMEOUT: Final = 30.0
 """Seconds until the response to a request is ready, and again until it is sent."""
 MAX_REQUESTS: Final = 64
 """Requests that are answered at the same time."""
-WARNING_INTERVAL: Final = 60.0
-"""Seconds between two warnings of one kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +52,11 @@ class PeerHandlers:
     take: Callable[[Handed, int], None]
     """Takes ownership of the descriptor of one for which `decide` has returned TAKEN: a stream of the client's bytes."""
     respond: Callable[[bytes], Awaitable[bytes]]
-    """Answers a request of an operator."""
+    """Answers a request of an operator. Raises InvalidRequestError."""
+
+
+class InvalidRequestError(Exception):
+    """A request that this node does not know."""
 
 
 class Arrivals:
@@ -69,7 +72,7 @@ class Arrivals:
         """Connections without a complete preamble, and refused ones, the oldest first."""
         self.requests: set[asyncio.Task[None]] = set()
         self._streams: set[SecuredStream] = set()
-        self._warned_at: dict[str, float] = {}
+        self._log = SparseLog(poller.loop.time)
 
     def cut_all(self) -> None:
         """Cut everything that is not handed on yet, and all TLS connections."""
@@ -91,10 +94,7 @@ class Arrivals:
 
     def warn(self, event: str, peer: object, **more: object) -> None:
         """Log a fault of a peer, at most once a minute."""
-        now = self.poller.loop.time()
-        if now - self._warned_at.get(event, -WARNING_INTERVAL) >= WARNING_INTERVAL:
-            self._warned_at[event] = now
-            log.warning(event, peer=peer[0] if isinstance(peer, tuple) else peer, **more)
+        self._log.warn(event, peer=peer[0] if isinstance(peer, tuple) else peer, **more)
 
 
 class PeerConnection(asyncio.Protocol):
@@ -223,6 +223,8 @@ class PeerConnection(asyncio.Protocol):
             self._transport.write(bytes((Answer.TAKEN,)) + RESPONSE_HEAD.pack(len(response)) + response)
             self._timer = self._loop.call_later(RESPONSE_TIMEOUT, self._transport.abort)
             self._transport.close()
+        except InvalidRequestError:
+            self._answer(Answer.INVALID)
         except Exception:
             log.exception("answering a node failed")
             self._transport.abort()

@@ -6,7 +6,6 @@ from random import Random
 from typing import Final
 
 import msgspec
-import structlog
 
 from scalesocket.cluster.claims import Claims
 from scalesocket.cluster.directory import Directory
@@ -15,9 +14,8 @@ from scalesocket.cluster.peer_client import PeerClient, PeerError
 from scalesocket.cluster.records import Load, NodeStatus, Owned, Recovering, RoomName
 from scalesocket.cluster.remote import Claim
 from scalesocket.cluster.requests_of_nodes import ClaimRoom, decode_claimed, encode
+from scalesocket.cluster.sparse_log import SparseLog
 from scalesocket.placement.placement import Here
-
-log = structlog.get_logger("cluster")
 
 FRESH: Final = 1.0
 """Seconds for which the list of nodes is used again."""
@@ -39,6 +37,7 @@ class Choice:
         self._claims = claims
         self._is_least = is_least
         self._load = load
+        self._log = SparseLog()
         self._nodes: Sequence[NodeStatus] = ()
         self._listed_at = float("-inf")
 
@@ -83,7 +82,7 @@ class Choice:
         try:
             claimed = decode_claimed(await self.client.request(node.address.advertise, request, timeout=CLAIM_TIMEOUT))
         except (PeerError, msgspec.DecodeError) as error:
-            log.warning("node did not claim a room", node=node.address.node, error=str(error))
+            self._log.warn("node did not claim a room", node.address.node, node=node.address.node, error=str(error))
             self._nodes = [other for other in self._nodes if other is not node]
             return None
         return Claim(claimed.address, claimed.fence) if claimed.address else None

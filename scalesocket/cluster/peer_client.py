@@ -12,16 +12,13 @@ from collections import Counter, deque
 from contextlib import suppress
 from typing import Final, Protocol
 
-import structlog
-
 from scalesocket.backends.connection import describe as describe_os_error
 from scalesocket.cluster.channels import open_plain, open_tls
 from scalesocket.cluster.handed import Handed, encode_handed
 from scalesocket.cluster.preamble import MAX_PAYLOAD, MAX_RESPONSE, RESPONSE_HEAD, Answer, Kind, PreambleError, encode_preamble
 from scalesocket.cluster.secured import SecuredStream
+from scalesocket.cluster.sparse_log import SparseLog
 from scalesocket.io.poller import Poller
-
-log = structlog.get_logger("cluster")
 
 CONNECT_TIMEOUT: Final = 3.0
 """Seconds until a connection has its greeting."""
@@ -31,12 +28,22 @@ MAX_READY: Final = 8
 """Connections to one node that are kept ready."""
 READY_FOR: Final = 8.0
 """Seconds for which one is kept; the other end ends it after 15."""
+HINTS: Final[dict[int, str]] = {
+    Answer.WRONG_SIGNATURE: " (has it another secret?)",
+    Answer.INVALID: " (does it run another version?)",
+    Answer.TOO_OLD: " (does it run another version?)",
+}
+"""What to look at, by answer."""
 SHORTEST_PATIENCE: Final = 30.0
 """Seconds without an acknowledgement after which a connection ends, at least: the machine at the other end is gone."""
 
 
 class PeerError(Exception):
     """A node could not be reached, or did not answer as it should."""
+
+
+class RefusedError(PeerError):
+    """A node runs, and has refused a request."""
 
 
 class Channel(Protocol):
@@ -76,6 +83,7 @@ class PeerClient:
         """The time that they took, together."""
         self._secret = secret
         self._poller = poller
+        self._log = SparseLog()
         self._tls = tls
         self._max_ready = max_ready
         self._ready: dict[str, deque[Channel]] = {}
@@ -113,7 +121,7 @@ class PeerClient:
                 await channel.send(encode_preamble(self._secret, channel.nonce, Kind.REQUEST, payload))
                 (answer,) = await channel.read(1)
                 if answer != Answer.TAKEN:
-                    raise PeerError(f"{address}: the node answers {name_of(answer)}")
+                    raise RefusedError(f"{address}: the node answers {name_of(answer)}{HINTS.get(answer, '')}")
                 (size,) = RESPONSE_HEAD.unpack(await channel.read(RESPONSE_HEAD.size))
                 if size > MAX_RESPONSE:
                     raise PeerError(f"{address}: the response is too long ({size} bytes)")
@@ -157,7 +165,7 @@ class PeerClient:
             channel.set_patience(max(SHORTEST_PATIENCE, 2 * patience))
             return channel.detach()
         except PeerError as error:
-            log.warning("node not reached", address=address, error=str(error))
+            self._log.warn("node not reached", address, address=address, error=str(error))
             return Answer.UNREACHABLE
         except BaseException:
             if channel is not None:

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from scalesocket.cluster.link import EngineError
-from scalesocket.cluster.peer_client import PeerClient, PeerError
+from scalesocket.cluster.peer_client import PeerClient, PeerError, RefusedError
 from scalesocket.cluster.records import NodeStatus
 from scalesocket.cluster.requests_of_nodes import LetGo, Operate, encode
 from scalesocket.control.messages import ClusterDrain, Outcome
@@ -73,6 +73,8 @@ class NodeControl:
     async def _answers(self, address: str) -> bool:
         try:
             await self._peers.request(address, encode(LetGo(0)), timeout=ALIVE_TIMEOUT)
+        except RefusedError:  # it is busy, or it has another secret or version: it runs
+            return True
         except PeerError:
             return False
         return True

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from scalesocket.cluster.arrivals import InvalidRequestError
 from scalesocket.cluster.claims import Claims
 from scalesocket.cluster.directory import Directory
 from scalesocket.cluster.records import RoomName
@@ -37,11 +38,15 @@ class Responder:
         self.own = OwnRooms(running)
 
     async def respond(self, payload: bytes) -> bytes:
-        """Answer a request. Raises msgspec.DecodeError."""
-        match decode_request(payload):
+        """Answer a request. Raises InvalidRequestError."""
+        try:
+            request = decode_request(payload)
+        except msgspec.DecodeError as error:
+            raise InvalidRequestError(str(error)) from error
+        match request:
             case ClaimRoom(app, room):
                 return encode(await self._claim(RoomName(app, room)))
-            case Operate() as request:
+            case Operate():
                 return encode(await self._operate(request))
             case AwaitEnd(held, seconds):
                 try:

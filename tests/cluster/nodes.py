@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, cast
 
+from scalesocket.cluster.arrivals import InvalidRequestError
 from scalesocket.cluster.handed import Handed
 from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.peers import PeerHandlers, PeerListener
@@ -174,6 +175,8 @@ class BareNode:
             await asyncio.get_running_loop().create_future()
         if payload == b"fail":
             raise ValueError(payload)
+        if payload == b"unknown":
+            raise InvalidRequestError(payload)
         return payload[::-1]
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 from scalesocket.cluster import arrivals, peer_client, peers
 from scalesocket.cluster.handed import Handed, encode_handed
 from scalesocket.cluster.keep_alive import TCP_USER_TIMEOUT
-from scalesocket.cluster.peer_client import PeerClient, PeerError
+from scalesocket.cluster.peer_client import PeerClient, PeerError, RefusedError
 from scalesocket.cluster.preamble import GREETING_SIZE, Answer, Kind, encode_greeting, encode_preamble, parse_greeting
 from scalesocket.io.poller import Poller
 from scalesocket.placement.facts import Kind as FactsKind
@@ -469,15 +469,18 @@ async def test_a_request_that_fails_takes_too_long_or_is_refused_is_an_error(
     with pytest.raises(PeerError, match=f"{node.address}: no response within 0.1 s"):
         await client.request(node.address, b"wait", timeout=0.1)
     await until(lambda: not node.listener.requests)  # nobody waits for it any more
-    with closing(PeerClient(b"another secret", poller=poller)) as stranger, pytest.raises(PeerError, match="wrong signature"):
+    with closing(PeerClient(b"another secret", poller=poller)) as stranger, pytest.raises(RefusedError, match="wrong signature"):
         await stranger.request(node.address, b"", timeout=5)
+    with capture_all_logs() as events, pytest.raises(RefusedError, match=r"invalid \(does it run another version\?\)"):
+        await client.request(node.address, b"unknown", timeout=5)
+    assert [(event["event"], event["log_level"]) for event in events] == [("wrong message of a node", "warning")]
     with pytest.raises(PeerError, match=r"the request is too long \(2000000 bytes\)"):
         await client.request(node.address, bytes(2_000_000), timeout=5)
     monkeypatch.setattr(peer_client, "MAX_RESPONSE", 3)
     with pytest.raises(PeerError, match=r"the response is too long \(4 bytes\)"):
         await client.request(node.address, b"long", timeout=5)
     monkeypatch.setattr(arrivals, "MAX_REQUESTS", 0)
-    with pytest.raises(PeerError, match="the node answers busy"):
+    with pytest.raises(RefusedError, match="the node answers busy"):
         await client.request(node.address, b"", timeout=5)
 
 

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.cli.serving import DEADLINE, Serving, serving
-from tests.cluster.engines import EngineProcess, free_port
+from tests.cluster.engines import SECRET, EngineProcess, free_port
 from tests.workers.serving import descendants, wait_none
 
 LEASE: Final = 1.0
@@ -77,14 +77,14 @@ class Cluster:
         self.engine = engine
         self._stack = stack
 
-    def start(self, name: str, *, more: str = "", server: str = "", app: str = "") -> Node:
+    def start(self, name: str, *, more: str = "", server: str = "", app: str = "", secret: str = SECRET) -> Node:
         """Start a node. `more`, `server` and `app`: lines of the tables."""
         file = self.folder / f"{name}.toml"
         command = [sys.executable, "-ISc", ECHO]
         file.write_text(
             f'[server]\nbind = "127.0.0.1:0"\ncontrol = "{self.folder}/{name}.sock"\n{server}\n'
             f'[cluster]\nengine = "{self.engine.url}"\nname = "test"\nnode = "{name}"\nlisten = "127.0.0.1:{free_port()}"\n'
-            f'secret = "a secret of the tests"\nlease = "{int(LEASE * 1000)}ms"\n{more}\n'
+            f'secret = "{secret}"\nlease = "{int(LEASE * 1000)}ms"\n{more}\n'
             f'[apps.chat]\ncommand = {command!r}\nenv = {{ NODE = "{name}" }}\nhistory = {{ size = 1 }}\n{app}\n'
         )
         return Node(name, self._stack.enter_context(serving("serve", str(file))), file)

@@ -136,6 +136,18 @@ def test_operations_on_unknown_nodes_and_on_those_that_run_fail_clearly(nodes: N
     assert "the node 'b' runs: it answers" in runs.err
 
 
+def test_a_node_that_refuses_to_answer_runs_and_is_not_forgotten(tmp_path: Path) -> None:
+    with open_cluster(tmp_path) as cluster:
+        a, _ = cluster.start("a"), cluster.start("b", secret="another secret of a cluster")
+
+        done = scalesocket("cluster", "forget", str(a.file), "b")
+        drained = scalesocket("cluster", "drain", str(a.file), "b")
+
+        assert (done.code, drained.code) == (1, 1)
+        assert "the node 'b' runs: it answers" in done.err
+        assert "the node answers wrong signature (has it another secret?)" in drained.err
+
+
 def test_a_drained_node_passes_its_clients_on(tmp_path: Path) -> None:
     with open_nodes(tmp_path) as nodes:
         done = scalesocket("cluster", "drain", str(nodes.a.file), "b")
