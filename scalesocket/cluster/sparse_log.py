@@ -21,7 +21,7 @@ class SparseLog:
         self._clock = clock
         self._logged_at: dict[tuple[str, str], float] = {}
 
-    def warn(self, event: str, about: str = "", **more: object) -> None:
+    def warn(self, event: str, about: str = "", /, **more: object) -> None:
         """Log a warning. `about`: the node, if each is to be logged by itself."""
         now, kind = self._clock(), (event, about)
         if now - self._logged_at.get(kind, float("-inf")) < INTERVAL:

@@ -94,7 +94,8 @@ class NodeControl:
         return nodes[name]
 
     def _describe(self, node: NodeStatus) -> NodeEntry:
-        is_here = node.address.node == self._node.name
+        session = self._node.directory.session
+        is_here = session is not None and node.address.inc == session.inc  # another process may have the name
         state = "lost" if not node.is_alive else "draining" if node.load.is_draining else "serving"
         return NodeEntry(
             node=node.address.node,

@@ -77,13 +77,13 @@ class Cluster:
         self.engine = engine
         self._stack = stack
 
-    def start(self, name: str, *, more: str = "", server: str = "", app: str = "", secret: str = SECRET) -> Node:
-        """Start a node. `more`, `server` and `app`: lines of the tables."""
+    def start(self, name: str, *, more: str = "", server: str = "", app: str = "", secret: str = SECRET, node: str = "") -> Node:
+        """Start a node. `more`, `server` and `app`: lines of the tables; `node`: its name, if it is not that of its file."""
         file = self.folder / f"{name}.toml"
         command = [sys.executable, "-ISc", ECHO]
         file.write_text(
             f'[server]\nbind = "127.0.0.1:0"\ncontrol = "{self.folder}/{name}.sock"\n{server}\n'
-            f'[cluster]\nengine = "{self.engine.url}"\nname = "test"\nnode = "{name}"\nlisten = "127.0.0.1:{free_port()}"\n'
+            f'[cluster]\nengine = "{self.engine.url}"\nname = "test"\nnode = "{node or name}"\nlisten = "127.0.0.1:{free_port()}"\n'
             f'secret = "{secret}"\nlease = "{int(LEASE * 1000)}ms"\n{more}\n'
             f'[apps.chat]\ncommand = {command!r}\nenv = {{ NODE = "{name}" }}\nhistory = {{ size = 1 }}\n{app}\n'
         )

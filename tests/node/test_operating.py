@@ -148,6 +148,21 @@ def test_a_node_that_refuses_to_answer_runs_and_is_not_forgotten(tmp_path: Path)
         assert "the node answers wrong signature (has it another secret?)" in drained.err
 
 
+def test_a_process_under_the_name_of_another_does_not_show_that_one_as_itself(tmp_path: Path) -> None:
+    with open_cluster(tmp_path) as cluster:
+        first = cluster.start("a")
+        first.server.wait_output("lease opened")
+        second = cluster.start("second", node="a")
+        second.server.wait_output("another process has the name of this node")
+
+        there, here = (
+            json.loads(scalesocket("cluster", "status", str(node.file), "--format", "json").out) for node in (first, second)
+        )
+
+        assert [(node["node"], node["state"], node["is_here"]) for node in there] == [("a", "serving", True)]
+        assert [(node["node"], node["state"], node["is_here"]) for node in here] == [("a", "serving", False)]
+
+
 def test_a_drained_node_passes_its_clients_on(tmp_path: Path) -> None:
     with open_nodes(tmp_path) as nodes:
         done = scalesocket("cluster", "drain", str(nodes.a.file), "b")
