@@ -83,8 +83,8 @@ class Cluster:
         command = [sys.executable, "-ISc", ECHO]
         file.write_text(
             f'[server]\nbind = "127.0.0.1:0"\ncontrol = "{self.folder}/{name}.sock"\n{server}\n'
-            f'[cluster]\nengine = "{self.engine.url}"\nname = "test"\nnode = "{node or name}"\nlisten = "127.0.0.1:{free_port()}"\n'
-            f'secret = "{secret}"\nlease = "{int(LEASE * 1000)}ms"\n{more}\n'
+            f'[cluster]\nengine = "{self.engine.url}"\nname = "test"\nnode = "{node or name}"\n'
+            f'listen = "127.0.0.1:{free_port()}"\nsecret = "{secret}"\nlease = "{int(LEASE * 1000)}ms"\n{more}\n'
             f'[apps.chat]\ncommand = {command!r}\nenv = {{ NODE = "{name}" }}\nhistory = {{ size = 1 }}\n{app}\n'
         )
         return Node(name, self._stack.enter_context(serving("serve", str(file))), file)
