@@ -35,9 +35,13 @@ class SocketTransport(Writer, asyncio.Transport):
         "_socket",
     )
 
-    def __init__(self, fd: int, peer: object, protocol: asyncio.Protocol, *, poller: Poller) -> None:
-        """Take over the descriptor of a socket, and read from it for `protocol` from now on. `peer`: the address of its peer."""
-        os.set_blocking(fd, False)
+    def __init__(self, fd: int, peer: object, protocol: asyncio.Protocol, *, poller: Poller, is_blocking: bool = True) -> None:
+        """Take over the descriptor of a socket, and read from it for `protocol` from now on. `peer`: the address of its peer.
+
+        `is_blocking`: whether it may be in blocking mode.
+        """
+        if is_blocking:
+            os.set_blocking(fd, False)
         super().__init__(fd, poller=poller)
         self._peer = peer
         self._protocol = protocol

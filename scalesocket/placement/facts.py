@@ -83,15 +83,27 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="fac
     request: Request
     """Without credentials; with the client's address and scheme, where trusted proxies report them."""
     key: str = ""
-    """`Sec-WebSocket-Key`; empty for RELAY."""
+    """`Sec-WebSocket-Key`; empty if the sender has answered."""
     subprotocol: str | None = None
     who: Who | None = None
     """None in an app without `auth`."""
     rest: bytes = b""
     """The bytes that were read after the request head: the client's first messages. Only with SOCKET."""
+    window: int | None = None
+    """With SOCKET: the sender has answered 101, and agreed on permessage-deflate with a window of so many bits, or 0 for none.
+    None: the owner answers."""
 
     @classmethod
-    def of(cls, admission: Admission, kind: Kind, *, generation: int, key: str = "", rest: bytes = b"") -> Self:
+    def of(
+        cls,
+        admission: Admission,
+        kind: Kind,
+        *,
+        generation: int,
+        key: str = "",
+        rest: bytes = b"",
+        window: int | None = None,
+    ) -> Self:
         """Describe an admitted upgrade."""
         return cls(
             kind=kind,
@@ -103,6 +115,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="fac
             subprotocol=admission.subprotocol,
             who=None if admission.identity is None else Who.of(admission.identity),
             rest=rest,
+            window=window,
         )
 
 

@@ -67,6 +67,11 @@ class Outbox:
         self._loop = loop
         self._waiting: deque[_Waiting] = deque()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages wait (`Owner.is_behind`)."""
+        return bool(self._waiting)
+
     def hand_over(self, facts: Facts, fd: int) -> "bool | asyncio.Future[bool]":
         """Send a connection (`Owner.hand_over`)."""
         return self.send(facts, fd)

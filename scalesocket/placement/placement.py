@@ -22,6 +22,10 @@ HERE: Final = Here.HERE
 class Owner(Protocol):
     """Another process that owns a room."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether connections wait until it takes more, or it takes none."""
+
     def hand_over(self, facts: Facts, fd: int) -> bool | Awaitable[bool]:
         """Send it a connection. False: it cannot take one now.
 

@@ -16,7 +16,7 @@ from scalesocket.placement.facts import Facts, Kind
 from scalesocket.placement.placement import HERE, Here, Owner, Place, RemoteOwner
 from scalesocket.placement.pump import Pump
 from scalesocket.server.connections import Connections
-from scalesocket.server.upgrade import complete_upgrade, refuse_upgrade
+from scalesocket.server.upgrade import answer_upgrade, close_websocket, complete_upgrade, refuse_upgrade
 from scalesocket.server.waiting_upgrade import PendingResult, WaitingUpgrade
 
 MAX_REST: Final = 16 * KiB
@@ -46,7 +46,7 @@ def _go_to(
     elif isinstance(place, RemoteOwner):
         StreamHandOver(transport, connections, admission, key).connect(place, rest)
     elif isinstance(transport, SocketTransport) and len(rest) <= MAX_REST:
-        SocketHandOver(transport, connections, admission, key).begin(place, rest)
+        SocketHandOver(transport, connections, admission, key).begin_answered(place, rest)
     else:
         try:
             pair = open_pair(connections.first_reserved)
@@ -162,15 +162,19 @@ class HandOver:
             return
         self._withdraw()
         self._transport.resume_reading()
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """Tell the client that the owner does not take it."""
         answer = refuse_busy(self._connections, self._admission, was_held=self.was_held)
         if isinstance(answer, Refusal):
             refuse_upgrade(self._transport, self._connections, answer)
         else:
             complete_upgrade(self._transport, self._connections, answer, self._key, b"")
 
-    def _facts(self, kind: Kind, rest: bytes = b"") -> Facts:
+    def _facts(self, kind: Kind, rest: bytes = b"", window: int | None = None) -> Facts:
         generation = self._connections.gateway.reload_state.generation
-        return Facts.of(self._admission, kind, generation=generation, key=self._key, rest=rest)
+        return Facts.of(self._admission, kind, generation=generation, key=self._key, rest=rest, window=window)
 
     def _send(self, owner: Owner, rest: bytes) -> bool | Awaitable[bool]:
         raise NotImplementedError
@@ -201,9 +205,36 @@ class SocketHandOver(HandOver):
     """Hands over the client's own connection."""
 
     _transport: SocketTransport
+    _window: int | None = None
+    """The window of permessage-deflate that the client was told, once it has the response 101."""
+
+    def begin_answered(self, owner: Owner, rest: bytes) -> None:
+        """Answer the client, unless the owner is behind or may still refuse it, then send the connection.
+
+        With `max_connections_per_ip` the owner answers: others may take the last place of the address meanwhile.
+        """
+        if not owner.is_behind and self._connections.gateway.site.server.max_connections_per_ip is None:
+            response, window = answer_upgrade(self._admission, self._key)
+            try:
+                if os.write(self._transport.fileno(), response) < len(response):  # never with the first bytes of a connection
+                    raise BrokenPipeError
+                self._window, self._key = window, ""
+            except BlockingIOError:  # nothing was written: the owner answers
+                pass
+            except OSError:  # the client has left
+                self._transport.abort()
+                return
+        self.begin(owner, rest)
 
     def _send(self, owner: Owner, rest: bytes) -> bool | Awaitable[bool]:
-        return owner.hand_over(self._facts(Kind.SOCKET, rest), self._transport.fileno())
+        return owner.hand_over(self._facts(Kind.SOCKET, rest, self._window), self._transport.fileno())
+
+    def _refuse(self) -> None:
+        if self._window is None:
+            super()._refuse()
+            return
+        self._connections.gateway.admission.count(OWNER_BUSY, self._admission.app)
+        close_websocket(self._transport, self._connections, SERVER_BUSY)
 
     def _let_go(self, rest: bytes) -> None:
         os.close(self._transport.detach())

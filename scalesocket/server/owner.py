@@ -17,7 +17,7 @@ from scalesocket.placement.facts import Delivery, Facts, Kind
 from scalesocket.placement.inbox import Inbox
 from scalesocket.server.connections import Connections
 from scalesocket.server.express import ExpressClient
-from scalesocket.server.upgrade import close_websocket, complete_upgrade, refuse_upgrade, start_websocket, write_switch
+from scalesocket.server.upgrade import close_websocket, complete_upgrade, make_switch, refuse_upgrade, start_websocket
 from scalesocket.wire.frames import Opcode, encode_frame
 
 log = structlog.get_logger("placement")
@@ -101,7 +101,13 @@ class Owner:
         if not connections.may_open(fd):
             os.close(fd)
             return
-        transport = SocketTransport(fd, facts.request.peer, _Arrival(connections), poller=connections.poller)
+        transport = SocketTransport(
+            fd,
+            facts.request.peer,
+            _Arrival(connections),
+            poller=connections.poller,
+            is_blocking=facts.kind is not Kind.SOCKET,  # the mode travels with the client's own connection
+        )
         try:
             if fd >= connections.first_reserved:
                 self._refuse(transport, facts)
@@ -114,7 +120,7 @@ class Owner:
     def _refuse(self, transport: SocketTransport, facts: Facts) -> None:
         """Answer a connection that has one of the last descriptors."""
         refusal = self._gateway.admission.count(NO_DESCRIPTORS)
-        if facts.kind is Kind.RELAY:
+        if _is_answered(facts):
             close_websocket(transport, self._connections, SERVER_BUSY)
         else:
             refuse_upgrade(transport, self._connections, refusal)
@@ -123,15 +129,15 @@ class Owner:
         connections, kind = self._connections, facts.kind
         app = self._gateway.site.apps.get(facts.app)
         if app is None:
-            if kind is not Kind.RELAY:
-                write_switch(transport, facts.key, protocol_line(facts.subprotocol))
+            if not _is_answered(facts):
+                transport.write(make_switch(facts.key, protocol_line(facts.subprotocol)))
             close_websocket(transport, connections, SHUTTING_DOWN if self._gateway.is_draining else APP_REMOVED)
             return
         identity = None if facts.who is None else facts.who.identity()
         admission = Admission(app, facts.room, facts.request, self._gateway.admission, facts.subprotocol, identity, close)
         client = ExpressClient if kind is Kind.SOCKET else self._passage_client
-        if kind is Kind.RELAY:
-            start_websocket(transport, connections, admission, facts.rest, window=0, make_client=client)
+        if _is_answered(facts):
+            start_websocket(transport, connections, admission, facts.rest, window=facts.window or 0, make_client=client)
         elif close is None and self._is_address_full(facts):
             refuse_upgrade(transport, connections, self._gateway.admission.count(TOO_MANY_FROM_ADDRESS, app))
         else:
@@ -141,6 +147,11 @@ class Owner:
         """Whether others have taken the last place of the client's address since its upgrade was admitted."""
         limit = self._gateway.site.server.max_connections_per_ip
         return limit is not None and self._gateway.admission.occupancy.addresses.is_full(facts.request.peer, limit)
+
+
+def _is_answered(facts: Facts) -> bool:
+    """Whether the client has its answer, so that the websocket has begun."""
+    return facts.window is not None or facts.kind is Kind.RELAY
 
 
 class _Arrival(asyncio.Protocol):

@@ -24,13 +24,19 @@ def complete_upgrade(
     make_client: type[ExpressClient] = ExpressClient,
 ) -> None:
     """Complete the handshake, and let the client join its room. `rest`: the bytes that were read after the head."""
+    response, window = answer_upgrade(admission, key)
+    transport.write(response)
+    start_websocket(transport, connections, admission, rest, window=window, make_client=make_client)
+
+
+def answer_upgrade(admission: Admission, key: str) -> tuple[bytes, int]:
+    """Return the response 101, and the window of permessage-deflate on which it agrees, in bits; 0 without."""
     offers = admission.request.headers.get("sec-websocket-extensions", "")
     deflation = answer_offers(offers) if admission.app.compression else None
     agreed = f"Sec-WebSocket-Extensions: {deflation.response}\r\n" if deflation else ""
     if admission.subprotocol is not None:
         agreed += f"Sec-WebSocket-Protocol: {admission.subprotocol}\r\n"
-    write_switch(transport, key, agreed)
-    start_websocket(transport, connections, admission, rest, window=deflation.window if deflation else 0, make_client=make_client)
+    return make_switch(key, agreed), deflation.window if deflation else 0
 
 
 def start_websocket(
@@ -54,9 +60,9 @@ def start_websocket(
         client.start_with(rest)
 
 
-def write_switch(transport: asyncio.Transport, key: str, agreed: str = "") -> None:
-    """Write the response 101. `agreed`: its lines about what was negotiated."""
-    transport.write(
+def make_switch(key: str, agreed: str = "") -> bytes:
+    """Return the response 101. `agreed`: its lines about what was negotiated."""
+    return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + accept_key(key) + b"\r\n" + agreed.encode() + b"\r\n"
     )
