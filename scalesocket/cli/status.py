@@ -12,7 +12,7 @@ from scalesocket.cli.remote import CONTROL, JSON, format_warnings, query, to_jso
 from scalesocket.cli.site_file import SITE
 from scalesocket.control.messages import Status
 from scalesocket.logs import printable
-from scalesocket.status import AppStatus, SiteStatus, WorkerStatus
+from scalesocket.status import AppStatus, OwnNodeStatus, SiteStatus, WorkerStatus
 
 APP_HEAD: Final = ("APP", "ROOMS", "CLIENTS", "STARTS", "FAILED", "CRASHED", "TARGET")
 EXIT_HEAD: Final = ("APP", "LAST EXIT", "AT", "ROOM", "LAST LINE OF STDERR")
@@ -30,7 +30,8 @@ def status(site_file: Path, rooms: bool, control: Path | None, form: str) -> Non
 
     Also shows why the newest edit of SITE (default: ./site.toml) was not applied, if it was not. STARTS counts started
     programs, FAILED those that could not be started, CRASHED those that ended by failure. LAST EXIT is the exit status
-    or the signal of the program that ended last. With `server.workers`, the worker processes come first.
+    or the signal of the program that ended last. With `server.workers`, the worker processes come first. A node of a cluster
+    shows its own rooms and clients, and its lease.
     """
     found = query(site_file, control, Status(), SiteStatus)
     click.echo(to_json(found) if form == "json" else "\n".join(format_status(found, with_rooms=rooms, width=terminal_width())))
@@ -42,6 +43,8 @@ def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = Non
     applied = _format_time(site.applied_at)
     clients = f"{site.connections} client{'' if site.connections == 1 else 's'}"
     yield f"{state}, generation {site.generation} since {applied}, {clients}"
+    if site.cluster is not None:
+        yield _describe_node(site.cluster)
     if site.last_error is not None:
         yield click.style("the newest edit was not applied:", fg="red")
         yield from (f"  {line}" for line in site.last_error.splitlines())
@@ -64,6 +67,17 @@ def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = Non
             for room in app.rooms
         ]
         yield from format_table(ROOM_HEAD, rows, elastic="ROOM", width=width)
+
+
+def _describe_node(node: OwnNodeStatus) -> str:
+    """Say in one line what is to be known of a node: what it does, what its lease is, and who waits."""
+    lease = f"a lease of {node.lease_seconds_left:.1f} s" if node.lease_seconds_left > 0 else "no lease"
+    parts = [lease] if node.is_engine_up else [f"{lease}, and the engine does not answer"]
+    if node.is_drained:
+        parts.append("drained, without new rooms until it is started again")
+    if node.held:
+        parts.append(f"{node.held} client{'' if node.held == 1 else 's'} waiting for a room")
+    return f"node {node.node} of the cluster {node.cluster}: {'; '.join(parts)}"
 
 
 def _worker_row(worker: WorkerStatus) -> list[str]:

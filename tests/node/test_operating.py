@@ -170,6 +170,10 @@ def test_a_drained_node_passes_its_clients_on(tmp_path: Path) -> None:
         assert "closing 1 room of b with 1 client" in done.out
         assert nodes.at_b.wait_closed() == 1012
         assert nodes.cluster.join(nodes.b, "nest").read_opened()[1] == "a"
+        status = scalesocket("status", str(nodes.b.file)).out
+        assert re.search(
+            r"^node b of the cluster test: a lease of \d\.\d s; drained, without new rooms until", status, re.MULTILINE
+        )
         nodes_now = json.loads(scalesocket("cluster", "status", str(nodes.b.file), "--format", "json").out)
         assert [node["state"] for node in nodes_now] == ["serving", "draining"]
 
@@ -182,3 +186,16 @@ def test_a_dead_node_is_forgotten_before_its_lease_ends(tmp_path: Path) -> None:
 
         assert "forgot b, whose lease had" in done.out
         assert nodes.cluster.join(nodes.a, "nest").read_opened()[1] == "a"
+
+
+def test_the_status_of_a_node_says_that_it_has_lost_the_engine(tmp_path: Path) -> None:
+    with open_cluster(tmp_path) as cluster:
+        node = cluster.start("a")
+        node.server.wait_output("lease opened")
+        assert "node a of the cluster test: a lease of" in scalesocket("status", str(node.file)).out
+        cluster.engine.kill()
+        node.server.wait_output("lease lost")
+
+        out = scalesocket("status", str(node.file)).out
+
+        assert "node a of the cluster test: no lease, and the engine does not answer" in out
