@@ -29,7 +29,15 @@ _PASSWORD: Final = re.compile(r"(://(?:[^/?#\s@:]*:)?)[^/?#\s]+@")
 _QUERY: Final = re.compile(r"(://[^?#\s]*[?#])\S+")
 _WRITTEN_USER: Final = re.compile(r"""(://)([^/?#\s"']+@)""")
 _WRITTEN_QUERY: Final = re.compile(r"""(://[^?#\s"']*[?#])([^\s"']+)""")
-_URL: Final = re.compile(r"(?P<before>[^?#]*?://)?(?P<user>[^/?#]*@)?(?P<rest>[^?#]*)(?P<mark>[?#]?)(?P<query>.*)", re.DOTALL)
+_USER: Final = r"""(?:
+    [^/?#@\[]*:(?:.*@|(?!\d*(?:[/?#,"']|\Z)).*)  # with a password, which may hold what should have been percent-encoded
+    | [^/?#]*@
+    | (?(before)(?!)|.*@)  # not a URL, but someone meant one
+)"""
+"""What comes before the host. What may be a part of a password is taken for one, also if there is no host after it."""
+_URL: Final = re.compile(
+    rf"(?P<before>[^?#@]*?://)? (?P<user>{_USER})? (?P<rest>[^?#]*) (?P<mark>[?\#]?) (?P<query>.*)", re.DOTALL | re.VERBOSE
+)
 
 
 def is_secret(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:

@@ -29,6 +29,16 @@ def site_with(*, admin: str = "t" * 32, env: dict[str, str] | None = None, **aut
         (f"https://{SECRET}@h", "https://***@h"),
         (f"h/?{SECRET}", "h/?***"),
         (f"https://h/#{SECRET}", "https://h/#***"),
+        (f"redis://u:{SECRET}#pw@h/0", "redis://***@h/0"),
+        (f"redis://u:{SECRET}/pw@h/0", "redis://***@h/0"),
+        (f"redis://u:p@ss?{SECRET}@h", "redis://***@h"),
+        (f"redis://u:12#{SECRET}@h", "redis://***@h"),
+        (f"redis://:{SECRET}/", "redis://***@"),
+        (f"redis//u:{SECRET}@h", "***@h"),
+        (f"redis+sentinel://u:{SECRET}/x@a:1,b:2/m", "redis+sentinel://***@a:1,b:2/m"),
+        ("redis+sentinel://a:1,b:2/m", "redis+sentinel://a:1,b:2/m"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        ("https://h:80", "https://h:80"),
         ("https://h/x?", "https://h/x?"),
         ("https://h/x", "https://h/x"),
     ],
@@ -37,6 +47,7 @@ def test_a_url_is_shown_without_its_secrets(url: str, masked: str) -> None:
     assert mask_url(url) == masked
     starred = star_url(f'"{url}"')
     assert SECRET not in starred
+    assert (starred == f'"{url}"') == (url == masked)
     assert len(starred) == len(url) + 2
 
 
