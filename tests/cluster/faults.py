@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from scalesocket.cluster.peer_client import CONNECT_TIMEOUT
 from tests.cluster.load import Load
 from tests.cluster.running import Node, RunningCluster, until, wait_none
 
@@ -73,7 +74,7 @@ async def kill_both(cluster: RunningCluster, node: Node, watch: Watch) -> None:
 def stop_gateway(leases: float) -> Inflict:
     async def inflict(cluster: RunningCluster, node: Node, watch: Watch) -> None:
         node.send_signal(signal.SIGSTOP)
-        await stay(cluster, watch, leases)
+        await stay(cluster, watch, leases, is_stopped=True)
         node.send_signal(signal.SIGCONT)
 
     return inflict
@@ -82,7 +83,7 @@ def stop_gateway(leases: float) -> Inflict:
 async def stop_gateway_and_spawner(cluster: RunningCluster, node: Node, watch: Watch) -> None:
     stopped = (node.gateway, node.spawner)
     node.send_signal(signal.SIGSTOP, *stopped)
-    await stay(cluster, watch, 2)
+    await stay(cluster, watch, 2, is_stopped=True)
     node.send_signal(signal.SIGCONT, *stopped)
 
 
@@ -143,10 +144,13 @@ def cut(link: str) -> Inflict:
     return inflict
 
 
-async def stay(cluster: RunningCluster, watch: Watch, leases: float) -> None:
-    """Let a fault last. From two leases on, the rooms must have recovered elsewhere meanwhile."""
+async def stay(cluster: RunningCluster, watch: Watch, leases: float, *, is_stopped: bool = False) -> None:
+    """Let a fault last. From two leases on, the rooms must have recovered elsewhere meanwhile.
+
+    `is_stopped`: connections to the node stay open. Clients must first lose patience, and a hand-over to it takes 3 s to fail.
+    """
     if leases >= 2:
-        await watch.wait_recovered(cluster.lease + 2)
+        await watch.wait_recovered(cluster.lease + 2 + (watch.load.patience + CONNECT_TIMEOUT if is_stopped else 0))
     left = watch.started + leases * cluster.lease - time.monotonic()
     await asyncio.sleep(max(0.0, left))
 
