@@ -17,7 +17,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 ENVIRONMENTS: Final = ROOT / ".pythons"
 LOCK: Final = ROOT / "requirements-dev.lock"
-TEST_PACKAGES: Final = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "httpx")
+TEST_PACKAGES: Final = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "httpx", "redis")
 TESTS: Final = (
     "tests/wire",
     "tests/config",
