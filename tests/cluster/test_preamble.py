@@ -92,6 +92,7 @@ def test_a_greeting_has_the_nonce() -> None:
         (encode_greeting(NONCE)[:-1], "it is no node of a cluster"),
         (b"ssp\0" + NONCE, "it has version 0 of the protocol between nodes, and this node 1"),
     ],
+    ids=["HTTP", "too short", "another version"],
 )
 def test_other_greetings_are_errors(greeting: bytes, error: str) -> None:
     with pytest.raises(PreambleError, match=error):
