@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from scalesocket.metrics import TEXT, expose
-from scalesocket.status import AppStatus, Counts, SiteStatus, WorkerStatus
+from scalesocket.status import AppStatus, Counts, OwnNodeStatus, SiteStatus, WorkerStatus
 from tests.examples.test_docs import ROOT, find_blocks
 
 PAGE: Final = ROOT / "docs" / "operations.md"
@@ -77,6 +77,21 @@ def test_the_alerts_name_metrics_that_exist() -> None:
         public_error=None,
         refusals={},
         workers=(WorkerStatus(index=0, pid=1, state="serving", rooms=0, connections=0, restarts=0, since=1.0),),
+        cluster=OwnNodeStatus(
+            node="a1",
+            cluster="games",
+            is_drained=False,
+            is_engine_up=True,
+            lease_seconds_left=1.0,
+            leases_lost=0,
+            owned=0,
+            held=0,
+            claims={"won": 1},
+            claim_seconds=0.1,
+            hand_overs={"taken": 1},
+            hand_over_seconds=0.1,
+            arrivals={"taken": 1},
+        ),
     )
 
     named = set(re.findall(r"\b(?:scalesocket|process)_\w+", PAGE.read_text()))

@@ -12,13 +12,13 @@ from tests.workers.serving import Player, Site, kill, serving_workers
 LIMIT: Final = 12
 
 
-def join_all(site: Site, rooms: Sequence[str]) -> tuple[list[Player], list[int]]:
-    """Join these rooms. Return who is in one, and the close codes of the others."""
-    inside, codes = [], []
-    for player in [site.join(room) for room in rooms]:
+def join_all(site: Site, rooms: Sequence[str]) -> tuple[dict[str, Player], list[int]]:
+    """Join these rooms. Return who is in one, by room, and the close codes of the others."""
+    inside, codes = {}, []
+    for room, player in [(room, site.join(room)) for room in rooms]:
         try:
             player.read_pid()
-            inside.append(player)
+            inside[room] = player
         except ConnectionClosed as closed:
             codes.append(0 if closed.rcvd is None else closed.rcvd.code)
     return inside, codes
@@ -35,7 +35,7 @@ def test_max_connections_holds_for_all_workers_also_after_their_death(tmp_path: 
 
         before = site.workers
         kill(*before.values(), number=signal.SIGKILL)
-        assert {player.wait_closed() for player in inside} == {1006}
+        assert {player.wait_closed() for player in inside.values()} == {1006}
         for index, pid in before.items():
             site.wait_replaced(index, pid)
 
@@ -48,5 +48,5 @@ def test_max_rooms_holds_for_all_workers(tmp_path: Path) -> None:
         inside, codes = join_all(site, names("room"))
         assert (len(inside), codes) == (LIMIT, [1013] * LIMIT)
 
-        again, codes = join_all(site, names("room")[:LIMIT])  # of rooms that are open
+        again, codes = join_all(site, list(inside))
         assert (len(again), codes) == (LIMIT, [])
