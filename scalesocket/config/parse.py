@@ -1,11 +1,11 @@
 """Parsing: from the texts of a site file and its included files to a `Site`. Pure; finds all errors at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from scalesocket.config.app_tables import AppTable, check_mounts, collect_apps, parse_app, parse_defaults, usable_app, usable_part
 from scalesocket.config.cluster_lint import find_suspicious_cluster
@@ -13,7 +13,7 @@ from scalesocket.config.keys import file_keys_of
 from scalesocket.config.lint import find_suspicious_server
 from scalesocket.config.model import App, Cluster, Server, Site
 from scalesocket.config.positions import KeyPath
-from scalesocket.config.problems import ConfigError, Place, Problem, Severity, raise_errors, sort_problems
+from scalesocket.config.problems import ConfigError, Finding, Place, Problem, Severity, raise_errors, sort_problems
 from scalesocket.config.secret_files import SecretReader, read_secret_files
 from scalesocket.config.site_file import SiteFile
 from scalesocket.config.toml_document import TomlDocument, parse_document
@@ -22,6 +22,8 @@ from scalesocket.config.values import FROM_FILE
 
 Origins = Mapping[KeyPath, Place]
 """The places of the values of a site, by path: `("apps", "chat", "routing")`. Defaults have none."""
+
+Table = TypeVar("Table", bound=BaseModel)
 
 SECTIONS: Final = ("include", "server", "cluster", "defaults", "apps")
 
@@ -148,16 +150,8 @@ def _include(main: SiteFile) -> Mapping[int, str]:
 
 
 def _server(main: SiteFile) -> Server | None:
-    try:
-        server = Server.model_validate(main.table("server") or {}, context=FROM_FILE)
-    except ValidationError as error:
-        for finding in describe_errors(Server, error, elsewhere={"[apps.NAME] or [defaults]": file_keys_of(App)}):
-            main.report(("server", *finding.path), finding.message, at_key=finding.is_about_key)
-        return None
-    for finding in find_suspicious_server(server):
-        path = main.document.written(("server", *finding.path))
-        main.report_at(main.document.value_place(path), path, finding.message, severity=Severity.WARNING)
-    return server
+    table = main.table("server") or {}
+    return _read_table(main, "server", table, Server, {"[apps.NAME] or [defaults]": file_keys_of(App)}, find_suspicious_server)
 
 
 def _cluster(main: SiteFile, server: Server | None) -> Cluster | None:
@@ -167,16 +161,28 @@ def _cluster(main: SiteFile, server: Server | None) -> Cluster | None:
     if server is not None and server.workers != 1:
         message = "has several processes, which a node of a cluster cannot have (run several nodes on one machine instead)"
         main.report(("server", "workers"), message)
+    return _read_table(main, "cluster", table, Cluster, {"[server]": file_keys_of(Server)}, find_suspicious_cluster)
+
+
+def _read_table(
+    main: SiteFile,
+    name: str,
+    table: Mapping[str, Any],
+    model: type[Table],
+    elsewhere: Mapping[str, Iterable[str]],
+    find_suspicious: Callable[[Table], Iterable[Finding]],
+) -> Table | None:
+    """Validate one table of the site file. Reports its errors, and warns of probable mistakes; None if it is not valid."""
     try:
-        cluster = Cluster.model_validate(table, context=FROM_FILE)
+        read = model.model_validate(table, context=FROM_FILE)
     except ValidationError as error:
-        for finding in describe_errors(Cluster, error, elsewhere={"[server]": file_keys_of(Server)}):
-            main.report(("cluster", *finding.path), finding.message, at_key=finding.is_about_key)
+        for finding in describe_errors(model, error, elsewhere=elsewhere):
+            main.report((name, *finding.path), finding.message, at_key=finding.is_about_key)
         return None
-    for finding in find_suspicious_cluster(cluster):
-        path = main.document.written(("cluster", *finding.path))
+    for finding in find_suspicious(read):
+        path = main.document.written((name, *finding.path))
         main.report_at(main.document.value_place(path), path, finding.message, severity=Severity.WARNING)
-    return cluster
+    return read
 
 
 def _usable_server(main: SiteFile) -> Server:
