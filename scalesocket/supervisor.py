@@ -65,7 +65,7 @@ class Stop:
     def __init__(self) -> None:
         self.requested = anyio.Event()
         self.done = anyio.Event()
-        """Set when the server has drained, or shall exit without."""
+        """Set when the server has drained, or must exit at once."""
         self.is_forced = False
         self.has_failed = False
         """Whether the server stops because it cannot go on."""

@@ -61,7 +61,7 @@ class TokenBuckets:
         self._drop_full(rate, size, now, DROPS_PER_SWEEP)
 
     def clear(self) -> None:
-        """Drop all buckets: there is no rate any more."""
+        """Drop all buckets: the rate was removed."""
         self._buckets.clear()
 
     def _drop_full(self, rate: float, size: float, now: float, most: int) -> None:

@@ -46,7 +46,7 @@ from scalesocket.wire.handshake import HandshakeError, Request, choose_subprotoc
 log = structlog.get_logger("gateway")
 
 SWEEP_INTERVAL: Final = 1.0
-"""Seconds between two sweeps of the addresses that no rate limits any more."""
+"""Seconds between two sweeps of the addresses that no rate limits now."""
 PENDING_TIMEOUT: Final = 30.0
 """Seconds for one verification. Each way has shorter deadlines, and a bound of how many wait."""
 
@@ -266,7 +266,7 @@ class AdmissionControl:
         return self._settle(admission, outcome, check)
 
     async def _wait_verdict(self, app: App, room: str, verdict: Awaitable[Identity | Denial]) -> Identity | Denial:
-        """Wait within a deadline; an exception is a bug, and lets nobody in."""
+        """Wait within a deadline; an exception is a bug, and refuses the client."""
         try:
             async with asyncio.timeout(PENDING_TIMEOUT):
                 return await verdict

@@ -60,7 +60,7 @@ class Authenticators:
     def apply(self, site: Site) -> None:
         """Use an edited site for new clients; connected clients are not authenticated again. Cannot fail.
 
-        Files that no `prepare` has read are read here; if that fails, nobody is let in by them.
+        Files that no `prepare` has read are read here; if that fails, they let no one in.
         """
         parsed = self._parsed if self._prepared is None else self._prepared
         tables = {name: app.auth for name, app in site.apps.items() if app.auth is not None}

@@ -1,4 +1,4 @@
-"""Why a client is not let in, and how it is told. No text here contains a part of a credential."""
+"""Why a client is not let in, and the response that says so. No text here contains a part of a credential."""
 
 from dataclasses import dataclass
 from typing import Final

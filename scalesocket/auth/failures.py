@@ -54,7 +54,7 @@ class FailureTable:
         return wait_after(self.count(block_of(peer[0]), limits, now), limits)
 
     def add(self, peer: Peer, limits: Failures, now: float) -> bool:
-        """Count a failed attempt. It was allowed: nobody else counts in this table."""
+        """Count a failed attempt. It was allowed: this process alone counts in this table."""
         if peer is None:
             return True
         block, failed = block_of(peer[0]), self._failed

@@ -33,7 +33,7 @@ MAX_CACHED: Final = 4096
 _PLACE: Final = re.compile(r"`\$\.(\w+)")
 """The key that an error of msgspec is about."""
 _KEY: Final = secrets.token_bytes(32)
-"""For hashes of questions, which nobody can then compare with hashes of guessed credentials."""
+"""Key of the hashes of questions: without it they cannot be compared with hashes of guessed credentials."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,7 @@ class HookClient:
         return self._with_question(question, await self.ask(question))
 
     def _with_question(self, question: Question, answer: Verdict) -> Verdict:
-        """Keep the question with the identity if it shall be asked again. Never in the cache: it contains the credential."""
+        """Keep the question with the identity if it will be asked again. Never in the cache: it contains the credential."""
         if self.settings.recheck is None or isinstance(answer, Denial):
             return answer
         return HookIdentity(**msgspec.structs.asdict(answer), question=question)

@@ -33,7 +33,7 @@ def is_kept_out(identity: Identity | None, auth: Auth | None) -> bool:
 
 
 def find_kept_out(identities: Iterable[Identity | None], auth: Auth | None) -> tuple[str, ...]:
-    """List the users whom `auth` would no longer let in, one for each client; GUEST for a client without a user."""
+    """List the users that `auth` would no longer let in, one for each client; GUEST for a client without a user."""
     return tuple(
         identity.user if identity is not None and identity.user is not None else GUEST
         for identity in identities

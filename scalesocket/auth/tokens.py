@@ -48,7 +48,7 @@ class TokenVerifier:
 
 
 def find_token(table: TokenTable, token: str) -> Identity | None:
-    """Return who has a token; None if nobody has it."""
+    """Return the owner of a token; None if it has none."""
     digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
     for entry in table.get(digest[:_PREFIX], ()):
         if hmac.compare_digest(entry.digest, digest):

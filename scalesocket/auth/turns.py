@@ -118,7 +118,7 @@ class Turns:
         return denial_of(max(1.0, self.failures.wait(peer, limits, time.monotonic())))
 
     def _advance(self, block: str, limits: Failures) -> None:
-        """Give their turn to the attempts of an address that wait and may be decided; refuse them if too many have failed."""
+        """Let waiting attempts of an address proceed as far as its limit allows; refuse them if too many have failed."""
         queue = self._queues.get(block)
         if queue is None:
             return

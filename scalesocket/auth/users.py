@@ -71,7 +71,7 @@ class PasswordHasher:
     async def _start(self, password: bytes, hashed: bytes, cost: int) -> asyncio.Future[bool]:
         """Start a verification when it is its turn.
 
-        A thread cannot be cancelled: it keeps its slot until it ends, also when nobody waits for the result any more.
+        A thread cannot be cancelled: it keeps its slot until it ends, also when no caller waits for the result.
         """
         with ExitStack() as held:
             self._attempts += 1

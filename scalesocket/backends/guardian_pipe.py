@@ -30,7 +30,7 @@ class GuardianPipe:
     def end_guardian(self) -> None:
         """Kill and reap the guardian of a spawner that has ended, which is the gateway's child by then; close the pipe.
 
-        A spawner killed between forking a guardian and reporting it leaves one that nobody here knows. It reads STAND_DOWN, ends
+        A spawner killed between forking a guardian and reporting it leaves one that is unknown here. It reads STAND_DOWN, ends
         without killing anything, and is reaped with the orphans.
         """
         with suppress(BrokenPipeError):  # there is none

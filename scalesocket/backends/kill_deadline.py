@@ -148,7 +148,7 @@ def boottime() -> float:
 
 def shut_down(fd: int) -> None:
     """Shut down a connected socket in both directions, and leave its descriptor open."""
-    with suppress(OSError):  # it is not connected any more
+    with suppress(OSError):  # it is no longer connected
         duplicate = socket.socket(fileno=os.dup(fd))
         with duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)

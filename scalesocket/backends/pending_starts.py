@@ -168,7 +168,7 @@ class PendingStarts:
         self.waiting.clear()
 
     def close(self, error: str) -> None:
-        """Fail every pending start, and watch no deadline any more."""
+        """Fail every pending start, and stop watching deadlines."""
         self.fail_all(error)
         if self._timer is not None:
             self._timer.cancel()

@@ -57,7 +57,7 @@ class AppCapacity(Protocol):
         """`room_rate`."""
 
     def close(self) -> None:
-        """Count nothing any more."""
+        """Stop counting."""
 
 
 class Capacity(Protocol):

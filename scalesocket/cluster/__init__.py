@@ -10,7 +10,7 @@ The modules, each of which imports only from those before it:
     requests            scripts with the arguments that all have in common
     listing             what is known of all nodes: their loads, their rooms, tickets
     audit               rooms in the directory that are not open here, and the other way round
-    last_word           what ends the session of a node that cannot speak any more
+    last_word           the bytes that end the session of a node that has died
     directory           the session of this node, and its claims of rooms
     lease               the lease of this node: renewed, given up in time, opened again
     preamble            what two nodes send each other first: pure

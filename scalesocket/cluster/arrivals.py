@@ -109,7 +109,7 @@ class PeerConnection(asyncio.Protocol):
         self._received = bytearray()
         self._head: Head | None = None
         self._is_over = False
-        """Whether it was answered, or is lost. What still arrives is dropped."""
+        """Whether it was answered, or is lost. Bytes that still arrive are dropped."""
         self._response: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -140,7 +140,7 @@ class PeerConnection(asyncio.Protocol):
             self._complete(self._head)
 
     def eof_received(self) -> bool:
-        """End: nobody waits for an answer."""
+        """End: no answer is due."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

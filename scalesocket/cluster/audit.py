@@ -1,6 +1,6 @@
 """Compares the rooms of this node with those that the directory has for it.
 
-They differ after an answer that did not arrive: a claim that nobody knows of, or a room that the engine has lost. Then the
+They differ after an answer that did not arrive: a claim that succeeded unnoticed, or a room that the engine has lost. Then the
 directory keeps rooms that no node has open, or does not protect one that is.
 """
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("cluster")
 
 
 class Audit:
-    """Puts right what differs in two renewals, one after the other, while nothing is being claimed or released."""
+    """Repairs what differs in two renewals, one after the other, while nothing is being claimed or released."""
 
     def __init__(self, lose: Callable[[RoomName, int], None], release: Callable[[RoomName, int, str], None]) -> None:
         """`lose` ends a room of this node that is not its own; `release` gives one up that is not open: name, fence, inc."""

@@ -19,7 +19,7 @@ from scalesocket.status import PoolView
 log = structlog.get_logger("cluster")
 
 UNOPENED: Final = 2.0
-"""Seconds after which a room that was won, but that nobody opened, is given up: its client has left, or was refused."""
+"""Seconds after which a room that was won, but not opened, is given up: its client has left, or was refused."""
 FENCE: Final = "SCALESOCKET_FENCE"
 """The variable with the fence, in the environment of backends."""
 
@@ -89,7 +89,7 @@ class Claims:
         return await asyncio.shield(task)
 
     def give_up_all(self) -> None:
-        """Give up what was won and is not open: this node takes no rooms any more."""
+        """Give up what was won and is not open: this node takes no more rooms."""
         for name, (_, timer) in tuple(self._won.items()):
             timer.cancel()
             self._give_up(name)
@@ -139,5 +139,5 @@ class Claims:
         ending = next((room for room in self._fences if (room.app.name, room.name) == name), None)
         if ending is None:
             self._directory.release(*name, fence)
-        else:  # its backend still runs: nobody else may have the room before it has ended
+        else:  # its backend still runs: no other node may have the room before it has ended
             self._fences[ending] = fence

@@ -126,7 +126,7 @@ class Directory:
             await self._requests.run(self._lease_engine, CLOSE, session.node, session.inc, "closed")
 
     def last_word(self) -> LastWord | None:
-        """Return what ends this session, for whoever outlives this process; None without one. Each session has its own."""
+        """Return the bytes that end this session, for a process that outlives this one; None without a session."""
         if self._session is None:
             return None
         about = self._requests.arguments(self._session.node, self._session.inc, "lost")
@@ -143,7 +143,7 @@ class Directory:
         await self._lease_engine.close()
 
     async def claim(self, app: str, room: str) -> Won | Owned | Recovering:
-        """Claim a room for this node. Whoever wins checks the lease again before the room opens.
+        """Claim a room for this node. A caller that wins must check the lease again before the room opens.
 
         A caller that is cancelled leaves no claim behind. Raises EngineUnavailableError, also without a session.
         """

@@ -101,6 +101,6 @@ class Engine:
 
 
 def retrieve(attempt: "asyncio.Task[Link]") -> None:
-    """Take note of the outcome of an attempt, also if all callers have gone."""
+    """Note the outcome of an attempt, even if all callers were cancelled."""
     if not attempt.cancelled():
         attempt.exception()

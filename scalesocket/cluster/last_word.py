@@ -1,4 +1,4 @@
-"""What is sent to the engine for a node that cannot speak any more: its session has ended, and its rooms are free.
+"""The last message to the engine for a node that has died: its session has ended, and its rooms are free.
 
 It is plain bytes for a plain socket, so that a process without redis-py can send it, when it has killed all programs of the node.
 """
@@ -14,7 +14,7 @@ from scalesocket.cluster.link import Word
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastWord:
-    """Where it goes, and what is sent; nobody need wait for the answer."""
+    """The address and the bytes; the answer need not be read."""
 
     address: tuple[str, int] | str
     """Host and port, or the path of a unix socket."""

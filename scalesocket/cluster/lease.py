@@ -27,7 +27,7 @@ RETRY: Final = 0.05
 """Part of the lease after which what failed is tried again; `LONGEST_RETRY` seconds at most."""
 LONGEST_RETRY: Final = 1.0
 LOOK: Final = 0.25
-"""Seconds between two looks at the clock: a timer of the event loop does not run while the machine is suspended."""
+"""Seconds between two readings of the clock: a timer of the event loop does not run while the machine is suspended."""
 CLOSE_TIMEOUT: Final = 1.0
 _RNG: Final = Random()
 
@@ -52,7 +52,7 @@ class Lease:
     ) -> None:
         """Keep the session of `directory` alive with a lease of `seconds`.
 
-        `load` is told with each renewal. `on_deadline` gets each new time of CLOCK_BOOTTIME at which all rooms must have ended,
+        `load` is sent with each renewal. `on_deadline` gets each new time of CLOCK_BOOTTIME at which all rooms must have ended,
         unless there is a newer one by then. `on_lost` ends all rooms; only when it has returned, a new session is opened.
         `keeps_rooms`: rooms go on without a lease; the last two are not called.
         """

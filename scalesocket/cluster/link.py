@@ -40,7 +40,7 @@ class EngineRefusedError(EngineError):
 
 
 class Link:
-    """A connection in use. It is never opened again: whoever needs another makes a new one."""
+    """A connection in use. It is never opened again: a caller that needs another makes a new one."""
 
     def __init__(self, connection: AbstractConnection) -> None:
         """Use a connection that is open."""
@@ -79,7 +79,7 @@ class Link:
         for answer in self._waiting:
             if not answer.done():
                 answer.set_exception(EngineUnavailableError(self._fault))
-                answer.exception()  # it was seen: the caller may have gone
+                answer.exception()  # marks it as retrieved: the caller may have been cancelled
         self._waiting.clear()
         drop_output(self._connection)
         for task in self._tasks:
@@ -122,7 +122,7 @@ class Link:
         if not self._waiting:
             raise OSError("the engine answered what it was not asked")
         answer = self._waiting.popleft()
-        if answer.done():  # nobody waits any more
+        if answer.done():  # the caller no longer waits
             return
         if error is None:
             answer.set_result(found)
@@ -148,7 +148,7 @@ async def open_link(url: str, *, name: str, timeout: float) -> Link:
 
 
 def make_connection(url: str, name: str, timeout: float) -> AbstractConnection:
-    """Make a connection of redis-py, not open yet, that retries nothing and never waits longer than whoever asks."""
+    """Make a connection of redis-py, not open yet, that retries nothing and never waits longer than its caller."""
     settings: dict[str, Any] = dict(parse_url(url))
     kind: type[AbstractConnection] = settings.pop("connection_class", Connection)
     if kind is SSLConnection:
@@ -165,7 +165,7 @@ def make_connection(url: str, name: str, timeout: float) -> AbstractConnection:
 
 
 def drop_output(connection: AbstractConnection) -> None:
-    """Send nothing more of what waits: nobody waits for the answers. redis-py would send it first when it closes."""
+    """Drop unsent commands: no caller waits for the answers. redis-py would send them before it closes."""
     writer = getattr(connection, "_writer", None)
     if writer is not None:
         writer.transport.abort()

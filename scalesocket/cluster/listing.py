@@ -12,7 +12,7 @@ from scalesocket.cluster.scripts import FORGET, NODES, PUBLISH, ROOMS
 PAGE: Final = 500
 """Rooms that one script lists, in some milliseconds of the engine."""
 MAX_METADATA: Final = 16 * 1024
-"""Bytes of the metadata of one room. What is longer is not published."""
+"""Bytes of the metadata of one room. Longer metadata is not published."""
 PUBLISHED_ROOMS: Final = 100
 PUBLISHED_BYTES: Final = 256 * 1024
 """What one request publishes at most."""
@@ -68,12 +68,12 @@ class Listing:
         return rest[0] / SECOND if word == "forgotten" else None
 
     async def put_ticket(self, digest: bytes, content: bytes, lifetime: float) -> bool:
-        """Store what a ticket is good for, under its hash. False if there is one already."""
+        """Store what a ticket grants, under its hash. False if there is one already."""
         words = ("SET", self._ticket(digest), content, "PX", round(lifetime * 1000), "NX")
         return await self._engine.call(*words, timeout=TIMEOUT) is not None
 
     async def take_ticket(self, digest: bytes) -> bytes | None:
-        """Take a ticket: only one caller on all nodes gets it. None if there is none, or not any more."""
+        """Take a ticket: only one caller on all nodes gets it. None if there is none."""
         found: bytes | None = await self._engine.call("GETDEL", self._ticket(digest), timeout=TIMEOUT)
         return found
 

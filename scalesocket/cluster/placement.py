@@ -33,7 +33,7 @@ class ClusterPlacement:
     """Locates rooms (`placement.Placement`), and holds their clients while the directory knows no owner."""
 
     def __init__(self, claims: Claims, ask: Ask, *, pause: float = PAUSE, hold: float = HOLD) -> None:
-        """`ask`: claims a room, here or on the node that shall have it. None: there is no owner now, so it is asked again."""
+        """`ask`: claims a room, here or on the node chosen for it. None: there is no owner now, so it is asked again."""
         self.client: PeerClient | None = None
         """Hands clients over to other nodes."""
         self._claims = claims
@@ -74,11 +74,11 @@ class ClusterPlacement:
             flight.waiting -= 1
 
     def stop(self) -> None:
-        """Hold nobody any more: this node stops. Who waits is sent away."""
+        """Hold no more clients: this node stops. Clients that wait are refused."""
         self._closing.set()
 
     async def close(self) -> None:
-        """Stop, and wait until nobody is held."""
+        """Stop, and wait until no client is held."""
         self.stop()
         await asyncio.gather(*(flight.task for flight in self._flights.values()), return_exceptions=True)
 
@@ -141,7 +141,7 @@ class Nobody(RemoteOwner):
     """Stands for the owner of a room that had none in time."""
 
     async def connect(self, facts: Facts, *, patience: float) -> socket.socket | Here | None:
-        """Return that nobody can take the client."""
+        """Return that no node can take the client."""
         return None
 
 

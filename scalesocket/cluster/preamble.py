@@ -54,7 +54,7 @@ class Answer(IntEnum):
     NOT_HERE = 2
     """The room has another owner by now: ask the directory again."""
     DRAINING = 3
-    """The node takes no clients any more."""
+    """The node takes no more clients."""
     WRONG_SIGNATURE = 4
     TOO_OLD = 5
     """The caller's version of the protocol."""

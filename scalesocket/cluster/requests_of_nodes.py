@@ -18,7 +18,7 @@ class Claimed(msgspec.Struct, frozen=True):
     """Who owns it now."""
 
     address: str
-    """Empty: nobody, for now."""
+    """Empty: no owner, for now."""
     fence: int = 0
 
 

@@ -17,7 +17,7 @@ No key but a ticket has a TTL, for the same reason, and because an engine with `
 
 **Epoch.** Each script compares the `run_id` of the engine with the one that it knows. If it differs, or if none is known, then
 the engine was restarted, emptied or replaced, and may have lost what it had confirmed. A new epoch begins: sessions and rooms of
-older ones are void until their nodes report them, and for one lease, the grace period, nobody wins a room.
+older ones are void until their nodes report them, and for one lease, the grace period, no claim succeeds.
 
 **Fences** only rise: each is the engine's time in microseconds, or one more than the last. Every request brings the highest fence
 that its node has seen, so that an engine that was emptied, and whose clock was set back, goes on above it.

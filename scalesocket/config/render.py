@@ -32,7 +32,7 @@ def table_record(table: AnyTable) -> dict[str, Any]:
 
 
 def changed_records(old: AnyTable, new: AnyTable) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return two tables as `table_record` does. Values that differ, but look alike when they are masked, are told apart."""
+    """Return two tables as `table_record` does. Values that differ, but look alike when masked, are shown as different."""
     plain_old, plain_new = _plain_record(old), _plain_record(new)
     masked = _masked(old, plain_old)
     return masked, _mark_others(masked, _masked(new, plain_new), plain_old, plain_new)

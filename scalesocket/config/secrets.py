@@ -34,7 +34,7 @@ _USER: Final = r"""(?:
     | [^/?#]*@
     | (?(before)(?!)|.*@)  # not a URL, but someone meant one
 )"""
-"""What comes before the host. What may be a part of a password is taken for one, also if there is no host after it."""
+"""User and password of a URL. Text that may be part of a password is masked, even without a host after it."""
 _URL: Final = re.compile(
     rf"(?P<before>[^?#@]*?://)? (?P<user>{_USER})? (?P<rest>[^?#]*) (?P<mark>[?\#]?) (?P<query>.*)", re.DOTALL | re.VERBOSE
 )

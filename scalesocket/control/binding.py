@@ -91,7 +91,7 @@ def _bind(listener: socket.socket, paths: Sequence[Path]) -> int:
         _remove_stale(path)
     created: list[Path] = []
     try:
-        os.fchmod(listener.fileno(), 0o600)  # before bind: on Linux the file gets this mode, so nobody can connect in between
+        os.fchmod(listener.fileno(), 0o600)  # before bind: the file gets this mode on Linux, so no other user can connect first
         listener.bind(os.fspath(paths[0]))
         created.append(paths[0])
         inode = paths[0].lstat().st_ino

@@ -48,7 +48,7 @@ class Stream(Protocol):
         """Wait for more lines and return them; None at the end."""
 
     def close(self) -> None:
-        """Stop: the client has gone, or the end is reached."""
+        """Stop: the client has closed the connection, or the end is reached."""
 
 
 Respond = Callable[[Request, Caller], Awaitable[Answer | Stream]]

@@ -170,7 +170,7 @@ class Audience:
             self._source.congestion_changed()
 
     def stop_waiting(self) -> None:
-        """Wait for no slow client any more: the backend is gone."""
+        """Stop waiting for slow clients: the backend is gone."""
         self._slow.stop_waiting()
 
     def hold(self) -> None:

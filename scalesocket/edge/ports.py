@@ -131,7 +131,7 @@ class RoomAudience(Protocol):
         """Close all clients and have them leave the room."""
 
     def stop_waiting(self) -> None:
-        """Wait for no slow client any more: the backend is gone."""
+        """Stop waiting for slow clients: the backend is gone."""
 
     def apply(self, app: App) -> None:
         """Take on live changes of the app."""

@@ -35,7 +35,7 @@ class Wait:
 class SlowClients:
     """Decides whether a congested client is sent a batch, and how long the room waits for it.
 
-    With `slow_client = "drop"` nobody waits: messages are left out. With `"block"` the room waits for a client up to
+    With `slow_client = "drop"` the room never waits: messages are left out. With `"block"` the room waits for a client up to
     `stall_timeout`; with `"close"` as long as its `Patience` lasts, which counts only time in which the client delays
     another one.
     """

@@ -40,7 +40,7 @@ def first_last() -> int:
 def are_free(count: int) -> bool:
     """Return whether so many descriptors may be taken without the reserve. Takes 3 us.
 
-    If descriptors of lower numbers were closed meanwhile, fewer may be free: whoever gets one in the reserve must close it.
+    If descriptors of lower numbers were closed meanwhile, fewer may be free: a caller that gets one in the reserve must close it.
     """
     try:
         lowest = os.open("/", os.O_PATH | os.O_CLOEXEC)

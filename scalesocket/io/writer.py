@@ -19,7 +19,7 @@ class Writer(asyncio.WriteTransport):
     and a call for each write.
 
     The first write of an event-loop iteration goes to the kernel at once; the others of that iteration follow together at its
-    end. What the kernel does not take is queued without a bound: subclasses are called to `_pause` above the high-water mark
+    end. Bytes that the kernel does not take are queued, unbounded: subclasses are called to `_pause` above the high-water mark
     and to `_resume` at the low-water mark, and stop their producer.
     """
 

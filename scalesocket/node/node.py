@@ -125,7 +125,7 @@ class Node:
             self._owner.close()
 
     def drain(self) -> Outcome:
-        """Open no rooms any more, and close those that are open gradually, so that other nodes have them."""
+        """Open no more rooms, and close the open ones gradually, so that other nodes can open them."""
         self.choice.is_drained = True
         self.claims.give_up_all()
         self.directory.doubt.set()  # tells it at once, with a renewal
@@ -154,7 +154,7 @@ class Node:
         return replace(status, cluster=own)
 
     def stop(self) -> None:
-        """Take no more rooms and hold nobody any more: the server drains."""
+        """Take no more rooms, and refuse the clients that wait for one: the server drains."""
         self.placement.stop()
         self.claims.give_up_all()
 

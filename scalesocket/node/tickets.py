@@ -18,7 +18,7 @@ from scalesocket.placement.facts import Who
 
 
 class Content(msgspec.Struct, frozen=True):
-    """What a ticket is good for."""
+    """What a ticket grants."""
 
     app: str
     room: str
@@ -36,7 +36,7 @@ class ClusterTickets:
         """Keep them through `listing`."""
         self._listing = listing
         self._issued: OrderedDict[bytes, tuple[Holder, float]] = OrderedDict()
-        """By hash, oldest first: of whom, and until when it is valid. Used ones stay until then."""
+        """By hash, oldest first: the user, and when the ticket expires. Used tickets stay until then."""
 
     async def issue(self, identity: Identity, *, app: str, room: str, address: str | None) -> str | None:
         """Make a ticket. None if there are too many, or the engine does not answer."""

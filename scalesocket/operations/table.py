@@ -166,7 +166,7 @@ class CountedTail:
 
 
 class Operations:
-    """The operations on one running site, for whoever may ask: the caller has been authenticated already."""
+    """The operations on one running site, for callers that are already authenticated."""
 
     def __init__(self, running: Running, operated: Operated | None = None) -> None:
         """Operate on `running`; `operated`: on a site with rooms in other processes, too."""

@@ -40,7 +40,7 @@ MAX_ROOMS: Final = 1000
 
 
 class Passage(NamedTuple):
-    """Where messages passed, and between whom."""
+    """The room of the messages, their sender and receivers."""
 
     at: float
     app: str
@@ -193,7 +193,7 @@ class OpenTail:
         if not self._left_out:
             return
         last = self._queue[-1] if self._queue else None
-        if isinstance(last, TailEvent) and last.event == "left_out":  # nobody reads: the queue does not grow
+        if isinstance(last, TailEvent) and last.event == "left_out":  # the reader is too slow: the queue does not grow
             self._queue.pop()
             self._left_out += last.count or 0
         self._queue.append(TailEvent(at=time.time(), event="left_out", count=self._left_out))

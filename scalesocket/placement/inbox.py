@@ -1,6 +1,6 @@
 """The inbox of a worker: connections that other processes hand over to it, as messages with one descriptor each.
 
-It is a socket pair that the supervisor keeps for the life of the server. What was sent to a worker that has ended stays in the
+It is a socket pair that the supervisor keeps for the life of the server. Messages to a worker that has ended stay in the
 kernel's queue, and its successor reads it.
 """
 

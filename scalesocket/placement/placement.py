@@ -41,7 +41,7 @@ class RemoteOwner(ABC):
     async def connect(self, facts: Facts, *, patience: float) -> socket.socket | Here | None:
         """Let it serve a client; return a stream for the client's bytes, which the caller owns.
 
-        HERE: this process owns the room by now. None: nobody can take the client at the moment. `patience`: seconds for which
+        HERE: this process owns the room by now. None: no process can take the client now. `patience`: seconds for which
         the owner may read nothing from the client.
         """
 

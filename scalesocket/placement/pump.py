@@ -16,7 +16,7 @@ from scalesocket.placement.passages import Passages, has_ended
 BUFFER: Final = 64 * KiB
 """Bytes that wait in one direction, besides those of the kernel, above which nothing more is read."""
 CHECK_INTERVAL: Final = 1.0
-"""Seconds between two looks at a client that takes nothing, or whose owner has ended."""
+"""Seconds between two checks of a client that takes nothing, or whose owner has ended."""
 
 
 class Pump:
@@ -108,7 +108,7 @@ class Pump:
     # --- A client that takes nothing
 
     def _watch(self) -> None:
-        """Look at the client from time to time: nothing else shows that the owner has ended while nothing is read from it."""
+        """Check the client from time to time: nothing else shows that the owner has ended while nothing is read from it."""
         if self._timer is None:
             self._schedule(self._outer.get_write_buffer_size(), self._loop.time() + self._patience)
 
@@ -158,7 +158,7 @@ class _Side(asyncio.Protocol):
         """Whether it takes nothing more at the moment."""
         self.on_full: Callable[[], None] | None = None
         self.is_dropping = False
-        """Whether what is read is dropped, because the other one takes nothing any more."""
+        """Whether what is read is dropped, because the other one accepts no more data."""
 
     def data_received(self, chunk: bytes) -> None:
         if not self.is_dropping:

@@ -16,7 +16,7 @@ class Rendezvous:
     def __init__(self, workers: int, key: bytes) -> None:
         """Assign rooms to workers 0 to `workers - 1`.
 
-        `key`: random, made at each start of the server. Nobody can then choose names of rooms that all have the same owner.
+        `key`: random, made at each start of the server. So no one can choose names of rooms that all have the same owner.
         """
         if workers < 1:
             raise ValueError("there must be a worker")

@@ -25,7 +25,7 @@ class Receivers(Protocol):
         """A number that changes while any client's peer takes bytes."""
 
     def stop_waiting(self) -> None:
-        """Wait for no slow client any more."""
+        """Stop waiting for slow clients."""
 
 
 class Flow:

@@ -92,7 +92,7 @@ class Intake:
             if self._backend.write(records):
                 return True
             if self._is_refusing or self._is_ended or not self._may_restart():
-                self._backend.reclaim()  # nobody takes the queued rest
+                self._backend.reclaim()  # the rest of the queue is not delivered
                 return False
             self._suspect_end(self._backend)
         if self._is_ended:

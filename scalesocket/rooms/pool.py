@@ -238,7 +238,7 @@ class RoomPool:
         self._last_exit = LastExit(how=end.label, at=time.time(), room=room.name, line=end.last_line)
 
     def _room_unlisted(self, room: Room) -> None:
-        """Take the room out of the map: no client joins it any more, and its successor waits for its end."""
+        """Take the room out of the map: no client can join it, and its successor waits for its end."""
         if self.rooms.get(room.name) is room:
             del self.rooms[room.name]
 

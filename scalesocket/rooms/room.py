@@ -5,7 +5,7 @@ intake, flow, delivery, deadlines, and the audience. Each part has what it uses 
 This file is longer than others because every call from outside arrives here.
 
 Everything is synchronous: clients, backend and timers call from event-loop callbacks, and no state is held across an `await`.
-What waits is the room's task, its `Lifecycle`. The room never holds a client: it knows members by id.
+Only the room's task, its `Lifecycle`, waits. The room never holds a client: it knows members by id.
 """
 
 import asyncio

@@ -145,7 +145,7 @@ def set_options(sock: socket.socket) -> None:
 
 
 def stop_arrivals(sock: socket.socket) -> None:
-    """Let nobody connect to a listening socket any more. Those who have begun can still be accepted; to close it resets them.
+    """Refuse new connections to a listening socket. Those in its queue can still be accepted; closing it would reset them.
 
     TCP drops what begins a connection. The peer sends that again after a second, to a socket that has the address by then, or is
     refused.

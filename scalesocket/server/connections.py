@@ -88,7 +88,7 @@ class Connections:
 
         With a descriptor of the reserve it gets one response, no websocket. When the part of the reserve for connections is in
         use, the connection that has waited longest for its first request is cut for each new one. So silent peers, however many,
-        keep nobody from a response.
+        keep no client from a response.
         """
         now, number = self.loop.time(), self._count()
         if fd >= self.first_reserved:  # all descriptors below it are in use

@@ -39,7 +39,7 @@ def serve_late(fd: int, connections: Connections, tls: ServerContext | None) -> 
     sock = socket.socket(fileno=fd)
     try:
         peer = sock.getpeername()
-    except OSError:  # the peer has gone
+    except OSError:  # the peer has closed
         sock.close()
         return
     sock.detach()

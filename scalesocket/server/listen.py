@@ -160,7 +160,7 @@ class Listeners:
     def commit(self, change: "Change", *, keeps_old: bool = False) -> None:
         """Listen at the new addresses, use the new certificate, and close listeners that are no longer wanted. Can't fail.
 
-        `keeps_old`: the caller closes those, when no other process accepts at them any more.
+        `keeps_old`: the caller closes those when no other process accepts at them.
         """
         in_the_way = change.closing_sockets()
         self._open, self._meant, self.tls = {}, change.meant, change.tls

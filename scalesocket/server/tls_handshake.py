@@ -143,7 +143,7 @@ class TlsHandshake:
         SocketTransport(self._socket.detach(), self._peer, ClearTextConnection(connections), poller=connections.poller)
 
     def _refuse(self, error: str) -> None:
-        """Count a wrong PROXY header, and end the connection: its sender is a proxy, which shows nobody an answer."""
+        """Count a wrong PROXY header, and end the connection: its sender is a proxy, which would show an answer to no one."""
         admission = self._connections.gateway.admission
         admission.refusals["proxy_header"] += 1
         admission.hints.proxy_header_refused(self._peer, error)

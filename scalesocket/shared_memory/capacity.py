@@ -90,5 +90,5 @@ class SharedAppCapacity:
         self._slot = slot
 
     def close(self) -> None:
-        """Count nothing any more."""
+        """Stop counting."""
         self._slot.close()

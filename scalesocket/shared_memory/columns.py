@@ -2,7 +2,7 @@
 
 A worker writes its own column only, so nothing needs a lock until a limit is near. Then this decides exactly, by these rules:
 
-- Who takes a place counts itself first, and looks at the sum after that. So the last of those that are admitted has seen all the
+- A process that takes a place counts itself first, and reads the sum after that. So the last one admitted has seen all the
   others.
 - Without the lock it is admitted only if the sum leaves `slack`: more than what other workers may have written just now, and this
   CPU does not see yet. Of that there is at most one number each.

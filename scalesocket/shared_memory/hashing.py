@@ -12,7 +12,7 @@ Hash = Callable[[str, str, str], int]
 
 
 def make_hash(key: bytes) -> Hash:
-    """Return the hash under a random key, so that nobody can choose addresses that meet in a table."""
+    """Return the hash under a random key, so that no one can choose addresses that collide in a table."""
 
     @lru_cache(maxsize=CACHED)
     def hash_of(kind: str, app: str, block: str) -> int:

@@ -28,7 +28,7 @@ APP_KEYS_AT: Final = 2 * PAGE
 APP_BUCKETS_AT: Final = APP_KEYS_AT + MAX_APPS * WORD
 """By slot of an app: the token bucket of `room_rate.total`."""
 ADDRESS_KEYS_AT: Final = APP_BUCKETS_AT + MAX_APPS * 2 * WORD
-"""By slot of an address: whom the counts in the columns are of."""
+"""The address of each slot, whose counts are in the columns."""
 UPGRADES_AT: Final = ADDRESS_KEYS_AT + SLOTS * WORD
 """Token buckets of `connect_rate`."""
 OPENINGS_AT: Final = UPGRADES_AT + SLOTS * PAIR

@@ -44,7 +44,7 @@ class EditPart(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PrepareEdit(msgspec.Struct, frozen=True):
-    """To a worker: open what the edit needs. The answer is an error, or None when nothing can fail any more."""
+    """To a worker: open what the edit needs. The answer is an error, or None: from then on nothing can fail."""
 
     number: int
     parts: int

@@ -1,4 +1,4 @@
-"""A worker's end of edits: prepares what the supervisor sends, and applies it when told so."""
+"""A worker's end of edits: prepares what the supervisor sends, and applies it on command."""
 
 import os
 import pickle
@@ -40,7 +40,7 @@ decode_part: Final = msgspec.msgpack.Decoder(EditPart).decode
 
 
 class EndingError(ScalesocketError):
-    """This worker drains, and takes no edit any more. Its successor starts with the site in force."""
+    """This worker drains, and takes no more edits. Its successor starts with the site in force."""
 
 
 class RolledBackError(ScalesocketError):
@@ -144,7 +144,7 @@ class EditedWorker:
         return self._gateway.restart_app(message.app) if message.app in self._gateway.pools else 0
 
     def _begin(self, number: int) -> None:
-        """Turn to an edit, if it is newer than the one before."""
+        """Make an edit the current one, if it is newer."""
         if number > self._number:
             self._end()
             self._number, self._is_over = number, False

@@ -118,7 +118,7 @@ class Edits:
         workers.auth_files = self._auth_files.contents = edit.auth_files
 
     async def close_listeners(self, listeners: Sequence[Listener]) -> None:
-        """Close sockets at which no worker accepts any more, and have workers serve the last connections in their queues."""
+        """Close sockets at which workers no longer accept, and have workers serve the last connections in their queues."""
         for listener in listeners:
             if not listener.is_inherited:
                 stop_arrivals(listener.sock)

@@ -79,7 +79,7 @@ def repeat_drains(worker: Worker, workers: Workers, tasks: TaskGroup) -> None:
         try:
             if worker.link is not None:
                 await worker.link.call(Run(request), Ran)
-        except LinkError as error:  # a process that ends has a successor, which is told too
+        except LinkError as error:  # a process that ends has a successor, which drains too
             log.warning("worker not drained", worker=worker.index, app=request.app, error=str(error))
 
     requests = [Drain(app=app) for app in workers.drained] + ([Drain()] if workers.is_draining else [])

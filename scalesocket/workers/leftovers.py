@@ -21,7 +21,7 @@ from scalesocket.errors import ScalesocketError
 
 PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 INTERVAL: Final = 0.02
-"""Seconds between two looks at processes that shall end."""
+"""Seconds between two checks of processes that are to end."""
 PATIENCE: Final = 1.0
 """Seconds in which spawner and guardian of a dead worker end by themselves, and kill its programs; then all are killed here."""
 WARN_AFTER: Final = 10.0

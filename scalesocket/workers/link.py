@@ -81,7 +81,7 @@ class Handlers:
         self._by_name: dict[str, Callable[[msgspec.Raw], object]] = {}
 
     def add(self, message: type[Message], handle: Callable[[Message], Awaitable[object] | object]) -> None:
-        """Call `handle` for each message of this class. What it returns is the answer to a call.
+        """Call `handle` for each message of this class. Its result is the answer to a call.
 
         A plain function runs at once, in the order in which messages arrive. A coroutine function starts in that order, in a task
         of its own, which is cancelled when the link ends.
@@ -91,7 +91,7 @@ class Handlers:
         self._by_name[message.__name__] = lambda body: handle(decoder.decode(body))
 
     def handle(self, name: str, body: msgspec.Raw) -> object:
-        """Pass a message on. Raises LinkError if nobody handles it."""
+        """Pass a message on. Raises LinkError if it has no handler."""
         if (handle := self._by_name.get(name)) is None:
             raise LinkError(f"there is no handler for {name}")
         return handle(body)
@@ -255,7 +255,7 @@ class Link(asyncio.Protocol):
             self._reply(Envelope(envelope.call, type(error).__name__, error=text, is_answer=True))
 
     def _reply(self, envelope: Envelope) -> None:
-        """Send an answer. If the peer has ended nobody waits for it; one that does not read sees its call time out."""
+        """Send an answer. It is dropped if the peer has ended; if the peer does not read, its call times out."""
         try:
             self._send(envelope)
         except LinkLostError:

@@ -154,7 +154,7 @@ def merge_answers(request: Request, answers: Sequence[Ran | LinkError], decode: 
     """Return the result of all workers. `answers` by index; `decode` reads the result of one.
 
     Raises NotFoundError only if no worker has what the request names, and OperationError if one of them failed; then its text
-    says what the others have done. A worker that has ended has no rooms any more.
+    says what the others have done. A worker that has ended has no rooms.
     """
     done = [decode(ran.result) for ran in answers if isinstance(ran, Ran) and ran.is_done]
     merged = MERGES[name_of(request)](done) if done else None

@@ -18,7 +18,7 @@ class WorkerFailed(msgspec.Struct, frozen=True):
 
 
 class DrainWorker(msgspec.Struct, frozen=True):
-    """To a worker: admit nobody, close all clients gradually, end all rooms. It answers when that is done, and does not end."""
+    """To a worker: admit no clients, close all clients gradually, end all rooms. It answers when done, and does not end."""
 
 
 class StopWorker(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ SUPERVISOR_TIMEOUT: Final = 5.0
 """Seconds in which the supervisor must tell a worker of those of all workers."""
 
 MAX_SOUGHT: Final = 256
-"""Rooms that a worker may ask about at the same time. Whoever asks for other things, or has a ticket, needs the link, too."""
+"""Rooms that a worker may ask about at the same time. Other requests and tickets need the link, too."""
 
 Result = TypeVar("Result")
 

@@ -69,7 +69,7 @@ class OwnRooms:
         return Ran(result=_encode(result))
 
     async def wait_ended(self, message: WaitEnded) -> Outcome:
-        """Wait for the end of rooms. Raises OperationError for what is not held any more."""
+        """Wait for the end of rooms. Raises OperationError for rooms that are no longer held."""
         held = self._find(message.held)
         assert isinstance(held.going, Ending)
         held.scope = anyio.CancelScope()
@@ -78,7 +78,7 @@ class OwnRooms:
         return held.going.outcome
 
     async def read_tail(self, message: ReadTail) -> TailLines:
-        """Wait for messages of a tail. Raises OperationError for one that is not held any more."""
+        """Wait for messages of a tail. Raises OperationError for a tail that is no longer held."""
         held = self._find(message.held)
         assert isinstance(held.going, Tailing)
         held.scope = anyio.CancelScope()

@@ -10,7 +10,7 @@ from scalesocket.workers.link import Handlers, Link, LinkError
 from scalesocket.workers.site_messages import IssuedTicket, IssueTicket, Redeemed, RedeemTicket
 
 TIMEOUT: Final = 5.0
-"""Seconds in which the supervisor must answer; then nobody is let in by the ticket."""
+"""Seconds in which the supervisor must answer; then the ticket lets no one in."""
 DENIALS: Final = {denial.reason: denial for denial in (BAD_CREDENTIAL, EXPIRED, WRONG_ROOM)}
 
 

@@ -62,7 +62,7 @@ class Deliveries:
         self._receivers[name] = receive
 
     def take(self, delivery: Delivery, fd: int) -> None:
-        """Pass a delivery on. One that nobody waits for was sent to a predecessor of this process."""
+        """Pass a delivery on. One that is not expected was sent to a predecessor of this process."""
         if (receive := self._receivers.get(delivery.name)) is None:
             os.close(fd)
         else:

@@ -50,7 +50,7 @@ class Workers:
         self.on_site: list[Callable[[Site], object]] = []
         """Called with each edited site."""
         self.is_draining = False
-        """Whether an operator has drained the site, so that new processes admit nobody."""
+        """Whether an operator has drained the site, so that new processes admit no clients."""
         self.generation = 1
         """Of the site in force."""
         self.listeners: Sequence[tuple[Address, socket.socket]] = ()
@@ -89,7 +89,7 @@ class Workers:
 
     @site.setter
     def site(self, site: Site) -> None:
-        """Note an edit. Apps that it changes are not drained any more."""
+        """Note an edit. Apps that it changes are no longer drained."""
         self._site = site
         self._drained = {name: app for name, app in self._drained.items() if site.apps.get(name) == app}
         for call in self.on_site:
@@ -223,7 +223,7 @@ class Workers:
 
 @asynccontextmanager
 async def open_workers(site: Site, *, count: int, loop: Literal["uvloop", "asyncio"], open_files: int) -> AsyncIterator[Workers]:
-    """Make the workers; the caller runs them. What they have left running is killed at the end. Raises WorkersError and
+    """Make the workers; the caller runs them. Processes that they leave behind are killed at the end. Raises WorkersError and
     SharedMemoryError.
 
     `open_files`: the soft limit of open files for their programs.

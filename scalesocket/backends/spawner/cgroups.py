@@ -204,7 +204,7 @@ def is_delegated(base: str) -> bool:
 
 
 def is_below(pid: int, ancestor: int) -> bool:
-    """Whether a process is `ancestor` or descends from it. One that has ended is nobody else's."""
+    """Whether a process is `ancestor` or descends from it. One that has ended counts as its own."""
     try:
         while pid not in (0, 1, ancestor):
             pid = read_stat(pid)[1].parent

@@ -25,7 +25,7 @@ class Deadline:
         self.table = table
         self.timer = BoottimeTimer()
         if self.timer.fd >= 0:
-            poll.register(self.timer.fd, select.EPOLLIN | select.EPOLLET)  # nobody reads it: the guardian would miss the event
+            poll.register(self.timer.fd, select.EPOLLIN | select.EPOLLET)  # it is never read: the guardian would miss the event
         self.at: float | None = None
         """As the gateway gave it, in seconds."""
         self.at_ns = 0
@@ -41,7 +41,7 @@ class Deadline:
 
     @property
     def forbids_starts(self) -> bool:
-        """Whether no backend may start any more."""
+        """Whether the deadline has passed: no backend may start."""
         return self.is_expired or self.is_due
 
     def set(self, at: float | None) -> None:
@@ -56,7 +56,7 @@ class Deadline:
                 self.release(number)
 
     def note_kill(self) -> None:
-        """Note that the backends were killed. The guardian has nothing to do any more."""
+        """Note that the backends were killed. The guardian has nothing left to do."""
         self.is_expired = True
         self.table.deadline = 0
 
@@ -78,5 +78,5 @@ class Deadline:
     def shut_down(self) -> None:
         """Shut down all sockets, in both directions."""
         for guarded in self.sockets.values():
-            with suppress(OSError):  # it is not connected any more
+            with suppress(OSError):  # it is no longer connected
                 guarded.shutdown(socket.SHUT_RDWR)

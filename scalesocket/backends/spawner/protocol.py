@@ -35,4 +35,4 @@ REPORT_FDS = 3
 DEADLINE_PASSED = "this server has lost its lease of the rooms"
 """Why no program is started after the deadline."""
 STAND_DOWN = b"."
-"""What the gateway writes to a guardian's pipe when the guardian is not needed any more: it ends and kills nothing."""
+"""What the gateway writes to a guardian's pipe when the guardian is no longer needed: it ends and kills nothing."""
