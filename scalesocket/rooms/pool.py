@@ -259,6 +259,9 @@ class RoomPool:
     def _open_room(self, name: str, request: Request) -> Room | None:
         """Open a room; None if another process has taken the last place for one."""
         app, predecessor, counts = self.app, self._last.get(name), Counts()
+        environment = self._environment(app, name, request)
+        if predecessor is None and not self._capacity.rooms.take(app.max_rooms):
+            return None
         audience = Audience(app, name, counts, on_left=self._client_left)
         room = Room(
             name,
@@ -270,9 +273,6 @@ class RoomPool:
             on_ended=self._room_ended,
             has_predecessor=predecessor is not None,
         )
-        environment = self._environment(app, name, request)
-        if predecessor is None and not self._capacity.rooms.take(app.max_rooms):
-            return None
         if self._leases is not None:
             environment = {**environment, **self._leases.begin(room)}
         lifecycle = Lifecycle(

@@ -18,6 +18,7 @@ from scalesocket.errors import ScalesocketError
 from scalesocket.server.bind import stop_arrivals
 from scalesocket.server.late_connections import close_listener
 from scalesocket.server.listen import Change, Listener, Listeners
+from scalesocket.workers.drains import repeat_drains
 from scalesocket.workers.edit_messages import Edit
 from scalesocket.workers.link import Link, LinkError, LinkLostError
 from scalesocket.workers.offers import Member, Offer, Offers, commit, is_absent, offering, roll_back, wait_committed
@@ -183,6 +184,7 @@ class Edits:
         if edit.generation == workers.generation:
             commit(member, edit)
             log.info("worker has the edited site", worker=member[0].index, generation=edit.generation)
+            repeat_drains(member[0], workers, self._tasks)  # an app that was drained after an earlier edit
         else:
             roll_back([member], edit.number)
 

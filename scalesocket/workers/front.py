@@ -6,13 +6,10 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 
 import anyio
-import structlog
-from anyio.abc import TaskGroup
 
 from scalesocket.auth.tickets import Tickets
 from scalesocket.backends.backend import Backend
 from scalesocket.config.model import Site
-from scalesocket.control.messages import Drain
 from scalesocket.errors import BackendError
 from scalesocket.gateway import Gateway
 from scalesocket.io.poller import Poller
@@ -21,15 +18,13 @@ from scalesocket.operations.table import Operations
 from scalesocket.server.admin.lane import AdminLane
 from scalesocket.server.admin.listener import AdminListener, open_admin
 from scalesocket.workers.all_workers import AllWorkers
-from scalesocket.workers.link import Handlers, LinkError
+from scalesocket.workers.drains import repeat_drains
+from scalesocket.workers.link import Handlers
 from scalesocket.workers.merged_overview import MergedOverview
 from scalesocket.workers.overview import serve_overview
-from scalesocket.workers.site_messages import Ran, Run
 from scalesocket.workers.slot import Worker
 from scalesocket.workers.tickets import serve_tickets
 from scalesocket.workers.workers import Workers
-
-log = structlog.get_logger("workers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +65,6 @@ async def open_front(workers: Workers) -> AsyncIterator[Front]:
             async with open_admin(lane, workers.site.server, gateway, poller) as admin:
                 yield Front(gateway, operations, overview, admin)
         tasks.cancel_scope.cancel()
-
-
-def repeat_drains(worker: Worker, workers: Workers, tasks: TaskGroup) -> None:
-    """Drain in a new process what was drained while it started."""
-
-    async def drain(request: Drain) -> None:
-        try:
-            if worker.link is not None:
-                await worker.link.call(Run(request), Ran)
-        except LinkError as error:  # a process that ends has a successor, which drains too
-            log.warning("worker not drained", worker=worker.index, app=request.app, error=str(error))
-
-    requests = [Drain(app=app) for app in workers.drained] + ([Drain()] if workers.is_draining else [])
-    for request in requests:
-        tasks.start_soon(drain, request, name="repeat a drain")
 
 
 def without_apps(site: Site) -> Site:

@@ -426,6 +426,40 @@ async def test_a_connection_that_is_answered_before_its_owner_is_found_busy_is_c
     await wait_idle(site)
 
 
+@pytest.mark.parametrize("fault", ["partial", "reset"])
+async def test_a_connection_whose_answer_is_not_written_whole_is_cut_and_not_handed_over(
+    serve_workers: ServeWorkers, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    site = await serve_workers(chat=CAT)
+    handed: list[Facts] = []
+
+    class Taking(Busy):
+        def hand_over(self, facts: Facts, fd: int) -> bool:
+            handed.append(facts)
+            return True
+
+    placement = site.services[0].connections.placement
+    placement._places = (HERE, *[Taking(True, is_behind=False)] * 2)  # type: ignore[union-attr]
+
+    def write(fd: int, text: bytes, real: Any = os.write) -> int:
+        if not text.startswith(b"HTTP/1.1 101"):
+            return int(real(fd, text))
+        if fault == "reset":
+            raise ConnectionResetError
+        return int(real(fd, text[:40]))
+
+    client = await RawClient.connect(site.port)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        client.send(upgrade(f"/chat/{site.name('chat')}"))
+        answer = await client.read_end()
+
+    assert answer == (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade"[:40] if fault == "partial" else b"")
+    assert not handed
+    await wait_idle(site)
+    await client.close()
+
+
 @pytest.mark.parametrize("way", ["socket", "pump"])
 async def test_a_connection_waits_until_its_owner_has_taken_it(serve_workers: ServeWorkers, way: Way) -> None:
     site = await serve_way(serve_workers, way, chat=CAT)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 import websockets
 
+from scalesocket.capacity.places import LocalPlaces
 from scalesocket.config.model import App, Server, Site
 from tests.conftest import Serve
 from tests.playing import Playground, program
@@ -101,6 +102,25 @@ async def test_an_app_has_max_rooms(serve: MemoryServe) -> None:
     assert refusals(site, "game") == {"too_many_rooms": 1}
     await bob.say("rooms that are open take more clients")
     await bob.hear("rooms that are open take more clients")
+
+
+@in_memory
+async def test_a_room_whose_slot_another_process_takes_first_leaves_nothing_behind(
+    serve: MemoryServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await serve(game={**CAT, "max_rooms": 9, "history": {"size": 2, "persist": True}})
+    pool, take = site.gateway.pools["game"], LocalPlaces.take
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalPlaces, "take", lambda places, limit: limit != 9 and take(places, limit))
+
+        eve = await site.join("/game/one")
+
+        assert await eve.wait_closed() == (1013, "the app has no place for another room")
+    assert pool.is_empty
+    assert not pool._histories._kept
+    ann = await site.join("/game/one")
+    await ann.say("it opens later")
+    await ann.hear("it opens later")
 
 
 @in_memory

@@ -2,19 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from typing import Any, Final, cast
 
 import anyio
 import msgspec
 import pytest
 
+from scalesocket.auth.files import AuthFiles
 from scalesocket.config.model import App
 from scalesocket.control.messages import Caller, Drain, Outcome, Restart, Status, Stop, Tail
 from scalesocket.operations.lookup import NotFoundError, OperationError
 from scalesocket.overview import Readiness, UnavailableError
+from scalesocket.server.listen import Listeners
 from scalesocket.status import SiteStatus
 from scalesocket.workers import merged_overview
+from scalesocket.workers.edit_messages import CommitEdit, PrepareEdit
+from scalesocket.workers.edits import Edits
 from scalesocket.workers.front import Front, open_front
 from scalesocket.workers.link import Handlers, Link
 from scalesocket.workers.site_messages import GetReadiness, GetRooms, GetStatus, LastStatus, Missing, Ran, Release, Run, WaitEnded
@@ -51,6 +55,7 @@ class Scripted:
         self.wait: Callable[[WaitEnded], Any] = lambda _: Outcome(rooms=1, clients=0, pending=0)
         self.asked: list[Run] = []
         self.released: list[int] = []
+        self.edited = anyio.Event()
         self.link: Link
 
     def handlers(self) -> Handlers:
@@ -59,6 +64,8 @@ class Scripted:
         handlers.add(WaitEnded, lambda message: self.wait(message))
         handlers.add(Release, lambda message: self.released.append(message.held))
         handlers.add(GetStatus, self.get_status)
+        handlers.add(PrepareEdit, lambda _: None)
+        handlers.add(CommitEdit, lambda _: self.edited.set())
         handlers.add(GetRooms, lambda _: [] if self.status is not None else anyio.sleep_forever())
         return handlers
 
@@ -198,6 +205,24 @@ async def test_successors_are_drained_too_until_an_edit_of_the_app() -> None:
         assert server.workers._make_setup(0).drained == ()
         server.workers.site = site
         assert server.workers._make_setup(0).drained == ()
+
+
+async def test_an_edit_that_a_worker_gets_after_a_drain_does_not_lift_the_drain() -> None:
+    async with open_server() as server, anyio.create_task_group() as tasks:
+        workers, (one, two) = server.workers, server.scripted
+        with closing(Edits(workers, cast(Listeners, None), cast(AuthFiles, None), tasks)) as edits:
+            workers.site = make_site(App(name="chat", command=["cat", "-u"]))
+            workers.generation = workers.members[0].generation = 2  # the other worker was starting
+            await server.run(Drain(app="chat"))
+            assert [message.request for message in two.asked] == [Drain(app="chat")]
+
+            edits.check_all()
+            with anyio.fail_after(5):
+                await two.edited.wait()
+            await server.settled()
+
+        assert [message.request for message in two.asked] == [Drain(app="chat")] * 2 + [Drain(app="settled")]
+        assert [message.request for message in one.asked] == [Drain(app="chat"), Drain(app="settled")]
 
 
 async def test_a_drain_that_no_worker_has_done_is_not_remembered() -> None:
