@@ -31,7 +31,8 @@ class CloseCode(IntEnum):
     BACKEND_FAILED = 1011
     """The backend failed to start or crashed; the reason says how."""
     RESTARTED = 1012
-    """The room was restarted by an operator or by a reload that asked for it, or its node stops or lost the lease of it."""
+    """The room was restarted by an operator or by a reload that asked for it, its worker is replaced, or its node stops or lost
+    the lease of it."""
     TRY_LATER = 1013
     """The client is too slow, the room, the app or the server is full or busy, or too many rooms are opened."""
     NOT_AUTHENTICATED = 4401
@@ -62,6 +63,7 @@ PONG_MISSING: Final = Close(CloseCode.POLICY, "a ping was not answered within pi
 BACKEND_BEHIND: Final = Close(CloseCode.TRY_LATER, "the backend is far behind with its input")
 BACKEND_STALLED: Final = Close(CloseCode.BACKEND_FAILED, "the backend does not read")
 RECORD_TOO_LONG: Final = Close(CloseCode.BACKEND_FAILED, "the backend sent a record longer than max_record")
+WORKER_REPLACED: Final = Close(CloseCode.RESTARTED, "this worker of the server is replaced: connect again")
 LEASE_LOST: Final = Close(CloseCode.RESTARTED, "the server has lost its lease of the room: connect again")
 NODE_STOPS: Final = Close(CloseCode.RESTARTED, "this node stops: connect again, and another one takes the room")
 NODE_DRAINED: Final = Close(CloseCode.RESTARTED, "this node is drained: connect again, and another one takes the room")

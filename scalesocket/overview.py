@@ -41,6 +41,8 @@ class Readiness:
     generation: int
     public_error: str | None
     """Why the newest edit was not applied, for everybody."""
+    is_starting: bool = False
+    """Whether clients cannot join every room yet, because workers start."""
 
 
 class Overview(Protocol):

@@ -197,6 +197,8 @@ class SiteStatus:
     """The worker processes, by index; none if one process does everything."""
     cluster: OwnNodeStatus | None = None
     """This server as a node; None without `[cluster]`."""
+    is_starting: bool = False
+    """Whether the first process of some worker does not serve yet, or no worker serves at the moment."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -91,7 +91,7 @@ def serve(site: Site, *, announce: Announce, options: Options = Options()) -> in
     spawner = SpawnerClient()
     spawner.start()
     raise_open_files()
-    warn_of_few_files(site)
+    warn_of_few_files(count_open_files(site))
     warn_of_unknown_versions()
     try:
         backend_options = {"use_uvloop": options.loop == "uvloop"}
@@ -216,12 +216,16 @@ def raise_open_files() -> None:
     grow_descriptor_table(hard)
 
 
-def warn_of_few_files(site: Site) -> None:
-    """Warn if the hard limit of open files is too low for `max_connections`."""
+def warn_of_few_files(needed: int) -> None:
+    """Warn if the hard limit of open files is too low for a process that may need so many."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    needed = (site.server.max_connections or 0) + OTHER_FILES
     if hard != resource.RLIM_INFINITY and hard < needed:
         log.warning("limit of open files too low", limit=hard, needed=needed, hint=FILES_HINT)
+
+
+def count_open_files(site: Site) -> int:
+    """Return the descriptors that one process needs for `max_connections`."""
+    return (site.server.max_connections or 0) + OTHER_FILES
 
 
 def grow_descriptor_table(limit: int) -> None:

@@ -1,7 +1,7 @@
 """The banner of a server that is ready: its addresses, and the URLs of its apps."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import click
 
@@ -16,22 +16,25 @@ GAPS: Final = "  " * 3
 """The gaps in the line of an app: before its name, its URL and its command."""
 
 
-def announce(addresses: Sequence[str], admin_addresses: Sequence[str], site: Site) -> None:
+def announce(addresses: Sequence[str], admin_addresses: Sequence[str], site: Site, *, workers: int = 1) -> None:
     """Print the banner to standard output. The log, on standard error, has the addresses as well."""
-    click.echo(format_banner(addresses, site, terminal_width(), admin_addresses=admin_addresses))
+    click.echo(format_banner(addresses, site, terminal_width(), admin_addresses=admin_addresses, workers=workers))
 
 
-def format_banner(addresses: Sequence[str], site: Site, width: int | None = None, *, admin_addresses: Sequence[str] = ()) -> str:
+def format_banner(
+    addresses: Sequence[str], site: Site, width: int | None = None, *, admin_addresses: Sequence[str] = (), workers: int = 1
+) -> str:
     """Return the lines of the banner, with colours (`click.echo` removes them where there is no terminal).
 
     `addresses` are the bound ones in the syntax of `bind`: `127.0.0.1:9000`, `[::1]:9000`, `unix:/run/site.sock`. URLs are
-    those of the first TCP address. `admin_addresses` are those of the admin surface. Commands are cut so that lines fit into
-    `width` columns (None: no limit).
+    those of the first TCP address. `admin_addresses` are those of the admin surface, `workers` is the number of processes that
+    have rooms. Commands are cut so that lines fit into `width` columns (None: no limit).
     """
     base = _base_url(addresses, is_tls=site.server.tls is not None)
     what = f"scalesocket {__version__}" + (f" serves {site.path}" if site.path is not None else "")
     lines = [click.style(what, bold=True), *(f"  listening on {_listener(address, site)}" for address in addresses)]
     lines += [f"  admin API at {address if address.startswith('unix:') else f'http://{address}'}" for address in admin_addresses]
+    lines += _worker_lines(site.server.workers, workers)
     lines.append("")
     longest = max((len(app.name) for app in site.apps.values()), default=0)
     for app in site.apps.values():
@@ -39,6 +42,14 @@ def format_banner(addresses: Sequence[str], site: Site, width: int | None = None
     lines.append("")
     lines.append("  " + "  ".join(base + path for path in _server_paths(site)))
     return "\n".join(lines)
+
+
+def _worker_lines(setting: int | Literal["auto"], workers: int) -> Iterable[str]:
+    if setting == "auto":
+        one = '  one process, because the server may use one CPU (workers = "auto")'
+        yield one if workers == 1 else f'  {workers} workers are ready, one for each CPU (workers = "auto")'
+    elif workers > 1:
+        yield f"  {workers} workers are ready"
 
 
 def _app_lines(app: App, base: str, longest: int, width: int | None) -> Iterable[str]:

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -81,8 +82,9 @@ def serve(
     set_log(site.server.log.format, site.server.log.level)
     log_faults()
     options = Options(loop=loop, is_watching=not no_watch, overrides=overrides)
-    is_single = count_workers(site.server.workers) == 1
-    sys.exit((serve_site if is_single else serve_with_workers)(site, announce=announce, options=options))
+    workers = count_workers(site.server.workers)
+    serve_all = serve_site if workers == 1 else serve_with_workers
+    sys.exit(serve_all(site, announce=partial(announce, workers=workers), options=options))
 
 
 def _refuse_second_server(site: Site, site_file: Path) -> None:

@@ -39,7 +39,7 @@ def status(site_file: Path, rooms: bool, control: Path | None, form: str) -> Non
 
 def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = None) -> Iterable[str]:
     """Yield a few lines, then tables of at most `width` columns (None: no limit)."""
-    state = "draining" if site.is_draining else "serving"
+    state = "draining" if site.is_draining else "starting" if site.is_starting else "serving"
     applied = _format_time(site.applied_at)
     clients = f"{site.connections} client{'' if site.connections == 1 else 's'}"
     yield f"{state}, generation {site.generation} since {applied}, {clients}"

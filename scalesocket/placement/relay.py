@@ -86,7 +86,7 @@ class Relay:
     # --- Passage
 
     def end(self) -> None:
-        """End the owner's input. It closes the websocket with 1001, since this process stops (`Passage.end`)."""
+        """End the owner's input. It closes the websocket with 1012, since this process stops (`Passage.end`)."""
         if not self._is_ending and not self._writer.is_closing():
             self._is_ending = True
             self._writer.write_eof()

@@ -11,7 +11,7 @@ import structlog
 
 from scalesocket.admission.control import Admission
 from scalesocket.admission.refusals import NO_DESCRIPTORS, TOO_MANY_FROM_ADDRESS
-from scalesocket.errors import APP_REMOVED, SERVER_BUSY, SHUTTING_DOWN, Close
+from scalesocket.errors import APP_REMOVED, SERVER_BUSY, WORKER_REPLACED, Close
 from scalesocket.io.transport import SocketTransport
 from scalesocket.placement.facts import Delivery, Facts, Kind
 from scalesocket.placement.inbox import Inbox
@@ -131,7 +131,7 @@ class Owner:
         if app is None:
             if not _is_answered(facts):
                 transport.write(make_switch(facts.key, protocol_line(facts.subprotocol)))
-            close_websocket(transport, connections, SHUTTING_DOWN if self._gateway.is_draining else APP_REMOVED)
+            close_websocket(transport, connections, self._gateway.farewell if self._gateway.is_draining else APP_REMOVED)
             return
         identity = None if facts.who is None else facts.who.identity()
         admission = Admission(app, facts.room, facts.request, self._gateway.admission, facts.subprotocol, identity, close)
@@ -178,7 +178,7 @@ class PassageClient(ExpressClient):
 
     __slots__ = ()
 
-    farewell = SHUTTING_DOWN
+    farewell = WORKER_REPLACED
     """How a client is closed whose room stays, when the other process stops."""
 
     def eof_received(self) -> None:

@@ -48,12 +48,16 @@ class Service:
     before_drain: Callable[[], None] = lambda: None
     """Called when the server begins to stop."""
 
-    async def drain(self) -> None:
-        """Close all clients, with 1001 or as the gateway says, and end all backends. The listeners stay open and answer."""
+    async def drain(self, *, is_everywhere: bool = False) -> None:
+        """Close all clients, with 1001 or as the gateway says, and end all backends. The listeners stay open and answer.
+
+        `is_everywhere`: the owners of connections that pass through this process close them, since they drain, too.
+        """
         passages = self.connections.passages
         self.before_drain()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(passages.drain, self.gateway.site.server.drain_timeout, name="drain passages")
+            if not is_everywhere:
+                tasks.start_soon(passages.drain, self.gateway.site.server.drain_timeout, name="drain passages")
             await self.gateway.drain()
         with anyio.move_on_after(CLOSING_TIMEOUT):
             await self.connections.wait_no_websockets()

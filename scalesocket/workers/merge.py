@@ -1,13 +1,15 @@
 """Makes one answer of those of all workers: a status, lists, outcomes, errors. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, Final
 
 import msgspec
 
+from scalesocket.config.describe import describe_target
+from scalesocket.config.model import App
 from scalesocket.control.messages import Outcome, Request, SayOutcome
 from scalesocket.operations.lookup import Certainty, NotFoundError, OperationError
 from scalesocket.operations.table import name_of
@@ -24,7 +26,7 @@ NOBODY: Final = "no worker is running at the moment (try again)"
 
 def merge_status(
     base: SiteStatus,
-    names: Sequence[str],
+    apps: Sequence[App],
     parts: Sequence[SiteStatus],
     *,
     ended: SiteStatus | None,
@@ -32,20 +34,20 @@ def merge_status(
 ) -> SiteStatus:
     """Add the statuses of workers to `base`, the supervisor's own, which has no apps.
 
-    `names`: the apps of the site, in its order. Apps that only workers have, for a moment during an edit, follow. `ended`: totals
-    of processes that have ended, for the apps of the site.
+    `apps`: those of the site, in its order. Apps that only workers have, for a moment during an edit, follow. `ended`: totals of
+    processes that have ended, for the apps of the site.
     """
-    by_name: dict[str, list[AppStatus]] = {name: [] for name in names}
-    for part in parts:
-        for app in part.apps:
-            by_name.setdefault(app.name, []).append(app)
-    for app in () if ended is None else ended.apps:
-        if app.name in names:
-            by_name[app.name].append(app)
+    by_name: dict[str, list[AppStatus]] = {app.name: [] for app in apps}
+    for part in (*parts, *([] if ended is None else [only_apps(ended, by_name)])):
+        for status in part.apps:
+            by_name.setdefault(status.name, []).append(status)
+    for app in apps:
+        if not by_name[app.name]:
+            by_name[app.name].append(describe_unopened(app))
     all_parts = [base, *parts, *([] if ended is None else [ended])]
     return replace(
         base,
-        apps=tuple(merge_apps(apps) for apps in by_name.values() if apps),
+        apps=tuple(map(merge_apps, by_name.values())),
         connections=sum(part.connections for part in parts),
         is_draining=base.is_draining or any(part.is_draining for part in parts),
         refusals=add_counts(part.refusals for part in all_parts),
@@ -72,6 +74,29 @@ def merge_apps(apps: Sequence[AppStatus]) -> AppStatus:
             for name in ("connections", "rooms_total", "backend_starts", "backend_failures", "backend_crashes")
         },
     )
+
+
+def describe_unopened(app: App) -> AppStatus:
+    """Return the status of an app while no worker has it."""
+    return AppStatus(
+        name=app.name,
+        mount=app.mount,
+        target=describe_target(app),
+        has_rooms=app.has_rooms,
+        rooms=(),
+        connections=0,
+        rooms_total=0,
+        counts=Counts(),
+        backend_starts=0,
+        backend_failures=0,
+        backend_exits={},
+        refusals={},
+    )
+
+
+def only_apps(status: SiteStatus, names: Collection[str]) -> SiteStatus:
+    """Return a status without the apps that are not named."""
+    return replace(status, apps=tuple(app for app in status.apps if app.name in names))
 
 
 def fold_ended(ended: SiteStatus | None, status: SiteStatus) -> SiteStatus:

@@ -1,7 +1,8 @@
 """What all workers show together, as the supervisor sees it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from scalesocket.overview import Readiness, RoomsSummary, UnavailableError
 from scalesocket.status import RoomStatus, SiteStatus, SiteView, WorkerStatus
 from scalesocket.workers.link import Handlers, LinkError, LinkLostError
-from scalesocket.workers.merge import fold_ended, merge_status, merge_summaries
+from scalesocket.workers.merge import fold_ended, merge_status, merge_summaries, only_apps
 from scalesocket.workers.overview import WORKER_TIMEOUT
 from scalesocket.workers.single_flight import SingleFlight
 from scalesocket.workers.site_messages import FoundRoom, GetRoom, GetRooms, GetStatus, GetSummaries, LastStatus
@@ -31,8 +32,9 @@ class Totals:
         self._last: dict[int, tuple[int, SiteStatus]] = {}
         """By worker: the number of the process, and what it has told last."""
 
-    def note(self, index: int, process: int, status: SiteStatus) -> None:
-        """Keep the status of a process, and count its predecessor as ended."""
+    def note(self, index: int, process: int, status: SiteStatus, apps: Collection[str]) -> None:
+        """Keep the status of a process, and count its predecessor as ended. `apps`: those of the site."""
+        status = only_apps(status, apps)
         last = self._last.get(index)
         if last is not None and last[0] != process:
             self.note_ended(index)
@@ -42,6 +44,11 @@ class Totals:
         """Add the totals of a process that has ended, once."""
         if (last := self._last.pop(index, None)) is not None:
             self.ended = fold_ended(self.ended, last[1])
+
+    def keep_only(self, apps: Collection[str]) -> None:
+        """Forget the totals of apps that an edit has removed, as a single process does."""
+        self.ended = None if self.ended is None else only_apps(self.ended, apps)
+        self._last = {index: (process, only_apps(status, apps)) for index, (process, status) in self._last.items()}
 
     def last_of(self, index: int, process: int) -> SiteStatus | None:
         """Return what a process has told last."""
@@ -60,11 +67,12 @@ class MergedOverview:
         self._statuses: SingleFlight[SiteStatus] = SingleFlight()
         self._rooms: SingleFlight[Sequence[RoomStatus]] = SingleFlight()
         self._summaries: SingleFlight[Mapping[str, RoomsSummary]] = SingleFlight()
+        workers.on_site.append(lambda site: self._totals.keep_only(site.apps))
 
     def install(self, worker: Worker, handlers: Handlers) -> None:
         """Keep the totals of a process that ends."""
         process = worker.restarts
-        handlers.add(LastStatus, lambda message: self._totals.note(worker.index, process, message.status))
+        handlers.add(LastStatus, lambda message: self._note(worker, process, message.status))
 
     async def status(self) -> SiteStatus:
         """Take a snapshot of all apps, rooms and workers, or return one that was just taken."""
@@ -75,8 +83,8 @@ class MergedOverview:
         members = self._workers.members
         answers = await asyncio.gather(*map(self._ask_status, members))
         return merge_status(
-            self._own.status(),
-            tuple(self._workers.site.apps),
+            replace(self._own.status(), is_starting=self._workers.is_starting),
+            tuple(self._workers.site.apps.values()),
             [status for status, _ in answers if status is not None],
             ended=self._totals.ended,
             workers=[describe_worker(worker, *answer) for worker, answer in zip(members, answers, strict=True)],
@@ -114,7 +122,12 @@ class MergedOverview:
     async def find_readiness(self) -> Readiness:
         """Return whether new clients are admitted."""
         state = self._own.reload_state
-        return Readiness(is_draining=self._own.is_draining, generation=state.generation, public_error=state.public_error)
+        return Readiness(
+            is_draining=self._own.is_draining,
+            generation=state.generation,
+            public_error=state.public_error,
+            is_starting=self._workers.is_starting,
+        )
 
     async def _ask_status(self, worker: Worker) -> tuple[SiteStatus | None, str]:
         """Return the status of a worker, and its state."""
@@ -127,11 +140,14 @@ class MergedOverview:
             except LinkError:
                 return self._totals.last_of(worker.index, process), SILENT
             else:
-                self._totals.note(worker.index, process, status)
+                self._note(worker, process, status)
                 return status, SERVING
         if worker.restarts == process:  # else its successor has told its own already
             self._totals.note_ended(worker.index)
         return None, STARTING
+
+    def _note(self, worker: Worker, process: int, status: SiteStatus) -> None:
+        self._totals.note(worker.index, process, status, self._workers.site.apps)
 
     async def _ask_all(self, question: msgspec.Struct, result: type[Result]) -> list[Result]:
         """Return the answers of all workers; one that has just ended has no rooms. Raises UnavailableError."""

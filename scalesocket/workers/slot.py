@@ -51,6 +51,8 @@ class Worker:
         """Of the site that the process serves, or was told to serve."""
         self.silent = 0.0
         """Seconds without an answer to a ping."""
+        self.has_served = False
+        """Whether a process has been ready, be it this one or one before."""
         self.since: float | None = None
         """Unix time since when the process serves; None before."""
         self.on_ready: list[Callable[[Worker], None]] = []
@@ -124,6 +126,7 @@ class Worker:
 
     async def _run_process(self) -> bool:
         """Run a process until it has ended; return whether it was ready."""
+        self.failure = None
         try:
             setup = self._make_setup(self.index)
             self.generation, self.silent = setup.generation, 0.0
@@ -150,6 +153,8 @@ class Worker:
                 await asyncio.shield(process.ended)
             process.kill()
             await asyncio.shield(process.ended)
+            if not was_ready and self.failure is None:
+                self.failure = f"it ended before it was ready ({describe_end(process.code)}; see the log)"
         finally:
             self.link = self.since = None
             process.close()
@@ -162,8 +167,11 @@ class Worker:
     def _note_ready(self, link: Link) -> None:
         self.link = link
         self.failure = None
+        self.has_served = True
         self.since = time.time()
         self.ready.set()
+        if self.restarts:
+            log.info("worker ready", worker=self.index, pid=self.pid, restarts=self.restarts)
         for call in self.on_ready:
             call(self)
 

@@ -6,9 +6,10 @@ rooms, and accepts no connection of a client.
 
 import os
 import resource
+import time
 from contextlib import AsyncExitStack, closing
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 import anyio
 import structlog
@@ -17,12 +18,14 @@ from anyio.abc import TaskGroup
 from scalesocket.auth.files import AuthFiles
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
+from scalesocket.placement.inbox import MAX_WAITING
 from scalesocket.reload.open import open_editing
 from scalesocket.reload.preparation import Preparation
 from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.listen import open_listeners
 from scalesocket.sighup import HangupWatcher
 from scalesocket.supervisor import (
+    OTHER_FILES,
     Announce,
     Options,
     Stop,
@@ -41,10 +44,23 @@ from scalesocket.workers.workers import Workers, open_workers
 
 log = structlog.get_logger("server")
 
+REPORT_INTERVAL: Final = 2.0
+"""Seconds between two reports of how many workers are ready."""
+
 
 def count_workers(workers: int | Literal["auto"]) -> int:
     """Return the number of workers; `"auto"` is one for each CPU that this process may use."""
     return len(os.sched_getaffinity(0)) if workers == "auto" else workers
+
+
+def count_files_of_worker(site: Site, workers: int) -> int:
+    """Return the descriptors that one worker needs if it accepts all clients, or has all of them in its rooms.
+
+    With TLS, a client whose room is in another worker takes two: its connection, and one end of a socket pair. Others may
+    wait for one inbox that is full. Those that the kernel holds for an inbox are compared with the limit by themselves (unix(7)).
+    """
+    connections = (site.server.max_connections or 0) * (1 if site.server.tls is None else 2)
+    return connections + MAX_WAITING + workers + OTHER_FILES
 
 
 def serve(site: Site, *, announce: Announce, options: Options) -> int:
@@ -54,7 +70,7 @@ def serve(site: Site, *, announce: Announce, options: Options) -> int:
     become_subreaper()
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     raise_open_files()
-    warn_of_few_files(site)
+    warn_of_few_files(count_files_of_worker(site, count_workers(site.server.workers)))
     warn_of_unknown_versions()
     return anyio.run(
         partial(_serve, site, hangups, announce, options, open_files), backend_options={"use_uvloop": options.loop == "uvloop"}
@@ -89,7 +105,7 @@ async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options
         watch_hangups(hangups, stop, None if reloader is None else partial(reloader.request, "SIGHUP"))
         tasks.start_soon(workers.run, name="workers")
         tasks.start_soon(workers.leftovers.run, name="orphans")
-        if await _wait_ready(workers, stop):
+        if await _wait_ready(workers, site, stop):
             tune_interpreter()
             announce(listeners.addresses, front.admin.listeners.addresses, site)
             notify_ready()
@@ -100,17 +116,26 @@ async def _prepare_admin(front: Front, site: Site, _: Plan) -> Preparation:
     return await front.admin.prepare(site.server)
 
 
-async def _wait_ready(workers: Workers, stop: Stop) -> bool:
-    """Wait until all workers are ready; False if the server is stopped before. Raises WorkersError."""
+async def _wait_ready(workers: Workers, site: Site, stop: Stop) -> bool:
+    """Wait until all workers are ready, and report how many are; False if the server is stopped before. Raises WorkersError."""
+    count, began = len(workers.members), time.monotonic()
+    log.info("workers start", workers=count, **({"setting": "auto"} if site.server.workers == "auto" else {}))
     async with anyio.create_task_group() as tasks:
 
         async def wait_stop() -> None:
             await stop.requested.wait()
             tasks.cancel_scope.cancel()
 
+        async def report() -> None:
+            while True:
+                await anyio.sleep(REPORT_INTERVAL)
+                log.info("workers start", ready=sum(worker.is_ready for worker in workers.members), workers=count)
+
         tasks.start_soon(wait_stop)
+        tasks.start_soon(report)
         await workers.wait_ready()
         tasks.cancel_scope.cancel()
+        log.info("workers ready", workers=count, seconds=round(time.monotonic() - began, 1))
         return True
     return False
 

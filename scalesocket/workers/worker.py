@@ -24,8 +24,9 @@ import structlog
 from anyio.abc import TaskGroup
 
 from scalesocket.backends.spawner_client import SpawnerClient
-from scalesocket.errors import ScalesocketError
+from scalesocket.errors import SHUTTING_DOWN, WORKER_REPLACED, ScalesocketError
 from scalesocket.logs import describe_loss, log_faults, set_log, set_log_keys
+from scalesocket.overview import Readiness
 from scalesocket.placement.facts import Delivery
 from scalesocket.placement.inbox import Outbox
 from scalesocket.placement.placement import WorkerPlacement
@@ -39,16 +40,19 @@ from scalesocket.streams import open_missing_streams, unblock_output
 from scalesocket.supervisor import Stop, raise_open_files, tune_interpreter, watch_signals
 from scalesocket.workers.edit_messages import EDIT, LATE
 from scalesocket.workers.edited_worker import EditedWorker
-from scalesocket.workers.link import Handlers, Link, open_link
+from scalesocket.workers.link import Handlers, Link, LinkError, open_link
 from scalesocket.workers.membership import Membership
 from scalesocket.workers.messages import DrainWorker, Ping, StopWorker, WorkerFailed, WorkerReady
 from scalesocket.workers.setup import LIMITS, Setup, read_setup
+from scalesocket.workers.site_messages import GetReadiness
 
 log = structlog.get_logger("worker")
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 ORPHAN_TIMEOUT: Final = 5.0
 """Seconds in which a worker ends by itself after its supervisor has ended; then it is killed."""
+READINESS_TIMEOUT: Final = 1.0
+"""Seconds in which the supervisor must say whether the server shuts down."""
 
 
 class Deliveries:
@@ -86,7 +90,8 @@ class Working:
         handlers.add(StopWorker, self._stop)
 
     async def _drain(self, _: DrainWorker) -> None:
-        await self.service.drain()
+        self.service.gateway.farewell = SHUTTING_DOWN
+        await self.service.drain(is_everywhere=True)
 
     def _stop(self, message: StopWorker) -> None:
         self.stop.is_forced |= message.is_forced
@@ -155,7 +160,7 @@ async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Hand
                 Working(setup, service, link, stop, tasks, deliveries).add_handlers(handlers)
                 await tasks.start(watch_signals, stop, name="signals")
                 tasks.start_soon(_watch_link, link, stop, name="link")
-                tasks.start_soon(_drain_at_signal, service, inbox, stop, name="drain")
+                tasks.start_soon(_drain_at_signal, service, inbox, link, stop, name="drain")
                 tune_interpreter()
                 link.notify(WorkerReady())
                 await stop.done.wait()
@@ -201,13 +206,23 @@ def open_edited(service: Service, handlers: Handlers, deliveries: Deliveries, st
     return edited
 
 
-async def _drain_at_signal(service: Service, inbox: OpenInbox, stop: Stop) -> None:
+async def _drain_at_signal(service: Service, inbox: OpenInbox, link: Link, stop: Stop) -> None:
     """Drain after a signal to this worker alone. The others accept meanwhile, and what they hand over waits for a successor."""
     await stop.requested.wait()
     service.listeners.leave()
     inbox.stop()
+    if await _goes_on(link):
+        service.gateway.farewell = WORKER_REPLACED
     await service.drain()
     stop.done.set()
+
+
+async def _goes_on(link: Link) -> bool:
+    """Whether the server goes on without this worker. It does not if a service manager has sent the signal to all processes."""
+    try:
+        return not (await link.call(GetReadiness(), Readiness, timeout=READINESS_TIMEOUT)).is_draining
+    except LinkError:
+        return True
 
 
 async def _watch_link(link: Link, stop: Stop) -> None:

@@ -114,6 +114,11 @@ class Workers:
         """Whether at least one worker serves."""
         return any(worker.is_ready for worker in self.members)
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether the first process of some worker does not serve yet, or no worker serves at the moment."""
+        return not (self.is_any_ready and all(worker.has_served for worker in self.members))
+
     async def wait_ready(self) -> None:
         """Wait until all workers accept connections. Raises WorkersError when one of them fails before."""
 
@@ -189,7 +194,7 @@ class Workers:
 
     def _note_failed_start(self, worker: Worker) -> None:
         if not self._is_started:
-            self._start_error = f"{worker.name}: {worker.failure or 'it ended before it was ready (see the log)'}"
+            self._start_error = f"{worker.name}: {worker.failure or 'it was not started (see the log)'}"
             self._start_failed.set()
         elif not self.is_any_ready and all(each.backoff.recent >= MAX_FAILED_STARTS for each in self.members):
             self.failed.set()

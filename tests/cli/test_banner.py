@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,6 +28,17 @@ def test_each_app_is_shown_with_its_page_its_rooms_and_its_program() -> None:
     assert "  listening on http://127.0.0.1:9000\n  listening on unix:/run/site.sock\n" in text
     assert "  chat  http://127.0.0.1:9000/chat/\n        ws://127.0.0.1:9000/chat/ROOM  cat -u\n" in text
     assert "  mud   ws://127.0.0.1:9000/mud/ROOM  tcp 127.0.0.1:4000\n" in text
+
+
+def test_the_number_of_workers_is_shown_and_what_auto_became() -> None:
+    def lines(setting: Any, workers: int) -> list[str]:
+        site = Site(server=Server(workers=setting), apps={}, path=None)
+        return [line for line in format_banner([], site, workers=workers).splitlines() if "worker" in line]
+
+    assert lines(1, 1) == []
+    assert lines(3, 3) == ["  3 workers are ready"]
+    assert lines("auto", 4) == ['  4 workers are ready, one for each CPU (workers = "auto")']
+    assert lines("auto", 1) == ['  one process, because the server may use one CPU (workers = "auto")']
 
 
 def test_an_app_without_a_target_is_shown_as_pages() -> None:

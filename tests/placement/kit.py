@@ -197,7 +197,7 @@ class ServiceOfWorkers:
         return cast(Connections, ConnectionsOfWorkers([service.connections for service in self.services]))
 
     async def drain(self) -> None:
-        await asyncio.gather(*(service.drain() for service in self.services))
+        await asyncio.gather(*(service.drain(is_everywhere=True) for service in self.services))
 
     def cut(self) -> None:
         for service in self.services:

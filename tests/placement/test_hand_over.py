@@ -269,7 +269,7 @@ async def test_a_worker_that_drains_closes_what_passes_through_it(serve_workers:
     async with asyncio.timeout(5):
         await site.services[0].drain()
 
-    assert await ann.wait_closed() == (1001, "the server is shutting down")
+    assert await ann.wait_closed() == (1012, "this worker of the server is replaced: connect again")
     assert passing(site) == [0, 0, 0]
     await site.until(lambda: room not in site.gateway.pools["chat"].rooms)
 

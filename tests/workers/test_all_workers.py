@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from scalesocket.auth.files import AuthFiles
+from scalesocket.cli.status import format_status
 from scalesocket.config.model import App
 from scalesocket.control.messages import Caller, Drain, Outcome, Restart, Status, Stop, Tail
 from scalesocket.operations.lookup import NotFoundError, OperationError
@@ -95,16 +96,20 @@ class Server:
         near, far = Handlers(), scripted.handlers()
         for install in self.workers.installs:
             install(worker, near)
+        worker.has_served = True
         worker.link, scripted.link = await self._stack.enter_async_context(open_pair(near, far))
         for call in worker.on_ready:
             call(worker)
 
+    async def stop(self, index: int) -> None:
+        """End the process of a worker."""
+        self.scripted[index].link.close()
+        self.workers.members[index].link = None
+
     async def replace(self, index: int) -> None:
         """End the process of a worker, and start another."""
-        worker = self.workers.members[index]
-        self.scripted[index].link.close()
-        worker.link = None
-        worker.restarts += 1
+        await self.stop(index)
+        self.workers.members[index].restarts += 1
         await self.start(index)
 
     async def run(self, request: Any) -> Any:
@@ -118,13 +123,13 @@ class Server:
 
 
 @asynccontextmanager
-async def open_server(count: int = 2) -> AsyncIterator[Server]:
+async def open_server(count: int = 2, *, started: int = 2) -> AsyncIterator[Server]:
     workers = Workers(make_site(App(name="chat", command=["cat"])), count=count, loop="uvloop", open_files=100)
     async with AsyncExitStack() as stack:
         stack.callback(workers.close)
         front = await stack.enter_async_context(open_front(workers))
         server = Server(workers, front, stack)
-        for index in range(count):
+        for index in range(started):
             await server.start(index)
         yield server
 
@@ -251,6 +256,34 @@ async def test_without_any_worker_the_operator_is_told_so() -> None:
             await server.run(Restart(app="chat"))
         status = await server.run(Status())
         assert [worker.state for worker in status.workers] == ["starting", "starting"]
+
+
+async def test_the_server_is_not_ready_before_every_worker_has_served_and_while_none_serves() -> None:
+    async with open_server(started=0) as server:
+        found = []
+        for step in (lambda: server.start(0), lambda: server.start(1), lambda: server.stop(0), lambda: server.stop(1)):
+            found.append((await server.front.overview.find_readiness()).is_starting)
+            await step()
+        status = await server.run(Status())
+
+        assert found == [True, True, False, False]
+        assert status.is_starting
+        assert next(iter(format_status(status, with_rooms=False))).startswith("starting, generation 1")
+        assert [app.name for app in status.apps] == ["chat"]
+        assert (await server.front.overview.find_readiness()).is_starting
+
+
+async def test_the_totals_of_a_removed_app_are_forgotten() -> None:
+    async with open_server() as server:
+        site = server.workers.site
+        await server.run(Status())
+        await server.stop(1)
+        assert (await server.run(Status())).apps[0].rooms_total == 2
+
+        server.workers.site = make_site(App(name="other", command=["cat"]))
+        server.workers.site = site
+
+        assert (await server.run(Status())).apps[0].rooms_total == 1
 
 
 async def test_an_app_that_no_worker_knows_is_not_found() -> None:

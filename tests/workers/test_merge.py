@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from scalesocket.config.model import App
 from scalesocket.control.messages import (
     ClientEntry,
     Clients,
@@ -29,6 +30,8 @@ from scalesocket.workers.merge import MERGES, fold_ended, merge_answers, merge_s
 from scalesocket.workers.merged_overview import Totals
 from scalesocket.workers.site_messages import Missing, Ran
 
+PONG: Final = App(name="pong", command=("pong",))
+CHAT: Final = (App(name="chat", command=("cat",)),)
 LOST: Final = LinkLostError("worker 2 has ended")
 SLOW: Final = LinkTimeoutError("worker 2 did not answer within 30 s")
 NO_LOBBY: Final = "there is no open room 'lobyb' of chat"
@@ -195,7 +198,7 @@ def test_a_status_has_the_rooms_and_sums_of_all_workers_and_the_edits_of_the_sup
     )
     base = site_status(generation=7, last_error="wrong", refusals={"admin_no_token": 1})
 
-    status = merge_status(base, ["pong", "chat"], [one, two], ended=None, workers=())
+    status = merge_status(base, [PONG, *CHAT], [one, two], ended=None, workers=())
 
     pong, chat, new = status.apps
     assert (pong.name, new.name) == ("pong", "new")
@@ -208,13 +211,13 @@ def test_a_status_has_the_rooms_and_sums_of_all_workers_and_the_edits_of_the_sup
 
 def test_no_counter_falls_when_workers_end() -> None:
     totals = Totals()
-    totals.note(0, 0, site_status(app_status(rooms=("a",))))
-    totals.note(0, 0, site_status(app_status(rooms=("a", "b")), refusals={"host": 1}))
-    totals.note(0, 1, site_status(app_status(rooms=("c",))))  # of its successor
+    totals.note(0, 0, site_status(app_status(rooms=("a",))), ["chat"])
+    totals.note(0, 0, site_status(app_status(rooms=("a", "b")), refusals={"host": 1}), ["chat"])
+    totals.note(0, 1, site_status(app_status(rooms=("c",))), ["chat"])  # of its successor
     totals.note_ended(0)
     totals.note_ended(0)
 
-    status = merge_status(site_status(), ["chat"], [site_status(app_status(rooms=("d",)))], ended=totals.ended, workers=())
+    status = merge_status(site_status(), CHAT, [site_status(app_status(rooms=("d",)))], ended=totals.ended, workers=())
 
     (chat,) = status.apps
     assert [room.name for room in chat.rooms] == ["d"]
@@ -225,10 +228,33 @@ def test_no_counter_falls_when_workers_end() -> None:
 def test_apps_stay_visible_while_no_worker_runs_and_removed_ones_do_not() -> None:
     ended = fold_ended(None, site_status(app_status(rooms=("a",), is_drained=True), app_status("old")))
 
-    status = merge_status(site_status(), ["chat"], [], ended=ended, workers=())
+    status = merge_status(site_status(), CHAT, [], ended=ended, workers=())
 
     (chat,) = status.apps
     assert (chat.rooms, chat.rooms_total, chat.is_drained) == ((), 1, False)
+
+
+def test_an_app_that_no_worker_knows_yet_has_no_rooms() -> None:
+    status = merge_status(site_status(), [PONG, *CHAT], [site_status(app_status(rooms=("a",)))], ended=None, workers=())
+
+    pong, chat = status.apps
+    assert (pong.name, pong.mount, pong.target, pong.rooms, pong.rooms_total) == ("pong", "/pong", "pong", (), 0)
+    assert chat.rooms_total == 1
+
+
+def test_an_app_that_is_removed_and_added_again_counts_anew() -> None:
+    totals = Totals()
+    totals.note(0, 0, site_status(app_status(rooms=("a",)), app_status("pong", rooms=("1",))), ["chat", "pong"])
+    totals.note_ended(0)
+    totals.note(0, 1, site_status(app_status(rooms=("b",)), app_status("pong", rooms=("2",))), ["chat", "pong"])
+
+    totals.keep_only(["chat"])
+    totals.note(1, 0, site_status(app_status("pong", rooms=("3",))), ["chat"])  # from before the edit
+    totals.note_ended(0)
+    totals.note_ended(1)
+
+    status = merge_status(site_status(), [*CHAT, PONG], [], ended=totals.ended, workers=())
+    assert [(app.name, app.rooms_total) for app in status.apps] == [("chat", 2), ("pong", 0)]
 
 
 def test_summaries_show_the_fullest_rooms_of_all_workers() -> None:

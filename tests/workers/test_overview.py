@@ -6,12 +6,14 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from quart import Quart
 
 from scalesocket.config.model import App
 from scalesocket.overview import Readiness, RoomsSummary, UnavailableError
 from scalesocket.placement.placement import WorkerPlacement
 from scalesocket.placement.rendezvous import Rendezvous
 from scalesocket.server.http.app import create_base_app
+from scalesocket.server.http.health import health_blueprint
 from scalesocket.server.http.surface import Surface
 from scalesocket.status import Counts, RoomStatus, SiteStatus
 from scalesocket.workers.link import MAX_CALLS, Handlers
@@ -36,7 +38,7 @@ class Canned:
 
     def __init__(self, *, is_draining: bool = False) -> None:
         self.asked: list[object] = []
-        self._is_draining = is_draining
+        self.readiness = Readiness(is_draining=True, generation=1, public_error=None) if is_draining else READY
 
     async def status(self) -> SiteStatus:
         self.asked.append("status")
@@ -58,7 +60,7 @@ class Canned:
 
     async def find_readiness(self) -> Readiness:
         self.asked.append("readiness")
-        return Readiness(is_draining=True, generation=1, public_error=None) if self._is_draining else READY
+        return self.readiness
 
 
 async def test_all_answers_are_the_same_at_the_other_end_of_a_link() -> None:
@@ -75,6 +77,17 @@ async def test_all_answers_are_the_same_at_the_other_end_of_a_link() -> None:
         near.close()
         with pytest.raises(UnavailableError, match="worker 1 has ended"):
             await linked.status()
+
+
+async def test_a_probe_is_told_that_workers_start() -> None:
+    overview = Canned()
+    overview.readiness = Readiness(is_draining=False, generation=1, public_error=None, is_starting=True)
+    app = Quart("test")
+    app.register_blueprint(health_blueprint(overview))
+
+    answer = await app.test_client().get("/ready")
+
+    assert (answer.status_code, (await answer.json)["status"]) == (503, "starting")
 
 
 async def test_a_room_that_lives_here_is_asked_of_nobody_else() -> None:

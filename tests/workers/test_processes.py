@@ -199,8 +199,9 @@ def test_a_worker_that_gets_sigterm_drains_itself_and_is_replaced(tmp_path: Path
 
         os.kill(leaving, signal.SIGTERM)
 
-        assert {player.wait_closed() for player, _ in rooms[1]} == {1001}
+        assert {player.wait_closed() for player, _ in rooms[1]} == {1012}
         site.wait_replaced(1, leaving)
+        site.server.wait_output("worker ready")
         echo_all(rooms[0] + rooms[2])
         assert site.join("another").read() != "not alone"
 
@@ -345,7 +346,7 @@ def test_the_server_does_not_start_if_a_worker_cannot(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 1
-    assert "Error: worker 1: it ended before it was ready (see the log)" in done.stderr
+    assert "Error: worker 1: it ended before it was ready (exit code 1; see the log)" in done.stderr
     assert done.stdout == ""
 
 

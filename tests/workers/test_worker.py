@@ -1,6 +1,7 @@
 """A worker process and what it is given."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -8,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
 from scalesocket.config.load import load_site
 from scalesocket.server.addresses import Address
+from scalesocket.supervisor import warn_of_few_files
 from scalesocket.workers.backoff import LONGEST_DELAY, WINDOW, Backoff
 from scalesocket.workers.setup import Setup, read_setup, write_setup
-from scalesocket.workers.supervisor import count_workers
+from scalesocket.workers.supervisor import count_files_of_worker, count_workers
 from tests.workers.serving import wait_none
 
 ORPHAN = """
@@ -83,6 +86,22 @@ def test_restarts_come_later_if_they_repeat_but_never_end() -> None:
     assert all(0.05 * 2**number <= delay <= 0.1 * 2**number for number, delay in enumerate(delays[:6]))
     assert max(delays) <= LONGEST_DELAY
     assert backoff.next_delay(WINDOW) <= 0.1
+
+
+@pytest.mark.parametrize(("tls", "needed"), [("", 500), ('tls = { certificate = "cert.pem", key = "key.pem" }\n', 1000)])
+def test_the_limit_of_open_files_must_be_enough_for_a_worker_that_has_all_clients(
+    tls: str, needed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text(f'[server]\nworkers = 4\nmax_connections = 500\n{tls}[apps.chat]\ncommand = ["cat"]\n')
+    needed += 256 + 4 + 64  # those that wait for an inbox, the inboxes, and others
+    assert count_files_of_worker(load_site(file), 4) == needed
+
+    for limit, warnings in ((needed - 1, 1), (needed, 0)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (10, limit))
+        with structlog.testing.capture_logs() as events:
+            warn_of_few_files(needed)
+        assert [(event["limit"], event["needed"]) for event in events] == [(limit, needed)] * warnings
 
 
 def test_auto_is_a_worker_for_each_cpu_that_the_server_may_use() -> None:

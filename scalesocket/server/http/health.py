@@ -18,12 +18,13 @@ def health_blueprint(overview: Overview) -> Blueprint:
     async def ready() -> Response:
         # A broken edit does not make the server unready: the last good site still runs.
         state = await overview.find_readiness()
+        status = "draining" if state.is_draining else "starting" if state.is_starting else "ready"
         body = {
-            "status": "draining" if state.is_draining else "ready",
+            "status": status,
             "draining": state.is_draining,
             "generation": state.generation,
             "last_error": state.public_error,
         }
-        return answer_json(body, 503 if state.is_draining else 200)
+        return answer_json(body, 200 if status == "ready" else 503)
 
     return blueprint
