@@ -28,7 +28,7 @@ from scalesocket.capacity.local import LocalCapacity
 from scalesocket.config.model import App, Site
 from scalesocket.config.plan import Plan, make_plan
 from scalesocket.drain import drain_rooms, retire_rooms
-from scalesocket.errors import APP_DRAINED, APP_REMOVED, LEASE_LOST, ROOM_RESTARTED, SHUTTING_DOWN, Close
+from scalesocket.errors import APP_DRAINED, APP_REMOVED, LEASE_LOST, ROOM_RESTARTED, Close
 from scalesocket.io.poller import Poller
 from scalesocket.rooms.containment import contain_exceptions
 from scalesocket.rooms.iteration_limit import IterationLimit
@@ -65,8 +65,6 @@ class Gateway:
         rooms of the site, too.
         """
         self.site = site
-        self.farewell = SHUTTING_DOWN
-        """How clients are closed when the server stops."""
         self._leases = leases
         self._capacity = LocalCapacity() if capacity is None else capacity
         self.reload_state = ReloadState(applied_at=time.time())
@@ -150,15 +148,15 @@ class Gateway:
         """Admit no more clients, close all with `farewell` over at most `drain_timeout`, and wait until the rooms have ended."""
         self.admission.is_closed = True
         rooms = self._all_rooms()
-        retire_rooms(rooms, self.farewell)
-        await drain_rooms(rooms, self.farewell, timeout=self.site.server.drain_timeout)
+        retire_rooms(rooms, self.admission.farewell)
+        await drain_rooms(rooms, self.admission.farewell, timeout=self.site.server.drain_timeout)
         for room in self._all_rooms():
             await room.wait_ended()
 
     def cut(self) -> None:
         """Close all clients at once, after a second signal. Backends are still stopped step by step."""
         self.admission.is_closed = True
-        self.end_rooms(self.farewell)
+        self.end_rooms(self.admission.farewell)
 
     def end_rooms(self, close: Close) -> None:
         """Close all clients at once and stop all rooms. New ones may be opened."""

@@ -102,6 +102,8 @@ class AdmissionControl:
         """The site in force."""
         self.is_closed = False
         """Whether the server drains and admits no more clients."""
+        self.farewell = SHUTTING_DOWN
+        """How clients are closed when the server stops."""
         self.refusals: Counter[str] = Counter()
         """Requests that were refused before an app was found, by reason."""
         self._pools = pools
@@ -185,7 +187,7 @@ class AdmissionControl:
         pool = self._pools.get(admission.app.name)
         # On the general lane, an edit since the admission may have removed the app or its target.
         if pool is None or not pool.app.has_rooms or self.is_closed:
-            return SHUTTING_DOWN if self.is_closed else APP_REMOVED
+            return self.farewell if self.is_closed else APP_REMOVED
         if pool.is_drained:
             pool.refusals[APP_DRAINED.reason] += 1
             return APP_CLOSED

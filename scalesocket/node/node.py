@@ -93,7 +93,7 @@ class Node:
         self._gateway = gateway
         gateway.admission.authenticators.resources.tickets = ClusterTickets(self.directory.listing)
         self.claims.pools = gateway.pools
-        gateway.farewell = NODE_STOPS
+        gateway.admission.farewell = NODE_STOPS
 
     @asynccontextmanager
     async def serve(self, service: Service) -> AsyncIterator[PeerClient]:

@@ -17,7 +17,7 @@ class Passage(Protocol):
     """One connection."""
 
     def end(self) -> None:
-        """Let the client be closed with 1012: this process stops. Calls may repeat."""
+        """Have the client closed by the owner of its room: this process stops. Calls may repeat."""
 
     def cut(self) -> None:
         """Abort it. Calls may repeat."""

@@ -61,7 +61,7 @@ class Pump:
             outer.resume_reading()
 
     def end(self) -> None:
-        """End the owner's input. It closes the websocket with 1012, since this process stops (`Passage.end`)."""
+        """End the owner's input. It closes the websocket, since this process stops (`Passage.end`)."""
         self._outer_side.is_dropping = True
         self._inner.write_eof()
 

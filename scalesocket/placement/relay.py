@@ -14,7 +14,7 @@ import anyio
 from scalesocket.admission.control import Admission
 from scalesocket.config.units import KiB
 from scalesocket.edge.limits import CLOSE_TIMEOUT, FAULT_TIMEOUT
-from scalesocket.errors import PEER_FAULTS, SHUTTING_DOWN, Close, CloseCode
+from scalesocket.errors import PEER_FAULTS, Close, CloseCode
 from scalesocket.placement.passages import Passages, has_ended
 from scalesocket.wire.frames import Opcode, is_valid_close_code
 from scalesocket.wire.relayed import RelayedReader, encode_relayed
@@ -27,7 +27,7 @@ READ_SIZE: Final = 64 * KiB
 CHECK_INTERVAL: Final = 1.0
 """Seconds after which a message that the client does not take makes the relay look whether the owner has ended."""
 GOING_AWAY_TIMEOUT: Final = 1.0
-"""Seconds to send the close frame 1001 when the server is stopped before the owner."""
+"""Seconds to send the close frame when the server is stopped before the owner."""
 
 
 class Relay:
@@ -47,6 +47,7 @@ class Relay:
         self._receive = receive
         self._send = send
         self._subprotocol = admission.subprotocol
+        self._control = admission.control
         self._passages = passages
         self._patience = admission.app.stall_timeout
         """Seconds for which the client may take nothing after the owner has ended."""
@@ -86,7 +87,7 @@ class Relay:
     # --- Passage
 
     def end(self) -> None:
-        """End the owner's input. It closes the websocket with 1012, since this process stops (`Passage.end`)."""
+        """End the owner's input. It closes the websocket, since this process stops (`Passage.end`)."""
         if not self._is_ending and not self._writer.is_closing():
             self._is_ending = True
             self._writer.write_eof()
@@ -165,8 +166,8 @@ class Relay:
         self._scope.deadline = anyio.current_time() + (FAULT_TIMEOUT if code in PEER_FAULTS else CLOSE_TIMEOUT)
 
     async def _close_going_away(self) -> None:
-        """Close with 1001 when the server cancels the app. The server would close with 1011."""
+        """Tell the client that the server stops, which has cancelled the app. The server itself would close with 1011."""
         if self._is_gone or self._is_closed:
             return
         with anyio.move_on_after(GOING_AWAY_TIMEOUT, shield=True), contextlib.suppress(Exception):
-            await self._close(SHUTTING_DOWN.payload())
+            await self._close(self._control.farewell.payload())

@@ -16,7 +16,7 @@ from scalesocket.admission.control import Admission
 from scalesocket.config.model import App
 from scalesocket.edge.client import Client, Hold
 from scalesocket.edge.limits import CLOSE_TIMEOUT, FAULT_TIMEOUT, find_high_water
-from scalesocket.errors import BINARY_NOT_UTF8, PEER_FAULTS, SHUTTING_DOWN, Close, message_too_big
+from scalesocket.errors import BINARY_NOT_UTF8, PEER_FAULTS, Close, message_too_big
 from scalesocket.wire.batch import Batch
 from scalesocket.wire.frames import Opcode
 
@@ -29,7 +29,7 @@ FRAME_HEADER: Final = 4
 MESSAGES_PER_ITERATION: Final = 64
 """Messages sent before the writer yields to the event loop: a server that takes them at once never makes it wait."""
 GOING_AWAY_TIMEOUT: Final = 1.0
-"""Seconds to send the close frame 1001 when the server is stopped before the gateway."""
+"""Seconds to send the close frame when the server is stopped before the gateway."""
 
 
 class GeneralClient(Client):
@@ -210,11 +210,11 @@ class GeneralClient(Client):
             self.room.drained(self)
 
     async def _close_going_away(self) -> None:
-        """Close with 1001 when the server cancels the app. The server would close with 1011."""
+        """Tell the client that the server stops, which has cancelled the app. The server itself would close with 1011."""
         if self._is_gone or self._close is not None:
             return
         with anyio.move_on_after(GOING_AWAY_TIMEOUT, shield=True), contextlib.suppress(Exception):
-            await self._send(close_message(SHUTTING_DOWN))
+            await self._send(close_message(self._admission.control.farewell))
 
 
 def message_of(payload: bytes, opcode: Opcode) -> AsgiMessage:

@@ -131,7 +131,8 @@ class Owner:
         if app is None:
             if not _is_answered(facts):
                 transport.write(make_switch(facts.key, protocol_line(facts.subprotocol)))
-            close_websocket(transport, connections, self._gateway.farewell if self._gateway.is_draining else APP_REMOVED)
+            control = self._gateway.admission
+            close_websocket(transport, connections, control.farewell if control.is_closed else APP_REMOVED)
             return
         identity = None if facts.who is None else facts.who.identity()
         admission = Admission(app, facts.room, facts.request, self._gateway.admission, facts.subprotocol, identity, close)

@@ -90,7 +90,7 @@ class Working:
         handlers.add(StopWorker, self._stop)
 
     async def _drain(self, _: DrainWorker) -> None:
-        self.service.gateway.farewell = SHUTTING_DOWN
+        self.service.gateway.admission.farewell = SHUTTING_DOWN
         await self.service.drain(is_everywhere=True)
 
     def _stop(self, message: StopWorker) -> None:
@@ -212,7 +212,7 @@ async def _drain_at_signal(service: Service, inbox: OpenInbox, link: Link, stop:
     service.listeners.leave()
     inbox.stop()
     if await _goes_on(link):
-        service.gateway.farewell = WORKER_REPLACED
+        service.gateway.admission.farewell = WORKER_REPLACED
     await service.drain()
     stop.done.set()
 
