@@ -29,7 +29,7 @@ help:
 	@echo "make check         lint, check formatting and types (ruff, mypy)"
 	@echo "make test          run the tests (TESTS=tests/wire: only these)"
 	@echo "make serve         serve the example site on http://127.0.0.1:9000/ (BIND=127.0.0.1:8000, MUD_PORT=4001: elsewhere)"
-	@echo "make cluster       run three nodes of one site with an engine and a load balancer (BIND=127.0.0.1:8000: elsewhere)"
+	@echo "make cluster       run three nodes of one site with an engine and a load balancer (BALANCER=nginx, BIND=127.0.0.1:8000, LEASE=20s)"
 	@echo "make chaos         break a cluster of three nodes in every way, for five minutes (CHAOS_SECONDS=600: for longer)"
 	@echo "make bench         run the benchmark against every peer that is installed (BENCH=--quick: one short round)"
 	@echo "make soak          run the long scenarios: edits under load lose no message, and ten thousand rooms leave nothing behind"

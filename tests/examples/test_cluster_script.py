@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,32 +21,32 @@ FOLDER: Final = Path(__file__).parents[2] / "examples" / "cluster"
 DEADLINE: Final = 30.0
 
 
-@pytest.fixture
-def script() -> "subprocess.Popen[str]":
+def start(balancer: str) -> "subprocess.Popen[str]":
     if SERVER is None:
         pytest.skip("no redis-server or valkey-server on this machine (Debian: apt-get install redis-server)")
-    if not any(Path(folder, name).exists() for name in ("haproxy", "nginx") for folder in ("/usr/sbin", "/usr/bin")):
-        pytest.skip("neither HAProxy nor nginx on this machine (Debian: apt-get install haproxy)")
+    if shutil.which(balancer, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin") is None:
+        pytest.skip(f"no {balancer} on this machine (Debian: apt-get install {balancer})")
     return subprocess.Popen(
         ["env", "--default-signal=INT", sys.executable, FOLDER / "run.py"],
-        env={**os.environ, "BIND": f"127.0.0.1:{free_port()}", "LEASE": "1s"},
+        env={**os.environ, "BALANCER": balancer, "BIND": f"127.0.0.1:{free_port()}", "LEASE": "1s"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def test_clients_of_different_nodes_and_of_the_load_balancer_meet_and_ctrl_c_ends_everything(
-    script: "subprocess.Popen[str]",
-) -> None:
-    assert script.stdout is not None
-    with script:
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("balancer", ["haproxy", "nginx"])
+def test_clients_of_different_nodes_and_of_the_load_balancer_meet_and_ctrl_c_ends_everything(balancer: str) -> None:
+    with start(balancer) as script:
+        assert script.stdout is not None
         lines = []
         try:
             while not (lines and lines[-1].startswith("Ctrl-C ends")):
                 lines.append(script.stdout.readline())
                 assert lines[-1], "".join(lines)
-            addresses = re.findall(r"^    http://([\d.]+:\d+)/ +(?:node|the rooms)", "".join(lines), re.MULTILINE)
+            addresses = re.findall(r"^    http://([\d.]+:\d+)/ +(?:node|all rooms)", "".join(lines), re.MULTILINE)
+            assert f"with {balancer} as load balancer" in "".join(lines)
             family = descendants(script.pid)
 
             found = []
@@ -63,23 +64,34 @@ def test_clients_of_different_nodes_and_of_the_load_balancer_meet_and_ctrl_c_end
     wait_none(family, within=2)
 
 
-@pytest.mark.parametrize("missing", ["redis-server", "haproxy"])
-def test_a_missing_program_is_named_with_its_package(missing: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("balancer", "missing", "words"),
+    [("", "redis-server", "neither redis-server nor valkey-server"), ("", "haproxy", "neither haproxy nor nginx")]
+    + [(name, name, f"no {name}") for name in ("haproxy", "nginx")],
+)
+def test_a_missing_program_is_named_with_its_package(balancer: str, missing: str, words: str, tmp_path: Path) -> None:
     for name in ("redis-server", "haproxy"):
         if name != missing:
             (tmp_path / name).write_text("#!/bin/sh\n")
             (tmp_path / name).chmod(0o755)
     code = (
-        "import os, runpy, shutil, sys\n"
-        "run = runpy.run_path(sys.argv[1])\n"
+        "import os, shutil, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import run\n"
         f"shutil.which = lambda name, path: name if os.path.exists('{tmp_path}/' + name) else None\n"
-        "run['main']()"
+        "run.main()"
     )
 
-    done = subprocess.run([sys.executable, "-c", code, FOLDER / "run.py"], capture_output=True, text=True, timeout=DEADLINE)
+    done = subprocess.run(
+        [sys.executable, "-c", code, FOLDER],
+        env={**os.environ, "BALANCER": balancer},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
 
     assert done.returncode == 1
-    assert "make cluster: found neither" in done.stderr
+    assert f"make cluster: found {words} (" in done.stderr
     assert f"apt-get install {missing}" in done.stderr
 
 
