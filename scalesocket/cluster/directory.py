@@ -44,8 +44,9 @@ class Directory:
         """Called for a room that is another node's, although this one held it; it must end."""
         self._version = version
         self._requests = Requests(settings.name, settings.lease)
-        self._engine = Engine(settings.engine, name=f"scalesocket:{node}")
-        self._lease_engine = Engine(settings.engine, name=f"scalesocket-lease:{node}")
+        requests = self._requests
+        self._engine = Engine(settings.engine, name=f"scalesocket:{node}", patience=requests.answer_timeout)
+        self._lease_engine = Engine(settings.engine, name=f"scalesocket-lease:{node}", patience=requests.renewal_timeout)
         self.listing: Final = Listing(self._requests, self._engine)
         """Nodes, rooms, summaries and tickets."""
         self._session: Session | None = None
@@ -86,7 +87,8 @@ class Directory:
         """
         replaced = "" if self._session is None else self._session.inc
         inc = self._next_inc  # the same in the next attempt, if there is no answer to this one
-        word, rest = await self._requests.run(self._lease_engine, OPEN, self.node, inc, replaced, self.advertise, self._version)
+        about, timeout = (self.node, inc, replaced, self.advertise, self._version), self._requests.answer_timeout
+        word, rest = await self._requests.run(self._lease_engine, OPEN, *about, timeout=timeout)
         if word == "taken":
             return Taken(rest[0].decode(), rest[1] / SECOND)
         if word == "lease":
@@ -156,7 +158,10 @@ class Directory:
 
     async def find(self, app: str, room: str) -> Owned | Recovering | Free:
         """Find the owner of a room, which may be this node. Changes nothing."""
-        return self._requests.read_owner(*await self._requests.run(self._engine, FIND, RoomName(app, room).member))
+        timeout = self._requests.answer_timeout
+        return self._requests.read_owner(
+            *await self._requests.run(self._engine, FIND, RoomName(app, room).member, timeout=timeout)
+        )
 
     def release(self, app: str, room: str, fence: int) -> None:
         """Give up a room that has ended. It is sent at once, and again until the engine has answered."""
@@ -173,8 +178,9 @@ class Directory:
 
     async def _claim(self, session: Session, name: RoomName) -> Won | Owned | Recovering:
         self._claimed[name] += 1
+        timeout = self._requests.answer_timeout
         try:
-            word, rest = await self._requests.run(self._engine, CLAIM, session.node, session.inc, name.member)
+            word, rest = await self._requests.run(self._engine, CLAIM, session.node, session.inc, name.member, timeout=timeout)
         finally:
             self._claimed[name] -= 1
             self._claimed += Counter()  # without zeros
@@ -197,7 +203,7 @@ class Directory:
     async def _release(self, name: RoomName, fence: int, inc: str) -> None:
         self._unreleased[name, fence] = inc
         try:
-            await self._requests.run(self._engine, RELEASE, inc, name.member, fence)
+            await self._requests.run(self._engine, RELEASE, inc, name.member, fence, timeout=self._requests.answer_timeout)
         except EngineError:
             return  # the next renewal sends it again
         self._unreleased.pop((name, fence), None)
@@ -205,7 +211,7 @@ class Directory:
     async def _report(self, session: Session, epoch: str, *, is_kept: bool = False) -> Renewed | Lost:
         """Report all rooms, on the connection of claims and releases, so that it is in order with them."""
         rooms, elsewhere = list(self._held.items()), []
-        timeout = 2 * self._requests.renewal_timeout  # the engine may be busy with the reports of others
+        timeout = self._requests.answer_timeout
         for start in range(0, len(rooms) or 1, REPORT_SIZE):
             part = [(name, fence) for name, fence in rooms[start : start + REPORT_SIZE] if self._held.get(name) == fence]
             words = [word for name, fence in part for word in (name.member, fence)]

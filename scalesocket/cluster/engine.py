@@ -17,8 +17,12 @@ PAUSE: Final = 0.1
 class Engine:
     """One connection, opened when it is needed, and again after it broke. Calls are sent in order; none is sent twice."""
 
-    def __init__(self, url: str, *, name: str) -> None:
-        """Connect to `url`. `name` is shown in the engine's list of clients; it has no spaces."""
+    def __init__(self, url: str, *, name: str, patience: float) -> None:
+        """Connect to `url`. `name` is shown in the engine's list of clients; it has no spaces.
+
+        A connection on which no answer comes for `patience` seconds is replaced.
+        """
+        self._patience = patience
         self._url = url
         self.address = url
         """The URL of the engine itself, where `url` is that of sentinels; known after the first connection."""
@@ -47,7 +51,10 @@ class Engine:
         return await self.call("EVAL", script.text, *words, timeout=max(left, 0.0))
 
     async def call(self, *words: Word, timeout: float) -> Answer:
-        """Send a command, and return its answer. Raises EngineError, `timeout` seconds from now at the latest."""
+        """Send a command, and return its answer. Raises EngineError, `timeout` seconds from now at the latest.
+
+        The connection stays: the engine may be slow, and others wait for its answers.
+        """
         link = self._link
         try:
             async with asyncio.timeout(timeout):
@@ -55,8 +62,6 @@ class Engine:
                     link = await self._connect()
                 return await link.send(words)
         except TimeoutError:
-            if link is not None:  # later answers would come later still
-                link.abort(f"no answer within {timeout:g} s")
             raise EngineUnavailableError(f"no answer within {timeout:g} s") from None
 
     async def close(self) -> None:
@@ -90,7 +95,7 @@ class Engine:
             if old is not None:
                 await old.close()
             self.address = await find_primary(self._url)
-            self._link = await open_link(self.address, name=self._name, timeout=CONNECT_TIMEOUT)
+            self._link = await open_link(self.address, name=self._name, timeout=CONNECT_TIMEOUT, patience=self._patience)
             return self._link
         except EngineUnavailableError as error:
             self._fault = str(error)

@@ -16,6 +16,7 @@ import structlog
 from scalesocket.cluster.directory import Directory, LeaseMismatchError
 from scalesocket.cluster.link import EngineError
 from scalesocket.cluster.records import Load, Lost, Taken
+from scalesocket.cluster.sparse_log import SparseLog
 
 log = structlog.get_logger("cluster")
 
@@ -26,6 +27,10 @@ USABLE: Final = 0.8
 RETRY: Final = 0.05
 """Part of the lease after which what failed is tried again; `LONGEST_RETRY` seconds at most."""
 LONGEST_RETRY: Final = 1.0
+SLOW: Final = 0.1
+"""Part of the lease after which the answer to a renewal is slow."""
+LATE: Final = 0.5
+"""Part of the lease: with less of it left, renewals have failed, or their answers are late."""
 LOOK: Final = 0.25
 """Seconds between two readings of the clock: a timer of the event loop does not run while the machine is suspended."""
 CLOSE_TIMEOUT: Final = 1.0
@@ -65,6 +70,7 @@ class Lease:
         self._deadline = 0.0
         self._is_open = asyncio.Event()
         self._is_down = False
+        self._sparse_log = SparseLog()
         self.lost = 0
         """How often the lease was lost."""
         self.renewals = 0
@@ -84,6 +90,11 @@ class Lease:
     def seconds_left(self) -> float:
         """The seconds until then; 0 if it has ended."""
         return max(0.0, self._deadline - boottime()) if self._is_open.is_set() else 0.0
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the lease is lost, or may soon be: renewals fail, or the engine takes long to answer them."""
+        return self.seconds_left < LATE * self._seconds
 
     async def wait_open(self) -> None:
         """Wait until there is a session. It may have ended again by the time that this returns."""
@@ -169,6 +180,8 @@ class Lease:
                 return
             self._note_answer()
             self._extend(sent_at)
+            if (took := boottime() - sent_at) > SLOW * self._seconds:
+                self._sparse_log.warn("engine slow", seconds=round(took, 2), lease_left=round(self.seconds_left, 1))
             next_at = sent_at + self._seconds / RENEWALS * _RNG.uniform(0.9, 1.0)
 
     async def _pause(self) -> None:

@@ -42,9 +42,13 @@ class EngineRefusedError(EngineError):
 class Link:
     """A connection in use. It is never opened again: a caller that needs another makes a new one."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
-        """Use a connection that is open."""
+    def __init__(self, connection: AbstractConnection, *, patience: float) -> None:
+        """Use a connection that is open. It is given up when no answer comes for `patience` seconds, although one is due."""
         self._connection = connection
+        self._patience = patience
+        self._silent_since = 0.0
+        """The loop's time of the last answer, or of the first request after a time without any."""
+        self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[asyncio.Future[Answer]] = deque()
         """In the order of the requests."""
         self._outbox: list[bytes] = []
@@ -66,7 +70,12 @@ class Link:
             raise EngineUnavailableError(self._fault)
         if len(self._waiting) >= MAX_WAITING:
             raise EngineUnavailableError(f"{MAX_WAITING} requests wait for the engine already")
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        if not self._waiting:
+            self._silent_since = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._patience, self._check_silence)
         self._waiting.append(answer)
         self._outbox += self._connection.pack_command(*words)
         self._has_output.set()
@@ -81,6 +90,8 @@ class Link:
                 answer.set_exception(EngineUnavailableError(self._fault))
                 answer.exception()  # marks it as retrieved: the caller may have been cancelled
         self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
         drop_output(self._connection)
         for task in self._tasks:
             if task is not asyncio.current_task():
@@ -118,10 +129,23 @@ class Link:
             else:
                 self._settle(found)
 
+    def _check_silence(self) -> None:
+        """Give the connection up if it is silent. A slow engine keeps it: its answers are as good as quick ones."""
+        self._timer = None
+        if not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._silent_since + self._patience - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._check_silence)
+        else:
+            self.abort(f"no answer for {self._patience:g} s")
+
     def _settle(self, found: Answer = None, *, error: EngineRefusedError | None = None) -> None:
         if not self._waiting:
             raise OSError("the engine answered what it was not asked")
         answer = self._waiting.popleft()
+        self._silent_since = asyncio.get_running_loop().time()
         if answer.done():  # the caller no longer waits
             return
         if error is None:
@@ -130,8 +154,11 @@ class Link:
             answer.set_exception(error)
 
 
-async def open_link(url: str, *, name: str, timeout: float) -> Link:
-    """Connect to the engine within `timeout` seconds. `name` is shown in its list of clients. Raises EngineUnavailableError."""
+async def open_link(url: str, *, name: str, timeout: float, patience: float) -> Link:
+    """Connect to the engine within `timeout` seconds. Raises EngineUnavailableError.
+
+    `name` is shown in its list of clients. `patience`: of the link, in seconds.
+    """
     connection = make_connection(url, name, timeout)
     try:
         async with asyncio.timeout(timeout):
@@ -141,7 +168,7 @@ async def open_link(url: str, *, name: str, timeout: float) -> Link:
     except (RedisError, OSError) as error:
         raise EngineUnavailableError(describe(error)) from None
     else:
-        return Link(connection)
+        return Link(connection, patience=patience)
     finally:
         if sys.exception() is not None:
             await discard(connection)

@@ -10,7 +10,12 @@ from scalesocket.cluster.scripts import Script
 SECOND: Final = 1_000_000
 """Microseconds. Scripts count in them."""
 TIMEOUT: Final = 2.0
-"""Seconds for one answer."""
+"""Seconds for an answer that a person waits for."""
+PATIENCE: Final = 0.4
+"""Part of the lease for which the engine may owe the answer to a renewal. So a pause of that length costs no lease, and after a
+connection that was lost silently there is time to open another."""
+LONGEST_PATIENCE: Final = 10.0
+"""Seconds for other answers, at most."""
 
 
 class SessionLostError(EngineUnavailableError):
@@ -23,8 +28,10 @@ class Requests:
     def __init__(self, name: str, lease: float) -> None:
         """Make requests to the directory of the cluster `name`. `lease`: seconds."""
         self.prefix: Final = f"{{{name}}}:"
-        self.renewal_timeout: Final = min(lease / 10, TIMEOUT)
-        """Seconds for the answer to a renewal: a lease has time for several attempts."""
+        self.renewal_timeout: Final = PATIENCE * lease
+        """Seconds for the answer to a renewal."""
+        self.answer_timeout: Final = min(max(TIMEOUT, PATIENCE * lease), LONGEST_PATIENCE)
+        """Seconds for the answer to a claim, and to what keeps the directory right."""
         self.fence = 0
         self._lease = round(lease * SECOND)
 

@@ -172,6 +172,44 @@ async def test_an_engine_that_stands_still_for_two_leases_ends_all_leases_and_th
         assert answer.fence > fence
 
 
+async def test_an_engine_that_stands_still_again_and_again_for_a_third_of_a_lease_costs_no_lease_and_no_connection(
+    engine: EngineProcess,
+) -> None:
+    engine.start()
+    cluster, seconds = ClusterOfTests(engine, "games"), 1.0
+    async with leased(cluster, "a", seconds=seconds) as node:
+        await win(node.directory)
+        connections, began = engine.client.info("stats")["total_connections_received"], boottime()
+        with capture_all_logs() as events:
+            for number in range(4):
+                engine.client.execute_command("CLIENT", "PAUSE", str(round(0.3 * seconds * 1000)), "ALL")
+                assert isinstance(await node.directory.claim("chat", f"slow{number}"), Won)
+            await until(lambda: asyncio.sleep(0, node.deadlines[-1]), lambda last: last > began + (4 * 0.3 + USABLE) * seconds)
+
+        assert node.lease.lost == 0
+        assert all(deadline <= boottime() + USABLE * seconds for deadline in node.deadlines)
+        assert engine.client.info("stats")["total_connections_received"] == connections
+    assert [event["event"] for event in events if event["log_level"] != "debug"] == ["engine slow"]
+
+
+async def test_a_late_answer_extends_the_lease_from_before_the_renewal_was_sent(engine: EngineProcess) -> None:
+    engine.start()
+    cluster, seconds = ClusterOfTests(engine, "games"), 2.0
+    async with leased(cluster, "a", seconds=seconds) as node:
+        known = len(node.deadlines)
+        engine.pause()
+        paused_at = boottime()
+        await until(lambda: asyncio.sleep(0, node.lease.is_late), bool)
+        engine.resume()
+        resumed_at = boottime()
+
+        await until(lambda: asyncio.sleep(0, len(node.deadlines)), lambda count: count > known)
+
+        late = node.deadlines[known]
+        assert paused_at < late - USABLE * seconds < resumed_at - 0.05 * seconds
+        assert node.lease.lost == 0
+
+
 async def test_a_machine_that_was_suspended_has_lost_its_lease_although_the_engine_would_renew_it(
     cluster: ClusterOfTests, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,7 +85,7 @@ async def test_sentinels_that_do_not_answer_or_do_not_know_the_service_are_named
             f"redis+sentinel://127.0.0.1:{port}/other": "no sentinel knows 'other'",
         }
         for url, fault in urls.items():
-            connection = Engine(url, name="test")
+            connection = Engine(url, name="test", patience=2.0)
 
             async def ask(connection: Engine = connection) -> str:
                 try:
