@@ -48,7 +48,16 @@ class Lifecycle:
     The room does not refer to it, so that both are freed at once at the end; `Room.stop` reaches it by a cancel scope.
     """
 
-    __slots__ = ("_environment", "_observer", "_open_backend", "_predecessor", "_restarts", "_stop_limit", "room")
+    __slots__ = (
+        "_environment",
+        "_is_given_up",
+        "_observer",
+        "_open_backend",
+        "_predecessor",
+        "_restarts",
+        "_stop_limit",
+        "room",
+    )
 
     def __init__(
         self,
@@ -71,6 +80,8 @@ class Lifecycle:
         self._stop_limit = stop_limit
         self._predecessor = predecessor
         self._restarts = RestartPolicy()
+        self._is_given_up = False
+        """Whether the last backend failed once too often."""
 
     async def run(self) -> None:
         """Run the room from start to end. When this returns, the room has ENDED."""
@@ -101,16 +112,17 @@ class Lifecycle:
         except BackendError as error:
             self._observer.backend_start_failed()
             close = Close(CloseCode.BACKEND_FAILED, str(error))
-            delay = self._restart_delay(close, is_success=False)
+            delay = self._restart_delay(is_success=False)
         else:
+            crash = None
             try:
                 room.backend_began(backend)
                 end = await backend.wait_exit()
                 close = BACKEND_ENDED if end.status == 0 else Close(_code(end), str(end))
                 if not end.is_success:
                     self._observer.backend_crashed()
-                    log.warning("backend ended", app=room.app.name, room=room.name, pid=backend.pid, reason=close.reason)
-                delay = self._restart_delay(close, is_success=end.is_success)
+                    crash = close.reason
+                delay = self._restart_delay(is_success=end.is_success)
                 if delay is None:
                     room.backend_finished()
                 else:
@@ -126,6 +138,9 @@ class Lifecycle:
                 room.flush()
                 room.detach()
                 self._observer.backend_exited(room, end)
+                if crash is not None:  # logged last: whoever reads it and asks for the status sees it there
+                    log.warning("backend ended", app=room.app.name, room=room.name, pid=backend.pid, reason=crash)
+        self._log_restart(close, delay)
         if delay is None:
             room.stop(close)
             return 0.0
@@ -148,19 +163,23 @@ class Lifecycle:
             if backend.output[0] >= own or not (was_paused or room.is_output_paused):
                 return False
 
-    def _restart_delay(self, close: Close, *, is_success: bool) -> float | None:
+    def _restart_delay(self, *, is_success: bool) -> float | None:
         """Seconds until the next backend. None for no other: `restart` says so, there are no clients, or it failed too often."""
         room = self.room
+        self._is_given_up = False
         if (room.app.restart == "on-failure" and is_success) or not room.clients or not room.may_restart:
             return None
         delay = self._restarts.decide(asyncio.get_running_loop().time())
-        if delay is None:
-            log.error("backend given up", app=room.app.name, room=room.name, reason=close.reason)
-        else:
-            log.warning(
-                "backend restart scheduled", app=room.app.name, room=room.name, reason=close.reason, seconds=round(delay, 3)
-            )
+        self._is_given_up = delay is None
         return delay
+
+    def _log_restart(self, close: Close, delay: float | None) -> None:
+        """Log what was decided by `_restart_delay`, after the log has the end of the backend."""
+        app, room = self.room.app.name, self.room.name
+        if delay is not None:
+            log.warning("backend restart scheduled", app=app, room=room, reason=close.reason, seconds=round(delay, 3))
+        elif self._is_given_up:
+            log.error("backend given up", app=app, room=room, reason=close.reason)
 
 
 def _code(end: Exit) -> CloseCode:

@@ -3,7 +3,6 @@
 import json
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -94,12 +93,7 @@ def test_status_shows_how_the_last_program_of_an_app_ended(tmp_path: Path) -> No
         with pytest.raises(ConnectionClosed):
             client.recv(timeout=10)
         server.wait_output("backend ended")
-
-        def read_status() -> Any:
-            return json.loads(scalesocket("status", "--format", "json", str(file)).out)
-
-        server.wait(lambda: read_status()["apps"][0]["last_exit"] is not None, "the last exit in the status")
-        status = read_status()
+        status = json.loads(scalesocket("status", "--format", "json", str(file)).out)
         shown = scalesocket("status", str(file)).out
 
     last = status["apps"][0]["last_exit"]

@@ -16,6 +16,7 @@ from scalesocket.backends.backend import Exit
 from scalesocket.backends.stdio import StdioBackend
 from scalesocket.errors import BACKEND_ENDED
 from scalesocket.gateway import STOPS_PER_ITERATION
+from scalesocket.rooms import lifecycle
 from tests.conftest import Serve
 from tests.playing import Player, is_alive, program
 from tests.raw import CLOSE, RawClient, mask_frame
@@ -583,7 +584,32 @@ async def test_a_backend_that_keeps_crashing_is_given_up(serve: MemoryServe) -> 
 
     await ann.hear(*(f"life {number}" for number in range(1, 7)))  # the first start and five restarts
     assert await ann.wait_closed() == (1011, "the program ended with exit status 1")
-    assert serve.logged("backend given up")
+    await site.wait_no_rooms()
+    assert [entry["event"] for entry in serve.events if entry["event"].startswith("backend")][-2:] == [
+        "backend ended",
+        "backend given up",
+    ]
+
+
+@in_memory
+async def test_the_status_has_the_end_of_a_backend_when_the_log_has_it(
+    serve: MemoryServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    site = await serve(game={"command": ["lives", "1"]})
+    pool = site.gateway.pools["game"]
+
+    def note(event: str, **_: object) -> None:
+        seen.append((event, pool.status().last_exit is not None, len(pool.status().rooms)))
+
+    monkeypatch.setattr(lifecycle.log, "warning", note)
+    ann = await site.join("/game/one")
+    await ann.hear("life 1")
+
+    await ann.say("die")
+    await site.wait_no_rooms()
+
+    assert seen == [("backend ended", True, 0)]
 
 
 async def test_a_backend_is_not_restarted_without_clients(serve: Serve, tmp_path: Path) -> None:
