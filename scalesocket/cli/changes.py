@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from scalesocket.cli.columns import cut
-from scalesocket.cli.remote import CONTROL, JSON, query, to_json
+from scalesocket.cli.remote import CONTROL, JSON, describe_unreachable, query, to_json
 from scalesocket.cli.targets import parse_room, parse_target, split_optional, split_words
 from scalesocket.config.units import format_duration, parse_duration
 from scalesocket.control.address import ControlError
@@ -67,6 +67,7 @@ def kick(
     member = None if user is not None else _parse_id(ctx, rest[1])
     outcome = query(site_file, control, Kick(app=app, room=room, id=member, user=user, code=code, reason=reason), Outcome)
     _echo(outcome, form, f"kicked {_count(outcome.clients, 'client')}")
+    _check_reached(outcome)
 
 
 @click.command
@@ -125,11 +126,9 @@ def say(ctx: click.Context, words: Sequence[str], control: Path | None, form: st
     site_file, (word, text) = split_words(ctx, words, 2)
     app, room = parse_room(ctx, word)
     outcome = query(site_file, control, Say(app=app, room=room, text=text), SayOutcome)
-    if form == "json":
-        click.echo(to_json(outcome))
-        return
     dropped = f", {outcome.dropped} dropped (the log says why)" if outcome.dropped else ""
-    click.echo(f"{_count(outcome.delivered, 'message')} sent in {_count(outcome.rooms, 'room')}{dropped}")
+    _echo(outcome, form, f"{_count(outcome.delivered, 'message')} sent in {_count(outcome.rooms, 'room')}{dropped}")
+    _check_reached(outcome)
 
 
 @click.command
@@ -170,15 +169,24 @@ def _read_wait(ctx: click.Context, limit: float | None, *, is_waiting: bool) -> 
 
 
 def _echo_closing(outcome: Outcome, form: str, verbs: tuple[str, str], wait: float | None) -> None:
-    """Print what was begun, or ended. Raises ControlError if it has not ended within `wait` seconds."""
+    """Print what was begun, or ended. Raises ControlError if it has not ended within `wait` seconds, or not everywhere."""
     began, ended = verbs
     _echo(outcome, form, f"{began if wait is None or outcome.pending else ended} {_describe(outcome)}")
     if wait is not None and outcome.pending:
         left = f"{_count(outcome.pending, 'room')} {'has' if outcome.pending == 1 else 'have'} not ended"
-        raise ControlError(f"not done within {format_duration(wait)}: {left} yet (the server goes on; --timeout waits longer)")
+        where = f"; {describe_unreachable(outcome.unreachable)}" if outcome.unreachable else ""
+        hint = "the server goes on; --timeout waits longer"
+        raise ControlError(f"not done within {format_duration(wait)}: {left} yet ({hint}){where}")
+    _check_reached(outcome)
 
 
-def _echo(outcome: Outcome, form: str, text: str) -> None:
+def _check_reached(outcome: Outcome | SayOutcome) -> None:
+    """Raise ControlError if nodes of the cluster were not reached."""
+    if outcome.unreachable:
+        raise ControlError(f"not done everywhere: {describe_unreachable(outcome.unreachable)}")
+
+
+def _echo(outcome: Outcome | SayOutcome, form: str, text: str) -> None:
     click.echo(to_json(outcome) if form == "json" else text)
 
 

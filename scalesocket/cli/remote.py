@@ -13,7 +13,9 @@ from scalesocket.config.load import load_site
 from scalesocket.config.problems import ConfigError
 from scalesocket.control.address import AUTO, ControlError, control_paths
 from scalesocket.control.client import TIMEOUT, open_stream, send_request
+from scalesocket.control.lists import ALL_OTHERS
 from scalesocket.control.messages import AffectedKey, Request, wait_of
+from scalesocket.logs import printable
 from scalesocket.status import SiteStatus
 
 Result = TypeVar("Result")
@@ -71,6 +73,21 @@ def find_sockets(site_file: Path) -> Sequence[Path]:
     except ConfigError:
         configured = AUTO
     return tuple(dict.fromkeys([*control_paths(configured, file), *control_paths(AUTO, file)]))
+
+
+def warn_unreachable(nodes: Sequence[str], effect: str) -> None:
+    """Print which nodes of a cluster were not reached, and the effect of that, to standard error."""
+    if nodes:
+        click.echo(f"{click.style('warning:', fg='yellow')} {describe_unreachable(nodes)}: {effect}", err=True)
+
+
+def describe_unreachable(nodes: Sequence[str]) -> str:
+    """Say which nodes of a cluster were not reached, and where to look. Empty if all were."""
+    if not nodes:
+        return ""
+    if ALL_OTHERS in nodes:
+        return "the engine does not answer, so only this node was asked"
+    return f"not reached: {', '.join(map(printable, nodes))} (scalesocket cluster status shows why)"
 
 
 def echo_changes(changes: Sequence[AffectedKey]) -> None:

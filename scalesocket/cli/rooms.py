@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import click
+import msgspec
 
 from scalesocket.cli.columns import format_table, terminal_width
-from scalesocket.cli.remote import CONTROL, JSON, query, to_json
+from scalesocket.cli.remote import CONTROL, JSON, query, to_json, warn_unreachable
 from scalesocket.cli.targets import Target, parse_target, split_optional
-from scalesocket.control.messages import ClientEntry, Clients, RoomEntry, Rooms
+from scalesocket.control.lists import ClientEntry, ClientList, RoomEntry, RoomList
+from scalesocket.control.messages import Clients, Rooms
 from scalesocket.logs import printable
 
 ROOM_HEAD: Final = ("APP", "ROOM", "STATE", "CLIENTS", "PID", "IN", "OUT", "DROPPED")
@@ -28,10 +30,13 @@ def rooms(ctx: click.Context, words: Sequence[str], control: Path | None, form: 
 
     Without APP, those of all apps; `*` in ROOM stands for any characters. IN and OUT count the messages of clients and those to
     clients. A single word is a SITE if it ends with .toml or names a file.
+
+    In a cluster the rooms of all nodes are listed, each with its NODE. Nodes that could not be asked are named on standard error.
     """
     site_file, target = _read(ctx, words)
-    found = query(site_file, control, Rooms(app=target and target.app, room=target and target.room), list[RoomEntry])
-    _print(found, form, head=ROOM_HEAD, row=_room_row, nothing="no open rooms")
+    found = query(site_file, control, Rooms(app=target and target.app, room=target and target.room), RoomList)
+    _print(found.rooms, form, head=ROOM_HEAD, row=_room_row, nothing="no open rooms")
+    warn_unreachable(found.unreachable, "rooms are missing here")
 
 
 @click.command
@@ -44,10 +49,14 @@ def clients(ctx: click.Context, words: Sequence[str], control: Path | None, form
 
     Without APP, those of all apps; `*` in ROOM stands for any characters. IDLE is the time since a client's last message, UNSENT
     the bytes that wait to be sent to it. A single word is a SITE if it ends with .toml or names a file.
+
+    In a cluster the clients of all nodes are listed, each with the NODE of its room, whose number ID is. Nodes that could not be
+    asked are named on standard error.
     """
     site_file, target = _read(ctx, words)
-    found = query(site_file, control, Clients(app=target and target.app, room=target and target.room), list[ClientEntry])
-    _print(found, form, head=CLIENT_HEAD, row=_client_row, nothing="no clients")
+    found = query(site_file, control, Clients(app=target and target.app, room=target and target.room), ClientList)
+    _print(found.clients, form, head=CLIENT_HEAD, row=_client_row, nothing="no clients")
+    warn_unreachable(found.unreachable, "clients are missing here")
 
 
 def format_seconds(seconds: float) -> str:
@@ -60,16 +69,20 @@ def _read(ctx: click.Context, words: Sequence[str]) -> tuple[Path, Target | None
     return site_file, None if word is None else parse_target(ctx, word)
 
 
-def _print(
-    found: Sequence[Entry], form: str, *, head: Sequence[str], row: Callable[[Entry], Sequence[str]], nothing: str
-) -> None:
+def _print(found: Sequence[Entry], form: str, *, head: Sequence[str], row: Callable[[Entry], list[str]], nothing: str) -> None:
     """Print entries as JSON or as a table; `nothing` if the table were empty."""
     if form == "json":
         click.echo(to_json(found))
     elif not found:
         click.echo(nothing)
     else:
-        click.echo("\n".join(format_table(head, [*map(row, found)], elastic="ROOM", width=terminal_width())))
+        rows = [*map(row, found)]
+        if any(entry.node is not msgspec.UNSET for entry in found):
+            at: int = head.index("ROOM") + 1
+            head = [*head[:at], "NODE", *head[at:]]
+            for cells, entry in zip(rows, found, strict=True):
+                cells.insert(at, "-" if entry.node is msgspec.UNSET else printable(entry.node))
+        click.echo("\n".join(format_table(head, rows, elastic="ROOM", width=terminal_width())))
 
 
 def _room_row(room: RoomEntry) -> list[str]:

@@ -2,7 +2,8 @@
 
 After the answer to `tail` more lines follow: the connection is a stream then, until one of its ends closes it.
 
-The requests are the arguments of the operations in `operations/table.py`, and the results are what those return.
+The requests are the arguments of the operations in `operations/table.py`, and the results are what those return; lists are in
+`lists.py`.
 """
 
 from typing import Final
@@ -45,7 +46,7 @@ class Status(msgspec.Struct, tag="status", tag_field="command", frozen=True, kw_
 
 
 class Rooms(msgspec.Struct, tag="rooms", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """List rooms; the answer is a list of RoomEntry."""
+    """List rooms; the answer is a RoomList."""
 
     app: str | None = None
     """None: those of all apps."""
@@ -54,7 +55,7 @@ class Rooms(msgspec.Struct, tag="rooms", tag_field="command", frozen=True, kw_on
 
 
 class Clients(msgspec.Struct, tag="clients", tag_field="command", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """List clients; the answer is a list of ClientEntry. `app` and `room` as in Rooms."""
+    """List clients; the answer is a ClientList. `app` and `room` as in Rooms."""
 
     app: str | None = None
     room: str | None = None
@@ -188,41 +189,6 @@ class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
     """Files of `auth` that are broken, each with the reason; their last valid contents stay in use."""
 
 
-class RoomEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One room in a list."""
-
-    app: str
-    room: str
-    state: str
-    """`starting`, `open`, `lingering` or `stopping`."""
-    clients: int
-    pid: int | None
-    """The process of its program; None without one."""
-    messages_in: int
-    """Messages from clients since the room opened."""
-    messages_out: int
-    """Messages to clients, counted once for each client."""
-    messages_dropped: int
-
-
-class ClientEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One client in a list."""
-
-    app: str
-    room: str
-    id: int
-    user: str | None
-    """The authenticated user; None for a guest and without `auth`."""
-    roles: tuple[str, ...]
-    """What the client may do; empty without `auth`."""
-    address: str
-    """`ip:port`; empty on a unix socket."""
-    idle: float
-    """Seconds since its last message, or since it connected."""
-    unsent: int
-    """Bytes that wait to be sent to it."""
-
-
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a change affected."""
 
@@ -230,9 +196,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     clients: int
     pending: int | None = None
     """With `wait`: the rooms that had not ended in that time. They go on ending."""
+    unreachable: tuple[str, ...] = ()
+    """Nodes of the cluster that were not reached, and may have such rooms; `*` for all others, if the engine does not answer."""
 
 
-class SayOutcome(msgspec.Struct, frozen=True, kw_only=True):
+class SayOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of a record."""
 
     rooms: int
@@ -240,6 +208,8 @@ class SayOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Messages sent to clients, counted once for each client."""
     dropped: int
     """Records, or instructions in one, that were not carried out; the log says why."""
+    unreachable: tuple[str, ...] = ()
+    """As in Outcome."""
 
 
 class TailEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -251,7 +221,7 @@ class TailEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     room: str | None = None
     event: str
     """`in` for a message of a client, `out` for one of the program, `ended` for a room, `left_out`, or `lost` for rooms that have
-    ended with a worker process."""
+    ended with a worker process, or whose node is not reached any more."""
     client: int | None = None
     """The sender of `in`."""
     to: tuple[int, ...] | None = None
@@ -267,6 +237,8 @@ class TailEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_truncated: bool = False
     count: int | None = None
     """Messages that were left out, because they came too fast or were not read fast enough; with `lost`, rooms."""
+    node: str | None = None
+    """With `lost`: the node of the rooms, in a cluster."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,8 +12,9 @@ from scalesocket.cluster.link import EngineError
 from scalesocket.cluster.peer_client import PeerClient, PeerError
 from scalesocket.cluster.records import NodeStatus
 from scalesocket.cluster.requests_of_nodes import AwaitEnd, LetGo, NodeRequest, Operate, encode
+from scalesocket.control.lists import ALL_OTHERS
 from scalesocket.control.messages import ClusterRequest, Diff, Drain, Outcome, Reload, Request, SayOutcome, Status, Tail, wait_of
-from scalesocket.operations.lookup import NotFoundError, OperationError
+from scalesocket.operations.lookup import ANY, NotFoundError, OperationError
 from scalesocket.operations.running import Running
 from scalesocket.operations.table import OPERATIONS, LocalSite, Tailing, name_of, operation_of
 from scalesocket.workers.merge import MERGES, add_outcomes, merge_missing
@@ -40,6 +41,7 @@ class NodeAnswer:
     address: str | None
     """None: this node."""
     ran: Ran
+    is_reached: bool = True
 
 
 class AllNodes:
@@ -75,12 +77,12 @@ class AllNodes:
             raise NotFoundError(f"{error} ({hint})") from error
 
     async def _ask_all(self, request: Request) -> list[NodeAnswer]:
+        own = NodeAnswer(self._node, None, await self._own.run(Run(request)))
         try:
             others = await self._find_others()
         except EngineError as error:
             log.warning("operation on this node alone", operation=name_of(request), problem=str(error))
-            others = ()
-        own = NodeAnswer(self._node, None, await self._own.run(Run(request)))
+            return [own, NodeAnswer(ALL_OTHERS, None, Ran(error=str(error)), is_reached=False)]
         return [own, *await asyncio.gather(*(self._ask(node, request) for node in others))]
 
     async def _ask(self, node: NodeStatus, request: Request) -> NodeAnswer:
@@ -88,7 +90,8 @@ class AllNodes:
         try:
             ran = await ask(self._client, address, Operate(request, f"node {self._node}"), Ran)
         except PeerError as error:
-            ran = Ran(error=f"not reached ({error})")
+            log.warning("node not reached", node=name, operation=name_of(request), problem=str(error))
+            return NodeAnswer(name, address, Ran(error=str(error)), is_reached=False)
         return NodeAnswer(name, address, ran)
 
     async def _wait(self, answer: NodeAnswer, seconds: float) -> Outcome:
@@ -105,6 +108,7 @@ class AllNodes:
                 outcome = await ask(self._client, answer.address, AwaitEnd(held, min(AWAIT, left)), Outcome)
         except PeerError as error:
             log.warning("waiting for the rooms of a node failed", node=answer.node, problem=str(error))
+            return msgspec.structs.replace(outcome, unreachable=(answer.node,))
         return outcome
 
     async def _release(self, answers: Sequence[NodeAnswer]) -> None:
@@ -138,7 +142,8 @@ class EndingOnNodes:
     async def wait_ended(self, seconds: float) -> Outcome:
         """Wait for the end of the rooms on all nodes."""
         try:
-            return add_outcomes(await asyncio.gather(*(self._wait(answer, seconds) for answer in self._answers)))
+            ended = add_outcomes(await asyncio.gather(*(self._wait(answer, seconds) for answer in self._answers)))
+            return msgspec.structs.replace(ended, unreachable=self.outcome.unreachable + ended.unreachable)
         finally:
             await self._release(self._answers)
 
@@ -153,22 +158,41 @@ async def ask(client: PeerClient, address: str, request: NodeRequest, kind: type
 
 
 def merge(request: Request, answers: Sequence[NodeAnswer]) -> Any:
-    """Return the result of all nodes.
+    """Return the result of all nodes, with the names of those that were not reached.
 
-    Raises NotFoundError only if no node has what the request names, and OperationError if one failed that should have changed
-    something; then its text says what the others have done.
+    Raises NotFoundError only if no node that was reached has what the request names, and OperationError if one failed that should
+    have changed something; then its text says what the others have done.
     """
     operation = OPERATIONS[name_of(request)]
     done = [msgspec.msgpack.decode(answer.ran.result, type=operation.result) for answer in answers if answer.ran.is_done]
     merged = MERGES[name_of(request)](done) if done else None
-    failures = {answer.node: answer.ran.error for answer in answers if answer.ran.error is not None}
+    failures = {answer.node: answer.ran.error for answer in answers if answer.is_reached and answer.ran.error is not None}
     if failures and (operation.changes or merged is None):
         raise OperationError(describe_failures(failures, merged))
     for node, error in failures.items():
         log.warning("node left out of a list", node=node, operation=name_of(request), problem=error)
-    if merged is not None:
+    unreachable = tuple(answer.node for answer in answers if not answer.is_reached)
+    if merged is None:
+        missing = merge_missing([answer.ran.missing for answer in answers if answer.ran.missing is not None], [])
+        raise name_unreachable(missing, unreachable) if unreachable else missing
+    if names_one_room(request):  # and a node has it
         return merged
-    raise merge_missing([answer.ran.missing for answer in answers if answer.ran.missing is not None], [])
+    return msgspec.structs.replace(merged, unreachable=(*unreachable, *failures))
+
+
+def names_one_room(request: Request) -> bool:
+    """Return whether a request is about one room, which one node has."""
+    room = getattr(request, "room", None)
+    return getattr(request, "app", None) is not None and room is not None and ANY not in room
+
+
+def name_unreachable(error: NotFoundError, nodes: Sequence[str]) -> NotFoundError:
+    """Add to an error the nodes that may have what was not found."""
+    if ALL_OTHERS in nodes:
+        which = "the engine does not answer, so only this node was asked"
+    else:
+        which = f"not reached: {', '.join(nodes)}"
+    return NotFoundError(f"{error.text} ({which})", certainty=error.certainty, word=error.word, near=error.near)
 
 
 def describe_failures(failures: Mapping[str, str], merged: object) -> str:

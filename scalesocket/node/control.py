@@ -30,6 +30,11 @@ class NodeControl:
         self._gateway = gateway
         self._peers = peers
 
+    @property
+    def node(self) -> str:
+        """The name of this node."""
+        return self._node.name
+
     def status(self) -> SiteStatus:
         """Take a snapshot of this node's site."""
         return self._node.describe(self._gateway.status())

@@ -3,7 +3,10 @@
 import asyncio
 from typing import Final
 
-from scalesocket.control.messages import ClientEntry, Clients, RoomEntry, Rooms
+import msgspec
+
+from scalesocket.control.lists import ClientEntry, ClientList, RoomEntry, RoomList
+from scalesocket.control.messages import Clients, Rooms
 from scalesocket.edge.client import Client
 from scalesocket.operations.lookup import find_rooms
 from scalesocket.operations.running import Running
@@ -13,33 +16,38 @@ ENTRIES_PER_SLICE: Final = 200
 """Entries made in one event-loop iteration: half a millisecond."""
 
 
-async def list_rooms(running: Running, request: Rooms) -> list[RoomEntry]:
+async def list_rooms(running: Running, request: Rooms) -> RoomList:
     """Return the rooms that have not ended, stopping ones included."""
-    entries = []
+    entries, node = [], _name_node(running)
     for pool, room in find_rooms(running.gateway, request.app, request.room):
-        entries.append(_describe_room(pool.app.name, room))
+        entries.append(_describe_room(pool.app.name, room, node))
         if len(entries) % ENTRIES_PER_SLICE == 0:
             await asyncio.sleep(0)
-    return entries
+    return RoomList(rooms=tuple(entries))
 
 
-async def list_clients(running: Running, request: Clients) -> list[ClientEntry]:
+async def list_clients(running: Running, request: Clients) -> ClientList:
     """Return the clients of these rooms, in the order they joined."""
     now = asyncio.get_running_loop().time()
-    entries = []
+    entries, node = [], _name_node(running)
     for pool, room in find_rooms(running.gateway, request.app, request.room):
         for client in tuple(pool.clients_of(room).values()):
-            entries.append(_describe_client(pool.app.name, room.name, client, now))
+            entries.append(_describe_client(pool.app.name, room.name, node, client, now))
             if len(entries) % ENTRIES_PER_SLICE == 0:
                 await asyncio.sleep(0)
-    return entries
+    return ClientList(clients=tuple(entries))
 
 
-def _describe_room(app: str, room: Room) -> RoomEntry:
+def _name_node(running: Running) -> str | msgspec.UnsetType:
+    return msgspec.UNSET if running.cluster is None else running.cluster.node
+
+
+def _describe_room(app: str, room: Room, node: str | msgspec.UnsetType) -> RoomEntry:
     status = room.status()
     return RoomEntry(
         app=app,
         room=room.name,
+        node=node,
         state=status.state,
         clients=status.connections,
         pid=status.pid,
@@ -49,11 +57,12 @@ def _describe_room(app: str, room: Room) -> RoomEntry:
     )
 
 
-def _describe_client(app: str, room: str, client: Client, now: float) -> ClientEntry:
+def _describe_client(app: str, room: str, node: str | msgspec.UnsetType, client: Client, now: float) -> ClientEntry:
     identity = client.identity
     return ClientEntry(
         app=app,
         room=room,
+        node=node,
         id=client.id,
         user=None if identity is None else identity.user,
         roles=() if identity is None else identity.role_names,

@@ -22,6 +22,10 @@ class Reloading(Protocol):
 class Clustered(Protocol):
     """What operations need of a node of a cluster. All raise OperationError; NotFoundError for an unknown node."""
 
+    @property
+    def node(self) -> str:
+        """The name of this node."""
+
     def status(self) -> SiteStatus:
         """Take a snapshot of this node's site."""
 

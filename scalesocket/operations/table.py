@@ -8,9 +8,9 @@ from typing import Any, Final, Protocol, runtime_checkable
 import msgspec
 import structlog
 
+from scalesocket.control.lists import ClientList, RoomList
 from scalesocket.control.messages import (
     Caller,
-    ClientEntry,
     Clients,
     ClusterDrain,
     ClusterForget,
@@ -23,7 +23,6 @@ from scalesocket.control.messages import (
     ReloadReport,
     Request,
     Restart,
-    RoomEntry,
     Rooms,
     Say,
     SayOutcome,
@@ -63,8 +62,8 @@ class Operation:
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "status": Operation(arguments=Status, result=SiteStatus, changes=False, run=show_status),
-    "rooms": Operation(arguments=Rooms, result=list[RoomEntry], changes=False, run=list_rooms),
-    "clients": Operation(arguments=Clients, result=list[ClientEntry], changes=False, run=list_clients),
+    "rooms": Operation(arguments=Rooms, result=RoomList, changes=False, run=list_rooms),
+    "clients": Operation(arguments=Clients, result=ClientList, changes=False, run=list_clients),
     "diff": Operation(arguments=Diff, result=ReloadReport, changes=False, run=diff_site),
     "reload": Operation(arguments=Reload, result=ReloadReport, changes=True, run=reload_site),
     "kick": Operation(arguments=Kick, result=Outcome, changes=True, run=kick),
@@ -244,7 +243,8 @@ def _keys(request: msgspec.Struct) -> dict[str, object]:
     return {key: value for key, value in msgspec.structs.asdict(request).items() if value is not None and key not in UNLOGGED}
 
 
-def _counts(result: object) -> dict[str, int]:
-    """Return the counts of a result, for the log."""
+def _counts(result: object) -> dict[str, object]:
+    """Return the counts of a result, and the nodes that were not reached, for the log."""
     fields = msgspec.structs.asdict(result) if isinstance(result, msgspec.Struct) else {}
-    return {key: value for key, value in fields.items() if type(value) is int}
+    counts: dict[str, object] = {key: value for key, value in fields.items() if type(value) is int}
+    return counts | ({"unreachable": ",".join(nodes)} if (nodes := fields.get("unreachable")) else {})

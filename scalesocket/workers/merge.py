@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from scalesocket.config.describe import describe_target
 from scalesocket.config.model import App
+from scalesocket.control.lists import ClientEntry, ClientList, RoomEntry, RoomList
 from scalesocket.control.messages import Outcome, Request, SayOutcome
 from scalesocket.operations.lookup import Certainty, NotFoundError, OperationError
 from scalesocket.operations.table import name_of
@@ -18,6 +19,7 @@ from scalesocket.status import AppStatus, Counts, SiteStatus, WorkerStatus
 from scalesocket.workers.link import LinkError, LinkLostError
 from scalesocket.workers.site_messages import Missing, Ran
 
+Entry = TypeVar("Entry", RoomEntry, ClientEntry)
 NOBODY: Final = "no worker is running at the moment (try again)"
 
 
@@ -136,11 +138,19 @@ Results = Sequence[Any]
 """The results of one operation in several workers, all of the type that the table says."""
 
 
-def merge_lists(results: Results) -> list[Any]:
-    """Put lists of rooms or clients together, app by app; a room and its clients are in one of them."""
-    entries = [entry for result in results for entry in result]
+def merge_rooms(results: Results) -> RoomList:
+    """Put lists of rooms together, app by app."""
+    return RoomList(rooms=_order([entry for result in results for entry in result.rooms]))
+
+
+def merge_clients(results: Results) -> ClientList:
+    """Put lists of clients together, app by app; all clients of a room are in one of them."""
+    return ClientList(clients=_order([entry for result in results for entry in result.clients]))
+
+
+def _order(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     order = {app: number for number, app in enumerate(dict.fromkeys(entry.app for entry in entries))}
-    return sorted(entries, key=lambda entry: order[entry.app])
+    return tuple(sorted(entries, key=lambda entry: order[entry.app]))
 
 
 def add_outcomes(outcomes: Results) -> Outcome:
@@ -150,6 +160,7 @@ def add_outcomes(outcomes: Results) -> Outcome:
         rooms=sum(outcome.rooms for outcome in outcomes),
         clients=sum(outcome.clients for outcome in outcomes),
         pending=sum(pending) if pending else None,
+        unreachable=tuple(node for outcome in outcomes for node in outcome.unreachable),
     )
 
 
@@ -163,8 +174,8 @@ def add_say_outcomes(outcomes: Results) -> SayOutcome:
 
 
 MERGES: Final[Mapping[str, Callable[[Results], Any]]] = {
-    "rooms": merge_lists,
-    "clients": merge_lists,
+    "rooms": merge_rooms,
+    "clients": merge_clients,
     "kick": add_outcomes,
     "stop": add_outcomes,
     "restart": add_outcomes,

@@ -53,7 +53,10 @@ def fetch(node: Node, path: str) -> Any:
 
 def test_any_node_lists_and_operates_on_the_rooms_of_all(nodes: Nodes) -> None:
     rooms = json.loads(scalesocket("rooms", str(nodes.a.file), "chat", "--format", "json").out)
-    assert {room["room"] for room in rooms} >= {"den", "nest"}
+    assert {(room["room"], room["node"]) for room in rooms} >= {("den", "a"), ("nest", "b")}
+    table = scalesocket("rooms", str(nodes.a.file)).out.splitlines()
+    assert table[0].split()[:4] == ["APP", "ROOM", "NODE", "STATE"]
+    assert ["chat", "nest", "b", "open"] in [line.split()[:4] for line in table]
     assert scalesocket("say", str(nodes.a.file), "chat/nest", "hello").code == 0
     assert nodes.at_b.read() == "hello"
     assert "no open room 'nowhere'" in scalesocket("say", str(nodes.a.file), "chat/nowhere", "hello").err
@@ -136,16 +139,27 @@ def test_operations_on_unknown_nodes_and_on_those_that_run_fail_clearly(nodes: N
     assert "the node 'b' runs: it answers" in runs.err
 
 
-def test_a_node_that_refuses_to_answer_runs_and_is_not_forgotten(tmp_path: Path) -> None:
+def test_a_node_that_refuses_to_answer_is_named_and_not_forgotten(tmp_path: Path) -> None:
     with open_cluster(tmp_path) as cluster:
-        a, _ = cluster.start("a"), cluster.start("b", secret="another secret of a cluster")
+        a, b = cluster.start("a"), cluster.start("b", secret="another secret of a cluster")
+        cluster.join(a, "den").read_opened()
+        b.server.wait_output("lease opened")
 
         done = scalesocket("cluster", "forget", str(a.file), "b")
         drained = scalesocket("cluster", "drain", str(a.file), "b")
+        listed = scalesocket("rooms", str(a.file))
+        said = scalesocket("say", str(a.file), "chat/*", "hello")
+        stopped = scalesocket("stop", str(a.file), "chat/*", "--wait", "--format", "json")
 
         assert (done.code, drained.code) == (1, 1)
         assert "the node 'b' runs: it answers" in done.err
         assert "the node answers wrong signature (has it another secret?)" in drained.err
+        assert (listed.code, said.code, stopped.code) == (0, 1, 1)
+        assert re.search(r"^chat  den   a     open", listed.out, re.MULTILINE)
+        assert "warning: not reached: b (scalesocket cluster status shows why): rooms are missing here" in listed.err
+        assert "1 message sent in 1 room" in said.out
+        assert "not done everywhere: not reached: b" in said.err
+        assert json.loads(stopped.out) == {"rooms": 1, "clients": 1, "pending": 0, "unreachable": ["b"]}
 
 
 def test_a_process_under_the_name_of_another_does_not_show_that_one_as_itself(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from typing import Any, Final
 import pytest
 
 from scalesocket.auth.identity import Identity, Role
-from scalesocket.control.messages import ClientEntry, Clients, Request, RoomEntry, Rooms, Status
+from scalesocket.control.lists import ClientList, RoomEntry, RoomList
+from scalesocket.control.messages import Clients, Request, Rooms, Status
 from scalesocket.operations.lookup import NotFoundError, OperationError
 from scalesocket.operations.table import OPERATIONS, STREAMS
 from scalesocket.status import SiteStatus
@@ -25,14 +26,14 @@ async def test_rooms_are_listed_by_app_and_by_pattern(serve: MemoryServe) -> Non
         await ann.hear("hi")
 
     async def listed(request: Rooms) -> list[str]:
-        entries: list[RoomEntry] = await run(site, request)
-        return [f"{entry.app}/{entry.room}" for entry in entries]
+        found: RoomList = await run(site, request)
+        return [f"{entry.app}/{entry.room}" for entry in found.rooms]
 
     assert await listed(Rooms()) == ["chat/lobby", "chat/lab", "game/lobby"]
     assert await listed(Rooms(app="chat")) == ["chat/lobby", "chat/lab"]
     assert await listed(Rooms(app="chat", room="lo*")) == ["chat/lobby"]
     assert await listed(Rooms(room="*b*y")) == ["chat/lobby", "game/lobby"]
-    (entry,) = await run(site, Rooms(app="game"))
+    (entry,) = (await run(site, Rooms(app="game"))).rooms
     assert entry == RoomEntry(
         app="game", room="lobby", state="open", clients=1, pid=3, messages_in=1, messages_out=1, messages_dropped=0
     )
@@ -48,11 +49,12 @@ async def test_clients_are_listed_with_address_and_time_since_their_last_message
 
     bob.identity = Identity(user="bob", method="token", roles=frozenset({Role.WRITE, Role.READ}))
 
-    listed: list[ClientEntry] = await run(site, Clients())
+    found: ClientList = await run(site, Clients())
     in_den = await run(site, Clients(app="chat", room="den"))
 
+    listed = found.clients
     assert [(entry.room, entry.id) for entry in listed] == [("lobby", ann.id), ("den", bob.id)]
-    assert [entry.id for entry in in_den] == [bob.id]
+    assert [entry.id for entry in in_den.clients] == [bob.id]
     assert listed[0].address == "127.0.0.1:4321"
     assert [(entry.user, entry.roles) for entry in listed] == [(None, ()), ("bob", ("read", "write"))]
     assert 2.5 <= listed[0].idle < 2.6
@@ -64,9 +66,9 @@ async def test_clients_are_listed_with_the_user_and_roles_of_their_token(serve: 
     await site.join("/chat/lobby", additional_headers=bearer(token("ann", roles=["read", "create"])))
     await site.join("/chat/lobby")
 
-    listed: list[ClientEntry] = await run(site, Clients(app="chat"))
+    listed: ClientList = await run(site, Clients(app="chat"))
 
-    assert [(entry.user, entry.roles) for entry in listed] == [("ann", ("read", "create")), (None, ("write",))]
+    assert [(entry.user, entry.roles) for entry in listed.clients] == [("ann", ("read", "create")), (None, ("write",))]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ async def test_a_stopping_room_is_listed(serve: MemoryServe) -> None:
     async with await site.join("/chat/lobby") as ann:
         await ann.hear("stubborn")
 
-    (entry,) = await run(site, Rooms())
+    (entry,) = (await run(site, Rooms())).rooms
 
     assert (entry.state, entry.clients) == ("stopping", 0)
 

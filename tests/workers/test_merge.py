@@ -7,20 +7,8 @@ import msgspec
 import pytest
 
 from scalesocket.config.model import App
-from scalesocket.control.messages import (
-    ClientEntry,
-    Clients,
-    Drain,
-    Kick,
-    Outcome,
-    Request,
-    RoomEntry,
-    Rooms,
-    Say,
-    SayOutcome,
-    Stop,
-    Tail,
-)
+from scalesocket.control.lists import ClientEntry, ClientList, RoomEntry, RoomList
+from scalesocket.control.messages import Clients, Drain, Kick, Outcome, Request, Rooms, Say, SayOutcome, Stop, Tail
 from scalesocket.operations.lookup import Certainty, NotFoundError, OperationError
 from scalesocket.operations.table import OPERATIONS, STREAMS
 from scalesocket.overview import RoomsSummary
@@ -113,13 +101,13 @@ def test_every_operation_of_rooms_has_a_way_to_merge_its_results() -> None:
         (Tail(app="chat", room="*"), (missing("…"), ran(Outcome(rooms=2, clients=1))), Outcome(rooms=2, clients=1)),
         (
             Rooms(),
-            (ran([entry("chat", "a"), entry("pong", "1")]), ran([entry("chat", "b")]), LOST),
-            [entry("chat", "a"), entry("chat", "b"), entry("pong", "1")],
+            (ran(RoomList(rooms=(entry("chat", "a"), entry("pong", "1")))), ran(RoomList(rooms=(entry("chat", "b"),))), LOST),
+            RoomList(rooms=(entry("chat", "a"), entry("chat", "b"), entry("pong", "1"))),
         ),
         (
             Clients(),
-            (ran([client("a", 3), client("a", 1)]), ran([client("b", 2)])),
-            [client("a", 3), client("a", 1), client("b", 2)],
+            (ran(ClientList(clients=(client("a", 3), client("a", 1)))), ran(ClientList(clients=(client("b", 2),)))),
+            ClientList(clients=(client("a", 3), client("a", 1), client("b", 2))),
         ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, msgspec.Struct) else "",
@@ -170,7 +158,7 @@ def test_nothing_is_found_only_if_no_worker_has_it(answers: tuple[Ran | LinkErro
             "worker 1, 2: not routed (said in the other workers: 1 room)",
         ),
         (Stop(app="c", room="*"), (ran(Outcome(rooms=2, clients=0)), SLOW), f"{SLOW} (done in the other workers: 2 rooms)"),
-        (Rooms(), (ran([]), SLOW), str(SLOW)),
+        (Rooms(), (ran(RoomList(rooms=())), SLOW), str(SLOW)),
         (Rooms(), (LOST, LOST), "no worker is running at the moment (try again)"),
     ],
 )

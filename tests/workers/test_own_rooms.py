@@ -6,7 +6,8 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from scalesocket.control.messages import Kick, Outcome, Request, RoomEntry, Rooms, Stop, Tail, TailEvent
+from scalesocket.control.lists import RoomList
+from scalesocket.control.messages import Kick, Outcome, Request, Rooms, Stop, Tail, TailEvent
 from scalesocket.operations.lookup import Certainty, OperationError
 from scalesocket.operations.running import Running
 from scalesocket.workers.own_rooms import MAX_HELD, OwnRooms
@@ -40,7 +41,7 @@ async def test_a_result_is_encoded_and_not_logged(serve: MemoryServe) -> None:
     _, own = await open_own(serve)
 
     ran = await run(own, Rooms(app="game"))
-    (entry,) = msgspec.msgpack.decode(ran.result, type=list[RoomEntry])
+    (entry,) = msgspec.msgpack.decode(ran.result, type=RoomList).rooms
     assert (ran.is_done, ran.held, entry.room) == (True, None, "one")
     ran = await run(own, Stop(app="game", room="*"))
     assert (ran.held, msgspec.msgpack.decode(ran.result, type=Outcome)) == (None, Outcome(rooms=1, clients=1))

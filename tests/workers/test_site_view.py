@@ -198,7 +198,7 @@ def test_operations_reach_the_rooms_of_all_workers(site: Site) -> None:
     number = len(site.rooms)
     listed = json.loads(site.run("rooms", "--format", "json"))
     assert {room["room"] for room in listed} == set(site.rooms)
-    assert site.admin.get("/admin/rooms").json() == listed
+    assert site.admin.get("/admin/rooms").json() == {"rooms": listed}
     assert {client["room"] for client in json.loads(site.run("clients", "chat", "--format", "json"))} == set(site.rooms)
 
     assert site.run("say", "chat/*", "hear me") == f"{number} messages sent in {number} rooms\n"

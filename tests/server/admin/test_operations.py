@@ -23,9 +23,9 @@ pytestmark = pytest.mark.anyio
 
 async def test_an_operation_that_reads_takes_its_arguments_from_the_query(admin: AdminSite) -> None:
     async with await admin.general.join("/chat/lobby"), await admin.general.join("/hidden/vault"):
-        everything = (await admin.http.get("/admin/rooms")).json()
-        some = (await admin.http.get("/admin/rooms", params={"app": "hidden", "room": "v*"})).json()
-        clients = (await admin.http.get("/admin/clients", params={"app": "chat"})).json()
+        everything = (await admin.http.get("/admin/rooms")).json()["rooms"]
+        some = (await admin.http.get("/admin/rooms", params={"app": "hidden", "room": "v*"})).json()["rooms"]
+        clients = (await admin.http.get("/admin/clients", params={"app": "chat"})).json()["clients"]
 
     assert [(room["app"], room["room"], room["clients"]) for room in everything] == [("chat", "lobby", 1), ("hidden", "vault", 1)]
     assert [room["room"] for room in some] == ["vault"]
@@ -34,7 +34,7 @@ async def test_an_operation_that_reads_takes_its_arguments_from_the_query(admin:
 
 async def test_an_operation_that_changes_something_takes_its_arguments_from_the_body(admin: AdminSite) -> None:
     ann = await admin.general.join("/chat/lobby")
-    (client,) = (await admin.http.get("/admin/clients")).json()
+    (client,) = (await admin.http.get("/admin/clients")).json()["clients"]
 
     with capture_all_logs() as events:
         said = await admin.http.post("/admin/say", json={"app": "chat", "room": "lobby", "text": "closing soon"})
@@ -56,7 +56,7 @@ async def test_a_response_waits_for_the_end_of_rooms_if_it_is_asked_to(admin: Ad
     wrong = await admin.http.post("/admin/drain", json={"wait": 7200})
 
     assert stopped.json() == {"rooms": 1, "clients": 1, "pending": 0}
-    assert (await admin.http.get("/admin/rooms")).json() == []
+    assert (await admin.http.get("/admin/rooms")).json() == {"rooms": []}
     assert await ann.wait_closed() == (1001, "the room was stopped")
     assert (wrong.status_code, wrong.json()) == (422, {"error": "invalid time to wait: 7200 s (0 to 3600 s)"})
 
