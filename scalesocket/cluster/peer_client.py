@@ -110,6 +110,11 @@ class PeerClient:
         self.seconds += time.monotonic() - started
         return answer
 
+    def note_silent(self, address: str) -> None:
+        """Count a hand-over that was cancelled because the room has another owner than the node at `address`, which is silent."""
+        self.results[Answer.UNREACHABLE.name.lower()] += 1
+        self._log.warn("node not reached", address, address=address, error="no answer, and the room has another owner")
+
     async def request(self, address: str, payload: bytes, *, timeout: float) -> bytes:
         """Pass a request of an operator to the node at `address`, and return the response. Raises PeerError."""
         if len(payload) > MAX_PAYLOAD[Kind.REQUEST]:

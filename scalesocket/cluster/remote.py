@@ -1,5 +1,6 @@
 """The node that owns a room, as the owner to which connections are handed over."""
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
@@ -14,6 +15,8 @@ MAX_TRIES: Final = 4
 """Nodes that are asked to take one connection: the owner that was known, and three that the directory names after that."""
 MOVED: Final = frozenset({Answer.NOT_HERE, Answer.DRAINING, Answer.UNREACHABLE})
 """Answers after which the directory is asked again."""
+SILENCE: Final = 0.25
+"""Seconds without an answer of the owner after which the directory is asked whether there is another."""
 
 
 class Claim(NamedTuple):
@@ -24,10 +27,13 @@ class Claim(NamedTuple):
     fence: int
 
 
+Locate = Callable[[], Awaitable[Claim | Here | None]]
+
+
 class RemoteNode(RemoteOwner):
     """Hands a connection over to the node that has a room, and follows the room when it has moved."""
 
-    def __init__(self, client: PeerClient, claim: Claim, locate_again: Callable[[], Awaitable[Claim | Here | None]]) -> None:
+    def __init__(self, client: PeerClient, claim: Claim, locate_again: Locate) -> None:
         """`locate_again` asks the directory, and may wait for a new owner; None: there is none for now."""
         self._client = client
         self._claim = claim
@@ -37,13 +43,56 @@ class RemoteNode(RemoteOwner):
         """Let the owner serve a client (`RemoteOwner.connect`)."""
         claim = self._claim
         for tries_left in reversed(range(MAX_TRIES)):
-            answer = await self._client.hand_over(claim.address, Handed(facts, claim.fence), patience=patience)
-            if isinstance(answer, socket.socket):
-                return answer
-            if answer not in MOVED or not tries_left:
-                break
-            located = await self._locate_again()
-            if not isinstance(located, Claim):
-                return located
-            claim = located
+            found = await self._hand_over(claim, facts, patience)
+            if isinstance(found, Answer):
+                if found not in MOVED or not tries_left:
+                    break
+                found = await self._locate_again()
+            if not isinstance(found, Claim):
+                return found
+            claim = found
         return None
+
+    async def _hand_over(self, claim: Claim, facts: Facts, patience: float) -> socket.socket | Answer | Claim | Here | None:
+        """Ask an owner. Return its answer, or where the room is if it moves while the owner is silent."""
+        relocation = Relocation(claim, self._locate_again)
+        try:
+            async with asyncio.timeout(None) as relocation.scope:
+                return await self._client.hand_over(claim.address, Handed(facts, claim.fence), patience=patience)
+        except TimeoutError:
+            self._client.note_silent(claim.address)
+            return relocation.found
+        finally:
+            relocation.end()
+
+
+class Relocation:
+    """Looks for another owner of a room while the one that is known does not answer: it may be stopped, or cut off."""
+
+    scope: asyncio.Timeout
+    """Ended when there is another owner."""
+
+    def __init__(self, claim: Claim, locate_again: Locate) -> None:
+        """Begin when `claim` has been silent for a moment."""
+        self.found: Claim | Here | None = None
+        """The other owner."""
+        self._claim = claim
+        self._locate_again = locate_again
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(SILENCE, self._begin)
+        self._task: asyncio.Task[None] | None = None
+
+    def end(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._run(), name="find another owner of a room")
+
+    async def _run(self) -> None:
+        found = await self._locate_again()
+        if found not in (None, self._claim):
+            self.found = found
+            self.scope.reschedule(self._loop.time())

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from scalesocket.cluster.peer_client import CONNECT_TIMEOUT
 from tests.cluster.load import Load
 from tests.cluster.running import Node, RunningCluster, until, wait_none
 
@@ -147,10 +146,10 @@ def cut(link: str) -> Inflict:
 async def stay(cluster: RunningCluster, watch: Watch, leases: float, *, is_stopped: bool = False) -> None:
     """Let a fault last. From two leases on, the rooms must have recovered elsewhere meanwhile.
 
-    `is_stopped`: connections to the node stay open. Clients must first lose patience, and a hand-over to it takes 3 s to fail.
+    `is_stopped`: connections to the node stay open, so that clients must first lose patience.
     """
     if leases >= 2:
-        await watch.wait_recovered(cluster.lease + 2 + (watch.load.patience + CONNECT_TIMEOUT if is_stopped else 0))
+        await watch.wait_recovered(2 + (max(cluster.lease, watch.load.patience) if is_stopped else cluster.lease))
     left = watch.started + leases * cluster.lease - time.monotonic()
     await asyncio.sleep(max(0.0, left))
 

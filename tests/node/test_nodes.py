@@ -51,6 +51,23 @@ def test_a_room_of_a_killed_node_opens_again_on_another_with_a_higher_fence(clus
     assert time.monotonic() - killed_at < LEASE + 3
 
 
+def test_a_client_that_joins_a_room_of_a_stopped_process_gets_it_as_soon_as_the_lease_has_ended(cluster: Cluster) -> None:
+    a, b = cluster.start("a"), cluster.start("b")
+    first = cluster.join(a, "den").read_opened()
+    cluster.join(b, "den").read_opened()  # connections to the owner are kept ready
+
+    a.server.send_signal(signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    try:
+        fence, node = cluster.join(b, "den").read_opened()
+        assert time.monotonic() - stopped_at < LEASE + 1.5  # the old owner has 3 s for each answer
+    finally:
+        a.server.send_signal(signal.SIGCONT)
+
+    assert node == "b"
+    assert fence > first[0]
+
+
 def test_the_rooms_of_a_node_that_stops_open_on_another_at_once(cluster: Cluster) -> None:
     a, b = cluster.start("a"), cluster.start("b")
     client = cluster.join(a, "den")
