@@ -14,7 +14,7 @@ from scalesocket.config.problems import ConfigError
 from scalesocket.control.address import AUTO, ControlError, control_paths
 from scalesocket.control.client import TIMEOUT, open_stream, send_request
 from scalesocket.control.lists import ALL_OTHERS
-from scalesocket.control.messages import AffectedKey, Request, wait_of
+from scalesocket.control.messages import AffectedKey, Outcome, Request, wait_of
 from scalesocket.logs import printable
 from scalesocket.status import SiteStatus
 
@@ -47,11 +47,11 @@ def query(site_file: Path, control: Path | None, request: Request, result: type[
 
 
 @contextmanager
-def follow(site_file: Path, control: Path | None, request: Request) -> Iterator[Iterator[bytes]]:
-    """Send a request whose answer goes on, as `query` does; yield its further lines. Raises ControlError."""
+def follow(site_file: Path, control: Path | None, request: Request) -> Iterator[tuple[Outcome, Iterator[bytes]]]:
+    """Send a request whose answer goes on, as `query` does; yield it and its further lines. Raises ControlError."""
     try:
-        with open_stream([control] if control is not None else find_sockets(site_file), request) as lines:
-            yield lines
+        with open_stream([control] if control is not None else find_sockets(site_file), request) as stream:
+            yield stream
     except ControlError:
         _check_file(site_file, control)
         raise

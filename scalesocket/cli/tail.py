@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from scalesocket.cli.columns import cut, terminal_width
-from scalesocket.cli.remote import CONTROL, JSON, follow
+from scalesocket.cli.remote import CONTROL, JSON, follow, warn_unreachable
 from scalesocket.cli.targets import parse_room, split_words
 from scalesocket.control.address import ControlError
 from scalesocket.control.messages import Tail, TailEvent
@@ -29,12 +29,15 @@ def tail(ctx: click.Context, words: Sequence[str], control: Path | None, form: s
 
     Ends with the room, or with Ctrl-C. `in` is a message of a client, `out` one of the program. At most 1,000 messages per
     second and 4 KiB of each are shown; the room never waits. `*` in ROOM stands for any characters: the rooms that are open now.
+
+    In a cluster it shows rooms of all nodes. Nodes that could not be asked are named on standard error.
     """
     site_file, (word,) = split_words(ctx, words, 1)
     app, room = parse_room(ctx, word)
     width, last = terminal_width(), ""
     try:
-        with follow(site_file, control, Tail(app=app, room=room)) as lines:
+        with follow(site_file, control, Tail(app=app, room=room)) as (outcome, lines):
+            warn_unreachable(outcome.unreachable, "rooms are not shown")
             for line in lines:
                 event = msgspec.json.decode(line, type=TailEvent)
                 last = event.event
@@ -50,8 +53,11 @@ def format_event(event: TailEvent) -> str:
     time = datetime.fromtimestamp(event.at).astimezone().strftime("%H:%M:%S")
     if event.event == "left_out":
         return f"{time} {event.count} messages left out: they came too fast"
+    rooms = f"{event.count} room{'' if event.count == 1 else 's'}"
+    if event.event == LOST and event.node is not None:
+        return f"{time} node {printable(event.node)} is not reached any more: {rooms} left out"
     if event.event == LOST:
-        return f"{time} a worker process ended, and {event.count} room{'' if event.count == 1 else 's'} with it"
+        return f"{time} a worker process ended, and {rooms} with it"
     place = f"{time} {event.app}/{printable(event.room or '')}  {event.event}"
     if event.event == ENDED:
         return place

@@ -11,6 +11,7 @@ from typing import Final, cast
 import structlog
 
 from scalesocket.cluster.handed import Handed, decode_handed
+from scalesocket.cluster.outgoing_stream import OutgoingStream, Streamed
 from scalesocket.cluster.preamble import (
     HEAD_SIZE,
     MAX_RESPONSE,
@@ -41,6 +42,8 @@ RESPONSE_TIMEOUT: Final = 30.0
 """Seconds until the response to a request is ready, and again until it is sent."""
 MAX_REQUESTS: Final = 64
 """Requests that are answered at the same time."""
+MAX_STREAMS: Final = 32
+"""Responses that go on at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,8 @@ class PeerHandlers:
     """Takes ownership of the descriptor of one for which `decide` has returned TAKEN: a stream of the client's bytes."""
     respond: Callable[[bytes], Awaitable[bytes]]
     """Answers a request of an operator. Raises InvalidRequestError."""
+    open_stream: Callable[[bytes], Awaitable[Streamed]]
+    """Answers one whose response goes on. Raises InvalidRequestError."""
 
 
 class InvalidRequestError(Exception):
@@ -67,16 +72,18 @@ class Arrivals:
         self.handlers = handlers
         self.poller = poller
         self.results: Counter[str] = Counter()
-        """Connections by what became of them: an answer in lower case, or `request`, `late`, `left`, `cut` or `no_tls`."""
+        """Connections by what became of them: an answer in lower case, `request`, `stream`, `late`, `left`, `cut` or `no_tls`."""
         self.waiting: dict[PeerConnection, None] = {}
         """Connections without a complete preamble, and refused ones, the oldest first."""
         self.requests: set[asyncio.Task[None]] = set()
+        self.streaming: set[asyncio.Task[None]] = set()
+        """Requests whose responses go on."""
         self._streams: set[SecuredStream] = set()
         self._log = SparseLog(poller.loop.time)
 
     def cut_all(self) -> None:
         """Cut everything that is not handed on yet, and all TLS connections."""
-        for task in self.requests:
+        for task in self.requests | self.streaming:
             task.cancel()
         for connection in tuple(self.waiting):
             connection.cut("cut")
@@ -173,6 +180,11 @@ class PeerConnection(asyncio.Protocol):
             handed = decode_handed(payload)
             answer = Answer.INVALID if handed is None else self._arrivals.handlers.decide(handed)
             self._answer(answer, handed)
+        elif head.kind == Kind.STREAM:
+            if len(self._arrivals.streaming) >= MAX_STREAMS:
+                self._answer(Answer.BUSY)
+            else:
+                self._stream(payload)
         elif len(self._arrivals.requests) >= MAX_REQUESTS:
             self._answer(Answer.BUSY)
         else:
@@ -227,6 +239,31 @@ class PeerConnection(asyncio.Protocol):
             self._answer(Answer.INVALID)
         except Exception:
             log.exception("answering a node failed")
+            self._transport.abort()
+        except BaseException:
+            self._transport.abort()
+            raise
+
+    def _stream(self, payload: bytes) -> None:
+        """Send a response that goes on. This protocol has nothing more to do, unless the request is invalid."""
+        self._is_over = True
+        self._forget()
+        self._arrivals.results["stream"] += 1
+        stream = OutgoingStream(self._transport)
+        task = self._loop.create_task(self._send_stream(stream, payload), name="stream to a node")
+        stream.begin(task)
+        self._arrivals.streaming.add(task)
+        task.add_done_callback(self._arrivals.streaming.discard)
+
+    async def _send_stream(self, stream: OutgoingStream, payload: bytes) -> None:
+        try:
+            await stream.run(lambda: self._arrivals.handlers.open_stream(payload))
+        except InvalidRequestError:
+            stream.stop_watching()
+            self._transport.set_protocol(self)
+            self._answer(Answer.INVALID)
+        except Exception:
+            log.exception("stream to a node failed")
             self._transport.abort()
         except BaseException:
             self._transport.abort()

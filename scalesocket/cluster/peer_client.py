@@ -9,7 +9,8 @@ import socket
 import ssl
 import time
 from collections import Counter, deque
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
 from scalesocket.backends.connection import describe as describe_os_error
@@ -117,27 +118,33 @@ class PeerClient:
 
     async def request(self, address: str, payload: bytes, *, timeout: float) -> bytes:
         """Pass a request of an operator to the node at `address`, and return the response. Raises PeerError."""
-        if len(payload) > MAX_PAYLOAD[Kind.REQUEST]:
-            raise PeerError(f"{address}: the request is too long ({len(payload)} bytes)")
-        channel = None
-        try:
-            async with asyncio.timeout(timeout):
-                channel = await self._open(address)
-                await channel.send(encode_preamble(self._secret, channel.nonce, Kind.REQUEST, payload))
-                (answer,) = await channel.read(1)
-                if answer != Answer.TAKEN:
-                    raise RefusedError(f"{address}: the node answers {name_of(answer)}{HINTS.get(answer, '')}")
+        async with answering_within(timeout, address):
+            channel = await self.ask(address, Kind.REQUEST, payload)
+            try:
                 (size,) = RESPONSE_HEAD.unpack(await channel.read(RESPONSE_HEAD.size))
                 if size > MAX_RESPONSE:
                     raise PeerError(f"{address}: the response is too long ({size} bytes)")
                 return await channel.read(size)
-        except TimeoutError:
-            raise PeerError(f"{address}: no response within {timeout:g} s") from None
-        except (OSError, EOFError, PreambleError) as error:
-            raise PeerError(f"{address}: {describe(error)}") from error
-        finally:
-            if channel is not None:
+            finally:
                 channel.close()
+
+    async def ask(self, address: str, kind: Kind, payload: bytes) -> Channel:
+        """Send a request; return the connection, on which the response follows, and which the caller closes.
+
+        Raises PeerError, OSError, EOFError or PreambleError; `answering_within` sets a deadline and makes PeerErrors of all.
+        """
+        if len(payload) > MAX_PAYLOAD[kind]:
+            raise PeerError(f"{address}: the request is too long ({len(payload)} bytes)")
+        channel = await self._open(address)
+        try:
+            await channel.send(encode_preamble(self._secret, channel.nonce, kind, payload))
+            (answer,) = await channel.read(1)
+            if answer != Answer.TAKEN:
+                raise RefusedError(f"{address}: the node answers {name_of(answer)}{HINTS.get(answer, '')}")
+        except BaseException:
+            channel.close()
+            raise
+        return channel
 
     def close(self) -> None:
         """Close what is ready, and cut TLS connections. Calls may repeat."""
@@ -262,6 +269,18 @@ class PeerClient:
         if channel.timer is not None:
             channel.timer.cancel()
         channel.close()
+
+
+@asynccontextmanager
+async def answering_within(seconds: float, address: str) -> AsyncIterator[None]:
+    """Bound the time for a node to answer, and raise PeerError for everything that fails in the block."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise PeerError(f"{address}: no response within {seconds:g} s") from None
+    except (OSError, EOFError, PreambleError) as error:
+        raise PeerError(f"{address}: {describe(error)}") from error
 
 
 def name_of(answer: int) -> str:

@@ -3,7 +3,9 @@
     listener    greeting: magic, version, nonce
     caller      head: version, kind, size and SHA-256 of the payload, HMAC-SHA256 of all that and the nonce; then the payload
     listener    one byte, an `Answer`
-    then        the bytes of the client, both ways; or, for a request, the size and the bytes of the response
+    then        the bytes of the client, both ways; or, for a request, the size and the bytes of the response;
+                or, for a stream, the size and the bytes of block after block, until an empty one; and a byte of the caller now
+                and then, by which the listener knows that it is still there
 
 The nonce is new for each connection, so a recorded preamble is worth nothing. The head is signed apart from the payload, so
 nothing is kept for a caller that does not know the secret.
@@ -37,12 +39,17 @@ class Kind(IntEnum):
     """A client's connection; the payload is `Handed`."""
     REQUEST = 2
     """A request of an operator, whose bytes are the payload."""
+    STREAM = 3
+    """A request whose response goes on."""
 
 
-MAX_PAYLOAD: Final = {Kind.HAND_OVER: 256 * KiB, Kind.REQUEST: 1 * MiB}
+MAX_PAYLOAD: Final = {Kind.HAND_OVER: 256 * KiB, Kind.REQUEST: 1 * MiB, Kind.STREAM: 64 * KiB}
 """Bytes. The longest request head has 32 KiB, and each of its characters may take 5 bytes."""
 MAX_RESPONSE: Final = 32 * MiB
 """Bytes of the response to a request."""
+MAX_BLOCK: Final = 4 * MiB
+"""Bytes of one block of a stream."""
+END_OF_STREAM: Final = RESPONSE_HEAD.pack(0)
 
 
 class Answer(IntEnum):

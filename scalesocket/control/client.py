@@ -43,8 +43,8 @@ def send_request(paths: Sequence[Path], request: Request, result: type[Result], 
 
 
 @contextmanager
-def open_stream(paths: Sequence[Path], request: Request) -> Iterator[Iterator[bytes]]:
-    """Send a request whose answer goes on; yield its further lines, until the server closes the connection.
+def open_stream(paths: Sequence[Path], request: Request) -> Iterator[tuple[Outcome, Iterator[bytes]]]:
+    """Send a request whose answer goes on; yield it and its further lines, until the server closes the connection.
 
     Raises ControlError as `send_request` does, and while the lines are read.
     """
@@ -59,8 +59,7 @@ def open_stream(paths: Sequence[Path], request: Request) -> Iterator[Iterator[by
             raise ControlError(f"the server closed the connection ({error.strerror or error})") from error
         if not first.endswith(b"\n"):
             raise ControlError("the server closed the connection before its answer was complete")
-        _read_answer(bytes(first), Outcome)
-        yield _read_lines(connection)
+        yield _read_answer(bytes(first), Outcome), _read_lines(connection)
 
 
 def _encode(request: Request) -> bytes:

@@ -10,14 +10,18 @@ import structlog
 
 from scalesocket.cluster.link import EngineError
 from scalesocket.cluster.peer_client import PeerClient, PeerError
+from scalesocket.cluster.peer_stream import PeerStream, open_stream
 from scalesocket.cluster.records import NodeStatus
 from scalesocket.cluster.requests_of_nodes import AwaitEnd, LetGo, NodeRequest, Operate, encode
 from scalesocket.control.lists import ALL_OTHERS
 from scalesocket.control.messages import ClusterRequest, Diff, Drain, Outcome, Reload, Request, SayOutcome, Status, Tail, wait_of
+from scalesocket.node.tails import NodeTail, OwnTail
 from scalesocket.operations.lookup import ANY, NotFoundError, OperationError
 from scalesocket.operations.running import Running
-from scalesocket.operations.table import OPERATIONS, LocalSite, Tailing, name_of, operation_of
+from scalesocket.operations.table import OPERATIONS, STREAMS, Tailing, name_of, operation_of
+from scalesocket.operations.tail import MAX_ROOMS
 from scalesocket.workers.merge import MERGES, add_outcomes, merge_missing
+from scalesocket.workers.merged_tail import MergedTail, TailPart
 from scalesocket.workers.own_rooms import OwnRooms
 from scalesocket.workers.site_messages import Ran, Release, Run, WaitEnded
 
@@ -27,6 +31,8 @@ OF_THIS_NODE: Final = (Status, Diff, Reload, *ClusterRequest.__args__)
 """Requests that one node answers: each node has a site file of its own."""
 OPERATE_TIMEOUT: Final = 20.0
 """Seconds for another node to carry out an operation."""
+OPEN_TIMEOUT: Final = 5.0
+"""Seconds for another node to open a tail."""
 AWAIT: Final = 10.0
 """Seconds for which one request waits for the end of rooms; longer waits take several."""
 
@@ -69,26 +75,41 @@ class AllNodes:
         return result if wait_of(request) is None else EndingOnNodes(result, answers, self._wait, self._release)
 
     async def open_tail(self, request: Tail) -> Tailing:
-        """Show messages of rooms of this node. Raises NotFoundError that names the node of a room elsewhere."""
+        """Show messages of rooms, on whichever nodes they are."""
+        parts: list[TailPart] = []
         try:
-            return await LocalSite(self._running).open_tail(request)
-        except NotFoundError as error:
-            hint = "a tail shows the rooms of one node: ask the node that has the room (scalesocket cluster status)"
-            raise NotFoundError(f"{error} ({hint})") from error
+            answers = await self._ask_all(request, parts)
+            outcome: Outcome = merge(request, answers)
+            if outcome.rooms > MAX_ROOMS:
+                raise OperationError(f"{outcome.rooms} rooms match (at most {MAX_ROOMS} at a time)")
+        except BaseException:
+            MergedTail(Outcome(rooms=0, clients=0), parts).close()
+            raise
+        return MergedTail(outcome, parts)
 
-    async def _ask_all(self, request: Request) -> list[NodeAnswer]:
+    async def _ask_all(self, request: Request, parts: list[TailPart] | None = None) -> list[NodeAnswer]:
+        """Return the answers of all nodes. For a tail, `parts` gets what each of them shows."""
         own = NodeAnswer(self._node, None, await self._own.run(Run(request)))
+        if parts is not None and own.ran.held is not None:
+            parts.append(OwnTail(self._own, own.ran.held, decode_outcome(own.ran).rooms, self._node))
         try:
             others = await self._find_others()
         except EngineError as error:
             log.warning("operation on this node alone", operation=name_of(request), problem=str(error))
             return [own, NodeAnswer(ALL_OTHERS, None, Ran(error=str(error)), is_reached=False)]
-        return [own, *await asyncio.gather(*(self._ask(node, request) for node in others))]
+        return [own, *await asyncio.gather(*(self._ask(node, request, parts) for node in others))]
 
-    async def _ask(self, node: NodeStatus, request: Request) -> NodeAnswer:
+    async def _ask(self, node: NodeStatus, request: Request, parts: list[TailPart] | None) -> NodeAnswer:
         name, address = node.address.node, node.address.advertise
+        asked = Operate(request, f"node {self._node}")
         try:
-            ran = await ask(self._client, address, Operate(request, f"node {self._node}"), Ran)
+            if parts is None:
+                ran: Ran = await ask(self._client, address, asked, Ran)
+            else:
+                stream = await open_stream(self._client, address, encode(asked), timeout=OPEN_TIMEOUT)
+                ran = read_first(address, stream)
+                if ran.is_done:
+                    parts.append(NodeTail(stream, decode_outcome(ran).rooms, name))
         except PeerError as error:
             log.warning("node not reached", node=name, operation=name_of(request), problem=str(error))
             return NodeAnswer(name, address, Ran(error=str(error)), is_reached=False)
@@ -96,7 +117,7 @@ class AllNodes:
 
     async def _wait(self, answer: NodeAnswer, seconds: float) -> Outcome:
         held = answer.ran.held
-        begun = msgspec.msgpack.decode(answer.ran.result, type=Outcome)
+        begun = decode_outcome(answer.ran)
         if held is None:
             return msgspec.structs.replace(begun, pending=0)
         if answer.address is None:
@@ -150,11 +171,32 @@ class EndingOnNodes:
 
 async def ask(client: PeerClient, address: str, request: NodeRequest, kind: type[Any]) -> Any:
     """Ask another node. Raises PeerError."""
-    response = await client.request(address, encode(request), timeout=OPERATE_TIMEOUT)
+    return decode(address, await client.request(address, encode(request), timeout=OPERATE_TIMEOUT), kind)
+
+
+def read_first(address: str, stream: PeerStream) -> Ran:
+    """Return what a stream begins with, and close one that has nothing else. Raises PeerError."""
+    is_open = False
+    try:
+        ran: Ran = decode(address, stream.first, Ran)
+        is_open = ran.is_done
+        return ran
+    finally:
+        if not is_open:
+            stream.close()
+
+
+def decode(address: str, response: bytes, kind: type[Any]) -> Any:
+    """Decode the answer of the node at `address`. Raises PeerError."""
     try:
         return msgspec.msgpack.decode(response, type=kind)
     except msgspec.DecodeError as error:
         raise PeerError(f"{address}: {error} (does it run another version?)") from error
+
+
+def decode_outcome(ran: Ran) -> Outcome:
+    """Return what an operation that has an Outcome has affected on one node."""
+    return msgspec.msgpack.decode(ran.result, type=Outcome) if ran.is_done else Outcome(rooms=0, clients=0)
 
 
 def merge(request: Request, answers: Sequence[NodeAnswer]) -> Any:
@@ -163,14 +205,15 @@ def merge(request: Request, answers: Sequence[NodeAnswer]) -> Any:
     Raises NotFoundError only if no node that was reached has what the request names, and OperationError if one failed that should
     have changed something; then its text says what the others have done.
     """
-    operation = OPERATIONS[name_of(request)]
-    done = [msgspec.msgpack.decode(answer.ran.result, type=operation.result) for answer in answers if answer.ran.is_done]
-    merged = MERGES[name_of(request)](done) if done else None
+    name = name_of(request)
+    kind, is_partial = (Outcome, False) if name in STREAMS else (OPERATIONS[name].result, not OPERATIONS[name].changes)
+    done = [msgspec.msgpack.decode(answer.ran.result, type=kind) for answer in answers if answer.ran.is_done]
+    merged = MERGES[name](done) if done else None
     failures = {answer.node: answer.ran.error for answer in answers if answer.is_reached and answer.ran.error is not None}
-    if failures and (operation.changes or merged is None):
-        raise OperationError(describe_failures(failures, merged))
+    if failures and not (is_partial and done):
+        raise OperationError(describe_failures(failures, None if name in STREAMS else merged))
     for node, error in failures.items():
-        log.warning("node left out of a list", node=node, operation=name_of(request), problem=error)
+        log.warning("node left out of a list", node=node, operation=name, problem=error)
     unreachable = tuple(answer.node for answer in answers if not answer.is_reached)
     if merged is None:
         missing = merge_missing([answer.ran.missing for answer in answers if answer.ran.missing is not None], [])

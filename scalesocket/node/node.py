@@ -103,8 +103,11 @@ class Node:
         tls = self.settings.tls
         server, client = (None, None) if tls is None else make_contexts(tls.certificate, tls.key, tls.ca)
         self._owner = Owner(service.connections, NodePassageClient)
-        self.responder.attach(service.operations.running)
-        handlers = PeerHandlers(decide=self._decide, take=self._take, respond=self.responder.respond)
+        responder = self.responder
+        responder.attach(service.operations.running)
+        handlers = PeerHandlers(
+            decide=self._decide, take=self._take, respond=responder.respond, open_stream=responder.open_stream
+        )
         peers = self.peers = PeerClient(secret, poller=poller, tls=client)
         self.placement.client = self.choice.client = peers
         self._running = asyncio.create_task(self.lease.run(), name="lease")

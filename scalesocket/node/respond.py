@@ -11,6 +11,7 @@ from scalesocket.cluster.directory import Directory
 from scalesocket.cluster.records import RoomName
 from scalesocket.cluster.requests_of_nodes import AwaitEnd, Claimed, ClaimRoom, LetGo, Operate, decode_request, encode
 from scalesocket.control.messages import Tail
+from scalesocket.node.tails import SentTail
 from scalesocket.operations.lookup import OperationError
 from scalesocket.operations.running import Running
 from scalesocket.operations.table import name_of, operation_of
@@ -66,8 +67,22 @@ class Responder:
 
     async def _operate(self, request: Operate) -> Ran:
         if isinstance(request.request, Tail):
-            return Ran(error="a tail shows the rooms of one node")
+            return Ran(error="a tail needs a stream")
         ran = await self.own.run(Run(request.request))
         if operation_of(request.request).changes:
             log.info("operation", operation=name_of(request.request), asked_by=request.asked_by, is_done=ran.is_done)
         return ran
+
+    async def open_stream(self, payload: bytes) -> SentTail:
+        """Open a tail of rooms of this node. It is logged, because it shows what users write. Raises InvalidRequestError."""
+        try:
+            request = decode_request(payload)
+        except msgspec.DecodeError as error:
+            raise InvalidRequestError(str(error)) from error
+        if not (isinstance(request, Operate) and isinstance(request.request, Tail)):
+            raise InvalidRequestError("no tail")
+        tail = request.request
+        ran = await self.own.run(Run(tail))
+        if ran.is_done:
+            log.info("operation", operation="tail", asked_by=request.asked_by, app=tail.app, room=tail.room)
+        return SentTail(self.own, ran)

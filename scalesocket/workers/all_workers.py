@@ -14,7 +14,7 @@ from scalesocket.operations.tail import MAX_ROOMS
 from scalesocket.workers.link import CALL_TIMEOUT, Link, LinkError, LinkLostError
 from scalesocket.workers.merge import add_outcomes, merge_answers
 from scalesocket.workers.merged_overview import MergedOverview
-from scalesocket.workers.merged_tail import MergedTail, TailPart
+from scalesocket.workers.merged_tail import MergedTail, WorkerTail
 from scalesocket.workers.site_messages import Ran, Release, Run, WaitEnded
 from scalesocket.workers.slot import Worker
 from scalesocket.workers.workers import Workers
@@ -62,7 +62,7 @@ class AllWorkers:
         except BaseException:
             release_all(answers)
             raise
-        parts = [TailPart(link, held, decode_outcome(ran.result).rooms) for link, ran, held in find_held(answers)]
+        parts = [WorkerTail(link, held, decode_outcome(ran.result).rooms) for link, ran, held in find_held(answers)]
         return MergedTail(outcome, parts)
 
     async def _ask_all(self, request: Request) -> Answers:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from functools import cache
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NoReturn, cast
 
 from scalesocket.cluster.arrivals import InvalidRequestError
 from scalesocket.cluster.handed import Handed
@@ -44,6 +44,11 @@ def address_of(sock: socket.socket) -> str:
     return "{}:{}".format(*sock.getsockname())
 
 
+async def refuse_stream(_: bytes) -> NoReturn:
+    """Answer a request for a stream."""
+    raise InvalidRequestError
+
+
 class Node:
     """The listener and the client of one node."""
 
@@ -54,7 +59,7 @@ class Node:
         self.decision = Answer.TAKEN
         self.handed: list[Handed] = []
         poller, (server, client) = service.connections.poller, tls or (None, None)
-        handlers = PeerHandlers(decide=self.decide, take=self.take, respond=self.respond)
+        handlers = PeerHandlers(decide=self.decide, take=self.take, respond=self.respond, open_stream=refuse_stream)
         self.listener = PeerListener(sock, SECRET, handlers, poller=poller, tls=server)
         self.client = PeerClient(SECRET, poller=poller, tls=client)
 
@@ -162,7 +167,10 @@ class BareNode:
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.address = address_of(self.socket)
         self.decision = Answer.TAKEN
-        handlers = PeerHandlers(decide=lambda _: self.decision, take=self.take, respond=self.respond)
+        self.sent: list[SentBlocks] = []
+        handlers = PeerHandlers(
+            decide=lambda _: self.decision, take=self.take, respond=self.respond, open_stream=self.open_stream
+        )
         self.listener = PeerListener(self.socket, SECRET, handlers, poller=poller, tls=tls[0] if tls else None)
 
     def take(self, handed: Handed, fd: int) -> None:
@@ -179,8 +187,35 @@ class BareNode:
             raise InvalidRequestError(payload)
         return payload[::-1]
 
+    async def open_stream(self, payload: bytes) -> "SentBlocks":
+        if payload == b"wait":
+            await asyncio.get_running_loop().create_future()
+        if payload == b"fail":
+            raise ValueError(payload)
+        if payload == b"unknown":
+            raise InvalidRequestError(payload)
+        self.sent.append(SentBlocks(payload))
+        return self.sent[-1]
+
     def close(self) -> None:
         self.listener.close()
         self.socket.close()
         for stream in self.streams:
             stream.socket.close()
+
+
+class SentBlocks:
+    """What a listener sends on a stream (`Streamed`): the request, and what a test puts in."""
+
+    def __init__(self, first: bytes) -> None:
+        self.first = first
+        self.blocks: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.asked = 0
+        self.is_closed = False
+
+    async def read(self) -> bytes | None:
+        self.asked += 1
+        return await self.blocks.get()
+
+    def close(self) -> None:
+        self.is_closed = True

@@ -188,7 +188,7 @@ async def test_a_stream_goes_on_until_the_client_closes_it_and_takes_no_slot(tmp
         return streams[-1]
 
     def read_two_lines() -> list[bytes]:
-        with open_stream([path], Tail(app="a", room="b")) as lines:
+        with open_stream([path], Tail(app="a", room="b")) as (_, lines):
             return [next(lines), next(lines)]
 
     async with open_control([path], respond_with_stream):
@@ -213,7 +213,7 @@ async def test_a_stream_that_ends_closes_the_connection(tmp_path: Path) -> None:
         return stream
 
     def read_all() -> list[bytes]:
-        with open_stream([path], Tail(app="a", room="b")) as lines:
+        with open_stream([path], Tail(app="a", room="b")) as (_, lines):
             return list(lines)
 
     async with open_control([path], respond_with_stream):
@@ -233,7 +233,7 @@ async def test_a_bug_in_a_stream_does_not_end_the_server(tmp_path: Path) -> None
         return stream if isinstance(request, Tail) else await respond(Reload(dry_run=True), caller)
 
     def read_all() -> list[bytes]:
-        with open_stream([path], Tail(app="a", room="b")) as lines:
+        with open_stream([path], Tail(app="a", room="b")) as (_, lines):
             return list(lines)
 
     async with open_control([path], respond_with_stream):

@@ -1,7 +1,7 @@
 """Operations on the rooms of all nodes, without an engine: what is said of nodes that are not reached."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -12,10 +12,12 @@ from scalesocket.cluster.peer_client import PeerClient, PeerError
 from scalesocket.cluster.records import Load, NodeAddress, NodeStatus
 from scalesocket.cluster.requests_of_nodes import AwaitEnd, LetGo, Operate, decode_request
 from scalesocket.control.lists import RoomEntry, RoomList
-from scalesocket.control.messages import Clients, Drain, Outcome, Request, Rooms, Say, SayOutcome, Stop
+from scalesocket.control.messages import Clients, Drain, Outcome, Request, Rooms, Say, SayOutcome, Stop, Tail, TailEvent
+from scalesocket.node import all_nodes
 from scalesocket.node.all_nodes import AllNodes, EndingOnNodes
 from scalesocket.operations.lookup import NotFoundError, OperationError
 from scalesocket.operations.running import Clustered, Running
+from scalesocket.operations.table import Tailing
 from scalesocket.workers.own_rooms import OwnRooms
 from scalesocket.workers.site_messages import Missing, Ran
 from tests.rooms.acting import MemoryServe, in_memory
@@ -51,6 +53,25 @@ class FakePeers:
         if other.ran is None or isinstance(request, AwaitEnd):
             raise PeerError(f"{address}: connection refused")
         return msgspec.msgpack.encode(None if isinstance(request, LetGo) else other.ran)
+
+
+class FakeStream:
+    """The tail of another node (`PeerStream`)."""
+
+    def __init__(self, ran: Ran) -> None:
+        self.first = msgspec.msgpack.encode(ran)
+        self.lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        """None: the node is lost."""
+        self.is_closed = False
+
+    async def read(self) -> bytes:
+        lines = await self.lines.get()
+        if lines is None:
+            raise PeerError("connection reset by peer")
+        return lines
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 class Named:
@@ -165,3 +186,83 @@ async def test_a_node_that_is_lost_while_its_rooms_end_is_named(serve: MemorySer
         outcome = await ending.wait_ended(10)
     assert outcome == Outcome(rooms=3, clients=1, pending=2, unreachable=("c", "b"))
     assert [type(request) for request in other.asked] == [Operate, AwaitEnd, LetGo]
+
+
+# --- Tails
+
+
+async def read_all(tail: Tailing) -> AsyncIterator[bytes]:
+    while (chunk := await tail.read()) is not None:
+        yield chunk
+
+
+def open_tails_of(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeStream]:
+    """Let the other nodes send streams; return those that were opened, by node."""
+    streams: dict[str, FakeStream] = {}
+
+    async def open_stream(_: object, address: str, payload: bytes, *, timeout: float) -> FakeStream:
+        request, found = decode_request(payload), nodes.peers.others[address].ran
+        assert isinstance(request, Operate)
+        assert isinstance(request.request, Tail)
+        if found is None:
+            raise PeerError(f"{address}: connection refused")
+        streams[address] = FakeStream(found)
+        return streams[address]
+
+    monkeypatch.setattr(all_nodes, "open_stream", open_stream)
+    return streams
+
+
+@in_memory
+async def test_a_tail_shows_the_rooms_of_all_nodes_until_the_last_is_lost(
+    serve: MemoryServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await serve(chat={"command": ["cat"]})
+    ann = await site.join("/chat/den")
+    peers = FakePeers(b=Other(ran(Outcome(rooms=2, clients=5))), c=Other(MISSING), d=Other())
+    nodes = Nodes(Running(site.gateway, cluster=cast(Clustered, Named())), peers)
+    streams = open_tails_of(nodes, monkeypatch)
+
+    tail = await nodes.all.open_tail(Tail(app="chat", room="*"))
+
+    assert tail.outcome == Outcome(rooms=3, clients=6, unreachable=("d",))
+    assert (streams["b"].is_closed, streams["c"].is_closed) == (False, True)
+    streams["b"].lines.put_nowait(b"of b\n")
+    assert await tail.read() == b"of b\n"
+    await ann.say("hello")
+    await ann.hear("hello")
+    streams["b"].lines.put_nowait(None)
+    await ann.leave()
+    await site.wait_no_rooms()
+    chunks = [chunk async for chunk in read_all(tail)]
+
+    events = [msgspec.json.decode(line, type=TailEvent) for line in b"".join(chunks).splitlines()]
+    assert [(event.event, event.text) for event in events if event.app] == [("in", "hello"), ("out", "hello"), ("ended", None)]
+    assert [(event.node, event.count) for event in events if event.event == "lost"] == [("b", 2)]
+    assert streams["b"].is_closed
+
+
+@in_memory
+async def test_a_tail_that_is_closed_or_refused_ends_on_all_nodes(serve: MemoryServe, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = await open_nodes(serve, b=Other(ran(Outcome(rooms=1, clients=1))))
+    streams = open_tails_of(nodes, monkeypatch)
+    tail = await nodes.all.open_tail(Tail(app="chat", room="*"))
+    reading = asyncio.ensure_future(tail.read())
+    await asyncio.sleep(0)
+    reading.cancel()
+
+    tail.close()
+    tail.close()
+
+    assert streams["b"].is_closed
+    nodes.peers.others["b"].ran = ran(Outcome(rooms=1000, clients=0))
+    with pytest.raises(OperationError, match=r"1001 rooms match \(at most 1000 at a time\)"):
+        await nodes.all.open_tail(Tail(app="chat", room="*"))
+    assert streams["b"].is_closed
+    nodes.peers.others["b"].ran = Ran(error="1200 rooms match")
+    with pytest.raises(OperationError, match=r"^node b: 1200 rooms match$"):
+        await nodes.all.open_tail(Tail(app="chat", room="*"))
+    assert streams["b"].is_closed
+    nodes.peers.others["b"].ran = MISSING
+    with pytest.raises(NotFoundError):
+        await nodes.all.open_tail(Tail(app="chat", room="x"))

@@ -1,7 +1,10 @@
 """One view of the rooms of all nodes, and operations on them, with real processes."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ from scalesocket.node.lobby import LIST_LIFETIME, PUBLISH_INTERVAL
 from tests.cli.serving import DEADLINE, scalesocket
 from tests.node.serving import LEASE, Cluster, Node, open_cluster
 
+ROOT = Path(__file__).parents[2]
 ANN = ("ann", "secret")
 VAULT = '[apps.vault]\ncommand = ["cat"]\nauth = { users_file = "users" }\n'
 
@@ -70,11 +74,34 @@ def test_any_node_lists_and_operates_on_the_rooms_of_all(nodes: Nodes) -> None:
     assert 'asked_by="node a"' in nodes.b.server.output
 
 
-def test_a_tail_of_a_room_elsewhere_says_where_to_ask(nodes: Nodes) -> None:
-    done = scalesocket("tail", str(nodes.a.file), "chat/nest")
+def test_a_tail_shows_rooms_of_any_node_until_they_end(nodes: Nodes) -> None:
+    here, there = nodes.cluster.join(nodes.a, "tailed-here"), nodes.cluster.join(nodes.b, "tailed-there")
+    for client in (here, there):
+        client.read_opened()
+    with tailing(nodes.a.file, "chat/tailed-*") as lines:
+        nodes.b.server.wait_output("operation=tail")
+        for client, text in ((there, "of b"), (here, "of a")):
+            client.send(text)
+            assert [next(lines).split()[2] for _ in range(2)] == ["in", "out"]
+        scalesocket("stop", str(nodes.a.file), "chat/tailed-*")
 
-    assert done.code == 1
-    assert "a tail shows the rooms of one node" in done.err
+        ended = [line for line in lines if line.endswith("ended")]
+
+    assert sorted(line.split()[1] for line in ended) == ["chat/tailed-here", "chat/tailed-there"]
+    assert 'asked_by="node a"' in nodes.b.server.output
+
+
+@contextmanager
+def tailing(file: Path, rooms: str) -> Iterator[Iterator[str]]:
+    """Run `scalesocket tail`; yield its lines."""
+    command = [sys.executable, "-m", "scalesocket", "tail", str(file), rooms]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        assert process.stdout is not None
+        try:
+            yield (line.rstrip("\n") for line in process.stdout)
+            assert process.wait(DEADLINE) == 0
+        finally:
+            process.kill()
 
 
 def test_the_lobby_of_any_node_shows_the_rooms_of_all_within_a_second(nodes: Nodes) -> None:

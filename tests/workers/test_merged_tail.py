@@ -10,7 +10,7 @@ import pytest
 
 from scalesocket.control.messages import Outcome
 from scalesocket.workers.link import Handlers, Link
-from scalesocket.workers.merged_tail import MergedTail, TailPart
+from scalesocket.workers.merged_tail import MergedTail, WorkerTail
 from scalesocket.workers.site_messages import ReadTail, Release, TailLines
 from tests.workers.linking import open_pair
 
@@ -51,7 +51,7 @@ async def open_tail(count: int) -> AsyncIterator[tuple[MergedTail, Sequence[Work
             worker = Worker()
             near, worker.link = await stack.enter_async_context(open_pair(Handlers(), worker.handlers()))
             workers.append(worker)
-            parts.append(TailPart(near, 7, rooms=2))
+            parts.append(WorkerTail(near, 7, rooms=2))
         yield MergedTail(Outcome(rooms=2 * count, clients=0), parts), workers
 
 
