@@ -263,7 +263,11 @@ def collect_config(status: SiteStatus) -> Iterator[Metric]:
 def collect_cluster(node: OwnNodeStatus) -> Iterator[Metric]:
     """Yield the lease of this node, its claims, and its connections with other nodes."""
     for name, text, value in (
-        ("engine_up", "1 while the engine of the directory is connected, else 0.", float(node.is_engine_up)),
+        (
+            "engine_up",
+            "1 while the engine of the directory renews the lease of this node in time, else 0.",
+            float(node.is_engine_up),
+        ),
         ("lease_seconds_left", "Until this node ends its rooms, unless its lease is renewed.", node.lease_seconds_left),
         ("rooms_owned", "Rooms of this node in the directory.", node.owned),
         ("clients_held", "Clients that wait until the directory knows the owner of their room.", node.held),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from scalesocket.errors import ScalesocketError
 from scalesocket.status import PoolView, RoomStatus, SiteStatus, SiteView
@@ -43,6 +43,19 @@ class Readiness:
     """Why the newest edit was not applied, for everybody."""
     is_starting: bool = False
     """Whether clients cannot join every room yet, because workers start."""
+    engine: Literal["up", "down"] | None = None
+    """Whether this node of a cluster renews its lease in time; None without `[cluster]`."""
+    needs_engine: bool = True
+    """Whether clients should use another node while the engine is down."""
+
+    @property
+    def status(self) -> Literal["ready", "draining", "starting", "no_engine"]:
+        """In one word."""
+        if self.is_draining:
+            return "draining"
+        if self.is_starting:
+            return "starting"
+        return "no_engine" if self.engine == "down" and self.needs_engine else "ready"
 
 
 class Overview(Protocol):

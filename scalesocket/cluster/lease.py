@@ -66,7 +66,8 @@ class Lease:
         self._load = load
         self._on_deadline = on_deadline
         self._on_lost = on_lost
-        self._keeps_rooms = keeps_rooms
+        self.keeps_rooms = keeps_rooms
+        """Whether rooms go on without a lease."""
         self._deadline = 0.0
         self._is_open = asyncio.Event()
         self._is_down = False
@@ -79,7 +80,7 @@ class Lease:
     @property
     def is_valid(self) -> bool:
         """Whether this node may open rooms, and run them. The clock is read each time."""
-        return self._is_open.is_set() and (self._keeps_rooms or boottime() < self._deadline)
+        return self._is_open.is_set() and (self.keeps_rooms or boottime() < self._deadline)
 
     @property
     def deadline(self) -> float:
@@ -111,8 +112,8 @@ class Lease:
                 await self._renew_until_lost()
                 self._is_open.clear()
                 self.lost += 1
-                log.error("lease lost", effect="rooms go on" if self._keeps_rooms else "all rooms end")
-                if not self._keeps_rooms:
+                log.error("lease lost", effect="rooms go on" if self.keeps_rooms else "all rooms end")
+                if not self.keeps_rooms:
                     await self._on_lost()
         finally:
             self._is_open.clear()
@@ -125,7 +126,7 @@ class Lease:
         while True:
             sent_at = boottime()
             try:
-                found = await self._directory.open_session(keeps_rooms=self._keeps_rooms)
+                found = await self._directory.open_session(keeps_rooms=self.keeps_rooms)
             except LeaseMismatchError:
                 raise
             except EngineError as error:
@@ -151,8 +152,8 @@ class Lease:
         """Renew until the engine says that the session has ended, or until the deadline."""
         renewing = asyncio.create_task(self._renew(), name="renew the lease")
         try:
-            while not renewing.done() and (self._keeps_rooms or self.is_valid):
-                left = LOOK if self._keeps_rooms else min(LOOK, self.seconds_left)
+            while not renewing.done() and (self.keeps_rooms or self.is_valid):
+                left = LOOK if self.keeps_rooms else min(LOOK, self.seconds_left)
                 await asyncio.wait({renewing}, timeout=left)
             if renewing.done():
                 renewing.result()
@@ -190,7 +191,7 @@ class Lease:
     def _extend(self, sent_at: float) -> None:
         self.renewals += 1
         self._deadline = sent_at + self._seconds * USABLE
-        if not self._keeps_rooms:
+        if not self.keeps_rooms:
             self._on_deadline(self._deadline)
 
     def _note_failure(self, error: EngineError) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from scalesocket.cluster.claims import Claims
 from scalesocket.cluster.directory import Directory
+from scalesocket.cluster.lease import Lease
 from scalesocket.cluster.link import EngineError
 from scalesocket.cluster.records import ClusterRoom, RoomName, Summary
 from scalesocket.overview import LocalOverview, Readiness, RoomsSummary
@@ -75,9 +77,10 @@ def summarize(room: Room, fence: int) -> Summary:
 class ClusterOverview:
     """The rooms of all nodes (`Overview`). Counts, metrics and probes are of this node alone: each node is scraped."""
 
-    def __init__(self, local: LocalOverview, directory: Directory) -> None:
-        """Show `local`, and the rooms of other nodes in `directory`."""
+    def __init__(self, local: LocalOverview, directory: Directory, lease: Lease) -> None:
+        """Show `local`, and the rooms of other nodes in `directory`. `lease`: of this node."""
         self._local = local
+        self._lease = lease
         self._directory = directory
         self._lists: SingleFlight[Sequence[ClusterRoom]] = SingleFlight(LIST_LIFETIME)
         self._last: dict[str, Sequence[ClusterRoom]] = {}
@@ -109,8 +112,13 @@ class ClusterOverview:
         return merge_summaries(apps, [own, others], shown)
 
     async def find_readiness(self) -> Readiness:
-        """Return whether this node admits new clients."""
-        return await self._local.find_readiness()
+        """Return whether this node admits new clients, to any room.
+
+        Without the engine it has no room but its own, which end with the lease: other nodes may do better. With rooms that stay
+        (`on_engine_loss = "keep"`), it remains ready.
+        """
+        own, lease = await self._local.find_readiness(), self._lease
+        return replace(own, engine="down" if lease.is_late else "up", needs_engine=not lease.keeps_rooms)
 
     async def _others(self, app: str) -> Sequence[ClusterRoom]:
         """Return the rooms of other nodes, as they were last known."""

@@ -143,7 +143,7 @@ class Node:
             node=self.name,
             cluster=self.settings.name,
             is_drained=self.choice.is_drained,
-            is_engine_up=self.directory.is_up,
+            is_engine_up=self.directory.is_up and not self.lease.is_late,
             lease_seconds_left=round(self.lease.seconds_left, 3),
             leases_lost=self.lease.lost,
             owned=self.directory.held,

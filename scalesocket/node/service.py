@@ -22,7 +22,7 @@ async def open_node_service(site: Site, spawner: SpawnerClient) -> AsyncIterator
 
         def attach(gateway: Gateway) -> Overview:
             node.attach(gateway)
-            overview = ClusterOverview(LocalOverview(gateway), node.directory)
+            overview = ClusterOverview(LocalOverview(gateway), node.directory, node.lease)
             overview.describe = node.describe
             return overview
 

@@ -8,16 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from scalesocket.server.asgi import create_app
-from tests.node.serving import LEASE, Cluster, open_cluster
+from tests.node.serving import LEASE, Cluster, Node, open_cluster
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with open_cluster(tmp_path) as cluster:
         yield cluster
+
+
+def probe(node: Node) -> tuple[int, str, str]:
+    """What `/ready` answers: its status, and what it says of the node and of the engine."""
+    answer = httpx.get(f"http://127.0.0.1:{node.server.port}/ready")
+    return answer.status_code, answer.json()["status"], answer.json()["engine"]
 
 
 def test_clients_of_two_nodes_meet_in_one_room(cluster: Cluster) -> None:
@@ -110,8 +117,10 @@ def test_a_room_ends_with_the_lease_of_its_node_and_opens_again_when_the_engine_
     assert client.read() == "still here"
     assert client.wait_closed() == 1012
     assert time.monotonic() - killed_at <= LEASE + 0.5
+    assert probe(a) == (503, "no_engine", "down")
     cluster.engine.start()
     assert cluster.join(a, "den").read_opened()[0] > fence
+    assert probe(a) == (200, "ready", "up")
 
 
 def test_rooms_that_are_kept_outlive_the_lease(cluster: Cluster) -> None:
@@ -122,6 +131,7 @@ def test_rooms_that_are_kept_outlive_the_lease(cluster: Cluster) -> None:
     cluster.engine.kill()
     a.server.wait_output("engine unavailable")
     time.sleep(1.5 * LEASE)  # what must not happen has no event
+    assert probe(a) == (200, "ready", "down")
     cluster.engine.start()
     a.server.wait_output("engine answers again")
 

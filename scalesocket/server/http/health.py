@@ -18,13 +18,14 @@ def health_blueprint(overview: Overview) -> Blueprint:
     async def ready() -> Response:
         # A broken edit does not make the server unready: the last good site still runs.
         state = await overview.find_readiness()
-        status = "draining" if state.is_draining else "starting" if state.is_starting else "ready"
         body = {
-            "status": status,
+            "status": state.status,
             "draining": state.is_draining,
             "generation": state.generation,
             "last_error": state.public_error,
         }
-        return answer_json(body, 200 if status == "ready" else 503)
+        if state.engine is not None:
+            body["engine"] = state.engine
+        return answer_json(body, 200 if state.status == "ready" else 503)
 
     return blueprint
