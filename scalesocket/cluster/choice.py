@@ -13,7 +13,7 @@ from scalesocket.cluster.link import EngineError
 from scalesocket.cluster.peer_client import PeerClient, PeerError
 from scalesocket.cluster.records import Load, NodeStatus, Owned, Recovering, RoomName
 from scalesocket.cluster.remote import Claim
-from scalesocket.cluster.requests_of_nodes import ClaimRoom, decode_claimed, encode
+from scalesocket.cluster.requests_of_nodes import Claimed, ClaimRoom, decode_claimed, encode
 from scalesocket.cluster.sparse_log import SparseLog
 from scalesocket.placement.placement import Here
 
@@ -51,11 +51,16 @@ class Choice:
                 return None
             if isinstance(found, Owned) and found.owner.node != self._directory.node:
                 return Claim(found.owner.advertise, found.fence)
-            node = None if isinstance(found, Owned) else self._choose(await self._list())
+            nodes = [] if isinstance(found, Owned) else list(await self._list())
         except EngineError:
             return None
-        if node is not None:
-            return await self._let_claim(node, name)
+        while (node := self._choose(nodes)) is not None:
+            claimed = await self._let_claim(node, name)
+            if claimed is None:
+                return None
+            if claimed.address:
+                return Claim(claimed.address, claimed.fence)
+            nodes.remove(node)
         return None if self.is_drained else await self._claims.claim(name)
 
     async def _list(self) -> Sequence[NodeStatus]:
@@ -75,17 +80,17 @@ class Choice:
         drawn = _RNG.sample(candidates, min(2, len(candidates)))
         return min(drawn, key=lambda node: _busy(self._load() if node is None else node.load))
 
-    async def _let_claim(self, node: NodeStatus, name: RoomName) -> Here | Claim | None:
+    async def _let_claim(self, node: NodeStatus, name: RoomName) -> Claimed | None:
+        """Ask a node to claim a room. Its answer has no address if it does not; None: there is no answer."""
         if self.client is None:
             return None
         request = encode(ClaimRoom(name.app, name.room))
         try:
-            claimed = decode_claimed(await self.client.request(node.address.advertise, request, timeout=CLAIM_TIMEOUT))
+            return decode_claimed(await self.client.request(node.address.advertise, request, timeout=CLAIM_TIMEOUT))
         except (PeerError, msgspec.DecodeError) as error:
             self._log.warn("node did not claim a room", node.address.node, node=node.address.node, error=str(error))
             self._nodes = [other for other in self._nodes if other is not node]
             return None
-        return Claim(claimed.address, claimed.fence) if claimed.address else None
 
 
 def _busy(load: Load) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -77,17 +77,31 @@ class Cluster:
         self.engine = engine
         self._stack = stack
 
-    def start(self, name: str, *, more: str = "", server: str = "", app: str = "", secret: str = SECRET, node: str = "") -> Node:
-        """Start a node. `more`, `server` and `app`: lines of the tables; `node`: its name, if it is not that of its file."""
+    def start(
+        self,
+        name: str,
+        *,
+        more: str = "",
+        server: str = "",
+        app: str = "",
+        secret: str = SECRET,
+        node: str = "",
+        host: str = "127.0.0.1",
+        wrapper: Sequence[str] = (),
+    ) -> Node:
+        """Start a node. `more`, `server` and `app`: lines of the tables; `node`: its name, if it is not that of its file.
+
+        `host`: where other nodes reach it. `wrapper`: a command that executes its arguments.
+        """
         file = self.folder / f"{name}.toml"
         command = [sys.executable, "-ISc", ECHO]
         file.write_text(
             f'[server]\nbind = "127.0.0.1:0"\ncontrol = "{self.folder}/{name}.sock"\n{server}\n'
             f'[cluster]\nengine = "{self.engine.url}"\nname = "test"\nnode = "{node or name}"\n'
-            f'listen = "127.0.0.1:{free_port()}"\nsecret = "{secret}"\nlease = "{int(LEASE * 1000)}ms"\n{more}\n'
+            f'listen = "{host}:{free_port()}"\nsecret = "{secret}"\nlease = "{int(LEASE * 1000)}ms"\n{more}\n'
             f'[apps.chat]\ncommand = {command!r}\nenv = {{ NODE = "{name}" }}\nhistory = {{ size = 1 }}\n{app}\n'
         )
-        return Node(name, self._stack.enter_context(serving("serve", str(file))), file)
+        return Node(name, self._stack.enter_context(serving("serve", str(file), wrapper=wrapper)), file)
 
     def join(self, node: Node, room: str, *, app: str = "chat", **options: Any) -> Client:
         """Join a room through a node."""

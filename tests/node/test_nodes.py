@@ -14,6 +14,13 @@ import pytest
 from scalesocket.server.asgi import create_app
 from tests.node.serving import LEASE, Cluster, Node, open_cluster
 
+IMPATIENT = (
+    "import sys; from scalesocket.cluster.placement import ClusterPlacement; "
+    "ClusterPlacement.__init__.__kwdefaults__['hold'] = {hold}; "
+    "from scalesocket.cli.main import main; main(sys.argv[4:])"
+)
+"""A program that serves, and holds clients not so long. `serving` appends `python -m scalesocket` and the words."""
+
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
@@ -121,6 +128,17 @@ def test_a_room_ends_with_the_lease_of_its_node_and_opens_again_when_the_engine_
     cluster.engine.start()
     assert cluster.join(a, "den").read_opened()[0] > fence
     assert probe(a) == (200, "ready", "up")
+
+
+def test_without_the_engine_a_client_of_a_new_room_is_held_and_then_closed_with_1013(cluster: Cluster) -> None:
+    a = cluster.start("a", wrapper=(sys.executable, "-c", IMPATIENT.format(hold=1.5)))
+    cluster.engine.kill()
+    started = time.monotonic()
+
+    client = cluster.join(a, "den")
+
+    assert client.wait_closed() == 1013
+    assert 1.5 <= time.monotonic() - started < 3
 
 
 def test_rooms_that_are_kept_outlive_the_lease(cluster: Cluster) -> None:
