@@ -51,7 +51,8 @@ def test_clients_meet_and_rooms_move_between_nodes_whose_clocks_and_addresses_di
         rooms = [f"{first.name}{number}" for number in range(4)]  # on either node: the less busy one
         for room in rooms:
             client, other = unlike.cluster.join(first, room), unlike.cluster.join(second, room)
-            assert (opened := client.read_opened()) == other.read_opened()
+            opened = client.read_opened()
+            assert opened == other.read_opened()
             fences.append(opened[0])
             other.send("hello")
             assert client.read() == "hello"
