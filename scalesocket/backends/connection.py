@@ -214,7 +214,7 @@ async def try_connect(port: int, timeout: float) -> socket.socket | None:
     Raises BackendError if no descriptor is left.
     """
     try:
-        connected = socket.socket()
+        connected = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only with it
     except OSError as error:
         raise BackendError(describe(error)) from error
     try:

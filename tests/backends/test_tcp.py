@@ -215,6 +215,17 @@ async def test_a_process_listens_on_the_port_it_is_given(open_room: OpenRoom, op
     assert room.output.endswith(b"bye\n")
 
 
+async def test_small_messages_to_a_process_on_a_port_are_sent_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connected = await try_connect(server.getsockname()[1], 1.0)
+        assert connected is not None
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=connected)
+
+        assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+        transport.close()
+
+
 def children_of(pid: int | None) -> set[int]:
     return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
