@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -135,9 +136,9 @@ class SpawnerProcess:
         """Send SIGKILL."""
         self._process.kill()
 
-    def wait(self, timeout: float | None = None) -> int:
-        """Block until it has ended; return its status as in subprocess. Raises subprocess.TimeoutExpired."""
-        return self._process.wait(timeout)
+    def wait(self) -> int:
+        """Block until it has ended; return its status as in subprocess."""
+        return self._process.wait()
 
     @property
     def guardian(self) -> int:
@@ -153,21 +154,29 @@ class SpawnerProcess:
 
     def end(self) -> None:
         """Let it end, which kills and reaps its children, or kill it if it does not; then its guardian."""
-        self.close()
-        try:
-            self.wait(RELEASE_TIMEOUT)
-        except subprocess.TimeoutExpired:
+        self.unwatch()
+        self._socket.close()
+        exited = select.poll()
+        exited.register(self._pidfd, select.POLLIN)
+        if not exited.poll(RELEASE_TIMEOUT * 1000):  # unlike Popen.wait with a timeout, it returns at the exit itself
             log.error("spawner killed", pid=self.pid, after=RELEASE_TIMEOUT)
             self.kill()
-            self.wait()
+        self.wait()
+        self.close()
         self.guardian_pipe.end_guardian()
 
-    def close(self) -> None:
-        """Close the socket, which ends a spawner that runs, and all else but the guardian's pipe."""
+    def unwatch(self) -> None:
+        """Undo `watch`. Another loop may watch it then."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._socket.fileno())
             self._loop.remove_writer(self._socket.fileno())
             self._loop.remove_reader(self._pidfd)
+        self._stderr.unwatch()
+        self._loop = None
+
+    def close(self) -> None:
+        """Close the socket, which ends a spawner that runs, and all else but the guardian's pipe."""
+        self.unwatch()
         self._socket.close()
         os.close(self._pidfd)
         self._stderr.close()

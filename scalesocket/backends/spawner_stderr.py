@@ -30,12 +30,17 @@ class SpawnerStderr:
         self._loop = loop
         loop.add_reader(self._fd, self._readable)
 
-    def close(self) -> None:
-        """Log the rest, and close the pipe."""
+    def unwatch(self) -> None:
+        """Log the rest, and read no more."""
         self._read()
         self._log()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
+        self._loop = None
+
+    def close(self) -> None:
+        """Log the rest, and close the pipe."""
+        self.unwatch()
         os.close(self._fd)
 
     def _readable(self) -> None:

@@ -1,6 +1,9 @@
 """The ASGI app of the admin surface: authenticates each request, and passes it to the Quart app."""
 
+from functools import cached_property, partial
 from typing import Final
+
+from quart import Quart
 
 from scalesocket.admission.refusals import Refusal
 from scalesocket.gateway import Gateway
@@ -29,7 +32,12 @@ class AdminLane:
         """Show `overview`, and carry out `operations`. `gateway` counts refused requests; `running` knows the site in force."""
         self._gateway = gateway
         self._guard = Guard(running)
-        self._http = create_admin_app(running, overview, operations)
+        self._create_http = partial(create_admin_app, running, overview, operations)
+
+    @cached_property
+    def _http(self) -> Quart:
+        """Made for the first request: most servers have no admin surface."""
+        return self._create_http()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3.0); refuse a websocket."""
