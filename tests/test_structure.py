@@ -58,13 +58,29 @@ def part_of(module: Path) -> str:
     return first.removesuffix(".py")
 
 
-def imports_of(module: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(module.read_text())):
+@cache
+def tree_of(module: Path) -> ast.Module:
+    return ast.parse(module.read_text())
+
+
+@cache
+def imports_of(module: Path) -> frozenset[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: a relative import"
-            yield node.module or ""
+            names.add(node.module or "")
+    return frozenset(names)
+
+
+def imports_of_ours(module: Path) -> set[str]:
+    return {name for name in imports_of(module) if name.startswith("scalesocket.")}
+
+
+def modules_of(*parts: str) -> list[Path]:
+    return [module for module in MODULES if part_of(module) in parts]
 
 
 def named(module: Path) -> str:
@@ -77,24 +93,20 @@ def test_the_architecture_names_every_part_of_the_package() -> None:
     assert parts == set(LAYERS)
 
 
-@pytest.mark.parametrize("module", MODULES, ids=named)
-def test_imports_point_down_the_layers(module: Path) -> None:
-    part = part_of(module)
-    if part in {"__init__", "__main__"}:
-        return
-    for name in imports_of(module):
-        if name.startswith("scalesocket."):
-            other = name.split(".")[1]
-            assert other == part or LAYERS[other] <= LAYERS[part], f"{part} ({LAYERS[part]}) imports {name} ({LAYERS[other]})"
+def test_imports_point_down_the_layers() -> None:
+    arrows = {(named(module), part_of(module), name) for module in modules_of(*LAYERS) for name in imports_of_ours(module)}
+    upward = {
+        f"{module} ({LAYERS[part]}) imports {name} ({LAYERS[other]})"
+        for module, part, name in arrows
+        if (other := name.split(".")[1]) != part and LAYERS[other] > LAYERS[part]
+    }
+
+    assert arrows
+    assert upward == set()
 
 
 def test_no_two_parts_of_the_package_import_each_other() -> None:
-    arrows = {
-        (part_of(module), name.split(".")[1])
-        for module in MODULES
-        for name in imports_of(module)
-        if name.startswith("scalesocket.")
-    }
+    arrows = {(part_of(module), name.split(".")[1]) for module in MODULES for name in imports_of_ours(module)}
 
     assert {(one, other) for one, other in arrows if one < other and (other, one) in arrows} == set()
 
@@ -107,7 +119,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert find_circle(arrows) == []
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) == "rooms"], ids=named)
+@pytest.mark.parametrize("module", modules_of("rooms"), ids=named)
 def test_rooms_reach_clients_through_the_ports_of_the_edge(module: Path) -> None:
     edge = {name for name in imports_of(module) if name.startswith("scalesocket.edge.")}
     allowed = {"scalesocket.edge.ports"}
@@ -117,7 +129,7 @@ def test_rooms_reach_clients_through_the_ports_of_the_edge(module: Path) -> None
     assert edge <= allowed
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) == "edge"], ids=named)
+@pytest.mark.parametrize("module", modules_of("edge"), ids=named)
 def test_the_edge_knows_nothing_of_rooms(module: Path) -> None:
     assert not {name for name in imports_of(module) if name.startswith("scalesocket.rooms")}
 
@@ -129,7 +141,7 @@ def dotted(module: Path) -> str:
 
 def import_targets(module: Path) -> Iterator[str]:
     """What a module imports; of `from package import name` both, as the name may be a module."""
-    for node in ast.walk(ast.parse(module.read_text())):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -163,13 +175,13 @@ def find_circle(arrows: dict[str, set[str]]) -> list[str]:
 
 @pytest.mark.parametrize(
     "module",
-    [module for module in MODULES if part_of(module) in {"config", "wire"} and named(module) not in READS_THE_MACHINE],
+    [module for module in modules_of("config", "wire") if named(module) not in READS_THE_MACHINE],
     ids=named,
 )
 def test_config_and_wire_do_no_input_and_output(module: Path) -> None:
     calls = {
         node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-        for node in ast.walk(ast.parse(module.read_text()))
+        for node in ast.walk(tree_of(module))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)
     }
 
@@ -177,9 +189,9 @@ def test_config_and_wire_do_no_input_and_output(module: Path) -> None:
     assert calls & CALLS == set()
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) == "wire"], ids=named)
+@pytest.mark.parametrize("module", modules_of("wire"), ids=named)
 def test_wire_knows_nothing_of_the_site(module: Path) -> None:
-    ours = {name.split(".")[1] for name in imports_of(module) if name.startswith("scalesocket.")}
+    ours = {name.split(".")[1] for name in imports_of_ours(module)}
 
     assert ours <= {"errors", "wire"}
 
@@ -192,22 +204,17 @@ def test_the_spawner_process_imports_the_standard_library_and_its_own_folder() -
     assert imported & {"asyncio", "dataclasses", "logging", "pathlib"} == set()  # each adds milliseconds to its start
 
 
-@pytest.mark.parametrize("module", MODULES, ids=named)
-def test_no_module_is_long(module: Path) -> None:
-    lines = len(module.read_text().splitlines())
+def test_no_module_is_long() -> None:
+    """A long one is split where its parts have names of their own."""
+    lines = {named(module): len(module.read_text().splitlines()) for module in MODULES}
 
-    assert lines <= MAX_LINES or named(module) in LONGER, f"{lines} lines: split it where its parts have names of their own"
-
-
-def test_every_exception_for_a_long_module_is_needed() -> None:
-    assert {name for name in LONGER if len((PACKAGE / name).read_text().splitlines()) <= MAX_LINES} == set()
+    assert {name for name, count in lines.items() if count > MAX_LINES} == set(LONGER)
 
 
-@pytest.mark.parametrize("module", MODULES, ids=named)
-def test_every_module_says_what_it_owns(module: Path) -> None:
-    tree = ast.parse(module.read_text())
+def test_every_module_says_what_it_owns() -> None:
+    documented = {module for module in MODULES if ast.get_docstring(tree_of(module))}
 
-    assert module.name == "__main__.py" or ast.get_docstring(tree), f"{module} has no docstring"
+    assert {named(module) for module in MODULES if module not in documented and module.name != "__main__.py"} == set()
 
 
 def test_every_package_that_is_imported_is_declared_and_explained() -> None:
