@@ -13,12 +13,12 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Close as CloseFrame
 
-from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import App, Server, Site
 from scalesocket.gateway import Gateway
 from scalesocket.rooms.room import Room
 from scalesocket.server.service import Service, open_service
 from tests.raw import RawClient
+from tests.reused_spawner import ReusedSpawner
 
 Lane = Literal["express", "general", "workers"]
 """How clients connect. On the lane `workers`, they take the express lane of a worker that has few of the rooms."""
@@ -186,7 +186,7 @@ class Playground:
 @asynccontextmanager
 async def open_playground(site: Site, lane: Lane = "express") -> AsyncIterator[Playground]:
     """Serve a site on a free port until the block ends; then no backend may be left."""
-    spawner = SpawnerClient()
+    spawner = ReusedSpawner()
     spawner.start()
     try:
         async with open_service(site, spawner=spawner) as service:
@@ -209,7 +209,7 @@ def site_of(apps: dict[str, App | dict[str, Any]], server: Server | None = None)
 
 async def open_connection(port: int, receive_buffer: int | None = None) -> socket.socket:
     """Open a connection for which the kernel holds at most `receive_buffer` bytes."""
-    sock = socket.socket()
+    sock = socket.socket(proto=socket.IPPROTO_TCP)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.setblocking(False)

@@ -13,7 +13,6 @@ from dataclasses import fields, replace
 from typing import Any, Final, cast
 
 from scalesocket.auth.tickets import Tickets
-from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
 from scalesocket.gateway import Gateway
@@ -31,13 +30,14 @@ from scalesocket.shared_memory.capacity import SharedCapacity
 from scalesocket.shared_memory.memory import SharedMemory
 from scalesocket.status import AppStatus, Counts, SiteStatus
 from tests.playing import Lane, Playground
+from tests.reused_spawner import ReusedSpawner
 
 WORKERS: Final = 3
 KEY: Final = bytes(range(32))
 """With it, the rooms that most tests use are owned by workers that do not accept: `/game/one`, `/chat/lobby`."""
 
 
-class SharedSpawner(SpawnerClient):
+class SharedSpawner(ReusedSpawner):
     """One spawner for all services of a test; the one that opens first watches its pipes."""
 
     def attach(self, poller: Poller) -> None:
