@@ -1,7 +1,9 @@
 """What a cluster costs: `python -m benchmarks.cluster` prints the table of docs/cluster.md. Needs redis-server.
 
 Three servers with one site: one without `[cluster]`, and two nodes. All rooms are on the first node: "local" clients connect to
-it, "remote" ones to the second node. The servers take turns in short rounds, and the median counts.
+it, "remote" ones to the second node. The servers take turns in short rounds, each next to the one that it is compared with. The
+medians of the ratios count, of throughput and of the CPU time of the gateways. Two processes of one program differ by some per
+cent, whatever they do, so all servers are started several times.
 """
 
 import argparse
@@ -11,13 +13,15 @@ import statistics
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from websockets.asyncio.client import connect
 
 from benchmarks.generator import run_drive
+from benchmarks.pairs import estimate_ratio, wait_idle
 from scalesocket.cluster.directory import Directory
 from scalesocket.cluster.records import Owned, Won
 from scalesocket.config.model import Cluster
@@ -43,44 +47,53 @@ node = "{node}"
 listen = "127.0.0.1:{peers}"
 secret = "a secret of the benchmark"
 """
-WINDOW: Final = ("--seconds", "0.6", "--warm", "0.2")
-LOADS: Final = {
-    "echo, 1 client, 1 in flight (µs)": (*WINDOW, "--rooms", "1", "--senders", "1", "--in-flight", "1", "--first-echo"),
-    "echo, 50 rooms, 8 in flight (messages/s)": (*WINDOW, "--rooms", "50", "--senders", "1", "--in-flight", "8", "--first-echo"),
-    "broadcast to 100, 1 in flight (messages/s)": (
-        *WINDOW,
-        "--clients",
-        "100",
-        "--senders",
-        "1",
-        "--in-flight",
-        "1",
-        "--size",
-        "100",
-    ),
-    "broadcast to 100, 16 in flight (messages/s)": (
-        *WINDOW,
-        "--clients",
-        "100",
-        "--senders",
-        "1",
-        "--in-flight",
-        "16",
-        "--size",
-        "100",
-    ),
-    "handshakes, 64 at a time (1/s)": ("--clients", "2000", "--concurrency", "64", "--sources", "8"),
-}
+WINDOW: Final = ("--seconds", "0.4", "--warm", "0.1", "--size", "100")
 ROOMS: Final = 50
+CLIENTS: Final = 1000
 
 
-def measure(node: Node, load: str) -> float:
-    """Run a load once; return microseconds, messages received a second, or handshakes a second."""
-    drive = run_drive(f"ws://{node.address}/bench/r{{}}", LOADS[load])
+class Load(NamedTuple):
+    """One load."""
+
+    title: str
+    options: tuple[str, ...]
+
+
+LOADS: Final = (
+    Load("echo, 1 client, 1 in flight (µs)", ("--senders", "1", "--in-flight", "1", "--first-echo")),
+    Load(
+        "echo, 50 rooms, 8 in flight (messages/s)", ("--rooms", str(ROOMS), "--senders", "1", "--in-flight", "8", "--first-echo")
+    ),
+    Load("broadcast to 100, 1 in flight (messages/s)", ("--clients", "100", "--senders", "1", "--in-flight", "1")),
+    Load("broadcast to 100, 16 in flight (messages/s)", ("--clients", "100", "--senders", "1", "--in-flight", "16")),
+    Load("handshakes, 64 at a time (1/s)", ("--clients", str(CLIENTS), "--concurrency", "64", "--sources", "8")),
+)
+
+
+class Sample(NamedTuple):
+    """One round."""
+
+    figure: float
+    """Microseconds, messages received a second, or handshakes a second."""
+    cpu: float
+    """Microseconds of the gateways for each message or handshake, up to the end of its connection."""
+
+
+Figures = dict[str, list[Sample]]
+
+
+def measure(node: Node, gateways: Sequence[int], load: Load) -> Sample:
+    """Run a load once. `gateways`: the pids of those that its messages pass."""
+    window = () if "handshakes" in load.title else WINDOW
+    before = wait_idle(gateways)
+    drive = run_drive(f"ws://{node.address}/bench/r{{}}", (*window, *load.options))
+    used = 1e6 * (wait_idle(gateways) - before)
     if drive.traffic is None:
-        return drive.arrival.clients / drive.arrival.seconds
-    assert not drive.traffic.lost + drive.traffic.reordered + drive.traffic.duplicated
-    return drive.traffic.latency_us.p50 if "µs" in load else drive.traffic.received / drive.traffic.seconds
+        return Sample(drive.arrival.clients / drive.arrival.seconds, used / drive.arrival.clients)
+    traffic = drive.traffic
+    assert not traffic.lost + traffic.reordered + traffic.duplicated
+    figure = traffic.latency_us.p50 if "µs" in load.title else traffic.received / traffic.seconds
+    return Sample(figure, used / traffic.expected_in_all)
 
 
 async def open_rooms(node: Node) -> None:
@@ -135,37 +148,56 @@ def read_rooms(node: Node) -> str:
         return json.dumps(json.load(answer))
 
 
-async def run(rounds: int, only: str) -> None:
+@asynccontextmanager
+async def running(folder: Path, engine: EngineProcess) -> AsyncIterator[Sequence[Node]]:
+    """Start the three servers, with all rooms on the first node."""
+    nodes = []
+    for node in ("without", "local", "remote"):
+        port, file = free_port(), folder / f"{node}.toml"
+        cluster = "" if node == "without" else CLUSTER.format(engine=engine.url, node=node, peers=free_port())
+        file.write_text(SITE.format(port=port, cluster=cluster))
+        nodes.append(Node(node, file, "127.0.0.1", port, wrapper=(), is_guarded=True))
+    try:
+        for server in nodes:
+            server.log.unlink(missing_ok=True)
+            server.start()
+        for server in nodes:
+            await until(lambda at=server: "/health" in at.read_log(), "it serves", within=20, about=server.read_log)
+        await asyncio.sleep(0.5)
+        end_grace(engine, NAME)
+        for server in nodes[:2]:
+            await open_rooms(server)
+        yield nodes
+    finally:
+        for server in nodes:
+            await server.close()
+
+
+async def run(starts: int, rounds: int, only: str) -> None:
     with tempfile.TemporaryDirectory(prefix="scalesocket-bench-") as name:
-        folder = Path(name)
-        engine = EngineProcess(folder)
+        engine = EngineProcess(Path(name))
         engine.start()
-        nodes = []
-        for node in ("without", "local", "remote"):
-            port, file = free_port(), folder / f"{node}.toml"
-            cluster = "" if node == "without" else CLUSTER.format(engine=engine.url, node=node, peers=free_port())
-            file.write_text(SITE.format(port=port, cluster=cluster))
-            nodes.append(Node(node, file, "127.0.0.1", port, wrapper=(), is_guarded=True))
         try:
-            for server in nodes:
-                server.start()
-            for server in nodes:
-                await until(lambda at=server: "/health" in at.read_log(), "it serves", within=20, about=server.read_log)
-            await asyncio.sleep(0.5)
-            end_grace(engine, NAME)
-            for server in nodes[:2]:
-                await open_rooms(server)
-            report(nodes, rounds, only)
-            lobby = await measure_lobby(nodes[1], nodes[2], 10)
+            loads = [load for load in LOADS if only in load.title]
+            figures: dict[Load, Figures] = {load: {} for load in loads}
+            lobby = []
+            for start in range(starts):
+                engine.client.flushall()
+                async with running(Path(name), engine) as nodes:
+                    for load in loads:
+                        compare(nodes, rounds, load, figures[load], is_odd=start % 2 == 1)
+                    if not only:
+                        lobby += await measure_lobby(nodes[1], nodes[2], 4)
+            report(figures)
+            if only:
+                return
             print(
                 f"| new room in the lobby of another node (s) | median {statistics.median(lobby):.2f}, longest {max(lobby):.2f} |"
             )
-        finally:
-            for server in nodes:
-                await server.close()
             for in_flight in (1, 64):
                 engine.client.flushall()
                 await claims_alone(engine, in_flight)
+        finally:
             engine.close()
 
 
@@ -182,27 +214,40 @@ async def claims_alone(engine: EngineProcess, in_flight: int) -> None:
     )
 
 
-def report(nodes: Sequence[Node], rounds: int, only: str) -> None:
-    print("| | without `[cluster]` | room on the node | room on another node |\n|---|---|---|---|", flush=True)
-    for load in LOADS:
-        if only not in load:
-            continue
-        figures: dict[str, list[float]] = {node.name: [] for node in nodes}
-        for number in range(rounds):
-            for node in nodes if number % 2 == 0 else reversed(nodes):
-                figures[node.name].append(measure(node, load))
-        without, local, remote = (statistics.median(figures[node.name]) for node in nodes)
-        ratio = statistics.median(one / other for one, other in zip(figures["local"], figures["without"], strict=True))
-        cells = f"{without:,.0f} | {local:,.0f} ({ratio:.2f} ×) | {remote:,.0f} ({remote / without:.2f} ×)"
-        print(f"| {load} | {cells} |", flush=True)
+def compare(nodes: Sequence[Node], rounds: int, load: Load, figures: Figures, *, is_odd: bool) -> None:
+    """Run a load in turns. `is_odd`: begin with the server that was second."""
+    without, local, remote = nodes
+    passed = {without: [without.gateway], local: [local.gateway], remote: [local.gateway, remote.gateway]}
+    for number in range(rounds):
+        pair = (without, local) if (number % 2 == 1) is is_odd else (local, without)
+        for node in (*pair, remote):
+            figures.setdefault(node.name, []).append(measure(node, passed[node], load))
+
+
+def report(figures: Mapping[Load, Figures]) -> None:
+    """Print the table: medians, and the ratios with their intervals of confidence."""
+    print(
+        "| | without `[cluster]` | room on the node | its CPU time | room on another node | its CPU time |\n" + "|---" * 6 + "|"
+    )
+    for load, of in figures.items():
+        cells = [load.title, f"{statistics.median(sample.figure for sample in of['without']):,.0f}"]
+        for name in ("local", "remote"):
+            ratios = [
+                estimate_ratio([sample[at] for sample in of[name]], [sample[at] for sample in of["without"]]) for at in (0, 1)
+            ]
+            cpu = statistics.median(sample.cpu for sample in of[name])
+            cells.append(f"{statistics.median(sample.figure for sample in of[name]):,.0f}, {ratios[0]} ×")
+            cells.append(f"{cpu:,.2f} µs, {ratios[1]} ×")
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--starts", type=int, default=8, help="how often the servers are started")
+    parser.add_argument("--rounds", type=int, default=6, help="rounds of each load after each start")
     parser.add_argument("--only", default="", metavar="WORD", help="loads with this word in their titles")
     arguments = parser.parse_args()
-    asyncio.run(run(arguments.rounds, arguments.only))
+    asyncio.run(run(arguments.starts, arguments.rounds, arguments.only))
 
 
 if __name__ == "__main__":
