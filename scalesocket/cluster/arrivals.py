@@ -26,6 +26,7 @@ from scalesocket.cluster.preamble import (
 )
 from scalesocket.cluster.secured import SecuredStream
 from scalesocket.cluster.sparse_log import SparseLog
+from scalesocket.io.deadlines import Deadlines
 from scalesocket.io.poller import Poller
 from scalesocket.io.transport import SocketTransport
 
@@ -44,6 +45,7 @@ MAX_REQUESTS: Final = 64
 """Requests that are answered at the same time."""
 MAX_STREAMS: Final = 32
 """Responses that go on at the same time."""
+TAKEN: Final = bytes((Answer.TAKEN,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +54,9 @@ class PeerHandlers:
 
     decide: Callable[[Handed], Answer]
     """Decides on a connection that is handed over."""
-    take: Callable[[Handed, int], None]
-    """Takes ownership of the descriptor of one for which `decide` has returned TAKEN: a stream of the client's bytes."""
+    take: Callable[[Handed, int, bytes], None]
+    """Takes ownership of the descriptor of one for which `decide` has returned TAKEN: a stream of the client's bytes. The bytes,
+    if any, have to be written first: one write with the response to the client is cheaper than two."""
     respond: Callable[[bytes], Awaitable[bytes]]
     """Answers a request of an operator. Raises InvalidRequestError."""
     open_stream: Callable[[bytes], Awaitable[Streamed]]
@@ -75,6 +78,10 @@ class Arrivals:
         """Connections by what became of them: an answer in lower case, `request`, `stream`, `late`, `left`, `cut` or `no_tls`."""
         self.waiting: dict[PeerConnection, None] = {}
         """Connections without a complete preamble, and refused ones, the oldest first."""
+        loop = poller.loop
+        self.idle: Deadlines[PeerConnection] = Deadlines(loop, lambda: IDLE_TIMEOUT)
+        self.begun: Deadlines[PeerConnection] = Deadlines(loop, lambda: PREAMBLE_TIMEOUT)
+        self.refused: Deadlines[PeerConnection] = Deadlines(loop, lambda: LINGER_TIMEOUT)
         self.requests: set[asyncio.Task[None]] = set()
         self.streaming: set[asyncio.Task[None]] = set()
         """Requests whose responses go on."""
@@ -89,15 +96,20 @@ class Arrivals:
             connection.cut("cut")
         for stream in tuple(self._streams):
             stream.cut()
+        for deadlines in self.idle, self.begun, self.refused:
+            deadlines.close()
 
-    def hand_on(self, transport: asyncio.Transport, handed: Handed, early: bytes) -> None:
-        """Give a connection that was taken to the owner of its room."""
-        if isinstance(transport, SocketTransport):
-            self.handlers.take(handed, transport.detach())
-            return
-        ours, theirs = socket.socketpair()
-        self._streams.add(SecuredStream(transport, ours.detach(), early, poller=self.poller, on_lost=self._streams.discard))
-        self.handlers.take(handed, theirs.detach())
+    def hand_on(self, transport: asyncio.Transport, handed: Handed) -> None:
+        """Give a connection that was taken to the owner of its room, which answers."""
+        if not isinstance(transport, SocketTransport):
+            ours, theirs = socket.socketpair()
+            transport.write(TAKEN)
+            self._streams.add(SecuredStream(transport, ours.detach(), b"", poller=self.poller, on_lost=self._streams.discard))
+            self.handlers.take(handed, theirs.detach(), b"")
+        elif transport.get_write_buffer_size():
+            transport.abort()  # the kernel did not take the greeting
+        else:
+            self.handlers.take(handed, transport.detach(), TAKEN)
 
     def warn(self, event: str, peer: object, **more: object) -> None:
         """Log a fault of a peer, at most once a minute."""
@@ -118,21 +130,23 @@ class PeerConnection(asyncio.Protocol):
         self._is_over = False
         """Whether it was answered, or is lost. Bytes that still arrive are dropped."""
         self._response: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        """Ends a response that is not read."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the greeting, and start the clock."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's TLS has a class of its own
         self._arrivals.waiting[self] = None
-        self._timer = self._loop.call_later(IDLE_TIMEOUT, self.cut, "late")
+        self._arrivals.idle.start(self)
         self._transport.write(encode_greeting(self._nonce))
 
     def data_received(self, chunk: bytes) -> None:
         """Add to the preamble."""
         if self._is_over:
             return
-        if not self._received:
-            self._timer.cancel()
-            self._timer = self._loop.call_later(PREAMBLE_TIMEOUT, self.cut, "late")
+        if not self._received and self._head is None:
+            self._arrivals.idle.stop(self)
+            self._arrivals.begun.start(self)
         self._received += chunk
         if self._head is None:
             if len(self._received) < HEAD_SIZE:
@@ -159,6 +173,10 @@ class PeerConnection(asyncio.Protocol):
             self._is_over = True
             self._arrivals.results["left"] += 1
 
+    def time_out(self) -> None:
+        """Abort the connection: it takes too long."""
+        self.cut("late")
+
     def cut(self, result: str) -> None:
         """Abort the connection."""
         if not self._is_over:
@@ -168,8 +186,12 @@ class PeerConnection(asyncio.Protocol):
         self._transport.abort()
 
     def _forget(self) -> None:
-        self._timer.cancel()
-        self._arrivals.waiting.pop(self, None)
+        arrivals = self._arrivals
+        for deadlines in arrivals.idle, arrivals.begun, arrivals.refused:
+            deadlines.stop(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        arrivals.waiting.pop(self, None)
 
     def _complete(self, head: Head) -> None:
         """Decide on a signed preamble."""
@@ -203,20 +225,18 @@ class PeerConnection(asyncio.Protocol):
             arrivals.warn("wrong message of a node", self._peer, answer=answer.name.lower(), hint="does it run another version?")
         if transport.is_closing():
             return
-        transport.write(bytes((answer,)))
-        if answer is not Answer.TAKEN or handed is None:
-            self._linger()
-        elif isinstance(transport, SocketTransport) and transport.get_write_buffer_size():
-            transport.abort()  # the kernel did not take one byte
+        if answer is Answer.TAKEN and handed is not None:
+            arrivals.hand_on(transport, handed)
         else:
-            arrivals.hand_on(transport, handed, b"")
+            transport.write(bytes((answer,)))
+            self._linger()
 
     def _linger(self) -> None:
         """Drop what arrives, until the caller ends the connection."""
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._arrivals.waiting[self] = None
-        self._timer = self._loop.call_later(LINGER_TIMEOUT, self.cut, "")
+        self._arrivals.refused.start(self)
 
     def _respond(self, payload: bytes) -> None:
         self._is_over = True

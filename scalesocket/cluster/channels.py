@@ -1,127 +1,108 @@
 """Connections to the listener of another node, with TLS and without, from their opening to the stream of a client's bytes."""
 
 import asyncio
-import select
+import errno
+import os
 import socket
 import ssl
-from collections.abc import MutableSet
+from collections.abc import MutableSet, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final, cast
 
 from scalesocket.cluster.keep_alive import keep_alive, set_user_timeout
 from scalesocket.cluster.preamble import GREETING_SIZE, parse_greeting
 from scalesocket.cluster.secured import SecuredStream
 from scalesocket.config.units import KiB
+from scalesocket.io.deadlines import Deadlines
 from scalesocket.io.poller import Poller
+from scalesocket.placement.stream import InnerTransport, Stream, open_stream
 
 MAX_UNREAD: Final = 64 * KiB
-"""Bytes of a TLS connection above which nothing more is read, until they are asked for."""
+"""Bytes above which nothing more is read, until they are asked for."""
 
 
-class PlainChannel:
-    """A connection without TLS. It reads no byte too many, so that its descriptor can be handed on."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.nonce = b""
-        self.timer: asyncio.TimerHandle | None = None
-        self._socket = sock
-        self._loop = asyncio.get_running_loop()
-
-    def is_usable(self) -> bool:
-        """Return whether nothing has arrived, not even an end."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)
-
-    async def send(self, preamble: bytes) -> None:
-        """Send a preamble. Raises OSError."""
-        await self._loop.sock_sendall(self._socket, preamble)
-
-    async def read(self, size: int) -> bytes:
-        """Read so many bytes, and no more. Raises OSError or EOFError."""
-        received = bytearray()
-        while len(received) < size:
-            chunk = await self._loop.sock_recv(self._socket, size - len(received))
-            if not chunk:
-                raise EOFError
-            received += chunk
-        return bytes(received)
-
-    def detach(self) -> socket.socket:
-        """Return the connection."""
-        return self._socket
-
-    def set_patience(self, seconds: float) -> None:
-        """End the connection if the other end does not acknowledge what was sent for so long."""
-        set_user_timeout(self._socket, seconds)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._socket.close()
+Address = tuple[object, ...]
 
 
-class TlsChannel(asyncio.Protocol):
-    """A connection with TLS."""
+class Channel(asyncio.Protocol):
+    """A connection to a listener, from its opening to the stream of a client's bytes."""
 
     _transport: asyncio.Transport
 
-    def __init__(self, poller: Poller, streams: MutableSet[SecuredStream]) -> None:
-        """`streams`: gets the stream that `detach` makes, until it ends."""
+    def __init__(self) -> None:
         self.nonce = b""
         self.timer: asyncio.TimerHandle | None = None
-        self._poller = poller
-        self._streams = streams
+        """Ends it if it is not used."""
         self._received = bytearray()
-        self._has_ended = False
-        self._changed = asyncio.Event()
+        self._end: Exception | None = None
+        """Why nothing more arrives."""
+        self._is_asked = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    # --- Callbacks of the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
+        """Called by the transport."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's TLS has a class of its own
 
     def data_received(self, chunk: bytes) -> None:
-        """Called by the event loop."""
+        """Keep the bytes. After an answer, the rest is for the protocol that comes next."""
         self._received += chunk
-        self._changed.set()
-        if len(self._received) > MAX_UNREAD:
+        if self._is_asked or len(self._received) > MAX_UNREAD:
             self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """End the connection."""
+        self._end = EOFError()
+        self._wake()
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
-        self._has_ended = True
-        self._changed.set()
+        """Called by the transport."""
+        if self._end is None:
+            self._end = exc or EOFError()
+        self._wake()
+
+    def time_out(self) -> None:
+        """End the wait for bytes that do not arrive."""
+        self._end = TimeoutError()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- For the client
 
     def is_usable(self) -> bool:
-        """Return whether nothing has arrived, not even an end."""
-        return not self._received and not self._has_ended
+        """Return whether the listener has sent nothing more, and has not ended it."""
+        return not self._received and self._end is None
 
-    async def send(self, preamble: bytes) -> None:
+    def send(self, preamble: bytes) -> None:
         """Send a preamble: what the kernel does not take is sent later. Raises OSError."""
-        if self._has_ended:
+        if self._end is not None:
             raise ConnectionResetError
+        self._is_asked = True
         self._transport.write(preamble)
 
     async def read(self, size: int) -> bytes:
-        """Read so many bytes. Raises EOFError."""
+        """Read so many bytes. Raises OSError or EOFError."""
         while len(self._received) < size:
-            if self._has_ended:
-                raise EOFError
-            self._changed.clear()
+            if self._end is not None:
+                raise self._end
             with suppress(RuntimeError):  # asyncio raises it when the connection is lost
                 self._transport.resume_reading()
-            await self._changed.wait()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
         taken = bytes(self._received[:size])
         del self._received[:size]
         return taken
 
-    def detach(self) -> socket.socket:
-        """Return one end of a socket pair, between whose other end and the connection bytes are copied."""
-        ours, theirs = socket.socketpair()
-        stream = SecuredStream(
-            self._transport, ours.detach(), bytes(self._received), poller=self._poller, on_lost=self._streams.discard
-        )
-        self._streams.add(stream)
-        return theirs
+    def detach(self) -> Stream:
+        """Return the stream of what comes after what was read. Raises OSError if the connection is lost."""
+        raise NotImplementedError
 
     def set_patience(self, seconds: float) -> None:
         """End the connection if the other end does not acknowledge what was sent for so long."""
@@ -130,27 +111,83 @@ class TlsChannel(asyncio.Protocol):
             set_user_timeout(sock, seconds)
 
     def close(self) -> None:
-        """Abort the connection."""
+        """Abort the connection. Calls may repeat."""
         self._transport.abort()
 
 
-async def open_plain(address: str) -> PlainChannel:
+class PlainChannel(Channel):
+    """A connection without TLS."""
+
+    def detach(self) -> Stream:
+        """Return the connection."""
+        assert isinstance(self._transport, InnerTransport)
+        if self._end is not None or self._transport.get_write_buffer_size():  # it cannot have read the preamble
+            raise ConnectionResetError
+        return Stream(self._transport, bytes(self._received))
+
+
+class TlsChannel(Channel):
+    """A connection with TLS."""
+
+    def __init__(self, poller: Poller, streams: MutableSet[SecuredStream]) -> None:
+        """`streams`: gets the stream that `detach` makes, until it ends."""
+        super().__init__()
+        self._poller = poller
+        self._streams = streams
+
+    def detach(self) -> Stream:
+        """Return one end of a socket pair, between whose other end and the connection bytes are copied."""
+        ours, theirs = socket.socketpair()
+        stream = SecuredStream(
+            self._transport, ours.detach(), bytes(self._received), poller=self._poller, on_lost=self._streams.discard
+        )
+        self._streams.add(stream)
+        return open_stream(theirs, poller=self._poller)
+
+
+async def open_plain(address: str, poller: Poller) -> Channel:
     """Connect and receive the greeting. Raises OSError, EOFError or PreambleError."""
-    sock = await _connect(address)
-    channel = PlainChannel(sock)
+    error = OSError("it has no address")
+    for family, where in await _find_addresses(address):
+        try:
+            return await open_at(family, where, poller)
+        except OSError as failure:
+            error = failure
+    raise error
+
+
+async def open_at(family: int, where: Address, poller: Poller, deadlines: Deadlines[Channel] | None = None) -> Channel:
+    """Connect to one address and receive the greeting. Raises OSError, EOFError or PreambleError."""
+    channel = PlainChannel()
+    sock = socket.socket(family)
     try:
-        channel.nonce = parse_greeting(await channel.read(GREETING_SIZE))
+        sock.setblocking(False)
+        keep_alive(sock)
+        if (failed := sock.connect_ex(where)) not in {0, errno.EINPROGRESS}:
+            raise OSError(failed, os.strerror(failed))
+        InnerTransport(sock, channel, poller=poller)  # which reads the error if connecting fails later
     except BaseException:
-        channel.close()
+        sock.close()
         raise
-    return channel
+    if deadlines is None:
+        return await _greet(channel)
+    deadlines.start(channel)
+    try:
+        return await _greet(channel)
+    finally:
+        deadlines.stop(channel)
 
 
-async def open_tls(address: str, tls: ssl.SSLContext, poller: Poller, streams: MutableSet[SecuredStream]) -> TlsChannel:
+async def open_tls(address: str, tls: ssl.SSLContext, poller: Poller, streams: MutableSet[SecuredStream]) -> Channel:
     """Connect, perform the TLS handshake, and receive the greeting. Raises OSError, EOFError or PreambleError."""
     sock = await _connect(address)
     channel = TlsChannel(poller, streams)
     await poller.loop.create_connection(lambda: channel, sock=sock, ssl=tls, server_hostname="")  # closes it if this fails
+    return await _greet(channel)
+
+
+async def _greet(channel: Channel) -> Channel:
+    """Receive the greeting."""
     try:
         channel.nonce = parse_greeting(await channel.read(GREETING_SIZE))
     except BaseException:
@@ -159,15 +196,19 @@ async def open_tls(address: str, tls: ssl.SSLContext, poller: Poller, streams: M
     return channel
 
 
+async def _find_addresses(address: str) -> Sequence[tuple[int, Address]]:
+    """Return the families and addresses of `host:port`, with the host in brackets for IPv6. Raises OSError."""
+    if (numeric := parse_numeric(address)) is not None:
+        return (numeric,)
+    host, port = _split(address)
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, where) for family, _, _, _, where in found]
+
+
 async def _connect(address: str) -> socket.socket:
-    """Connect to `host:port`; the address in brackets for IPv6. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if (family := _family_of(host)) is not None:
-        return await _connect_to(family, (host, int(port)))
-    error = OSError(f"{host} has no address")
-    for family, _, _, _, where in await loop.getaddrinfo(host, int(port), type=socket.SOCK_STREAM):
+    """Connect to `host:port`. Raises OSError."""
+    error = OSError("it has no address")
+    for family, where in await _find_addresses(address):
         try:
             return await _connect_to(family, where)
         except OSError as failed:
@@ -175,16 +216,23 @@ async def _connect(address: str) -> socket.socket:
     raise error
 
 
-def _family_of(host: str) -> int | None:
-    """Return the family of an address; None for a name, for which the resolver has to be asked."""
+@lru_cache(maxsize=256)
+def parse_numeric(address: str) -> tuple[int, Address] | None:
+    """Return the family and the address of a `host:port`; None if the host is a name, for which the resolver has to be asked."""
+    host, port = _split(address)
     for family in (socket.AF_INET, socket.AF_INET6):
         with suppress(OSError):
             socket.inet_pton(family, host)
-            return family
+            return family, (host, port)
     return None
 
 
-async def _connect_to(family: int, where: tuple[object, ...]) -> socket.socket:
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+async def _connect_to(family: int, where: Address) -> socket.socket:
     sock = socket.socket(family)
     try:
         sock.setblocking(False)

@@ -5,21 +5,22 @@ each node that was used lately are kept ready, with the greeting received.
 """
 
 import asyncio
-import socket
 import ssl
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final, Protocol
+from typing import Final
 
 from scalesocket.backends.connection import describe as describe_os_error
-from scalesocket.cluster.channels import open_plain, open_tls
+from scalesocket.cluster.channels import Channel, open_at, open_plain, open_tls, parse_numeric
 from scalesocket.cluster.handed import Handed, encode_handed
 from scalesocket.cluster.preamble import MAX_PAYLOAD, MAX_RESPONSE, RESPONSE_HEAD, Answer, Kind, PreambleError, encode_preamble
 from scalesocket.cluster.secured import SecuredStream
 from scalesocket.cluster.sparse_log import SparseLog
+from scalesocket.io.deadlines import Deadlines
 from scalesocket.io.poller import Poller
+from scalesocket.placement.stream import Stream
 
 CONNECT_TIMEOUT: Final = 3.0
 """Seconds until a connection has its greeting."""
@@ -47,32 +48,6 @@ class RefusedError(PeerError):
     """A node runs, and has refused a request."""
 
 
-class Channel(Protocol):
-    """A connection to a listener whose greeting was received."""
-
-    nonce: bytes
-    timer: asyncio.TimerHandle | None
-    """Ends it if it is not used."""
-
-    def is_usable(self) -> bool:
-        """Return whether the listener has sent nothing more, and has not ended it."""
-
-    async def send(self, preamble: bytes) -> None:
-        """Send a preamble. Raises OSError."""
-
-    async def read(self, size: int) -> bytes:
-        """Read so many bytes, and no more. Raises OSError or EOFError."""
-
-    def detach(self) -> socket.socket:
-        """Return a stream of what comes after what was read; the caller owns it."""
-
-    def set_patience(self, seconds: float) -> None:
-        """End the connection if the other end does not acknowledge what was sent for so long."""
-
-    def close(self) -> None:
-        """Close the connection at once. Calls may repeat."""
-
-
 class PeerClient:
     """Connects to the listeners of other nodes until `close`."""
 
@@ -92,10 +67,12 @@ class PeerClient:
         self._wanted: Counter[str] = Counter()
         """How many are kept ready, by address."""
         self._opening: Counter[str] = Counter()
+        self._greetings: Deadlines[Channel] = Deadlines(poller.loop, lambda: CONNECT_TIMEOUT)
+        self._answers: Deadlines[Channel] = Deadlines(poller.loop, lambda: ANSWER_TIMEOUT)
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[SecuredStream] = set()
 
-    async def hand_over(self, address: str, handed: Handed, *, patience: float) -> socket.socket | Answer:
+    async def hand_over(self, address: str, handed: Handed, *, patience: float) -> Stream | Answer:
         """Hand a client's connection over to the node at `address`, `host:port`.
 
         Return a stream for the client's bytes, which the caller owns, or why there is none. `patience`: seconds for which the
@@ -104,7 +81,7 @@ class PeerClient:
         started = time.monotonic()
         payload = encode_handed(handed)
         if len(payload) > MAX_PAYLOAD[Kind.HAND_OVER]:
-            answer: socket.socket | Answer = Answer.TOO_LONG
+            answer: Stream | Answer = Answer.TOO_LONG
         else:
             answer = await self._hand_over(address, payload, patience)
         self.results[answer.name.lower() if isinstance(answer, Answer) else "taken"] += 1
@@ -137,7 +114,7 @@ class PeerClient:
             raise PeerError(f"{address}: the request is too long ({len(payload)} bytes)")
         channel = await self._open(address)
         try:
-            await channel.send(encode_preamble(self._secret, channel.nonce, kind, payload))
+            channel.send(encode_preamble(self._secret, channel.nonce, kind, payload))
             (answer,) = await channel.read(1)
             if answer != Answer.TAKEN:
                 raise RefusedError(f"{address}: the node answers {name_of(answer)}{HINTS.get(answer, '')}")
@@ -156,10 +133,12 @@ class PeerClient:
                 self._drop(channels.pop())
         for stream in tuple(self._streams):
             stream.cut()
+        self._greetings.close()
+        self._answers.close()
 
     # --- One hand-over
 
-    async def _hand_over(self, address: str, payload: bytes, patience: float) -> socket.socket | Answer:
+    async def _hand_over(self, address: str, payload: bytes, patience: float) -> Stream | Answer:
         channel = self._take_ready(address)
         is_ready = channel is not None
         self._keep_ready(address, has_missed=not is_ready)
@@ -176,7 +155,9 @@ class PeerClient:
                 return answer or Answer.UNREACHABLE
             channel.set_patience(max(SHORTEST_PATIENCE, 2 * patience))
             return channel.detach()
-        except PeerError as error:
+        except (PeerError, OSError) as error:
+            if channel is not None:
+                channel.close()
             self._log.warn("node not reached", address, address=address, error=str(error))
             return Answer.UNREACHABLE
         except BaseException:
@@ -187,6 +168,8 @@ class PeerClient:
     async def _connect(self, address: str) -> Channel:
         """Open a connection. Raises PeerError."""
         try:
+            if self._tls is None and (where := parse_numeric(address)) is not None:
+                return await open_at(*where, self._poller, self._greetings)
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 return await self._open(address)
         except TimeoutError:
@@ -196,16 +179,18 @@ class PeerClient:
 
     async def _ask(self, channel: Channel, payload: bytes) -> Answer | None:
         """Send a preamble and return the answer; None if the connection has ended before it. Raises PeerError."""
+        self._answers.start(channel)
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
-                with suppress(ConnectionError):  # a listener that refuses may not read all of it
-                    await channel.send(encode_preamble(self._secret, channel.nonce, Kind.HAND_OVER, payload))
-                (answer,) = await channel.read(1)
+            with suppress(ConnectionError):  # a listener that refuses may not read all of it
+                channel.send(encode_preamble(self._secret, channel.nonce, Kind.HAND_OVER, payload))
+            (answer,) = await channel.read(1)
         except TimeoutError:
             channel.close()
             raise PeerError(f"no answer within {ANSWER_TIMEOUT:g} s") from None
         except (OSError, EOFError):
             return None
+        finally:
+            self._answers.stop(channel)
         if answer not in Answer.__members__.values():
             channel.close()
             raise PeerError(f"the unknown answer {answer}")
@@ -214,7 +199,7 @@ class PeerClient:
     async def _open(self, address: str) -> Channel:
         """Connect and receive the greeting. Raises OSError, EOFError or PreambleError."""
         if self._tls is None:
-            return await open_plain(address)
+            return await open_plain(address, self._poller)
         return await open_tls(address, self._tls, self._poller, self._streams)
 
     # --- Connections that are kept ready

@@ -4,7 +4,8 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from scalesocket.cluster.peer_client import SHORTEST_PATIENCE, Channel, PeerClient, PeerError, answering_within, describe
+from scalesocket.cluster.channels import Channel
+from scalesocket.cluster.peer_client import SHORTEST_PATIENCE, PeerClient, PeerError, answering_within, describe
 from scalesocket.cluster.preamble import MAX_BLOCK, RESPONSE_HEAD, Kind
 
 PRESENCE_INTERVAL: Final = 10.0
@@ -51,7 +52,7 @@ class PeerStream:
         with suppress(OSError):  # which the reader notices
             while True:
                 await asyncio.sleep(PRESENCE_INTERVAL)
-                await self._channel.send(b"\0")
+                self._channel.send(b"\0")
 
 
 async def open_stream(client: PeerClient, address: str, payload: bytes, *, timeout: float) -> PeerStream:

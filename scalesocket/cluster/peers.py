@@ -4,6 +4,7 @@ Peers that do not know the secret cost a descriptor, for a few seconds at most, 
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from functools import partial
@@ -39,6 +40,7 @@ class PeerListener(Arrivals):
         self._first_reserved = first_reserved()
         self._pause: asyncio.TimerHandle | None = None
         sock.setblocking(False)
+        keep_alive(sock)  # the connections inherit it
         poller.add_reader(sock.fileno(), self._accept)
 
     def close(self) -> None:
@@ -54,7 +56,7 @@ class PeerListener(Arrivals):
     def _accept(self) -> None:
         for _ in range(ACCEPTS):
             try:
-                accepted, peer = self._sock.accept()
+                fd, peer = self._sock._accept()  # type: ignore[attr-defined]  # not `accept`, whose socket object costs 3 us
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -62,19 +64,19 @@ class PeerListener(Arrivals):
                 self._pause = self.poller.loop.call_later(ACCEPT_PAUSE, self.poller.add_reader, self._sock.fileno(), self._accept)
                 self.warn("connection of a node not accepted", None, error=error.strerror)
                 return
-            if accepted.fileno() >= self._first_reserved:
-                accepted.close()
+            if fd >= self._first_reserved:
+                os.close(fd)
                 self.results["cut"] += 1
-                continue
-            keep_alive(accepted)
-            self._start(accepted, peer)
+            else:
+                self._start(fd, peer)
 
-    def _start(self, accepted: socket.socket, peer: object) -> None:
+    def _start(self, fd: int, peer: object) -> None:
         if len(self.waiting) + len(self._handshakes) >= MAX_WAITING:
             self._cut_oldest()
         if self._tls is None:
-            SocketTransport(accepted.detach(), peer, PeerConnection(self, peer), poller=self.poller)
+            SocketTransport(fd, peer, PeerConnection(self, peer), poller=self.poller)
             return
+        accepted = socket.socket(fileno=fd)
         accepted.setblocking(False)
         unstarted = [accepted]
         task = self.poller.loop.create_task(self._shake_hands(unstarted, peer, self._tls))

@@ -1,7 +1,6 @@
 """Where a room lives in a cluster: the directory says it. A room that is open here is found without asking."""
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from random import Random
@@ -15,6 +14,7 @@ from scalesocket.cluster.records import RoomName
 from scalesocket.cluster.remote import Claim, RemoteNode
 from scalesocket.placement.facts import Facts
 from scalesocket.placement.placement import HERE, Here, Place, RemoteOwner
+from scalesocket.placement.stream import Stream
 
 log = structlog.get_logger("cluster")
 
@@ -140,7 +140,7 @@ class Search:
 class Nobody(RemoteOwner):
     """Stands for the owner of a room that had none in time."""
 
-    async def connect(self, facts: Facts, *, patience: float) -> socket.socket | Here | None:
+    async def connect(self, facts: Facts, *, patience: float) -> Stream | Here | None:
         """Return that no node can take the client."""
         return None
 

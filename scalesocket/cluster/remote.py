@@ -1,7 +1,6 @@
 """The node that owns a room, as the owner to which connections are handed over."""
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
@@ -10,6 +9,7 @@ from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.preamble import Answer
 from scalesocket.placement.facts import Facts
 from scalesocket.placement.placement import Here, RemoteOwner
+from scalesocket.placement.stream import Stream
 
 MAX_TRIES: Final = 4
 """Nodes that are asked to take one connection: the owner that was known, and three that the directory names after that."""
@@ -39,7 +39,7 @@ class RemoteNode(RemoteOwner):
         self._claim = claim
         self._locate_again = locate_again
 
-    async def connect(self, facts: Facts, *, patience: float) -> socket.socket | Here | None:
+    async def connect(self, facts: Facts, *, patience: float) -> Stream | Here | None:
         """Let the owner serve a client (`RemoteOwner.connect`)."""
         claim = self._claim
         for tries_left in reversed(range(MAX_TRIES)):
@@ -53,7 +53,7 @@ class RemoteNode(RemoteOwner):
             claim = found
         return None
 
-    async def _hand_over(self, claim: Claim, facts: Facts, patience: float) -> socket.socket | Answer | Claim | Here | None:
+    async def _hand_over(self, claim: Claim, facts: Facts, patience: float) -> Stream | Answer | Claim | Here | None:
         """Ask an owner. Return its answer, or where the room is if it moves while the owner is silent."""
         relocation = Relocation(claim, self._locate_again)
         try:

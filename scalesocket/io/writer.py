@@ -98,6 +98,11 @@ class Writer(asyncio.WriteTransport):
             self._pause_if_full()
         return True
 
+    def write_later(self, data: bytes) -> None:
+        """Send `data` at the end of this event-loop iteration, in one call with what is written meanwhile."""
+        self._may_send = False  # until the queue is empty
+        self.write(data)
+
     def gather_writes(self) -> None:
         """Delay the first write of an event-loop iteration too, so that all its writes are sent as one."""
         self._gathers = True

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Final
 
@@ -214,11 +214,14 @@ class Node:
         is_owner = self.lease.is_valid and (is_known or self.claims.is_claiming(RoomName(facts.app, facts.room)))
         return Answer.TAKEN if is_owner else Answer.NOT_HERE
 
-    def _take(self, handed: Handed, fd: int) -> None:
+    def _take(self, handed: Handed, fd: int, answer: bytes) -> None:
+        """Let a client join its room. `answer`: what is written first."""
         name = RoomName(handed.facts.app, handed.facts.room)
         if self.claims.has(name):
-            self._owner.take(handed.facts, fd)
+            self._owner.take(handed.facts, fd, answer)
             return
+        with suppress(OSError):  # then the connection is lost
+            os.write(fd, answer)
         task = asyncio.create_task(self._take_later(name, handed, fd), name="claim the room of an arrival")
         self._arrivals.add(task)
         task.add_done_callback(self._arrivals.discard)

@@ -1,6 +1,5 @@
 """The question at the door: where does a room live?"""
 
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from enum import Enum
@@ -8,6 +7,7 @@ from typing import Final, Protocol
 
 from scalesocket.placement.facts import Facts
 from scalesocket.placement.rendezvous import Rendezvous
+from scalesocket.placement.stream import Stream
 
 
 class Here(Enum):
@@ -38,7 +38,7 @@ class RemoteOwner(ABC):
     """An owner on another machine: the client's bytes pass through this process."""
 
     @abstractmethod
-    async def connect(self, facts: Facts, *, patience: float) -> socket.socket | Here | None:
+    async def connect(self, facts: Facts, *, patience: float) -> Stream | Here | None:
         """Let it serve a client; return a stream for the client's bytes, which the caller owns.
 
         HERE: this process owns the room by now. None: no process can take the client now. `patience`: seconds for which

@@ -10,8 +10,8 @@ from typing import Final
 
 from scalesocket.config.units import KiB
 from scalesocket.io.poller import Poller
-from scalesocket.io.transport import SocketTransport
 from scalesocket.placement.passages import Passages, has_ended
+from scalesocket.placement.stream import Stream
 
 BUFFER: Final = 64 * KiB
 """Bytes that wait in one direction, besides those of the kernel, above which nothing more is read."""
@@ -20,12 +20,12 @@ CHECK_INTERVAL: Final = 1.0
 
 
 class Pump:
-    """One pumped connection. `outer` is the client's side, `inner` our end of the pair."""
+    """One pumped connection. `outer` is the client's side, `inner` our end of the stream to the owner."""
 
     def __init__(
         self,
         outer: asyncio.Transport,
-        inner: int,
+        inner: Stream,
         early: bytes,
         *,
         poller: Poller,
@@ -33,7 +33,7 @@ class Pump:
         patience: float,
         on_lost: Callable[[], None],
     ) -> None:
-        """Take over `outer`, whose reading may be paused, and the descriptor `inner`.
+        """Take over `outer`, whose reading may be paused, and `inner`.
 
         `early`: bytes from the client that were read already. `patience`: seconds for which a client may take nothing after the
         owner has ended. `on_lost` is called when the client's connection is lost.
@@ -50,11 +50,16 @@ class Pump:
         self._outer = outer
         self._outer_side, inner_side = _Side(self._outer_ended, self._outer_lost), _Side(self._inner_ended, self._inner_lost)
         self._outer_side.on_full = self._watch
-        self._inner = _InnerTransport(inner, None, inner_side, poller=poller)
+        self._inner = inner.transport
         passages.add(self)
         self._outer_side.target, inner_side.target = self._inner, outer
         outer.set_write_buffer_limits(high=BUFFER)
         outer.set_protocol(self._outer_side)
+        self._inner.set_protocol(inner_side)
+        if inner.early:
+            outer.write(inner.early)
+        if not self._outer_side.is_full:
+            self._inner.resume_reading()
         if early:
             self._inner.write(early)
         if not inner_side.is_full:
@@ -131,19 +136,6 @@ class Pump:
             self._schedule(unsent, deadline)
         else:
             self.cut()
-
-
-class _InnerTransport(SocketTransport):
-    """Our end of the pair. When the owner takes nothing more, what it has sent is still read, even if reading is paused."""
-
-    __slots__ = ()
-
-    def _write_failed(self, error: OSError) -> None:
-        if self._has_ended or self._is_closing:
-            super()._write_failed(error)
-        else:
-            self._is_broken = True
-            self._clear_queue()
 
 
 class _Side(asyncio.Protocol):

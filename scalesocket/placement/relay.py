@@ -60,10 +60,10 @@ class Relay:
         self._is_ending = False
         """Whether nothing more is sent to the owner."""
 
-    async def run(self, sock: socket.socket) -> bool:
+    async def run(self, sock: socket.socket, early: bytes = b"") -> bool:
         """Accept the websocket and relay it until it ends. Return whether the server has sent `websocket.disconnect`.
 
-        `sock`: this end of the pair, which is closed at the end.
+        `sock`: this end of the stream, which is closed at the end. `early`: what was read from it already.
         """
         self._sock = sock
         reader, self._writer = await asyncio.open_connection(sock=sock)
@@ -73,7 +73,7 @@ class Relay:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._read_client, name="relay to the owner")
-                    await self._read_owner(reader)
+                    await self._read_owner(reader, early)
         except asyncio.CancelledError:
             await self._close_going_away()
             raise
@@ -116,11 +116,12 @@ class Relay:
             with contextlib.suppress(OSError):  # `_read_owner` notices that the owner has ended
                 await self._writer.drain()
 
-    async def _read_owner(self, reader: asyncio.StreamReader) -> None:
-        """Relay messages to the client, and answer pings, until the owner has ended."""
+    async def _read_owner(self, reader: asyncio.StreamReader, early: bytes) -> None:
+        """Relay messages to the client, and answer pings, until the owner has ended. `early`: what was read already."""
         frames = RelayedReader()
         with contextlib.suppress(OSError):
-            while chunk := await reader.read(READ_SIZE):
+            while chunk := early or await reader.read(READ_SIZE):
+                early = b""
                 for opcode, payload in frames.feed(chunk):
                     if opcode is Opcode.PING:
                         self._write(payload, Opcode.PONG)

@@ -7,7 +7,6 @@ HTTP goes to the Quart app, websockets (HTTP/1.1 after a first request on the co
 """
 
 import asyncio
-import socket
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -29,7 +28,7 @@ from scalesocket.placement.relay import Relay
 from scalesocket.server.asgi_request import Scope, has_body, is_framed_twice, normalize_target, request_of
 from scalesocket.server.connections import Connections
 from scalesocket.server.general import AsgiMessage, GeneralClient, Receive, Send
-from scalesocket.server.hand_over import place_messages
+from scalesocket.server.hand_over import RelayedStream, place_messages
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.http.views import REQUEST
 from scalesocket.server.hypercorn.patches import patch_hypercorn
@@ -160,7 +159,7 @@ class GeneralLane:
         if isinstance(admission, Refusal):
             await refuse_upgrade(admission, scope, send)
             return
-        ours: socket.socket | None = None
+        ours: RelayedStream | None = None
         if self.connections is not None and self.connections.placement is not None and admission.close is None:
             placed = await place_messages(self.connections, admission)
             if isinstance(placed, Refusal):
@@ -169,8 +168,8 @@ class GeneralLane:
             admission, ours = placed
         await self._run(admission, ours, scope, receive, send)
 
-    async def _run(self, admission: Admission, ours: socket.socket | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run a websocket: in its room, or relayed to the owner of its room by the socket pair that `ours` is an end of."""
+    async def _run(self, admission: Admission, ours: RelayedStream | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run a websocket: in its room, or relayed to the owner of its room by `ours`."""
         if admission.subprotocol is not None and admission.subprotocol not in scope["subprotocols"]:
             # Hypercorn reads only the last of several headers, and agrees only to a name in this list.
             scope["subprotocols"].append(admission.subprotocol)
@@ -183,7 +182,7 @@ class GeneralLane:
             if ours is None or self.connections is None:
                 is_gone = await GeneralClient(admission, receive, send, cut=cut).run()
             else:
-                is_gone = await Relay(admission, receive, send, passages=self.connections.passages, cut=cut).run(ours)
+                is_gone = await Relay(admission, receive, send, passages=self.connections.passages, cut=cut).run(*ours)
         finally:
             # Hypercorn passes messages through a bounded queue, and waits for space in it before it ends the websocket.
             if not is_gone and not self._tasks.cancel_scope.cancel_called:

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
@@ -10,6 +9,7 @@ import structlog
 from scalesocket.admission.refusals import NO_DESCRIPTORS
 from scalesocket.cleanup import logged_faults
 from scalesocket.gateway import Gateway
+from scalesocket.io.deadlines import Deadlines, HasDeadline
 from scalesocket.io.descriptors import first_private, first_reserved
 from scalesocket.io.poller import Poller
 from scalesocket.placement.passages import Passages
@@ -171,43 +171,15 @@ class CanBeCancelled(Protocol):
         """End the connection."""
 
 
-class HasDeadline(Protocol):
+class WaitsForHead(HasDeadline, Protocol):
     """A connection that waits for its first request head."""
-
-    def time_out(self) -> None:
-        """End the connection: the head did not arrive in time."""
 
     def cut(self) -> None:
         """Abort the connection: its descriptor is needed."""
 
 
-class HeadDeadlines:
-    """Times out connections whose first request head does not arrive within `handshake_timeout`.
-
-    One timer serves all connections: a timer for each would cost a handshake 2 us of its 50.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: Callable[[], float]) -> None:
-        """Start without any. `timeout`: the seconds that a connection has, read whenever the timer runs."""
-        self._loop = loop
-        self._timeout = timeout
-        self._started_at: dict[HasDeadline, float] = {}  # in the loop's time, the oldest first
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self, connection: HasDeadline) -> None:
-        """Start the clock of a connection."""
-        self._started_at[connection] = self._loop.time()
-        if self._timer is None:
-            self._schedule()
-
-    def stop(self, connection: HasDeadline) -> None:
-        """Stop the clock of a connection. Calls may repeat."""
-        self._started_at.pop(connection, None)
-
-    @property
-    def oldest_at(self) -> float:
-        """When the connection that has waited longest began, in the loop's time; infinite if none waits."""
-        return next(iter(self._started_at.values()), math.inf)
+class HeadDeadlines(Deadlines[WaitsForHead]):
+    """Times out connections whose first request head does not arrive within `handshake_timeout`."""
 
     def cut_oldest(self) -> bool:
         """Cut the connection that has waited longest; False if none waits."""
@@ -217,23 +189,3 @@ class HeadDeadlines:
         del self._started_at[oldest]
         oldest.cut()
         return True
-
-    def close(self) -> None:
-        """Stop the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _schedule(self) -> None:
-        oldest = next(iter(self._started_at.values()))
-        self._timer = self._loop.call_at(oldest + self._timeout(), self._time_out_late)
-
-    def _time_out_late(self) -> None:
-        self._timer = None
-        latest = self._loop.time() - self._timeout()
-        for connection, started_at in tuple(self._started_at.items()):
-            if started_at > latest:
-                break
-            del self._started_at[connection]
-            connection.time_out()
-        if self._started_at:
-            self._schedule()

@@ -15,6 +15,7 @@ from scalesocket.io.transport import SocketTransport
 from scalesocket.placement.facts import Facts, Kind
 from scalesocket.placement.placement import HERE, Here, Owner, Place, RemoteOwner
 from scalesocket.placement.pump import Pump
+from scalesocket.placement.stream import Stream, open_stream
 from scalesocket.server.connections import Connections
 from scalesocket.server.upgrade import answer_upgrade, close_websocket, complete_upgrade, refuse_upgrade
 from scalesocket.server.waiting_upgrade import PendingResult, WaitingUpgrade
@@ -56,11 +57,15 @@ def _go_to(
         PairHandOver(transport, connections, admission, key, pair).begin(place, rest)
 
 
-async def place_messages(connections: Connections, admission: Admission) -> tuple[Admission, socket.socket | None] | Refusal:
+RelayedStream = tuple[socket.socket, bytes]
+"""Our end of a stream on which messages are relayed, and what was read from it already."""
+
+
+async def place_messages(connections: Connections, admission: Admission) -> tuple[Admission, RelayedStream | None] | Refusal:
     """Ask the owner of a room to take an upgrade of the general lane.
 
-    Returns the admission, closed if the owner is busy, with our end of the socket pair on which messages are relayed; or None
-    instead of it, if the websocket is served here.
+    Returns the admission, closed if the owner is busy, with the stream on which messages are relayed; or None instead of it, if
+    the websocket is served here.
     """
     assert connections.placement is not None
     place = connections.placement.locate(admission.app.name, admission.room)
@@ -70,8 +75,9 @@ async def place_messages(connections: Connections, admission: Admission) -> tupl
         return admission, None
     if isinstance(place, RemoteOwner):
         generation = connections.gateway.reload_state.generation
-        ours = await open_stream(place, Facts.of(admission, Kind.RELAY, generation=generation), connections, admission)
-        return _relayed(connections, admission, ours, was_held=True)
+        stream = await reach_owner(place, Facts.of(admission, Kind.RELAY, generation=generation), connections, admission)
+        relayed = (stream.to_socket(), stream.early) if isinstance(stream, Stream) else stream
+        return _relayed(connections, admission, relayed, was_held=True)
     try:
         ours, theirs = open_pair(connections.first_reserved)
     except OSError:
@@ -85,12 +91,12 @@ async def place_messages(connections: Connections, admission: Admission) -> tupl
     finally:
         if not is_sent:
             ours.close()
-    return _relayed(connections, admission, ours if is_sent else None)
+    return _relayed(connections, admission, (ours, b"") if is_sent else None)
 
 
 def _relayed(
-    connections: Connections, admission: Admission, ours: socket.socket | Here | None, *, was_held: bool = False
-) -> tuple[Admission, socket.socket | None] | Refusal:
+    connections: Connections, admission: Admission, ours: RelayedStream | Here | None, *, was_held: bool = False
+) -> tuple[Admission, RelayedStream | None] | Refusal:
     """Return what `place_messages` does. `ours`: None if the owner does not take the connection."""
     if ours is not None:
         return admission, None if ours is HERE else ours
@@ -98,12 +104,10 @@ def _relayed(
     return answer if isinstance(answer, Refusal) else (answer, None)
 
 
-async def open_stream(
-    owner: RemoteOwner, facts: Facts, connections: Connections, admission: Admission
-) -> socket.socket | Here | None:
+async def reach_owner(owner: RemoteOwner, facts: Facts, connections: Connections, admission: Admission) -> Stream | Here | None:
     """Ask an owner on another machine to serve a client (`RemoteOwner.connect`), without descriptors of the reserve."""
     stream = await owner.connect(facts, patience=admission.app.stall_timeout)
-    if isinstance(stream, socket.socket) and stream.fileno() >= connections.first_reserved:
+    if isinstance(stream, Stream) and stream.transport.fileno() >= connections.first_reserved:
         stream.close()
         return None
     return stream
@@ -186,13 +190,13 @@ class HandOver:
     def _withdraw(self) -> None:
         """The connection was not sent, or is lost."""
 
-    def _pump(self, stream: socket.socket, rest: bytes) -> None:
+    def _pump(self, stream: Stream, rest: bytes) -> None:
         """Copy bytes between the client and its owner."""
         connections = self._connections
         connections.websockets += 1
         Pump(
             self._transport,
-            stream.detach(),
+            stream,
             rest,
             poller=connections.poller,
             passages=connections.passages,
@@ -260,7 +264,7 @@ class PairHandOver(HandOver):
             return owner.hand_over(self._facts(Kind.PAIR), self._theirs.fileno())
 
     def _let_go(self, rest: bytes) -> None:
-        self._pump(self._ours, rest)
+        self._pump(open_stream(self._ours, poller=self._connections.poller), rest)
 
     def _withdraw(self) -> None:
         self._ours.close()
@@ -270,7 +274,7 @@ class StreamHandOver(HandOver):
     """Has an owner on another machine serve the client, and pumps between the connection to it and the client."""
 
     was_held = True
-    _stream: socket.socket | None = None
+    _stream: Stream | None = None
 
     def connect(self, owner: RemoteOwner, rest: bytes) -> None:
         """Connect to the owner. `rest`: the bytes that were read after the request head."""
@@ -278,8 +282,8 @@ class StreamHandOver(HandOver):
         WaitingUpgrade(self._transport, self._connections, pending, rest, self._decide, on_lost=self._withdraw)
 
     async def _open(self, owner: RemoteOwner) -> bool | Here:
-        stream = await open_stream(owner, self._facts(Kind.PAIR), self._connections, self._admission)
-        if isinstance(stream, socket.socket):
+        stream = await reach_owner(owner, self._facts(Kind.PAIR), self._connections, self._admission)
+        if isinstance(stream, Stream):
             self._stream = stream
             return True
         return HERE if stream is HERE else False

@@ -5,6 +5,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -43,12 +44,15 @@ class Owner:
         self._timer: asyncio.TimerHandle | None = None
         self._gateway.reload_state.on_advance = self.release
 
-    def take(self, facts: Facts, fd: int) -> None:
-        """Take ownership of a connection: hold it until its sender's site is in force here, then let its client join."""
+    def take(self, facts: Facts, fd: int, first: bytes = b"") -> None:
+        """Take ownership of a connection: hold it until its sender's site is in force here, then let its client join.
+
+        `first`: what is written before everything else, to a connection that is not held.
+        """
         if facts.generation > self._gateway.reload_state.generation:
             self._hold(facts, fd)
         else:
-            self._serve(facts, fd)
+            self._serve(facts, fd, first=first)
 
     def release(self) -> None:
         """Serve the connections that waited for an edit that is applied now."""
@@ -95,10 +99,12 @@ class Owner:
 
     # --- Serving
 
-    def _serve(self, facts: Facts, fd: int, close: Close | None = None) -> None:
+    def _serve(self, facts: Facts, fd: int, close: Close | None = None, *, first: bytes = b"") -> None:
         """Put a transport on a connection, and complete its upgrade. `close`: how it is closed instead of joining."""
         connections = self._connections
         if not connections.may_open(fd):
+            with suppress(OSError):
+                os.write(fd, first)
             os.close(fd)
             return
         transport = SocketTransport(
@@ -109,6 +115,8 @@ class Owner:
             is_blocking=facts.kind is not Kind.SOCKET,  # the mode travels with the client's own connection
         )
         try:
+            if first:
+                transport.write_later(first)
             if fd >= connections.first_reserved:
                 self._refuse(transport, facts)
             else:

@@ -1,6 +1,7 @@
 """Two nodes in the test's process, without a directory: clients connect to the first one, and the second one owns all rooms."""
 
 import asyncio
+import os
 import socket
 import ssl
 import subprocess
@@ -66,9 +67,9 @@ class Node:
     def decide(self, handed: Handed) -> Answer:
         return self.decision if handed.fence == FENCE else Answer.NOT_HERE
 
-    def take(self, handed: Handed, fd: int) -> None:
+    def take(self, handed: Handed, fd: int, answer: bytes) -> None:
         self.handed.append(handed)
-        self.owner.take(handed.facts, fd)
+        self.owner.take(handed.facts, fd, answer)
 
     async def respond(self, payload: bytes) -> bytes:
         return b"response to " + payload
@@ -173,8 +174,9 @@ class BareNode:
         )
         self.listener = PeerListener(self.socket, SECRET, handlers, poller=poller, tls=tls[0] if tls else None)
 
-    def take(self, handed: Handed, fd: int) -> None:
+    def take(self, handed: Handed, fd: int, answer: bytes) -> None:
         self.handed.append(handed)
+        os.write(fd, answer)
         self.streams.append(Stream(fd))
 
     async def respond(self, payload: bytes) -> bytes:

@@ -6,18 +6,19 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import Any, cast
 
 import msgspec
 import pytest
 
 from scalesocket.cluster import arrivals, peer_client, peers
+from scalesocket.cluster.channels import Channel
 from scalesocket.cluster.handed import Handed, encode_handed
 from scalesocket.cluster.keep_alive import TCP_USER_TIMEOUT
 from scalesocket.cluster.peer_client import PeerClient, PeerError, RefusedError
 from scalesocket.cluster.preamble import GREETING_SIZE, Answer, Kind, encode_greeting, encode_preamble, parse_greeting
 from scalesocket.io.poller import Poller
 from scalesocket.placement.facts import Kind as FactsKind
+from scalesocket.placement.stream import Stream as OwnerStream
 from tests.backends.recording import open_fds, until
 from tests.cluster.nodes import SECRET, BareNode, Contexts, Stream, address_of, make_tls
 from tests.conftest import capture_all_logs
@@ -58,8 +59,9 @@ async def client(poller: Poller) -> AsyncIterator[PeerClient]:
 
 async def hand_over(client: PeerClient, node: BareNode) -> Stream:
     stream = await client.hand_over(node.address, HANDED, patience=30)
-    assert isinstance(stream, socket.socket), stream
-    return Stream(stream.detach())
+    assert isinstance(stream, OwnerStream), stream
+    assert not stream.early
+    return Stream(stream.to_socket().detach())
 
 
 @asynccontextmanager
@@ -197,9 +199,9 @@ async def test_a_machine_that_is_gone_is_noticed_but_a_slow_room_is_not_taken_fo
     used: list[socket.socket] = []
 
     class Watched(PeerClient):
-        async def _open(self, address: str) -> peer_client.Channel:
-            channel = await super()._open(address)
-            used.append(cast(Any, channel)._transport.get_extra_info("socket") if is_secured else cast(Any, channel)._socket)
+        async def _connect(self, address: str) -> Channel:
+            channel = await super()._connect(address)
+            used.append(channel._transport.get_extra_info("socket"))
             return channel
 
     with (
@@ -208,7 +210,7 @@ async def test_a_machine_that_is_gone_is_noticed_but_a_slow_room_is_not_taken_fo
     ):
         for patience in (1, 45):
             stream = await client.hand_over(node.address, HANDED, patience=patience)
-            assert isinstance(stream, socket.socket)
+            assert isinstance(stream, OwnerStream)
             sock = used.pop()
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
@@ -217,10 +219,20 @@ async def test_a_machine_that_is_gone_is_noticed_but_a_slow_room_is_not_taken_fo
             stream.close()
 
 
+async def test_the_listener_notices_a_machine_that_is_gone_too(node: BareNode, client: PeerClient) -> None:
+    stream = await hand_over(client, node)
+    accepted = node.streams[0].socket
+
+    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    stream.socket.close()
+
+
 async def test_a_connection_kept_ready_is_used(node: BareNode, client: PeerClient) -> None:
     first = await hand_over(client, node)
     await until(lambda: len(client._ready.get(node.address, ())) == 1)
-    ready = client._ready[node.address][0].detach().getsockname()
+    ready = client._ready[node.address][0]._transport.get_extra_info("sockname")
 
     second = await hand_over(client, node)
 
@@ -437,9 +449,9 @@ async def test_a_cancelled_hand_over_leaves_nothing(node: BareNode, client: Peer
             await asyncio.sleep(0)
         task.cancel()
         with suppress(asyncio.CancelledError):
-            stream = await task
-            assert isinstance(stream, socket.socket)
-            stream.close()
+            found = await task
+            assert isinstance(found, OwnerStream)
+            found.close()
 
     for stream in node.streams:
         assert await stream.read(1) == b""

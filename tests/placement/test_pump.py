@@ -14,6 +14,7 @@ from scalesocket.io.transport import SocketTransport
 from scalesocket.placement import pump as pump_module
 from scalesocket.placement.passages import Passages
 from scalesocket.placement.pump import BUFFER, Pump
+from scalesocket.placement.stream import open_stream
 from tests.playing import DEADLINE, until
 
 KERNEL: Final = 1024 * 1024
@@ -35,7 +36,7 @@ class Pumped:
         self.outer = transport
         self.pump = Pump(
             transport,
-            inner.detach(),
+            open_stream(inner, poller=poller),
             early,
             poller=poller,
             passages=self.passages,
