@@ -28,12 +28,12 @@ from scalesocket.placement.relay import Relay
 from scalesocket.server.asgi_request import Scope, has_body, is_framed_twice, normalize_target, request_of
 from scalesocket.server.connections import Connections
 from scalesocket.server.general import AsgiMessage, GeneralClient, Receive, Send
-from scalesocket.server.hand_over import RelayedStream, place_messages
 from scalesocket.server.http.app import create_http_app
 from scalesocket.server.http.views import REQUEST
 from scalesocket.server.hypercorn.patches import patch_hypercorn
 from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET, RESERVED
 from scalesocket.server.known_versions import warn_of_unknown_versions
+from scalesocket.server.relayed_upgrade import RelayedStream, place_messages
 from scalesocket.server.security_headers import OWN_FIELDS
 from scalesocket.server.single_worker import lock_single_worker
 from scalesocket.wire import handshake
