@@ -206,6 +206,6 @@ async def discard(connection: AbstractConnection) -> None:
 
 
 def describe(error: Exception) -> str:
-    """Describe a fault in lower case. The errors of redis-py name hosts, and no passwords."""
+    """Describe a fault in lower case, except for words in capitals. The errors of redis-py name hosts, and no passwords."""
     text = str(error).rstrip(".") or type(error).__name__
-    return text[:1].lower() + text[1:]
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]

@@ -3,7 +3,7 @@
 from typing import Final
 
 from scalesocket.cluster.engine import Engine
-from scalesocket.cluster.link import Answer, EngineUnavailableError, Word
+from scalesocket.cluster.link import Answer, EngineRefusedError, EngineUnavailableError, Word
 from scalesocket.cluster.records import Free, NodeAddress, Owned, Recovering
 from scalesocket.cluster.scripts import Script
 
@@ -47,7 +47,10 @@ class Requests:
     async def run(self, engine: Engine, script: Script, *words: Word, timeout: float = TIMEOUT) -> tuple[str, list[Answer]]:
         """Run a script. Returns the first word of its answer, and the rest. Raises EngineError."""
         answer = await engine.run(script, self.keys, self.arguments(*words), timeout=timeout)
-        return answer[0].decode(), answer[1:]
+        match answer:
+            case [bytes(word), *rest]:
+                return word.decode(), rest
+        raise EngineRefusedError(f"it answered a script with {answer!r:.40} (is this the address of an engine?)")
 
     def note_fence(self, fence: int) -> int:
         """Remember a fence, and return it."""

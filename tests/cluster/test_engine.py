@@ -1,6 +1,7 @@
 """The connection to the engine: calls are answered in time or fail, whatever the engine does."""
 
 import asyncio
+import re
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -11,8 +12,8 @@ import anyio
 import pytest
 
 from scalesocket.cluster.engine import Engine
-from scalesocket.cluster.link import EngineRefusedError, EngineUnavailableError
-from scalesocket.cluster.records import Load, Renewed, Won
+from scalesocket.cluster.link import EngineError, EngineRefusedError, EngineUnavailableError
+from scalesocket.cluster.records import Load, Owned, Renewed, Won
 from scalesocket.cluster.scripts import ALL
 from tests.cluster.engines import ClusterOfTests, EngineProcess, open_session, until
 
@@ -261,3 +262,48 @@ async def test_something_else_at_the_address_of_the_engine_is_a_fault(shared_eng
     async with server, connected(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as engine:
         with pytest.raises(EngineUnavailableError):
             await ping(engine)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "default", "fault"),
+    [
+        ("min-replicas-to-write", "1", "0", "NOREPLICAS Not enough good replicas to write"),
+        ("maxmemory", "1", "0", "command not allowed when used memory > 'maxmemory'"),
+    ],
+)
+async def test_an_engine_that_refuses_to_write_changes_nothing_and_is_used_again(
+    cluster: ClusterOfTests, key: str, value: str, default: str, fault: str
+) -> None:
+    async with cluster.node("a") as ann, cluster.node("b") as bob:
+        assert isinstance(won := await ann.claim("chat", "lobby"), Won)
+        before = cluster.read("engine"), cluster.engine.keys(cluster.name)
+        client = cluster.engine.client
+        client.config_set(key, value)
+        try:
+            for work in (ann.claim("chat", "other"), ann.renew(Load()), bob.claim("chat", "other")):
+                with pytest.raises(EngineError, match=re.escape(fault)):
+                    await work
+            assert (cluster.read("engine"), cluster.engine.keys(cluster.name)) == before
+        finally:
+            client.config_set(key, default)
+
+        assert await ann.renew(Load()) == Renewed()
+        found = await bob.claim("chat", "lobby")
+        assert isinstance(found, Owned)
+        assert found.fence == won.fence
+
+
+async def test_an_answer_that_no_script_gives_is_a_fault(cluster: ClusterOfTests, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with cluster.node("a") as ann:
+        for answer in (b"OK", None, [], [1], 5):
+
+            async def call(*words: object, answer: object = answer, timeout: float) -> object:
+                return answer
+
+            monkeypatch.setattr(ann._lease_engine, "call", call)
+
+            with pytest.raises(EngineError, match="is this the address of an engine"):
+                await ann.renew(Load())
+
+        monkeypatch.undo()
+        assert await ann.renew(Load()) == Renewed()
