@@ -86,7 +86,7 @@ async def say(running: Running, request: Say) -> SayOutcome:
             raise OperationError(f"the room {room.name!r} waits for the end of its predecessor (try again)")
         sent_before, dropped_before = room.counts.messages_out, room.counts.messages_dropped
         try:
-            room.say(text)
+            room.output.say(text)
         except BackendError as error:
             raise OperationError(f"the text cannot be routed: {error}") from error
         delivered += room.counts.messages_out - sent_before

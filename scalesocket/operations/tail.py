@@ -115,12 +115,12 @@ class OpenTail:
         """Note the messages of a room from now on."""
         tap = RoomTap(self, app, room)
         self._taps.append(tap)
-        room.attach_tap(tap)
+        room.taps.attach(tap)
 
     def close(self) -> None:
         """Note nothing more."""
         for tap in self._taps:
-            tap.room.detach_tap(tap)
+            tap.room.taps.detach(tap)
         self._taps.clear()
 
     # --- What taps report

@@ -108,7 +108,7 @@ class Lifecycle:
         room = self.room
         self._observer.backend_starts()
         try:
-            backend = await self._open_backend(room.app, self._environment, room.name, room)
+            backend = await self._open_backend(room.app, self._environment, room.name, room.output)
         except BackendError as error:
             self._observer.backend_start_failed()
             close = Close(CloseCode.BACKEND_FAILED, str(error))
@@ -128,14 +128,14 @@ class Lifecycle:
                 else:
                     room.backend_restarts()
                 if await self._drain(backend):
-                    room.flush()
+                    room.output.flush()
                     if delay is None:
                         room.expel_all(close)
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._stop_limit.wait()
                     end = await backend.stop(signal=room.app.stop_signal, timeout=room.app.stop_timeout)
-                room.flush()
+                room.output.flush()
                 room.detach()
                 self._observer.backend_exited(room, end)
                 if crash is not None:  # logged last: whoever reads it and asks for the status sees it there

@@ -1,8 +1,7 @@
 """A room: one name, one backend, and an audience of clients.
 
-The room decides what a join, a leave, input, output or a deadline means in its state, and passes the work to its parts: codec,
-intake, flow, delivery, deadlines, and the audience. Each part has what it uses and never the room, so each is tested alone.
-This file is longer than others because every call from outside arrives here.
+The room decides what a join, a leave, input, an end or a deadline means in its state, and passes the work to its parts: codec,
+intake, output, delivery, flow, deadlines and the audience. Each has what it uses and never the room, so each is tested alone.
 
 Everything is synchronous: clients, backend and timers call from event-loop callbacks, and no state is held across an `await`.
 Only the room's task, its `Lifecycle`, waits. The room never holds a client: it knows members by id.
@@ -15,31 +14,21 @@ import anyio
 import structlog
 
 from scalesocket.backends.backend import Backend
-from scalesocket.cleanup import logged_faults
 from scalesocket.config.model import App
 from scalesocket.edge.ports import Member, RoomAudience
-from scalesocket.errors import (
-    BACKEND_BEHIND,
-    BACKEND_ENDED,
-    BACKEND_STALLED,
-    INTERNAL_ERROR,
-    ONESHOT_TAKEN,
-    ROOM_FULL,
-    BackendError,
-    Close,
-    CloseCode,
-)
+from scalesocket.errors import BACKEND_BEHIND, BACKEND_ENDED, INTERNAL_ERROR, ONESHOT_TAKEN, ROOM_FULL, Close
+from scalesocket.rooms.backend_watch import BackendWatch
 from scalesocket.rooms.codec import Codec
 from scalesocket.rooms.deadlines import Deadlines
 from scalesocket.rooms.delivery import Delivery
 from scalesocket.rooms.flow import Flow
-from scalesocket.rooms.flush_hint import FlushHint
 from scalesocket.rooms.history import History
 from scalesocket.rooms.intake import Intake
+from scalesocket.rooms.output import Output
 from scalesocket.rooms.state import KEPT_WITHOUT_CLIENTS, LABELS, LISTED, STOPPED, Move, State, next_state
-from scalesocket.rooms.tap import Tap, TappedRecipients
+from scalesocket.rooms.taps import Taps
 from scalesocket.status import Counts, RoomStatus
-from scalesocket.wire.batch import Batch, ClientId
+from scalesocket.wire.batch import ClientId
 from scalesocket.wire.frames import Event
 
 log = structlog.get_logger("room")
@@ -80,16 +69,21 @@ class Room:
         self._codec = Codec(app, name)
         self._delivery = Delivery(app.name, name, recipients=audience, history=history, counts=counts)
         self._intake = Intake(audience, counts, may_restart=lambda: self.may_restart)
+        self.output = Output(app.name, name, codec=self._codec, delivery=self._delivery, intake=self._intake, stop=self.stop)
+        """Receives the output of its backends."""
+        self.taps = Taps(self._codec, self._delivery, audience)
+        """Observers of its messages."""
         self._flow = Flow(audience)
         audience.connect(self._flow)
         self._deadlines = Deadlines(app, self.stop)
-        self._flush_hint = FlushHint(app.name, name, is_program=app.command is not None)
+        self._watch = BackendWatch(
+            app, name, deadlines=self._deadlines, intake=self._intake, flow=self._flow, counts=counts, stop=self.stop
+        )
         self._backend: Backend | None = None
         self._close = INTERNAL_ERROR
         """How clients are closed, from RETIRING or STOPPING on."""
         self._is_taken = False
         """Whether the one client of a oneshot room has joined."""
-        self._taps: tuple[Tap, ...] = ()
         self._ended = asyncio.Event()
 
     @property
@@ -184,67 +178,16 @@ class Room:
             self._move(Move.EMPTIED)
             self._deadlines.start_idle()
 
-    # --- The backend (backends.backend.Receiver)
-
-    def backend_output(self, chunk: bytes) -> None:
-        """Route one read of the backend's output."""
-        delivery = self._delivery
-        try:
-            for routed in self._codec.route(chunk):
-                if type(routed) is Batch:  # nearly always
-                    delivery.send(routed)
-                else:
-                    delivery.carry_out(routed)
-        except BackendError as error:
-            self._fail(error)
-        except Exception:  # output is lost, so the room cannot go on
-            log.exception("routing failed", app=self.app.name, room=self.name)
-            self.stop(INTERNAL_ERROR)
-
-    def backend_blocked(self) -> None:
-        """Stop reading from the clients until the backend has taken some of its input."""
-        self._intake.hold()
-
-    def backend_unblocked(self) -> None:
-        """Read from the clients again."""
-        self._intake.release()
-
-    def _fail(self, error: BackendError) -> None:
-        """End the room: its backend sent what cannot be routed."""
-        log.error("backend output invalid", app=self.app.name, room=self.name, error=str(error))
-        self.stop(Close(CloseCode.BACKEND_FAILED, str(error)))
-
     # --- The pool, the gateway and the operations
-
-    def say(self, text: bytes) -> None:
-        """Route a record as if the backend had sent it. Raises BackendError if it cannot be routed; the room goes on."""
-        for routed in self._codec.route_record(text):
-            self._delivery.carry_out(routed)
 
     def check(self, clock: Callable[[], float]) -> Iterator[None]:
         """Check the deadlines of the backend and the clients by the loop's `clock`, with a break after every few clients.
 
         A room that stops is not checked: its end has deadlines of its own.
         """
-        if self.state in STOPPED:
-            return
-        now, app = clock(), self.app
-        if self._deadlines.is_stalled(
-            now, written=self._intake.written, unsent=self._intake.unsent, is_output_paused=self._flow.is_paused
-        ):
-            hint = "it does not read its input; its room is closed"
-            log.error("backend stalled", app=app.name, room=self.name, stall_timeout=app.stall_timeout, hint=hint)
-            self.stop(BACKEND_STALLED)
-            return
-        if self._backend is not None:
-            has_output = self._backend.output != (0, 0)
-            self._flush_hint.check(now, messages=self._messages_taken, has_output=has_output, unsent=self._intake.unsent)
-        yield from self._audience.check_keepalives(clock)
-
-    @property
-    def _messages_taken(self) -> int:
-        """Messages of clients that were not dropped."""
-        return self.counts.messages_in - self.counts.messages_dropped
+        if self.state not in STOPPED:
+            self._watch.check(clock(), self.app, self._backend)
+            yield from self._audience.check_keepalives(clock)
 
     def apply(self, app: App) -> None:
         """Take on live changes: settings that apply to running rooms too."""
@@ -263,19 +206,6 @@ class Room:
             metadata=self._delivery.metadata,
             counts=self.counts,
         )
-
-    def attach_tap(self, tap: Tap) -> None:
-        """Show the messages of the room to `tap`, until `detach_tap` or the end of the room."""
-        self._show_to((*self._taps, tap))
-
-    def detach_tap(self, tap: Tap) -> None:
-        """Show nothing more to `tap`. Calls may repeat."""
-        self._show_to(tuple(other for other in self._taps if other is not tap))
-
-    def _show_to(self, taps: tuple[Tap, ...]) -> None:
-        self._taps = taps
-        self._codec.show_input(taps)
-        self._delivery.recipients = TappedRecipients(self._audience, taps) if taps else self._audience
 
     def stop(self, close: Close) -> None:
         """End the room: no client joins, all are closed with `close`, and the backend is stopped. The first call counts."""
@@ -301,11 +231,6 @@ class Room:
         await self._ended.wait()
 
     # --- The lifecycle
-
-    @property
-    def unsent(self) -> int:
-        """Bytes of input that the backend has not taken yet."""
-        return self._intake.unsent
 
     @property
     def is_output_paused(self) -> bool:
@@ -341,20 +266,12 @@ class Room:
     def backend_restarts(self) -> None:
         """Queue input for another backend: first a join record for each client that is present, by id."""
         self._move(Move.BACKEND_RESTARTS)
-        self._flush_hint.backend_restarts(self._messages_taken)
+        self._watch.backend_restarts()
         self._intake.await_next([self._codec.join_record(client) for _, client in sorted(self.clients.items())])
 
     def backend_finished(self) -> None:
         """Take no new clients: the backend ended, and none follows. The rest of its output is still delivered."""
         self._move(Move.BACKEND_FINISHED)
-
-    def flush(self) -> None:
-        """Route what the ended output left without a delimiter."""
-        try:
-            for routed in self._codec.finish():
-                self._delivery.carry_out(routed)
-        except BackendError as error:
-            self._fail(error)
 
     def detach(self) -> None:
         """Forget the backend and the metadata that it set: it is gone and reaped."""
@@ -376,11 +293,8 @@ class Room:
             self._move(Move.END)
             self._intake.end()
             self._audience.end()
-            taps = self._taps
-            self._show_to(())
-            for tap in taps:
-                with logged_faults("tap of a room"):
-                    tap.room_ended()
-            del self._deadlines, self._flow  # they refer to the room: without cycles it is freed at once, not by the collector
+            self.taps.end()
+            # They refer to the room. Without cycles it is freed at once, not by the collector.
+            del self.output, self._watch, self._deadlines, self._flow
             self._ended.set()
             self._on_ended(self)

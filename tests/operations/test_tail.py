@@ -192,7 +192,7 @@ async def test_a_bug_in_a_tap_costs_the_room_nothing(serve: MemoryServe) -> None
 
     site = await serve(game=CAT)
     ann = await site.join("/game/one")
-    site.room("game", "one").attach_tap(BrokenTap())
+    site.room("game", "one").taps.attach(BrokenTap())
 
     await ready(ann)
     await run(site, Stop(app="game", room="one"))

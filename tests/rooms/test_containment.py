@@ -95,12 +95,12 @@ def test_a_client_that_fails_does_not_affect_the_others(when: str) -> None:
                 assert bad.was_aborted
             case "it is held":
                 bad.pause_reading = fail  # type: ignore[method-assign]
-                room.backend_blocked()
+                room.output.backend_blocked()
                 assert [client.held for client in others] == [Hold.BACKEND] * 2
             case "it is released":
                 bad.resume_reading = fail  # type: ignore[method-assign]
-                room.backend_blocked()
-                room.backend_unblocked()
+                room.output.backend_blocked()
+                room.output.backend_unblocked()
                 assert [client.held for client in others] == [Hold(0)] * 2
             case "an edit":
                 bad.apply = fail  # type: ignore[method-assign]
@@ -282,9 +282,9 @@ async def take_step(stage: Stage, step: str, clients: list[FaultyClient], dice: 
         case "say" if backends:
             dice.choice(backends).say(b'{"m":1}\n' * dice.choice([1, 50_000]))
         case "block" if rooms:
-            dice.choice(rooms).backend_blocked()
+            dice.choice(rooms).output.backend_blocked()
         case "unblock" if rooms:
-            dice.choice(rooms).backend_unblocked()
+            dice.choice(rooms).output.backend_unblocked()
         case "exit" if backends:
             dice.choice(backends).end(dice.choice([0, 1]))
         case "edit":

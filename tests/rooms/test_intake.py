@@ -237,7 +237,7 @@ async def test_no_client_joins_a_room_whose_backend_is_far_behind(serve: Serve, 
     site = await serve(game={"command": ["sleep", "60"], "stop_timeout": 0.1, "stall_timeout": 60.0})
     ann = await site.join("/game/one")
     await ann.say("x" * 600_000)
-    await site.until(lambda: site.room("game", "one").unsent > 300_000)
+    await site.until(lambda: site.room("game", "one")._intake.unsent > 300_000)
 
     bob = await site.join("/game/one")
 
@@ -251,8 +251,8 @@ async def test_frames_sent_with_the_handshake_wait_as_well(serve_express: Serve)
     site = await serve_express(game={"command": ["sleep", "60"], "stop_timeout": 0.1, "stall_timeout": 60.0})
     ann = await site.join("/game/one")
     await ann.say("x" * 600_000)
-    await site.until(lambda: site.room("game", "one").unsent > 300_000)
-    before = site.room("game", "one").unsent
+    await site.until(lambda: site.room("game", "one")._intake.unsent > 300_000)
+    before = site.room("game", "one")._intake.unsent
 
     others = [await site.connect() for _ in range(5)]
     try:
@@ -262,7 +262,7 @@ async def test_frames_sent_with_the_handshake_wait_as_well(serve_express: Serve)
         await site.until(lambda: site.gateway.connections == 6)
         await asyncio.sleep(0.1)
 
-        assert site.room("game", "one").unsent <= before
+        assert site.room("game", "one")._intake.unsent <= before
     finally:
         for other in others:
             other.close()
