@@ -20,10 +20,10 @@ pytestmark = pytest.mark.anyio
 
 NOISY: Final = """\
 [apps.noisy]
-command = ["sh", "-c", "while read line; do echo $line >&2; done"]
+command = ["sh", "-c", "while read line; do echo $line >&2; echo $line; done"]
 stop_timeout = "1s"
 """
-NOISE: Final = "a line for the log " * 20
+NOISE: Final = " ".join(["a line for the log"] * 20)
 """A dozen of them are more than what the last block of a full disk still takes."""
 TMPFS: Final = 'mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@" 2>"$0/log"'
 
@@ -74,7 +74,7 @@ async def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(kind: str, tm
             size = log.stat().st_size
             async with join(server, "/noisy/one") as noisy:
                 for number in range(50):
-                    noisy.say(NOISE)
+                    await echo(noisy, NOISE)  # it has been written to the log by then
                     await echo(ann, f"{number}")
             async with join(server, "/chat/two") as bob:
                 await echo(bob, "a new room")

@@ -252,6 +252,7 @@ async def test_a_spawner_that_hangs_is_replaced(
     with pytest.raises(BackendError, match=r"cannot start 'cat': it did not start within 0.3 s"):
         await open_room("cat")
 
+    monkeypatch.undo()
     await until(lambda: spawner.pid not in {old, None})
     assert [event["event"] for event in logged if event["log_level"] == "error"][:1] == ["spawner not answering"]
     room.backend.write(b"still here\n")

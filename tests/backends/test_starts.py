@@ -87,8 +87,8 @@ async def test_waiting_starts_are_sent_when_the_deadline_check_reads_answers(
 async def test_the_deadline_check_tolerates_the_absence_of_a_spawner(
     spawner: SpawnerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pending_starts, "SPAWN_TIMEOUT", 0.3)
-    monkeypatch.setattr(spawner_client, "RETRY_PAUSE", 0.6)
+    monkeypatch.setattr(pending_starts, "SPAWN_TIMEOUT", 1.0)
+    monkeypatch.setattr(spawner_client, "RETRY_PAUSE", 1.5)
     faults: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: faults.append(report))
     (await spawner.spawn(CAT)).discard()
@@ -168,6 +168,7 @@ async def test_cancelled_starts_do_not_delay_others_while_the_spawner_hangs(
         start.cancel()
     await asyncio.wait(starts)
 
+    monkeypatch.undo()
     async with asyncio.timeout(5):
         child = await spawner.spawn(CAT)
     assert spawner.pid != old
