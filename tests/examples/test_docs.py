@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from scalesocket.config.load import load_site
+from tests.cli.serving import scalesocket
 from tests.examples.listening import run_until_listening
 
 ROOT: Final = Path(__file__).parents[2]
@@ -66,11 +67,11 @@ def test_every_site_file_in_the_docs_is_valid(text: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_command_in_the_docs_exists(words: tuple[str, ...]) -> None:
-    shown = subprocess.run([*SCALESOCKET, words[0], "--help"], capture_output=True, text=True, check=False)
+    shown = scalesocket(words[0], "--help")
 
-    assert shown.returncode == 0, shown.stderr
+    assert shown.code == 0, shown.err
     for flag in (word for word in words if word.startswith("--")):
-        assert flag in shown.stdout
+        assert flag in shown.out
 
 
 def test_the_readme_installs_into_an_environment() -> None:
@@ -125,10 +126,10 @@ def test_the_sixty_seconds_of_the_readme_check_ok(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text(find_sixty_seconds())
 
-    checked = subprocess.run([*SCALESOCKET, "check", str(file)], capture_output=True, text=True, check=False)
+    checked = scalesocket("check", str(file))
 
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "OK" in checked.stdout
+    assert checked.code == 0, checked.out + checked.err
+    assert "OK" in checked.out
 
 
 def test_the_readme_shows_the_example_script() -> None:
