@@ -11,8 +11,9 @@ VENV := $(CURDIR)/.venv
 INSTALLED := $(VENV)/.installed
 RUN := PATH="$(VENV)/bin:$$PATH"
 
-# The number of test processes. With `--dist worksteal` neighbouring tests stay in one process, so that they share its servers.
-TEST_PROCESSES ?= 2
+# The number of test processes. Many tests wait for time to pass, so three of them keep two cores busy.
+# With `--dist worksteal` neighbouring tests stay in one process, so that they share its servers.
+TEST_PROCESSES ?= 3
 
 # The target of `make fuzz`, a name in tests/fuzz/targets.py, and how long each runs.
 FUZZ ?= all
