@@ -15,6 +15,8 @@ from scalesocket.backends.spawner.processes import read_stat
 from tests.cli.serving import DEADLINE, Serving, serving
 
 PROGRAMS: Final = Path(__file__).parents[1] / "programs"
+ROOMS: Final = 12
+"""Rooms of a test: with three workers, the chance that one of them has none is 2 %, and it is asked for more then."""
 LIMITED: Final = (
     "import sys, scalesocket.workers.slot as slot; slot.ANSWER_TIMEOUT = {limit}; "
     "from scalesocket.cli.main import main; main(sys.argv[4:])"
@@ -29,11 +31,17 @@ class Site:
         self.server = server
         self.count = count
         self._connections = connections
+        self._begin = len(server.output)
 
     @property
     def pid(self) -> int:
         """Of the supervisor."""
         return self.server.process.pid
+
+    @property
+    def output(self) -> str:
+        """What the server has written since this object was made."""
+        return self.server.output[self._begin :]
 
     @property
     def workers(self) -> dict[int, int]:
@@ -65,6 +73,10 @@ class Site:
     def wait(self, holds: Callable[[], bool], what: str) -> None:
         """Wait until a condition holds; `what` names it."""
         self.server.wait(holds, what)
+
+    def wait_logged(self, words: str) -> None:
+        """Wait until `output` contains these words."""
+        self.wait(lambda: words in self.output, repr(words))
 
     def wait_replaced(self, index: int, pid: int) -> None:
         """Wait until the worker has another process, which is ready."""
@@ -132,6 +144,23 @@ def serving_workers(
             started.process.terminate()
         started.wait_ended()
         wait_none(family)
+
+
+def join_all(site: Site) -> dict[int, list[tuple[Player, int]]]:
+    """Open rooms until each worker has at least two; return clients and pids of programs by worker."""
+    found: dict[int, list[tuple[Player, int]]] = {index: [] for index in range(site.count)}
+    for number in range(100):
+        player = site.join(f"room{number}")
+        pid = player.read_pid()
+        found[site.owner_of(pid)].append((player, pid))
+        if number + 1 >= ROOMS and all(len(rooms) >= 2 for rooms in found.values()):
+            return found
+    raise AssertionError(f"rooms are not spread: { {index: len(rooms) for index, rooms in found.items()} }")
+
+
+def echo_all(rooms: list[tuple[Player, int]]) -> None:
+    for player, _ in rooms:
+        player.echo()
 
 
 def wait_none(pids: set[int], within: float = DEADLINE) -> None:
