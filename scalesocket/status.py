@@ -159,9 +159,15 @@ class NodeEntry:
     clients: int
     """As it told with its last renewal."""
     lease: float
-    """Seconds that its lease has left."""
+    """Seconds that its lease has left; 0 if it has ended."""
+    last_seen: float
+    """Seconds since its last renewal."""
     is_here: bool
-    """Whether it is the node that answers."""
+    """Whether it is the node that was asked."""
+    answers: bool
+    """Whether it answers the node that was asked. One that is lost may do so, if it cannot reach the engine."""
+    problem: str | None
+    """Why it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

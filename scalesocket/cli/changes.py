@@ -183,7 +183,7 @@ def _echo_closing(outcome: Outcome, form: str, verbs: tuple[str, str], wait: flo
 def _check_reached(outcome: Outcome | SayOutcome) -> None:
     """Raise ControlError if nodes of the cluster were not reached."""
     if outcome.unreachable:
-        raise ControlError(f"not done everywhere: {describe_unreachable(outcome.unreachable)}")
+        raise ControlError(f"not done on all nodes; {describe_unreachable(outcome.unreachable)}")
 
 
 def _echo(outcome: Outcome | SayOutcome, form: str, text: str) -> None:

@@ -1,6 +1,6 @@
 """`scalesocket cluster status`, `drain` and `forget`: the nodes of a cluster, through any of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -8,13 +8,14 @@ import click
 
 from scalesocket.cli.columns import format_table, terminal_width
 from scalesocket.cli.remote import CONTROL, JSON, query, to_json
+from scalesocket.cli.rooms import format_seconds
 from scalesocket.cli.site_file import SITE
 from scalesocket.cli.targets import split_words
 from scalesocket.control.messages import ClusterDrain, ClusterForget, ClusterStatus, Outcome
 from scalesocket.logs import printable
 from scalesocket.status import Forgotten, NodeEntry
 
-NODE_HEAD: Final = ("NODE", "STATE", "ROOMS", "CLIENTS", "LEASE", "ADDRESS", "VERSION")
+NODE_HEAD: Final = ("NODE", "STATE", "ANSWERS", "ROOMS", "CLIENTS", "LEASE", "SEEN", "ADDRESS", "VERSION")
 
 
 @click.group
@@ -29,14 +30,15 @@ def cluster() -> None:
 def show_nodes(site_file: Path, control: Path | None, form: str) -> None:
     """List the nodes of the cluster that the running server belongs to.
 
-    STATE is serving, draining, or lost for a node whose lease has ended. LEASE is how long its lease lasts if it is not renewed;
-    CLIENTS are those that it told of with its last renewal. The node that answers has a *.
+    STATE is serving, draining, or lost for a node whose lease has ended. ANSWERS says whether the node that was asked, which has
+    a *, reaches it; below the table is why not. LEASE is how long its lease lasts if it is not renewed, SEEN the time since the
+    last renewal, and CLIENTS those that it had then.
     """
     nodes = query(site_file, control, ClusterStatus(), list[NodeEntry])
     if form == "json":
         click.echo(to_json(nodes))
     else:
-        click.echo("\n".join(format_table(NODE_HEAD, [*map(_row, nodes)], elastic="ADDRESS", width=terminal_width())))
+        click.echo("\n".join(format_nodes(nodes, terminal_width())))
 
 
 @cluster.command("drain")
@@ -71,10 +73,26 @@ def forget_node(ctx: click.Context, words: Sequence[str], control: Path | None, 
     click.echo(to_json(forgotten) if form == "json" else f"forgot {node}, whose lease had {forgotten.lease:.1f} s left")
 
 
+def format_nodes(nodes: Sequence[NodeEntry], width: int | None) -> Iterator[str]:
+    """Yield a table of at most `width` columns (None: no limit), and a line for each node that does not answer."""
+    yield from format_table(NODE_HEAD, [*map(_row, nodes)], elastic="ADDRESS", width=width)
+    for node in nodes:
+        if node.problem is not None:
+            yield f"{printable(node.node)} does not answer: {printable(node.problem)}"
+
+
 def _row(node: NodeEntry) -> list[str]:
-    name = f"{node.node}{'*' if node.is_here else ''}"
-    lease = f"{node.lease:.1f}s" if node.lease else "-"
-    return [name, node.state, str(node.rooms), str(node.clients), lease, node.address, printable(node.version)]
+    return [
+        f"{printable(node.node)}{'*' if node.is_here else ''}",
+        node.state,
+        "yes" if node.answers else "no",
+        str(node.rooms),
+        str(node.clients),
+        f"{node.lease:.1f}s" if node.lease else "-",
+        format_seconds(node.last_seen),
+        printable(node.address),
+        printable(node.version),
+    ]
 
 
 def _count(number: int, noun: str) -> str:

@@ -78,7 +78,7 @@ def find_sockets(site_file: Path) -> Sequence[Path]:
 def warn_unreachable(nodes: Sequence[str], effect: str) -> None:
     """Print which nodes of a cluster were not reached, and the effect of that, to standard error."""
     if nodes:
-        click.echo(f"{click.style('warning:', fg='yellow')} {describe_unreachable(nodes)}: {effect}", err=True)
+        click.echo(f"{click.style('warning:', fg='yellow')} {effect}; {describe_unreachable(nodes)}", err=True)
 
 
 def describe_unreachable(nodes: Sequence[str]) -> str:

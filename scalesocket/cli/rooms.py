@@ -36,7 +36,7 @@ def rooms(ctx: click.Context, words: Sequence[str], control: Path | None, form: 
     site_file, target = _read(ctx, words)
     found = query(site_file, control, Rooms(app=target and target.app, room=target and target.room), RoomList)
     _print(found.rooms, form, head=ROOM_HEAD, row=_room_row, nothing="no open rooms")
-    warn_unreachable(found.unreachable, "rooms are missing here")
+    warn_unreachable(found.unreachable, "rooms may be missing")
 
 
 @click.command
@@ -56,7 +56,7 @@ def clients(ctx: click.Context, words: Sequence[str], control: Path | None, form
     site_file, target = _read(ctx, words)
     found = query(site_file, control, Clients(app=target and target.app, room=target and target.room), ClientList)
     _print(found.clients, form, head=CLIENT_HEAD, row=_client_row, nothing="no clients")
-    warn_unreachable(found.unreachable, "clients are missing here")
+    warn_unreachable(found.unreachable, "clients may be missing")
 
 
 def format_seconds(seconds: float) -> str:

@@ -37,7 +37,7 @@ def tail(ctx: click.Context, words: Sequence[str], control: Path | None, form: s
     width, last = terminal_width(), ""
     try:
         with follow(site_file, control, Tail(app=app, room=room)) as (outcome, lines):
-            warn_unreachable(outcome.unreachable, "rooms are not shown")
+            warn_unreachable(outcome.unreachable, "rooms may be missing")
             for line in lines:
                 event = msgspec.json.decode(line, type=TailEvent)
                 last = event.event

@@ -31,6 +31,10 @@ class LeaseMismatchError(EngineError):
     """Another node has another lease."""
 
 
+class NameTakenError(EngineError):
+    """Another process has the name of this node, and runs."""
+
+
 class Directory:
     """The directory, with two connections: one for the lease, and one for everything else, in order."""
 
@@ -90,9 +94,11 @@ class Directory:
         about, timeout = (self.node, inc, replaced, self.advertise, self._version), self._requests.answer_timeout
         word, rest = await self._requests.run(self._lease_engine, OPEN, *about, timeout=timeout)
         if word == "taken":
-            return Taken(rest[0].decode(), rest[1] / SECOND)
+            return Taken(rest[0].decode(), rest[1].decode(), rest[2] / SECOND, rest[3])
         if word == "lease":
-            raise LeaseMismatchError(f"node {rest[0].decode()} has the lease {format_duration(rest[1] / SECOND)} (set the same)")
+            raise LeaseMismatchError(
+                f"cluster.lease: node {rest[0].decode()} has the lease {format_duration(rest[1] / SECOND)} (set the same)"
+            )
         session = Session(self.node, inc, rest[0].decode())
         self._requests.note_fence(rest[1])
         if not keeps_rooms:

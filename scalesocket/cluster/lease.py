@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from scalesocket.cluster.directory import Directory, LeaseMismatchError
+from scalesocket.cluster.directory import Directory, LeaseMismatchError, NameTakenError
 from scalesocket.cluster.link import EngineError
 from scalesocket.cluster.records import Load, Lost, Taken
 from scalesocket.cluster.sparse_log import SparseLog
@@ -53,25 +53,30 @@ class Lease:
         load: Callable[[], Load],
         on_deadline: Callable[[float], None],
         on_lost: Callable[[], Awaitable[None]],
+        on_taken: Callable[[Taken], Awaitable[None]] | None = None,
         keeps_rooms: bool = False,
     ) -> None:
         """Keep the session of `directory` alive with a lease of `seconds`.
 
         `load` is sent with each renewal. `on_deadline` gets each new time of CLOCK_BOOTTIME at which all rooms must have ended,
         unless there is a newer one by then. `on_lost` ends all rooms; only when it has returned, a new session is opened.
-        `keeps_rooms`: rooms go on without a lease; the last two are not called.
+        `on_taken` is called before the first session while another process has the name; it raises NameTakenError to give up.
+        `keeps_rooms`: rooms go on without a lease; `on_deadline` and `on_lost` are not called.
         """
         self._directory = directory
         self._seconds = seconds
         self._load = load
         self._on_deadline = on_deadline
         self._on_lost = on_lost
+        self._on_taken = on_taken
         self.keeps_rooms = keeps_rooms
         """Whether rooms go on without a lease."""
         self._deadline = 0.0
         self._is_open = asyncio.Event()
         self._is_down = False
         self._sparse_log = SparseLog()
+        self.tried = asyncio.Event()
+        """Set when the first attempt to open a session has succeeded or failed."""
         self.lost = 0
         """How often the lease was lost."""
         self.renewals = 0
@@ -104,7 +109,7 @@ class Lease:
     async def run(self) -> None:
         """Open a session, renew it, and open another when it is lost, until cancelled. Then end the session.
 
-        Raises LeaseMismatchError if another node has another lease.
+        Raises LeaseMismatchError if another node has another lease, and NameTakenError if another process has the name.
         """
         try:
             while True:
@@ -127,7 +132,7 @@ class Lease:
             sent_at = boottime()
             try:
                 found = await self._directory.open_session(keeps_rooms=self.keeps_rooms)
-            except LeaseMismatchError:
+            except (LeaseMismatchError, NameTakenError):
                 raise
             except EngineError as error:
                 self._note_failure(error)
@@ -135,6 +140,8 @@ class Lease:
                 self._note_answer()
                 if not isinstance(found, Taken):
                     break
+                if self._on_taken is not None and not self.renewals:
+                    await self._on_taken(found)
                 if not is_taken:
                     is_taken = True
                     log.warning(
@@ -143,9 +150,11 @@ class Lease:
                         at=found.advertise,
                         seconds=round(found.seconds, 1),
                     )
+            self.tried.set()
             await self._pause()
         self._extend(sent_at)
         self._is_open.set()
+        self.tried.set()
         log.info("lease opened", node=self._directory.node, inc=found.inc)
 
     async def _renew_until_lost(self) -> None:

@@ -82,13 +82,14 @@ class Listing:
 
 
 def _read_node(found: list[Answer]) -> NodeStatus:
-    node, inc, advertise, version, rooms, clients, is_draining, owned, left = found
+    node, inc, advertise, version, rooms, clients, is_draining, owned, left, seen = found
     return NodeStatus(
         address=NodeAddress(node.decode(), inc.decode(), advertise.decode()),
         version=version.decode(),
         load=Load(rooms=rooms, clients=clients, is_draining=bool(is_draining)),
         owned=owned,
         seconds_left=left / SECOND,
+        last_seen=seen / SECOND,
     )
 
 

@@ -75,8 +75,11 @@ class Taken:
     """Another process has a session under the name of this node."""
 
     advertise: str
+    inc: str
     seconds: float
     """Until its lease ends, unless it is renewed."""
+    ends: int
+    """When, in microseconds of the directory's clock: another number is a renewal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ class NodeStatus:
     """Rooms in the directory."""
     seconds_left: float
     """Of its lease; not positive if it is lost."""
+    last_seen: float = 0.0
+    """Seconds since its last renewal, by the clock of the engine."""
 
     @property
     def is_alive(self) -> bool:

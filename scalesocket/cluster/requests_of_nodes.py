@@ -30,11 +30,33 @@ class Operate(msgspec.Struct, frozen=True, tag="operate"):
     """Who asks, for the log."""
 
 
+class DrainNode(msgspec.Struct, frozen=True, tag="drain"):
+    """Drain the node with this session; the answer is a `workers.site_messages.Ran` with an Outcome."""
+
+    node: str
+    inc: str
+    asked_by: str
+
+
 class AwaitEnd(msgspec.Struct, frozen=True, tag="await"):
     """Wait at most so many seconds for the end of rooms; the answer is an Outcome."""
 
     held: int
     seconds: float
+
+
+class Identify(msgspec.Struct, frozen=True, tag="identify"):
+    """The answer is an Identity."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Which process answers at an address."""
+
+    node: str
+    inc: str
+    """Of its last session; empty before the first."""
+    is_stopping: bool
+    """Whether it takes no more rooms: it drains, or shuts down."""
 
 
 class LetGo(msgspec.Struct, frozen=True, tag="let go"):
@@ -43,7 +65,7 @@ class LetGo(msgspec.Struct, frozen=True, tag="let go"):
     held: int
 
 
-NodeRequest = ClaimRoom | Operate | AwaitEnd | LetGo
+NodeRequest = ClaimRoom | Operate | DrainNode | AwaitEnd | LetGo | Identify
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_request: Final = msgspec.msgpack.Decoder(NodeRequest).decode
 """Raises msgspec.DecodeError."""

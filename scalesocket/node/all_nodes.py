@@ -169,9 +169,11 @@ class EndingOnNodes:
             await self._release(self._answers)
 
 
-async def ask(client: PeerClient, address: str, request: NodeRequest, kind: type[Any]) -> Any:
+async def ask(
+    client: PeerClient, address: str, request: NodeRequest, kind: type[Any], *, timeout: float = OPERATE_TIMEOUT
+) -> Any:
     """Ask another node. Raises PeerError."""
-    return decode(address, await client.request(address, encode(request), timeout=OPERATE_TIMEOUT), kind)
+    return decode(address, await client.request(address, encode(request), timeout=timeout), kind)
 
 
 def read_first(address: str, stream: PeerStream) -> Ran:
@@ -234,7 +236,7 @@ def name_unreachable(error: NotFoundError, nodes: Sequence[str]) -> NotFoundErro
     if ALL_OTHERS in nodes:
         which = "the engine does not answer, so only this node was asked"
     else:
-        which = f"not reached: {', '.join(nodes)}"
+        which = f"not reached: {', '.join(nodes)}; scalesocket cluster status shows why"
     return NotFoundError(f"{error.text} ({which})", certainty=error.certainty, word=error.word, near=error.near)
 
 

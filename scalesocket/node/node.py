@@ -15,14 +15,14 @@ from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.cleanup import logged_faults
 from scalesocket.cluster.choice import Choice
 from scalesocket.cluster.claims import Claims
-from scalesocket.cluster.directory import Directory, LeaseMismatchError
+from scalesocket.cluster.directory import Directory, LeaseMismatchError, NameTakenError
 from scalesocket.cluster.handed import Handed
 from scalesocket.cluster.lease import Lease, boottime
 from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.peers import PeerHandlers, PeerListener
 from scalesocket.cluster.placement import PAUSE, ClusterPlacement
 from scalesocket.cluster.preamble import Answer
-from scalesocket.cluster.records import Load, RoomName
+from scalesocket.cluster.records import Load, RoomName, Taken
 from scalesocket.cluster.secured import make_contexts
 from scalesocket.config.addresses import Endpoint
 from scalesocket.config.model import Cluster, Site
@@ -30,6 +30,7 @@ from scalesocket.control.messages import Outcome
 from scalesocket.errors import LEASE_LOST, NODE_DRAINED, NODE_STOPS
 from scalesocket.gateway import Gateway
 from scalesocket.node.lobby import Publisher
+from scalesocket.node.namesake import Namesake
 from scalesocket.node.respond import Responder
 from scalesocket.node.tickets import ClusterTickets
 from scalesocket.server.addresses import ListenError
@@ -40,6 +41,10 @@ from scalesocket.status import OwnNodeStatus, SiteStatus
 log = structlog.get_logger("cluster")
 
 BACKLOG: Final = 1024
+REFUSALS: Final = (LeaseMismatchError, NameTakenError)
+"""Why a node does not start."""
+START_TIMEOUT: Final = 5.0
+"""Seconds for the first attempt to open a lease, before the server is ready."""
 TAKE_TIMEOUT: Final = 5.0
 """Seconds in which a room that ends while a client arrives from another node must be claimed again."""
 
@@ -72,12 +77,14 @@ class Node:
             load=self._load,
             on_deadline=self._set_deadline,
             on_lost=self._end_rooms,
+            on_taken=self._check_name,
             keeps_rooms=settings.keeps_rooms,
         )
         self.claims = Claims(self.directory, self.lease)
         self.choice = Choice(self.directory, self.claims, is_least=settings.placement == "least", load=self._load)
         self.placement = ClusterPlacement(self.claims, self.choice.ask, pause=min(PAUSE, settings.lease / 10))
-        self.responder = Responder(self.directory, self.claims, self._takes_rooms)
+        self.responder = Responder(self.directory, self.claims, self._takes_rooms, self.drain)
+        self._namesake = Namesake(self.name)
         self.peers: PeerClient | None = None
         """Connects to other nodes."""
         self.listener: PeerListener | None = None
@@ -86,6 +93,7 @@ class Node:
         self._sock = sock
         self._spawner = spawner
         self._running: asyncio.Task[None] | None = None
+        self._has_started = False
         self._arrivals: set[asyncio.Task[None]] = set()
 
     def attach(self, gateway: Gateway) -> None:
@@ -116,6 +124,8 @@ class Node:
         publishing = asyncio.create_task(Publisher(self.directory, self.claims).run(), name="publish rooms")
         log.info("node of a cluster", node=self.name, cluster=self.settings.name, at=self.directory.advertise)
         try:
+            await self._wait_tried(self._running)
+            self._has_started = True
             yield peers
         finally:
             publishing.cancel()
@@ -172,6 +182,20 @@ class Node:
 
     # --- The lease
 
+    async def _wait_tried(self, running: "asyncio.Task[None]") -> None:
+        """Wait for the first attempt to open a lease. Raises ListenError if this node must not start."""
+        trying = asyncio.create_task(self.lease.tried.wait())
+        try:
+            await asyncio.wait({running, trying}, timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            trying.cancel()
+        if running.done() and (error := running.exception()) is not None:
+            raise ListenError(str(error)) if isinstance(error, REFUSALS) else error
+
+    async def _check_name(self, taken: Taken) -> None:
+        if self.peers is not None:
+            await self._namesake.check(self.peers, taken)
+
     def _load(self) -> Load:
         return Load(rooms=self.directory.held, clients=self._gateway.connections, is_draining=not self._takes_rooms())
 
@@ -200,8 +224,9 @@ class Node:
 
     def _note_end(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            is_known = isinstance(error, LeaseMismatchError)
-            log.error("node stops", error=str(error), exc_info=None if is_known else error)
+            if not self._has_started and isinstance(error, REFUSALS):  # it is raised there
+                return
+            log.error("node stops", error=str(error), exc_info=None if isinstance(error, REFUSALS) else error)
             self.on_failure()
 
     # --- Other nodes

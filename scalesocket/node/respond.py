@@ -9,8 +9,19 @@ from scalesocket.cluster.arrivals import InvalidRequestError
 from scalesocket.cluster.claims import Claims
 from scalesocket.cluster.directory import Directory
 from scalesocket.cluster.records import RoomName
-from scalesocket.cluster.requests_of_nodes import AwaitEnd, Claimed, ClaimRoom, LetGo, Operate, decode_request, encode
-from scalesocket.control.messages import Tail
+from scalesocket.cluster.requests_of_nodes import (
+    AwaitEnd,
+    Claimed,
+    ClaimRoom,
+    DrainNode,
+    Identify,
+    Identity,
+    LetGo,
+    Operate,
+    decode_request,
+    encode,
+)
+from scalesocket.control.messages import ClusterDrain, ClusterForget, ClusterStatus, Outcome, Tail
 from scalesocket.node.tails import SentTail
 from scalesocket.operations.lookup import OperationError
 from scalesocket.operations.running import Running
@@ -28,11 +39,14 @@ class Responder:
     own: OwnRooms
     """The rooms of this node."""
 
-    def __init__(self, directory: Directory, claims: Claims, takes_rooms: Callable[[], bool]) -> None:
-        """Claim rooms in `directory`, if this node takes any."""
+    def __init__(
+        self, directory: Directory, claims: Claims, takes_rooms: Callable[[], bool], drain: Callable[[], Outcome]
+    ) -> None:
+        """Claim rooms in `directory`, if this node takes any. `drain` drains it."""
         self._directory = directory
         self._claims = claims
         self._takes_rooms = takes_rooms
+        self._drain = drain
 
     def attach(self, running: Running) -> None:
         """Carry operations out on a running site."""
@@ -47,6 +61,8 @@ class Responder:
         match request:
             case ClaimRoom(app, room):
                 return encode(await self._claim(RoomName(app, room)))
+            case DrainNode():
+                return encode(self._drain_node(request))
             case Operate():
                 return encode(await self._operate(request))
             case AwaitEnd(held, seconds):
@@ -54,6 +70,10 @@ class Responder:
                     return encode(await self.own.wait_ended(WaitEnded(held, seconds)))
                 except OperationError:  # released, because there were too many
                     return msgspec.msgpack.encode(None)
+            case Identify():
+                session = self._directory.session
+                inc = "" if session is None else session.inc
+                return encode(Identity(self._directory.node, inc, not self._takes_rooms()))
             case LetGo(held):
                 self.own.release(Release(held))
         return encode(None)
@@ -65,9 +85,17 @@ class Responder:
             return Claimed("") if fence is None else Claimed(self._directory.advertise, fence)
         return Claimed("") if found is None else Claimed(found.address, found.fence)
 
+    def _drain_node(self, request: DrainNode) -> Ran:
+        session = self._directory.session
+        if session is None or (session.node, session.inc) != (request.node, request.inc):
+            return Ran(error=f"another process is at {self._directory.advertise} by now (try again)")
+        outcome = self._drain()
+        log.info("operation", operation="cluster-drain", asked_by=request.asked_by, node=request.node, rooms=outcome.rooms)
+        return Ran(result=msgspec.Raw(encode(outcome)))
+
     async def _operate(self, request: Operate) -> Ran:
-        if isinstance(request.request, Tail):
-            return Ran(error="a tail needs a stream")
+        if isinstance(request.request, Tail | ClusterStatus | ClusterDrain | ClusterForget):
+            return Ran(error=f"{name_of(request.request)} is not for a node to ask")
         ran = await self.own.run(Run(request.request))
         if operation_of(request.request).changes:
             log.info("operation", operation=name_of(request.request), asked_by=request.asked_by, is_done=ran.is_done)

@@ -77,7 +77,12 @@ class Cluster:
         self.engine = engine
         self._stack = stack
 
-    def start(
+    def start(self, name: str, *, wrapper: Sequence[str] = (), **settings: str) -> Node:
+        """Start a node (`write`). `wrapper`: a command that executes its arguments."""
+        file = self.write(name, **settings)
+        return Node(name, self._stack.enter_context(serving("serve", str(file), wrapper=wrapper)), file)
+
+    def write(
         self,
         name: str,
         *,
@@ -87,21 +92,21 @@ class Cluster:
         secret: str = SECRET,
         node: str = "",
         host: str = "127.0.0.1",
-        wrapper: Sequence[str] = (),
-    ) -> Node:
-        """Start a node. `more`, `server` and `app`: lines of the tables; `node`: its name, if it is not that of its file.
+    ) -> Path:
+        """Write the file of a node. `more`, `server` and `app`: lines of tables; `node`: its name, if it is not that of its file.
 
-        `host`: where other nodes reach it. `wrapper`: a command that executes its arguments.
+        `host`: where other nodes reach it.
         """
+        lease = "" if "lease" in more else f'lease = "{int(LEASE * 1000)}ms"'
         file = self.folder / f"{name}.toml"
         command = [sys.executable, "-ISc", ECHO]
         file.write_text(
             f'[server]\nbind = "127.0.0.1:0"\ncontrol = "{self.folder}/{name}.sock"\n{server}\n'
             f'[cluster]\nengine = "{self.engine.url}"\nname = "test"\nnode = "{node or name}"\n'
-            f'listen = "{host}:{free_port()}"\nsecret = "{secret}"\nlease = "{int(LEASE * 1000)}ms"\n{more}\n'
+            f'listen = "{host}:{free_port()}"\nsecret = "{secret}"\n{lease}\n{more}\n'
             f'[apps.chat]\ncommand = {command!r}\nenv = {{ NODE = "{name}" }}\nhistory = {{ size = 1 }}\n{app}\n'
         )
-        return Node(name, self._stack.enter_context(serving("serve", str(file), wrapper=wrapper)), file)
+        return file
 
     def join(self, node: Node, room: str, *, app: str = "chat", **options: Any) -> Client:
         """Join a room through a node."""

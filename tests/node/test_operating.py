@@ -17,11 +17,12 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from scalesocket.node.lobby import LIST_LIFETIME, PUBLISH_INTERVAL
-from tests.cli.serving import DEADLINE, scalesocket
+from tests.cli.serving import DEADLINE, scalesocket, scalesocket_process
 from tests.node.serving import LEASE, Cluster, Node, open_cluster
 
 ROOT = Path(__file__).parents[2]
 ANN = ("ann", "secret")
+LONG_LEASE = 'lease = "60s"'
 VAULT = '[apps.vault]\ncommand = ["cat"]\nauth = { users_file = "users" }\n'
 
 
@@ -143,6 +144,7 @@ def test_status_metrics_and_api_show_the_nodes(nodes: Nodes) -> None:
     metrics = httpx.get(f"http://127.0.0.1:{nodes.a.server.port}/metrics").text
 
     assert [(node["node"], node["state"], node["is_here"]) for node in found] == [("a", "serving", True), ("b", "serving", False)]
+    assert all(node["answers"] and node["problem"] is None and 0 <= node["last_seen"] < LEASE for node in found)
     assert [(node["node"], node["is_here"]) for node in there] == [("a", False), ("b", True)]
     assert read_metric(metrics, "scalesocket_cluster_engine_up") == 1
     assert 0 < read_metric(metrics, "scalesocket_cluster_lease_seconds_left") <= LEASE
@@ -174,6 +176,7 @@ def test_a_node_that_refuses_to_answer_is_named_and_not_forgotten(tmp_path: Path
 
         done = scalesocket("cluster", "forget", str(a.file), "b")
         drained = scalesocket("cluster", "drain", str(a.file), "b")
+        shown = scalesocket("cluster", "status", str(a.file)).out
         listed = scalesocket("rooms", str(a.file))
         said = scalesocket("say", str(a.file), "chat/*", "hello")
         stopped = scalesocket("stop", str(a.file), "chat/*", "--wait", "--format", "json")
@@ -181,27 +184,35 @@ def test_a_node_that_refuses_to_answer_is_named_and_not_forgotten(tmp_path: Path
         assert (done.code, drained.code) == (1, 1)
         assert "the node 'b' runs: it answers" in done.err
         assert "the node answers wrong signature (has it another secret?)" in drained.err
+        assert re.search(
+            r"^b does not answer: .*: the node answers wrong signature \(has it another secret\?\)$", shown, re.MULTILINE
+        )
         assert (listed.code, said.code, stopped.code) == (0, 1, 1)
         assert re.search(r"^chat  den   a     open", listed.out, re.MULTILINE)
-        assert "warning: not reached: b (scalesocket cluster status shows why): rooms are missing here" in listed.err
+        assert "warning: rooms may be missing; not reached: b (scalesocket cluster status shows why)" in listed.err
         assert "1 message sent in 1 room" in said.out
-        assert "not done everywhere: not reached: b" in said.err
+        assert "not done on all nodes; not reached: b (scalesocket cluster status shows why)" in said.err
         assert json.loads(stopped.out) == {"rooms": 1, "clients": 1, "pending": 0, "unreachable": ["b"]}
 
 
-def test_a_process_under_the_name_of_another_does_not_show_that_one_as_itself(tmp_path: Path) -> None:
+def test_a_process_under_the_name_of_a_node_that_runs_does_not_start_and_a_successor_does_not_wait(tmp_path: Path) -> None:
     with open_cluster(tmp_path) as cluster:
-        first = cluster.start("a")
-        first.server.wait_output("lease opened")
-        second = cluster.start("second", node="a")
-        second.server.wait_output("another process has the name of this node")
+        first = cluster.start("a", more=LONG_LEASE)
+        second = cluster.write("second", node="a", more=LONG_LEASE)
 
-        there, here = (
-            json.loads(scalesocket("cluster", "status", str(node.file), "--format", "json").out) for node in (first, second)
-        )
+        done = scalesocket_process("serve", str(second))
 
-        assert [(node["node"], node["state"], node["is_here"]) for node in there] == [("a", "serving", True)]
-        assert [(node["node"], node["state"], node["is_here"]) for node in here] == [("a", "serving", False)]
+        assert done.code == 1
+        where = r"127\.0\.0\.1:\d+: it answers \(give each process its own cluster\.node, or stop the other one\)"
+        assert re.search(rf"cluster\.node: another process is the node 'a', at {where}$", done.err, re.MULTILINE), done.err
+        assert "Traceback" not in done.err
+        assert json.loads(scalesocket("cluster", "status", str(first.file), "--format", "json").out)[0]["is_here"]
+        first.kill()
+        began = time.monotonic()
+        successor = cluster.start("second", node="a", more=LONG_LEASE)
+        successor.server.wait_output("lease opened")
+        assert time.monotonic() - began < 10
+        assert "waiting until its lease ends" not in successor.server.output
 
 
 def test_a_drained_node_passes_its_clients_on(tmp_path: Path) -> None:

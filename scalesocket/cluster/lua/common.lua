@@ -45,7 +45,7 @@ end
 
 local function write_session(node, inc, advertise, version)
   redis.call('HSET', prefix .. 'node:' .. node, 'inc', inc, 'epoch', epoch, 'until', text(clock + lease), 'lease', text(lease),
-    'advertise', advertise, 'version', version)
+    'advertise', advertise, 'version', version, 'seen', text(now))
   redis.call('SADD', prefix .. 'nodes', node)
 end
 

@@ -11,7 +11,8 @@ local is_over = found.is_current and (found.inc ~= inc or not found.is_alive)
 if told ~= epoch then return {'report', epoch} end
 if is_over or not found.is_current then return {'lost'} end
 
-redis.call('HSET', prefix .. 'node:' .. node, 'until', text(clock + lease), 'rooms', rooms, 'clients', clients, 'draining', is_draining)
+redis.call('HSET', prefix .. 'node:' .. node, 'until', text(clock + lease), 'seen', text(now), 'rooms', rooms, 'clients', clients,
+  'draining', is_draining)
 
 for _, other in ipairs(redis.call('SRANDMEMBER', prefix .. 'nodes', 8)) do
   local its = session(other)
