@@ -101,7 +101,8 @@ class Reloader:
             try:
                 return await self._reload(trigger, is_dry=False, restart=restart)
             except (ConfigError, ReloadError) as error:
-                self._log_refused(trigger, error)
+                if trigger != "start" or not self._edited.is_draining:  # a server that stops while it starts was not edited
+                    self._log_refused(trigger, error)
                 raise
             finally:
                 if trigger != "start":

@@ -403,9 +403,13 @@ async def test_an_edit_is_not_applied_once_the_server_is_shutting_down(file: Pat
     async with open_edited(file, SERVER + CHAT, prepare=[prepare], is_watching=False) as edited:
         edited.write(SERVER + CHAT + OTHER)
         with pytest.raises(ReloadError, match="the server is shutting down"):
+            await edited.reloader.reload("start")
+        assert edited.gateway.reload_state.last_error is None
+        with pytest.raises(ReloadError, match="the server is shutting down"):
             await edited.reloader.reload("test")
 
         assert set(edited.gateway.pools) == {"chat"}
+        assert edited.gateway.reload_state.last_error == "the server is shutting down"
         edited.gateway.admission.is_closed = False
 
 
