@@ -86,6 +86,13 @@ async def stop_gateway_and_spawner(cluster: RunningCluster, node: Node, watch: W
     node.send_signal(signal.SIGCONT, *stopped)
 
 
+async def stop_spawner(cluster: RunningCluster, node: Node, watch: Watch) -> None:
+    stopped = node.spawner
+    node.send_signal(signal.SIGSTOP, stopped)
+    await asyncio.sleep(2 * cluster.lease)
+    node.send_signal(signal.SIGCONT, stopped)
+
+
 async def restart_engine_empty(cluster: RunningCluster, node: Node, watch: Watch) -> None:
     cluster.engine.kill()
     cluster.engine.start(*cluster.engine_options)
@@ -161,6 +168,7 @@ FAULTS: Final = (
     Fault(name="gateway stopped for 0.5 leases", inflict=stop_gateway(0.5), stops_rooms=False),
     Fault(name="gateway stopped for 0.95 leases", inflict=stop_gateway(0.95), stops_rooms=None),
     Fault(name="gateway stopped for 2 leases", inflict=stop_gateway(2), stops_rooms=True),
+    Fault(name="spawner stopped for 2 leases", inflict=stop_spawner, stops_rooms=None),
     Fault(name="gateway and spawner stopped for 2 leases", inflict=stop_gateway_and_spawner, stops_rooms=True),
     Fault(name="engine killed and restarted empty", inflict=restart_engine_empty, stops_rooms=False),
     Fault(name="engine killed and restarted from its file", inflict=restart_engine_from_file, stops_rooms=False),
