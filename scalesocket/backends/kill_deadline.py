@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any, Final
 
 import structlog
 
@@ -19,6 +20,11 @@ from scalesocket.errors import SpawnerError
 
 log = structlog.get_logger()
 
+UNANSWERED: Final = 3
+"""Deadlines without an answer after which the spawner hangs. The last one that it knows is then still to come: a lease is
+renewed more often."""
+PATIENCE: Final = 1.0
+"""Seconds for which it may leave them unanswered, at least."""
 Send = Callable[[Request, int | None], None]
 """Sends a request to the spawner, with a copy of a descriptor."""
 
@@ -26,13 +32,17 @@ Send = Callable[[Request, int | None], None]
 class KillDeadline:
     """The deadline in force, and the sockets to targets, which are shut down at it. Without a deadline, nothing is sent."""
 
-    def __init__(self, send: Send, kill_all: Callable[[], None]) -> None:
-        """`kill_all` kills every child."""
+    def __init__(self, send: Send, kill_all: Callable[[], None], check: Callable[[], None]) -> None:
+        """`kill_all` kills every child. `check` is called when the spawner seems to hang: see `is_ignored`."""
         self.on_expired: list[Callable[[], None]] = []
         """Called once for each deadline that passes, when all backends are killed: their rooms have to be closed."""
         self.loop: asyncio.AbstractEventLoop | None = None
         self._send = send
         self._kill_all = kill_all
+        self._check = check
+        self._unanswered = 0
+        """Deadlines that the spawner has not answered."""
+        self._unanswered_since = 0.0
         self._at: float | None = None
         self._has_expired = False
         self._last_expired = 0.0
@@ -41,6 +51,15 @@ class KillDeadline:
         self._sockets: dict[int, int] = {}
         """Descriptors of sockets to targets, by number."""
         self._number = 0
+
+    @property
+    def is_ignored(self) -> bool:
+        """Whether the spawner does not answer: the guardian would soon kill all backends at the last deadline that it knows."""
+        return self._unanswered >= UNANSWERED and boottime() - self._unanswered_since >= PATIENCE
+
+    def note_answer(self) -> None:
+        """Note that the spawner serves, or that there is another one."""
+        self._unanswered = 0
 
     def has_passed(self) -> bool:
         """Look at the clock, and return whether the deadline has passed: no backend may start."""
@@ -67,6 +86,11 @@ class KillDeadline:
         self._send({"do": "deadline", "at": at}, None)
         if at is None:
             return
+        if not self._unanswered:
+            self._unanswered_since = boottime()
+        self._unanswered += 1
+        if self.is_ignored:
+            self._check()
         if had_none:
             for number in self._sockets:
                 self._guard(number)
@@ -92,10 +116,11 @@ class KillDeadline:
         try:
             self._send({"do": "guard", "id": number}, self._sockets[number])
         except OSError:  # no descriptor is left for the copy
-            self.note_not_guarded(number)
+            self._note_not_guarded(number)
 
     def requests(self) -> Iterator[tuple[Request, int | None]]:
         """Give a new spawner the deadline and the sockets."""
+        self.note_answer()
         if self._last_word is not None:
             yield {"do": "last word", "word": self._last_word}, None
         if self._at is not None:
@@ -103,14 +128,20 @@ class KillDeadline:
             for number, fd in self._sockets.items():
                 yield {"do": "guard", "id": number}, fd
 
-    def note_expired(self, at: float) -> None:
-        """Note that the spawner has killed all backends at a deadline."""
-        self._has_expired |= self._at == at
-        if at > self._last_expired:
-            self._expire(at)
+    def note_report(self, report: dict[str, Any]) -> None:
+        """Note what the spawner reports of the deadline (spawner/protocol.py)."""
+        match report:
+            case {"deadline": _}:
+                self.note_answer()
+            case {"expired": at}:
+                self._has_expired |= self._at == at
+                if at > self._last_expired:
+                    self._expire(at)
+            case {"not guarded": number}:
+                self._note_not_guarded(number)
 
-    def note_not_guarded(self, number: int) -> None:
-        """Note that the spawner had no descriptor left for a socket."""
+    def _note_not_guarded(self, number: int) -> None:
+        """Note that no descriptor was left for a socket."""
         if number in self._sockets:
             log.error("connection to a target not guarded", hint=FILES_HINT)
 

@@ -23,7 +23,7 @@ from scalesocket.backends.child import RELEASE_TIMEOUT, Child, SpawnRequest
 from scalesocket.backends.child_table import ChildTable
 from scalesocket.backends.kill_deadline import KillDeadline
 from scalesocket.backends.orphan_reaper import become_subreaper
-from scalesocket.backends.pending_starts import SPAWN_TIMEOUT, PendingStarts
+from scalesocket.backends.pending_starts import PendingStarts
 from scalesocket.backends.request_queue import Request, RequestQueue
 from scalesocket.backends.spawner.protocol import DEADLINE_PASSED
 from scalesocket.backends.spawner_process import Report, SpawnerProcess, log_cgroups, start_first
@@ -58,7 +58,7 @@ class SpawnerClient:
         self._requests = RequestQueue()
         self._children = ChildTable(self._release)
         self._recovery: SpawnerRecovery | None = None
-        self._kill_deadline = KillDeadline(self._request, self._kill_all)
+        self._kill_deadline = KillDeadline(self._request, self._kill_all, self._check_deadlines)
 
     @property
     def pid(self) -> int | None:
@@ -193,13 +193,14 @@ class SpawnerClient:
             return  # the spawner died: the next one gets what is queued
 
     def _check_deadlines(self) -> None:
-        """Kill a spawner that does not answer, so that it is replaced: it delays every start."""
+        """Kill a spawner that does not answer, so that it is replaced: it delays every start, and knows no later deadline."""
         assert self._loop is not None
         while self._read_report():  # it may have answered while the event loop was blocked
             pass
         self._send()  # the answers may let others be sent
-        if self._starts.fail_late(self._loop.time()):
-            log.error("spawner not answering", pid=self.pid, after=SPAWN_TIMEOUT, hint="it is killed and replaced; rooms go on")
+        if self._starts.fail_late(self._loop.time()) or self._kill_deadline.is_ignored:
+            log.error("spawner not answering", pid=self.pid, hint="it is killed and replaced; rooms go on")
+            self._kill_deadline.note_answer()  # of its successor
             if self._process is not None:
                 self._process.kill()
                 self._loop.call_later(RELEASE_TIMEOUT, self._give_up, self._process.pid)
@@ -231,10 +232,8 @@ class SpawnerClient:
                 self._process.is_watching_all = True
                 if self._recovery is not None:
                     self._recovery.note_watching()
-            case {"expired": at}:
-                self._kill_deadline.note_expired(at)
-            case {"not guarded": number}:
-                self._kill_deadline.note_not_guarded(number)
+            case {"deadline": _} | {"expired": _} | {"not guarded": _}:
+                self._kill_deadline.note_report(report.content)
             case {"guardian": guardian}:  # also with "ready"
                 self._process.note_guardian(guardian)
             case {"cgroups": folder, "controllers": controllers, "reason": reason}:

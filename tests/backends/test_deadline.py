@@ -101,6 +101,24 @@ async def test_a_gateway_that_runs_kills_by_itself_when_its_spawner_is_stopped(g
     os.kill(gateway.spawner, signal.SIGCONT)
 
 
+async def test_a_spawner_that_does_not_answer_is_replaced_before_the_last_deadline_that_it_knows(gateway: Gateway) -> None:
+    pids = await open_some(gateway)
+    known = await gateway.set_deadline(1.8)
+    pids |= await gateway.open("sh", "-c", "echo $$; exec sleep 60")  # started after the spawner has read the deadline
+    stopped = gateway.spawner
+    os.kill(stopped, signal.SIGSTOP)
+
+    while is_alive(stopped):
+        assert boottime() < known
+        deadline = await gateway.set_deadline(1.8)
+        await asyncio.sleep(0.1)
+
+    await asyncio.sleep(known + 0.2 - boottime())  # what must not happen has no event
+    assert all(map(is_alive, pids))
+    gateway.stop()
+    await wait_killed(pids, deadline)
+
+
 async def test_a_later_deadline_replaces_an_earlier_one(gateway: Gateway) -> None:
     pids = await open_some(gateway)
     await gateway.set_deadline(0.4)

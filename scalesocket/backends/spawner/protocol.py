@@ -13,8 +13,9 @@ Both ends run the same Python, which makes marshal safe to use. The gateway send
     {"do": "unwatch", "pid": PID}
                                                       {"cgroups": FOLDER, "controllers": …, "reason": TEXT} once, before the
                                                         first start with `limits`; TEXT is empty if there are groups
-    {"do": "deadline", "at": T}                       {"expired": T} when all backends were killed at T, in seconds of
-                                                        CLOCK_BOOTTIME; no start succeeds until another T; None removes it
+    {"do": "deadline", "at": T}                       {"deadline": T} at once; {"expired": T} when all backends were killed at
+                                                        T, in seconds of CLOCK_BOOTTIME; no start succeeds until another T;
+                                                        None removes it
     {"do": "last word", "word": WORD}                 (for the engine of a cluster, if the gateway dies; None: nothing)
     {"do": "guard", "id": N} with a socket            {"not guarded": N} if no descriptor was left for it
     {"do": "stop guarding", "id": N}

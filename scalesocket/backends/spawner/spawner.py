@@ -115,6 +115,7 @@ class Spawner:
                 self.report({"watching": os.getpid()})
             case "deadline":
                 self.deadline.set(request["at"])
+                self.report({"deadline": request["at"]})
                 if self.deadline.is_due:
                     self.expire()
             case "last word":
