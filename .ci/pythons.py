@@ -81,7 +81,7 @@ def run_tests(version: str, python: Path) -> bool:
     command = install(python, ENVIRONMENTS / version)
     say(f"{version}: installed from {python} in {time.monotonic() - started:.0f} s")
     started = time.monotonic()
-    options = ("-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider")
+    options = ("-n", "3", "--dist", "worksteal", "-p", "no:cacheprovider")
     done = subprocess.run([command, "-m", "pytest", *options, *TESTS], cwd=ROOT, check=False)
     say(f"{version}: {'passed' if done.returncode == 0 else 'FAILED'} in {time.monotonic() - started:.0f} s")
     return done.returncode == 0
