@@ -106,7 +106,9 @@ async def test_a_call_to_an_engine_that_stands_still_fails_at_its_deadline(engin
         assert await until(lambda: ping(connection), bool)
 
 
-async def test_a_slow_engine_keeps_its_connection_and_its_late_answers_go_to_who_still_waits(engine: EngineProcess) -> None:
+async def test_a_slow_engine_keeps_its_connection_and_its_late_answers_go_to_the_calls_that_still_wait(
+    engine: EngineProcess,
+) -> None:
     engine.start()
     async with connected(engine.url, patience=1.0) as connection:
         await ping(connection)

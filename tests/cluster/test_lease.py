@@ -79,7 +79,7 @@ async def test_a_lease_is_renewed_five_times_in_its_length_and_each_deadline_is_
         assert 0 < node.lease.seconds_left <= USABLE * seconds
 
 
-async def test_the_load_of_a_node_is_told_with_each_renewal(cluster: ClusterOfTests) -> None:
+async def test_the_load_of_a_node_is_sent_with_each_renewal(cluster: ClusterOfTests) -> None:
     async with leased(cluster, "a") as node, cluster.directory("b") as bob:
         node.load = Load(rooms=3, clients=14)
 
@@ -253,7 +253,7 @@ async def test_a_node_that_stops_frees_its_name_and_its_rooms(cluster: ClusterOf
         assert isinstance(await bob.claim("chat", "lobby"), Won)
 
 
-async def test_a_process_waits_for_the_lease_of_another_with_its_name_and_says_so(cluster: ClusterOfTests) -> None:
+async def test_a_process_waits_for_the_lease_of_another_with_its_name_and_logs_it(cluster: ClusterOfTests) -> None:
     async with cluster.node("a") as first, cluster.directory("a") as directory:
         node = LeasedNode(cluster, directory, LEASE)
         with capture_all_logs() as events:

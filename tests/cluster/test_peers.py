@@ -294,7 +294,7 @@ async def test_another_secret_is_refused_counted_and_logged_once_a_minute(node: 
     assert node.streams == []
 
 
-async def test_a_recorded_preamble_is_worth_nothing(node: BareNode) -> None:
+async def test_a_replayed_preamble_is_refused(node: BareNode) -> None:
     first = await RawPeer.connect(node)
     recorded = encode_preamble(SECRET, first.nonce, Kind.HAND_OVER, encode_handed(HANDED))
     first.writer.write(recorded)
@@ -307,7 +307,7 @@ async def test_a_recorded_preamble_is_worth_nothing(node: BareNode) -> None:
     await first.close()
 
 
-async def test_a_node_with_an_older_version_is_told_so(node: BareNode, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_node_with_an_older_version_is_refused_as_too_old(node: BareNode, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = await RawPeer.connect(node)
     with monkeypatch.context() as patch:
         patch.setattr("scalesocket.cluster.preamble.VERSION", 0)
@@ -324,7 +324,7 @@ async def test_a_node_with_an_older_version_is_told_so(node: BareNode, monkeypat
     ],
     ids=["http", "zeros"],
 )
-async def test_garbage_is_answered_after_its_first_bytes(node: BareNode, sent: bytes, answer: Answer) -> None:
+async def test_an_invalid_preamble_is_answered_after_its_first_bytes(node: BareNode, sent: bytes, answer: Answer) -> None:
     peer = await RawPeer.connect(node)
 
     assert await peer.ask(sent) == bytes((answer,))
@@ -424,7 +424,7 @@ async def test_a_node_that_cannot_be_reached_is_named_in_the_log(client: PeerCli
         await client.request(address, b"", timeout=1)
 
 
-async def test_a_server_that_is_no_node_and_one_that_says_nothing_are_unreachable(
+async def test_a_server_that_is_no_node_and_one_that_does_not_answer_are_unreachable(
     client: PeerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peer_client, "CONNECT_TIMEOUT", 0.2)
@@ -500,7 +500,7 @@ async def test_a_request_that_fails_takes_too_long_or_is_refused_is_an_error(
 
 
 @needs_openssl
-async def test_without_a_certificate_of_the_cluster_nobody_is_let_in(
+async def test_a_node_without_a_certificate_of_the_cluster_is_refused(
     poller: Poller, contexts: Contexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peer_client, "CONNECT_TIMEOUT", 0.5)

@@ -106,7 +106,7 @@ async def test_a_stream_ends_with_the_node_that_was_asked(node: BareNode, client
     stream.close()
 
 
-async def test_a_node_that_is_gone_without_a_word_is_noticed(
+async def test_a_stream_ends_when_the_other_node_sends_nothing_any_more(
     node: BareNode, client: PeerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outgoing_stream, "PRESENCE_TIMEOUT", 0.3)

@@ -75,7 +75,7 @@ async def test_clients_wait_until_the_room_has_an_owner() -> None:
     assert await locate(placement) is HERE
 
 
-async def test_a_client_that_waits_too_long_gets_nobody_and_the_search_ends() -> None:
+async def test_a_client_that_waits_too_long_gets_no_owner_and_the_search_ends() -> None:
     asked = Asked(None)
     placement = placement_of(asked, hold=0.05)
 
@@ -114,7 +114,7 @@ async def test_the_next_owner_is_not_the_one_that_did_not_take_the_client() -> N
     assert await search.next() == B
 
 
-async def test_who_waits_is_sent_away_when_the_node_stops() -> None:
+async def test_waiting_clients_are_refused_when_the_node_stops() -> None:
     placement = placement_of(Asked(None), hold=20)
     waiting = asyncio.create_task(locate(placement))
     await asyncio.sleep(0.005)

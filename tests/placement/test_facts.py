@@ -53,7 +53,7 @@ def test_messages_arrive_as_they_were_sent(message: Facts | Delivery) -> None:
     ],
     ids=["guest", "user", "surrogates", "hook"],
 )
-def test_who_a_client_is_arrives_unchanged(identity: Identity) -> None:
+def test_the_identity_of_a_client_arrives_unchanged(identity: Identity) -> None:
     arrived = decode_message(encode_message(make_facts(who=Who.of(identity))))
 
     assert isinstance(arrived, Facts)

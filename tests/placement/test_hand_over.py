@@ -157,7 +157,7 @@ async def test_a_client_that_its_room_aborts_is_lost(serve_workers: ServeWorkers
 
 
 @every_way
-async def test_pings_are_answered_and_asked(serve_workers: ServeWorkers, way: Way) -> None:
+async def test_pings_are_answered_and_sent(serve_workers: ServeWorkers, way: Way) -> None:
     site = await serve_way(serve_workers, way, chat={"command": ["cat"], "ping_interval": 0.05, "ping_timeout": 0.3})
     ann = await join_by(site, way, f"/chat/{site.name('chat')}", serve_workers.folder)
 
@@ -192,7 +192,7 @@ async def test_a_full_room_is_closed_with_1013(serve_workers: ServeWorkers, way:
 
 
 @every_way
-async def test_the_subprotocol_of_the_door_is_answered(serve_workers: ServeWorkers, way: Way) -> None:
+async def test_the_subprotocol_is_chosen_as_without_workers(serve_workers: ServeWorkers, way: Way) -> None:
     site = await serve_way(serve_workers, way, chat={"command": ["cat"], "subprotocols": ["v2", "v1"]})
 
     ann = await join_by(site, way, f"/chat/{site.name('chat')}", serve_workers.folder, subprotocols=["v1", "v3"])
@@ -387,7 +387,9 @@ def make_busy(site: Workers, answer: Any, *, is_behind: bool = True) -> None:
 
 @every_way
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_a_busy_owner_is_503_and_1013_for_pages(serve_workers: ServeWorkers, way: Way, *, is_late: bool) -> None:
+async def test_with_a_busy_owner_upgrades_are_503_and_those_of_pages_are_closed_with_1013(
+    serve_workers: ServeWorkers, way: Way, *, is_late: bool
+) -> None:
     site = await serve_way(serve_workers, way, chat={"command": ["cat"], "origins": ["*"]})
     answer: Any = asyncio.get_running_loop().create_future() if is_late else False
     make_busy(site, answer)
@@ -572,7 +574,9 @@ async def test_an_edit_that_never_comes_closes_the_connection_with_1013(
 
 
 @every_way
-async def test_an_app_that_the_owner_has_not_is_closed_as_removed(serve_workers: ServeWorkers, way: Way) -> None:
+async def test_a_connection_to_an_app_that_its_owner_does_not_have_is_closed_as_removed(
+    serve_workers: ServeWorkers, way: Way
+) -> None:
     site = await serve_way(serve_workers, way, chat=CAT, other=CAT)
     owner = site.services[1].gateway
     owner.apply(owner.site.model_copy(update={"apps": {"other": owner.site.apps["other"]}}))

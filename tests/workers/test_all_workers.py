@@ -247,7 +247,7 @@ async def test_a_drain_that_no_worker_has_done_is_not_remembered() -> None:
         assert server.front.gateway.is_draining
 
 
-async def test_without_any_worker_the_operator_is_told_so() -> None:
+async def test_without_any_worker_operations_fail_with_a_reason() -> None:
     async with open_server() as server:
         for worker in server.workers.members:
             worker.link = None

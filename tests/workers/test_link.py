@@ -55,7 +55,7 @@ async def test_both_ends_call_and_get_answers_of_the_type_they_ask_for() -> None
     assert results == [number + 1 for number in range(50) for _ in range(2)]
 
 
-async def test_notes_arrive_in_order_and_before_a_later_call() -> None:
+async def test_notifications_arrive_in_order_and_before_a_later_call() -> None:
     heard: list[str] = []
     handlers = Handlers()
     handlers.add(Note, lambda note: heard.append(note.text))
@@ -174,7 +174,7 @@ async def test_a_message_that_is_too_long_is_refused_and_the_link_goes_on(monkey
 
 
 @pytest.mark.parametrize("rubbish", [struct.pack("!I", 1 << 30), struct.pack("!I", 2) + b"\xc1\xc1"])
-async def test_rubbish_ends_the_link(rubbish: bytes) -> None:
+async def test_invalid_bytes_end_the_link(rubbish: bytes) -> None:
     one, other = socket.socketpair()
 
     async with open_link(one, Handlers(), peer="worker 1") as near:

@@ -79,7 +79,7 @@ async def test_all_answers_are_the_same_at_the_other_end_of_a_link() -> None:
             await linked.status()
 
 
-async def test_a_probe_is_told_that_workers_start() -> None:
+async def test_a_probe_shows_that_workers_start() -> None:
     overview = Canned()
     overview.readiness = Readiness(is_draining=False, generation=1, public_error=None, is_starting=True)
     app = Quart("test")

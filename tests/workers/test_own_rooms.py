@@ -49,7 +49,7 @@ async def test_a_result_is_encoded_and_not_logged(serve: MemoryServe) -> None:
 
 
 @in_memory
-async def test_what_is_not_here_is_no_error(serve: MemoryServe) -> None:
+async def test_a_missing_room_or_client_is_reported_and_is_no_error(serve: MemoryServe) -> None:
     _, own = await open_own(serve)
 
     assert (await run(own, Kick(app="game", room="oen", id=1))).missing == Missing(
@@ -112,7 +112,7 @@ async def test_a_wait_that_nobody_waits_for_any_more_ends(serve: MemoryServe) ->
 
 
 @in_memory
-async def test_what_nobody_releases_is_bounded(serve: MemoryServe) -> None:
+async def test_tails_that_are_never_released_are_bounded(serve: MemoryServe) -> None:
     site, own = await open_own(serve)
     numbers = [(await run(own, ALL)).held for _ in range(MAX_HELD + 1)]
 

@@ -114,7 +114,7 @@ def read_terminal(terminal: int, *words: str) -> str:
     return text
 
 
-def test_systemd_hears_of_the_start_and_the_stop_once(tmp_path: Path) -> None:
+def test_systemd_is_notified_once_of_the_start_and_of_the_stop(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20)

@@ -133,7 +133,7 @@ def test_a_worker_that_gets_sigterm_drains_itself_and_is_replaced(site: Site) ->
     assert site.join("another").read() != "not alone"
 
 
-def test_a_hangup_reads_the_site_file_again(site: Site) -> None:
+def test_sighup_reloads_the_site_file(site: Site) -> None:
     before = site.workers
     player = site.join("lobby")
     player.read_pid()

@@ -29,7 +29,7 @@ class Source:
         return number
 
 
-async def test_those_who_ask_at_the_same_time_share_one_answer_even_if_the_first_of_them_leaves() -> None:
+async def test_concurrent_questions_share_one_answer_even_if_the_first_is_cancelled() -> None:
     source, flights = Source(), SingleFlight[int](lifetime=0.0)
     asking = [asyncio.create_task(flights.ask("a", source.find)) for _ in range(3)]
     await asyncio.sleep(0)

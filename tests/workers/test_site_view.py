@@ -321,7 +321,7 @@ def test_a_worker_that_does_not_answer_is_shown_with_its_last_numbers(site: Site
     site.server.wait(lambda: site.workers[1]["state"] == "serving", "an answer of worker 1")
 
 
-def test_while_the_supervisor_does_not_answer_rooms_go_on_and_nobody_is_let_in_by_a_ticket(site: Site) -> None:
+def test_while_the_supervisor_does_not_answer_rooms_go_on_and_tickets_are_refused(site: Site) -> None:
     url = f"http://127.0.0.1:{site.server.port}"
     tickets = [httpx.post(f"{url}/vault/api/gold/ticket", auth=ANN, timeout=DEADLINE).json()["ticket"] for _ in range(2)]
     site.server.send_signal(signal.SIGSTOP)

@@ -59,7 +59,7 @@ async def test_a_ticket_of_one_worker_is_valid_once_at_another() -> None:
         assert len(tickets) == MAX_OF_HOLDER
 
 
-async def test_without_the_supervisor_nobody_is_let_in() -> None:
+async def test_without_the_supervisor_tickets_are_refused() -> None:
     async with open_worker(Tickets()) as (worker, link):
         ticket = await issue(worker)
         link.close()

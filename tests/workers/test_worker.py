@@ -32,7 +32,7 @@ signal.pause()
 PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
 
 
-def test_a_setup_survives_the_way_to_the_worker_which_lets_no_child_inherit_it(tmp_path: Path) -> None:
+def test_a_setup_is_read_as_written_and_no_child_inherits_its_descriptors(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text('[server]\nworkers = 2\n[apps.chat]\ncommand = ["cat"]\nroom_pattern = "[a-z]+"\n')
     address = Address(socket.AF_INET, ("127.0.0.1", 9000))
