@@ -4,7 +4,7 @@ import os
 import signal
 from contextlib import suppress
 
-from scalesocket.backends.spawner.protocol import STAND_DOWN
+from scalesocket.backends.spawner.protocol import STAND_DOWN, STAY_SILENT
 
 
 class GuardianPipe:
@@ -26,6 +26,11 @@ class GuardianPipe:
         if self._read_end >= 0:
             os.close(self._read_end)
             self._read_end = -1
+
+    def silence(self) -> None:
+        """Have the guardian send no last word."""
+        with suppress(BrokenPipeError):  # there is none
+            os.write(self._write_end, STAY_SILENT)
 
     def end_guardian(self) -> None:
         """Kill and reap the guardian of a spawner that has ended, which is the gateway's child by then; close the pipe.

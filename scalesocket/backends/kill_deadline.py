@@ -83,6 +83,8 @@ class KillDeadline:
         if last_word != self._last_word:
             self._last_word = last_word
             self._send({"do": "last word", "word": last_word}, None)
+        if at is None and had_none:
+            return
         self._send({"do": "deadline", "at": at}, None)
         if at is None:
             return

@@ -292,6 +292,8 @@ class SpawnerClient:
             self._loop.call_later(RETRY_PAUSE, self._launch)
             return
         self._process.watch(self._loop, on_report=self._read_reports, on_exit=self._replace)
+        if self._recovery is not None:
+            self._recovery.silence_guardian()  # just before the new spawner can start anything
         self._requests.extend((request, None) for request in self._children.watch_requests())
         self._requests.extend(self._kill_deadline.requests())
         self._request({"do": "confirm watch"})

@@ -47,6 +47,11 @@ class SpawnerRecovery:
         else:  # it died before it started any
             dead.guardian_pipe.end_guardian()
 
+    def silence_guardian(self) -> None:
+        """Leave the last word to a new spawner, which may start children that the kept guardian does not know."""
+        if self._previous_guardian is not None:
+            self._previous_guardian.silence()
+
     def note_watching(self) -> None:
         """End the kept guardian: the one of the current spawner covers all children."""
         if self._previous_guardian is not None:

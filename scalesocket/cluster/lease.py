@@ -51,7 +51,7 @@ class Lease:
         seconds: float,
         *,
         load: Callable[[], Load],
-        on_deadline: Callable[[float], None],
+        on_deadline: Callable[[float | None], None],
         on_lost: Callable[[], Awaitable[None]],
         on_taken: Callable[[Taken], Awaitable[None]] | None = None,
         keeps_rooms: bool = False,
@@ -61,7 +61,7 @@ class Lease:
         `load` is sent with each renewal. `on_deadline` gets each new time of CLOCK_BOOTTIME at which all rooms must have ended,
         unless there is a newer one by then. `on_lost` ends all rooms; only when it has returned, a new session is opened.
         `on_taken` is called before the first session while another process has the name; it raises NameTakenError to give up.
-        `keeps_rooms`: rooms go on without a lease; `on_deadline` and `on_lost` are not called.
+        `keeps_rooms`: rooms go on without a lease; the deadline is then always None, and `on_lost` is not called.
         """
         self._directory = directory
         self._seconds = seconds
@@ -200,8 +200,7 @@ class Lease:
     def _extend(self, sent_at: float) -> None:
         self.renewals += 1
         self._deadline = sent_at + self._seconds * USABLE
-        if not self.keeps_rooms:
-            self._on_deadline(self._deadline)
+        self._on_deadline(None if self.keeps_rooms else self._deadline)
 
     def _note_failure(self, error: EngineError) -> None:
         """Log the first failure after a success."""

@@ -202,7 +202,8 @@ class Node:
     def _takes_rooms(self) -> bool:
         return not (self._gateway.is_draining or self.choice.is_drained)
 
-    def _set_deadline(self, boottime: float) -> None:
+    def _set_deadline(self, boottime: float | None) -> None:
+        """Give the spawner a deadline, and what it tells the engine when this process has died, in either mode."""
         last_word = self.directory.last_word()
         self._spawner.set_deadline(boottime, None if last_word is None else asdict(last_word))
 

@@ -60,6 +60,42 @@ async def test_a_gateway_that_is_killed_after_its_spawner_leaves_nothing(gateway
     await until(lambda: not any(map(is_alive, {*pids, gateway.spawner})))
 
 
+class Engine:
+    """Takes last words, and notes whether a program was alive when they came."""
+
+    def __init__(self) -> None:
+        self.pids: set[int] = set()
+        self.words: list[bytes] = []
+        self.alive: list[int] = []
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.alive += [pid for pid in self.pids if is_alive(pid)]
+        self.words.append(await reader.read())
+        writer.close()
+
+
+@pytest.mark.parametrize("how", [*KILLS, "the gateway alone", "the gateway, after a spawner"])
+async def test_the_last_word_is_sent_once_when_all_programs_are_dead(gateway: Gateway, how: str) -> None:
+    engine = Engine()
+    async with await asyncio.start_server(engine.take, "127.0.0.1", 0) as server:
+        await gateway.ask(f"word {server.sockets[0].getsockname()[1]}")
+        engine.pids = pids = await open_all_kinds(gateway)  # the spawner has the word by then
+        guards = {await gateway.guardian()}
+        if how == "the gateway, after a spawner":
+            await gateway.kill_spawner()
+            pids.update(await gateway.open(*program("nest")))
+            guards.add(await gateway.guardian())
+
+        if how in KILLS:
+            await kill_both(gateway, how)
+        else:
+            await gateway.kill()
+
+        await until(lambda: bool(engine.words))
+        await until(lambda: not any(map(is_alive, {*guards, gateway.spawner})))
+    assert (engine.words, engine.alive) == ([b"word"], [])
+
+
 async def test_a_gateway_that_exits_leaves_nothing(gateway: Gateway) -> None:
     pids = await open_all_kinds(gateway)
 

@@ -43,6 +43,7 @@ node = "{node}"
 listen = "{peers}:{peer_port}"
 secret = "{secret}"
 lease = "{lease:g}s"
+on_engine_loss = "{loss}"
 
 [apps.acts]
 command = {command}
@@ -238,10 +239,11 @@ async def running_cluster(
     machines: Machines | None = None,
     is_guarded: bool = True,
     drain: str = "1s",
+    loss: str = "stop",
 ) -> AsyncIterator[RunningCluster]:
     """Run an engine and nodes `a1`, `a2`, …, until the block ends. Then nothing of it may be left.
 
-    `is_guarded`: without it, no backend is killed at a deadline.
+    `is_guarded`: without it, no backend is killed at a deadline. `loss`: their `on_engine_loss`.
     """
     engine = EngineProcess(folder)
     command = [sys.executable, "-IS", str(PROGRAMS / "acts.py"), str(folder / "acts.log")]
@@ -269,6 +271,7 @@ async def running_cluster(
                 peer_port=free_port(),
                 secret=SECRET,
                 lease=lease,
+                loss=loss,
                 command=command,
                 alone=alone,
             )

@@ -113,17 +113,24 @@ async def test_nothing_is_left_in_the_engine_after_the_last_room(cluster: Runnin
     assert cluster.engine.keys(NAME) == expected
 
 
-async def test_a_room_of_a_crashed_node_opens_elsewhere_long_before_its_lease_has_ended(tmp_path: Path) -> None:
-    (crash,) = (fault for fault in FAULTS if fault.name == "kill -9 of the gateway")
-    async with running_cluster(tmp_path, lease=20.0, count=2) as cluster:
+@pytest.mark.parametrize(
+    ("loss", "names"),
+    [("stop", ["kill -9 of the gateway", "kill -9 of gateway and spawner"]), ("keep", ["kill -9 of the gateway"])],
+    ids=["stop", "keep"],
+)
+async def test_a_room_of_a_crashed_node_opens_elsewhere_long_before_its_lease_has_ended(
+    tmp_path: Path, loss: str, names: list[str]
+) -> None:
+    async with running_cluster(tmp_path, lease=20.0, count=2, loss=loss) as cluster:
         await cluster.end_grace()
         async with Load(cluster, make_rooms()) as load:
-            await load.wait_playing(within=10)
-            outcome = await run_fault(cluster, load, crash)
+            for crash in (fault for fault in FAULTS if fault.name in names):
+                await load.wait_playing(within=10)
+                outcome = await run_fault(cluster, load, crash)
+                assert outcome.seconds is not None
+                assert outcome.seconds < 2, crash.name
             await load.end()
     assert not load.find_faults()
-    assert outcome.seconds is not None
-    assert outcome.seconds < 2
 
 
 async def test_without_the_guardian_a_stopped_node_acts_although_another_has_its_rooms(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ class LeasedNode:
         self.cluster = cluster
         self.directory = directory
         self.deadlines: list[float] = []
+        self.unlimited = 0
+        """Renewals after which the rooms have no deadline."""
         self.lost_at: list[float] = []
         self.may_end = asyncio.Event()
         """Cleared: the rooms of a lost lease have not ended yet."""
@@ -33,11 +35,17 @@ class LeasedNode:
             directory,
             seconds,
             load=lambda: self.load,
-            on_deadline=self.deadlines.append,
+            on_deadline=self._note_deadline,
             on_lost=self._end_rooms,
             keeps_rooms=keeps_rooms,
         )
         self.seconds = seconds
+
+    def _note_deadline(self, deadline: float | None) -> None:
+        if deadline is None:
+            self.unlimited += 1
+        else:
+            self.deadlines.append(deadline)
 
     async def _end_rooms(self) -> None:
         self.lost_at.append(boottime())
@@ -302,6 +310,7 @@ async def test_with_keep_rooms_go_on_without_a_lease_except_those_that_another_n
         assert lost == [RoomName("chat", "taken")]
         assert ann.directory.fence_of("chat", "kept") == kept
         assert (ann.deadlines, ann.lost_at) == ([], [])
+        assert ann.unlimited == ann.lease.renewals
         assert isinstance(await bob.claim("chat", "kept"), Owned)
 
 

@@ -3,7 +3,7 @@
 Prints the pid of its spawner, then for each room a JSON list of pids: its leader's, and those in the first line of its output.
 The line `kill` kills the spawner and prints the pid of the next one; `guardian` prints the pid of the guardian; `storm N ARG…`
 starts a command N times, prints an empty line when the first one has started, and continues; `deadline SECONDS` has all
-backends killed so many seconds from now, and prints the time, in CLOCK_BOOTTIME.
+backends killed so many seconds from now, and prints the time, in CLOCK_BOOTTIME; `word PORT` has the last word sent to a port.
 """
 
 import asyncio
@@ -63,6 +63,11 @@ async def main(spawner: SpawnerClient) -> None:
             at = boottime() + float(line.split()[1])
             spawner.set_deadline(at)
             print(at, flush=True)
+            continue
+        if line.startswith(b"word "):
+            word = {"address": ("127.0.0.1", int(line.split()[1])), "payload": b"word", "is_tls": False, "ca": None}
+            spawner.set_deadline(None, word)
+            print(flush=True)
             continue
         if line.startswith(b"storm "):
             _, number, *argv = line.decode().split()

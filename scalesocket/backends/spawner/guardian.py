@@ -2,7 +2,8 @@
 
 **When gateway and spawner are killed together.** When one of the two is killed, the other one ends every backend. The guardian
 waits for the end of a pipe whose write end only the gateway and the spawner hold, so it reads the end of file when neither exists
-any more. If it reads a byte (STAND_DOWN), it ends and kills nothing.
+any more. In a cluster, it then also sends the last word of the node (last_word.py), unless it has read STAY_SILENT. If it reads
+STAND_DOWN, it ends and kills nothing.
 
 **When a deadline passes and the spawner does not act**, because it is stopped, killed or blocked (deadline.py).
 
@@ -20,7 +21,9 @@ from typing import Final
 
 from scalesocket.backends.spawner.cgroups import RoomGroups
 from scalesocket.backends.spawner.group_table import GroupTable
+from scalesocket.backends.spawner.last_word import SharedLastWord, send_last_word
 from scalesocket.backends.spawner.processes import TICKS, ProcessStat, boot_ticks, kill_group, list_running
+from scalesocket.backends.spawner.protocol import STAY_SILENT
 from scalesocket.backends.spawner.timer import NANOSECONDS
 
 KILL_TIMEOUT: Final = 3.0
@@ -34,7 +37,9 @@ START_INTERVAL: Final = 0.5
 PR_SET_NAME: Final = 15  # linux/prctl.h
 
 
-def fork_guardian(table: GroupTable, room_groups: RoomGroups, read_end: int, timer: int, gateway: int) -> int:
+def fork_guardian(
+    table: GroupTable, room_groups: RoomGroups, last_word: SharedLastWord, read_end: int, timer: int, gateway: int
+) -> int:
     """Fork the guardian of this process and of `gateway`; return its pid. Raises OSError.
 
     `read_end`: of the pipe whose write end only those two hold. `timer`: readable from the deadline on; -1 if there is none.
@@ -47,9 +52,16 @@ def fork_guardian(table: GroupTable, room_groups: RoomGroups, read_end: int, tim
             signal.set_wakeup_fd(-1)
             close_descriptors_except({read_end, timer})
             set_title("room-guard", f"room guard of {gateway}")
-            wait_ended(table, room_groups, read_end, timer, spawner)
-            if not os.read(read_end, 1):  # else STAND_DOWN
-                kill_remaining(table, room_groups, spawner, {spawner, gateway})
+            byte, is_silent = STAY_SILENT, False
+            while byte == STAY_SILENT:
+                wait_ended(table, room_groups, read_end, timer, spawner)
+                byte = os.read(read_end, 1)
+                is_silent |= byte == STAY_SILENT
+            if not byte:  # else STAND_DOWN
+                are_dead = kill_remaining(table, room_groups, spawner, {spawner, gateway})
+                word = last_word.get() if are_dead and not is_silent else None
+                if word is not None:
+                    send_last_word(**word)
         except BaseException:
             sys.excepthook(*sys.exc_info())
             sys.stderr.flush()  # since Python 3.13 the hook does not
@@ -94,8 +106,11 @@ def enforce_deadline(table: GroupTable, room_groups: RoomGroups, spawner: int) -
     return START_INTERVAL if since else None
 
 
-def kill_remaining(table: GroupTable, room_groups: RoomGroups, spawner: int, parents: set[int]) -> None:
-    """Kill every group until none is left. `parents`: they are dead once neither is our parent."""
+def kill_remaining(table: GroupTable, room_groups: RoomGroups, spawner: int, parents: set[int]) -> bool:
+    """Kill every group until none is left; return whether that was so in time.
+
+    `parents`: they are dead once neither is our parent.
+    """
     orphaned_at = boot_ticks()
     added_at, since = table.added_at(), table.starting_since
     deadline = time.monotonic() + KILL_TIMEOUT
@@ -108,8 +123,9 @@ def kill_remaining(table: GroupTable, room_groups: RoomGroups, spawner: int, par
         for pid in remaining:
             kill_group(pid)
         if room_groups.remove_all() and is_settled and not remaining:
-            break
+            return True
         time.sleep(KILL_INTERVAL)
+    return False
 
 
 def find_remaining_groups(processes: list[ProcessStat], added_at: dict[int, int], orphaned_at: int) -> set[int]:

@@ -11,6 +11,7 @@ from scalesocket.backends.spawner.cgroups import RoomGroups
 from scalesocket.backends.spawner.descriptors import DescriptorLimits
 from scalesocket.backends.spawner.group_table import GroupTable
 from scalesocket.backends.spawner.guardian import fork_guardian
+from scalesocket.backends.spawner.last_word import SharedLastWord
 
 RETRY_PAUSE: Final = 1.0
 """Seconds between two attempts to start a guardian."""
@@ -25,6 +26,7 @@ class GuardianProcess:
         limits: DescriptorLimits,
         table: GroupTable,
         room_groups: RoomGroups,
+        last_word: SharedLastWord,
         *,
         pipe_read_end: int,
         timer: int,
@@ -35,6 +37,7 @@ class GuardianProcess:
         self.limits = limits
         self.table = table
         self.room_groups = room_groups
+        self.last_word = last_word
         self.pipe_read_end = pipe_read_end
         self.timer = timer
         self.gateway = gateway
@@ -52,7 +55,7 @@ class GuardianProcess:
         """Start a guardian; if that fails, `pid` stays 0 and the next attempt is due after RETRY_PAUSE."""
         self.next_attempt = time.monotonic() + RETRY_PAUSE
         with suppress(OSError):
-            self.pid = fork_guardian(self.table, self.room_groups, self.pipe_read_end, self.timer, self.gateway)
+            self.pid = fork_guardian(self.table, self.room_groups, self.last_word, self.pipe_read_end, self.timer, self.gateway)
             self.pidfd = self.limits.open_pidfd(self.pid)
             self.poll.register(self.pidfd, select.EPOLLIN)
 

@@ -1,11 +1,40 @@
 """What is sent to the engine of a cluster when the gateway has died and all backends are killed: its rooms are free."""
 
+import mmap
 import socket
 from contextlib import suppress
 from typing import Any, Final
 
+from scalesocket.backends.spawner.protocol import decode, encode
+
+MAX_WORD: Final = 1 << 16
+"""Bytes of a last word, with its address."""
 TIMEOUT: Final = 0.5
 """Seconds for each step; if it fails, other nodes wait for the end of the lease."""
+
+
+class SharedLastWord:
+    """Arguments of `send_last_word`, in memory that the spawner shares with the guardian. Only the spawner writes."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 4 + MAX_WORD)
+
+    def set(self, word: dict[str, Any] | None) -> None:
+        """Replace them; None by none. A word that is too long is not kept."""
+        self._set_size(0)  # a spawner that is killed meanwhile leaves none
+        text = b"" if word is None else encode(word)
+        if len(text) <= MAX_WORD:
+            self._memory[4 : 4 + len(text)] = text
+            self._set_size(len(text))
+
+    def get(self) -> dict[str, Any] | None:
+        """Return them; None if there are none."""
+        size = int.from_bytes(self._memory[:4], "little")
+        word: dict[str, Any] | None = decode(self._memory[4 : 4 + size]) if size else None
+        return word
+
+    def _set_size(self, size: int) -> None:
+        self._memory[:4] = size.to_bytes(4, "little")
 
 
 def send_last_word(address: tuple[str, int] | str, payload: bytes, *, is_tls: bool, ca: str | None) -> None:

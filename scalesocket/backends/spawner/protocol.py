@@ -16,7 +16,8 @@ Both ends run the same Python, which makes marshal safe to use. The gateway send
     {"do": "deadline", "at": T}                       {"deadline": T} at once; {"expired": T} when all backends were killed at
                                                         T, in seconds of CLOCK_BOOTTIME; no start succeeds until another T;
                                                         None removes it
-    {"do": "last word", "word": WORD}                 (for the engine of a cluster, if the gateway dies; None: nothing)
+    {"do": "last word", "word": WORD}                 (for the engine of a cluster, when the gateway has died and
+                                                        all groups are killed; None: nothing)
     {"do": "guard", "id": N} with a socket            {"not guarded": N} if no descriptor was left for it
     {"do": "stop guarding", "id": N}
                                                       {"guardian": PID} when the guardian was replaced; 0: there is none
@@ -25,7 +26,7 @@ Both ends run the same Python, which makes marshal safe to use. The gateway send
 from marshal import dumps as encode
 from marshal import loads as decode
 
-__all__ = ["DEADLINE_PASSED", "MAX_REPORT", "MAX_REQUEST", "REPORT_FDS", "STAND_DOWN", "decode", "encode"]
+__all__ = ["DEADLINE_PASSED", "MAX_REPORT", "MAX_REQUEST", "REPORT_FDS", "STAND_DOWN", "STAY_SILENT", "decode", "encode"]
 
 MAX_REQUEST = 1 << 20
 """Longest request, in bytes: what the kernel may hold for the socket. A system's `net.core.wmem_max` may be lower."""
@@ -37,3 +38,5 @@ DEADLINE_PASSED = "this server has lost its lease of the rooms"
 """Why no program is started after the deadline."""
 STAND_DOWN = b"."
 """What the gateway writes to a guardian's pipe when the guardian is no longer needed: it ends and kills nothing."""
+STAY_SILENT = b"-"
+"""What it writes when the guardian's spawner has died and gets a successor, which sends the last word for all groups."""

@@ -18,9 +18,9 @@ from scalesocket.backends.spawner.deadline import Deadline
 from scalesocket.backends.spawner.descriptors import DescriptorLimits
 from scalesocket.backends.spawner.errors import StartError
 from scalesocket.backends.spawner.group_table import GroupTable
-from scalesocket.backends.spawner.guardian import find_remaining_groups
+from scalesocket.backends.spawner.guardian import KILL_INTERVAL, find_remaining_groups
 from scalesocket.backends.spawner.guardian_process import RETRY_PAUSE, GuardianProcess
-from scalesocket.backends.spawner.last_word import send_last_word
+from scalesocket.backends.spawner.last_word import SharedLastWord, send_last_word
 from scalesocket.backends.spawner.processes import boot_ticks, kill_group, list_running
 from scalesocket.backends.spawner.protocol import DEADLINE_PASSED, MAX_REQUEST, decode
 from scalesocket.backends.spawner.reports import Reports
@@ -47,17 +47,17 @@ class Spawner:
         self.report = self.reports.add
         self.children = Children(self.poll, limits, self.table, self.room_groups, self.report)
         self.deadline = Deadline(self.poll, self.table)
+        self.last_word = SharedLastWord()
         self.guardian = GuardianProcess(
             self.poll,
             limits,
             self.table,
             self.room_groups,
+            self.last_word,
             pipe_read_end=guardian_pipe,
             timer=self.deadline.timer.fd,
             gateway=os.getppid(),
         )
-        self.last_word: dict[str, Any] | None = None
-        """Arguments of `send_last_word`."""
         self.programs = ProgramFinder()
         self.buffer = bytearray(MAX_REQUEST)
         self.watched: dict[int, int] = {}
@@ -119,7 +119,7 @@ class Spawner:
                 if self.deadline.is_due:
                     self.expire()
             case "last word":
-                self.last_word = request["word"]
+                self.last_word.set(request["word"])
             case "guard":
                 self.guard(request["id"], [fd for _, _, fds in ancillary for fd in array("i", fds)])
             case "stop guarding":
@@ -253,9 +253,19 @@ class Spawner:
         self.room_groups.end()
         self.children.reap()
         self.deadline.shut_down()
-        if self.last_word is not None and not self.children.by_pid and not self.find_watched():
-            send_last_word(**self.last_word)
+        self.send_last_word(deadline)
         self.guardian.end()
+
+    def send_last_word(self, deadline: float) -> None:
+        """Send the last word once all groups are dead, also those of previous spawners; none if one is left at the deadline."""
+        word = self.last_word.get()
+        if word is None or self.children.by_pid:
+            return
+        while self.find_watched():
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(KILL_INTERVAL)
+        send_last_word(**word)
 
     def find_watched(self) -> set[int]:
         """Find the groups of previous spawners that run. No child of ours keeps the kernel from reusing their numbers."""
