@@ -108,11 +108,14 @@ class PeerClient:
     async def ask(self, address: str, kind: Kind, payload: bytes) -> Channel:
         """Send a request; return the connection, on which the response follows, and which the caller closes.
 
-        Raises PeerError, OSError, EOFError or PreambleError; `answering_within` sets a deadline and makes PeerErrors of all.
+        Raises PeerError, OSError or EOFError; `answering_within` sets a deadline and makes PeerErrors of all.
         """
         if len(payload) > MAX_PAYLOAD[kind]:
             raise PeerError(f"{address}: the request is too long ({len(payload)} bytes)")
-        channel = await self._open(address)
+        try:
+            channel = await self._connect(address)
+        except PeerError as error:
+            raise PeerError(f"{address}: {error}") from error
         try:
             channel.send(encode_preamble(self._secret, channel.nonce, kind, payload))
             (answer,) = await channel.read(1)
@@ -264,7 +267,7 @@ async def answering_within(seconds: float, address: str) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise PeerError(f"{address}: no response within {seconds:g} s") from None
-    except (OSError, EOFError, PreambleError) as error:
+    except (OSError, EOFError) as error:
         raise PeerError(f"{address}: {describe(error)}") from error
 
 

@@ -430,6 +430,8 @@ async def test_a_server_that_is_no_node_and_one_that_does_not_answer_are_unreach
     monkeypatch.setattr(peer_client, "CONNECT_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert await client.hand_over(address_of(silent), HANDED, patience=30) is Answer.UNREACHABLE
+        with pytest.raises(PeerError, match=f"{address_of(silent)}: no greeting within"):
+            await client.request(address_of(silent), b"", timeout=20)
     async with answering(b"220 mail.example.com ESMTP\r\n") as address:
         assert await client.hand_over(address, HANDED, patience=30) is Answer.UNREACHABLE
 

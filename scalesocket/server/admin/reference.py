@@ -52,6 +52,8 @@ $ curl --unix-socket admin.sock http://admin/admin/status
 - It has at most 64 connections, which do not count in `max_connections`. Further ones displace those
   without a request with the token.
 - Each change is logged with the address that asked for it.
+- In a cluster, operations are about the rooms of all nodes. The field `unreachable` of a result names the nodes that were not
+  reached: a change with the status 200 may be incomplete ([admin.md](admin.md#in-a-cluster)).
 
 `GET /api/openapi.json` describes it all for tools, results included.
 
@@ -62,7 +64,8 @@ Arguments are in the query of a GET, and in the JSON object in the body of a POS
 STREAM: Final = """\
 The response is a stream of server-sent events (`curl -N` shows it): `begin` with the numbers of rooms and clients, a message with
 a JSON object for each message that passes, and `end` after the last room, or after LONGEST. At most MAX tails are open at a time.
-What passes too fast is left out and counted; a tail never slows down a room.
+In a cluster, `begin` also has `unreachable`, the nodes that could not be asked. What passes too fast is left out and counted; a
+tail never slows down a room.
 """
 READING: Final = """
 ## Other paths
