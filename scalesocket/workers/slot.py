@@ -53,6 +53,8 @@ class Worker:
         """Seconds without an answer to a ping."""
         self.has_served = False
         """Whether a process has been ready, be it this one or one before."""
+        self.settled = anyio.Event()
+        """Set when its first process is ready, or no process follows."""
         self.since: float | None = None
         """Unix time since when the process serves; None before."""
         self.on_ready: list[Callable[[Worker], None]] = []
@@ -88,7 +90,7 @@ class Worker:
     async def run(self, on_failed_start: Callable[["Worker"], None]) -> None:
         """Run one process after another until `stop`. `on_failed_start` is called when one has ended before it was ready."""
         loop = asyncio.get_running_loop()
-        while True:
+        while not self.is_stopping:
             try:
                 was_ready = await self._run_process()
             except Exception:  # a bug, which must not end the other workers
@@ -103,13 +105,13 @@ class Worker:
             with anyio.move_on_after(delay):
                 await self._stopping.wait()
             await self._leftovers.wait_ended()
-            if self.is_stopping:
-                return
-            self.restarts += 1
+            if not self.is_stopping:
+                self.restarts += 1
 
     def retire(self) -> None:
         """Let no process follow this one, which goes on if it serves already. Calls may repeat."""
         self._stopping.set()
+        self.settled.set()
         if self.process is not None and not self.is_ready:
             self.process.kill()
 
@@ -169,6 +171,7 @@ class Worker:
         self.link = link
         self.failure = None
         self.has_served = True
+        self.settled.set()
         self.since = time.time()
         self.ready.set()
         if self.restarts:

@@ -66,6 +66,8 @@ class Workers:
         """Add handlers to the link of each worker's process. Append before the first process starts."""
         self.failed = anyio.Event()
         """Set when no worker serves, and none can be started."""
+        self.starts_at_once = len(os.sched_getaffinity(0)) + 1
+        """Workers that may start at the same time when the server does."""
         self._is_started = False
         self._start_failed = anyio.Event()
         self._start_error = ""
@@ -136,6 +138,8 @@ class Workers:
             tasks.start_soon(wait_all)
             tasks.start_soon(wait_failed)
         if not self._is_started:
+            for worker in self.members:
+                worker.retire()
             raise WorkersError(self._start_error)
 
     async def call_all(
@@ -179,9 +183,11 @@ class Workers:
         await self.leftovers.wait_ended()
 
     async def run(self) -> None:
-        """Run the workers until they are stopped."""
+        """Run the workers until they are stopped. At first a few start at a time: more would slow each other down."""
         async with anyio.create_task_group() as tasks:
             for worker in self.members:
+                if worker.index >= self.starts_at_once:
+                    await self.members[worker.index - self.starts_at_once].settled.wait()
                 tasks.start_soon(worker.run, self._note_failed_start, name=worker.name)
         self._ended.set()
 

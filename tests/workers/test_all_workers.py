@@ -23,6 +23,7 @@ from scalesocket.workers.edits import Edits
 from scalesocket.workers.front import Front, open_front
 from scalesocket.workers.link import Handlers, Link
 from scalesocket.workers.site_messages import GetReadiness, GetRooms, GetStatus, LastStatus, Missing, Ran, Release, Run, WaitEnded
+from scalesocket.workers.slot import Worker
 from scalesocket.workers.workers import Workers
 from tests.server.general import make_site
 from tests.workers.linking import open_pair
@@ -271,6 +272,31 @@ async def test_the_server_is_not_ready_before_every_worker_has_served_and_while_
         assert next(iter(format_status(status, with_rooms=False))).startswith("starting, generation 1")
         assert [app.name for app in status.apps] == ["chat"]
         assert (await server.front.overview.find_readiness()).is_starting
+
+
+async def test_a_few_workers_start_at_a_time() -> None:
+    workers = Workers(make_site(App(name="chat", command=["cat"])), count=6, loop="uvloop", open_files=100)
+    workers.starts_at_once = 2
+    started: list[int] = []
+
+    async def run(worker: Worker) -> None:
+        started.append(worker.index)
+
+    for worker in workers.members:
+        worker.run = lambda _, worker=worker: run(worker)  # type: ignore[method-assign,assignment,misc]
+    running = asyncio.create_task(workers.run())
+    counts = []
+    for worker in workers.members[:3]:
+        await asyncio.sleep(0.01)
+        counts.append(len(started))
+        worker.settled.set()
+    await asyncio.sleep(0.01)
+    assert (counts, started) == ([2, 3, 4], [0, 1, 2, 3, 4])
+
+    for worker in workers.members:
+        worker.retire()
+    await running
+    workers.close()
 
 
 async def test_the_totals_of_a_removed_app_are_forgotten() -> None:
