@@ -21,7 +21,11 @@ from scalesocket.config.units import KiB, MiB
 
 MAGIC: Final = b"ssp"
 VERSION: Final = 1
-"""Of this protocol. A listener answers TOO_OLD to a lower one."""
+"""Of this protocol. A caller with a higher one than the listener ends the connection, and one with a lower one gets TOO_OLD.
+
+It stays while payloads can be read by both: `Facts` and `Handed` may get fields with defaults at their end, which older nodes
+ignore; `Request` may not.
+"""
 NONCE_SIZE: Final = 16
 GREETING_SIZE: Final = len(MAGIC) + 1 + NONCE_SIZE
 
@@ -126,7 +130,7 @@ def check_head(head: Head, secret: bytes, nonce: bytes) -> Answer | None:
         return Answer.WRONG_SIGNATURE
     if head.version < VERSION:
         return Answer.TOO_OLD
-    if head.kind not in Kind.__members__.values():
+    if head.version > VERSION or head.kind not in Kind.__members__.values():
         return Answer.INVALID
     return Answer.TOO_LONG if head.size > MAX_PAYLOAD[Kind(head.kind)] else None
 

@@ -316,6 +316,20 @@ async def test_a_node_with_an_older_version_is_refused_as_too_old(node: BareNode
     assert await peer.ask(old) == bytes((Answer.TOO_OLD,))
 
 
+async def test_a_node_with_a_newer_version_is_refused_and_the_log_says_why(
+    node: BareNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = await RawPeer.connect(node)
+    with monkeypatch.context() as patch:
+        patch.setattr("scalesocket.cluster.preamble.VERSION", 2)
+        new = encode_preamble(SECRET, peer.nonce, Kind.HAND_OVER, encode_handed(HANDED))
+
+    with capture_all_logs() as events:
+        assert await peer.ask(new) == bytes((Answer.INVALID,))
+
+    assert [(event["event"], event["hint"]) for event in events] == [("wrong message of a node", "does it run another version?")]
+
+
 @pytest.mark.parametrize(
     ("sent", "answer"),
     [

@@ -1,6 +1,7 @@
 """What two nodes send each other first."""
 
 import secrets
+from typing import Final
 
 import msgspec
 import pytest
@@ -77,8 +78,20 @@ def test_a_signed_head_with_an_old_version_an_unknown_kind_or_too_long_a_payload
     with monkeypatch.context() as patch:
         patch.setattr("scalesocket.cluster.preamble.VERSION", VERSION - 1)
         old = encode_preamble(SECRET, NONCE, Kind.HAND_OVER, b"")
+    with monkeypatch.context() as patch:
+        patch.setattr("scalesocket.cluster.preamble.VERSION", VERSION + 1)
+        new = encode_preamble(SECRET, NONCE, Kind.HAND_OVER, b"")
 
-    assert [check(preamble) for preamble in (long, unknown, old)] == [Answer.TOO_LONG, Answer.INVALID, Answer.TOO_OLD]
+    answers = [check(preamble) for preamble in (long, unknown, old, new)]
+    assert answers == [Answer.TOO_LONG, Answer.INVALID, Answer.TOO_OLD, Answer.INVALID]
+
+
+def test_a_newer_listener_decides_itself_whether_it_takes_this_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("scalesocket.cluster.preamble.VERSION", VERSION + 1)
+        greeting = encode_greeting(NONCE)
+
+    assert parse_greeting(greeting) == NONCE
 
 
 def test_a_greeting_has_the_nonce() -> None:
@@ -106,6 +119,41 @@ def test_facts_arrive_with_their_fence_and_without_the_generation_of_the_sender(
     handed = decode_handed(encode_handed(Handed(facts, 5)))
 
     assert handed == Handed(msgspec.structs.replace(facts, generation=0), 5)
+
+
+RECORDED: Final = bytes.fromhex(
+    "929ba56661637473a470616972a463686174a5636166c3a9009aa3474554b32f636861742f6c6f6262793f6e616d653dc3a9"
+    "ab2f636861742f6c6f626279a86e616d653de2988382a4686f7374a96c6f63616c686f7374a7782d6c6174696ea2c3bf92a3"
+    "3a3a31cd126792a33a3a31cd2328c3a3312e31c3a46162633dc0c0c400c005"
+)
+"""A payload of version 1."""
+
+
+def test_a_payload_that_was_recorded_can_still_be_read() -> None:
+    facts = msgspec.structs.replace(make_facts(), kind=FactsKind.PAIR, generation=0)
+
+    assert decode_handed(RECORDED) == Handed(facts, 5)
+
+
+def test_fields_that_another_version_adds_are_ignored_and_those_that_it_has_not_have_defaults() -> None:
+    facts, fence = msgspec.msgpack.decode(RECORDED)
+    expected = decode_handed(RECORDED)
+
+    newer = msgspec.msgpack.encode([[*facts, "new", {"more": 1}], fence, "new"])
+    older = msgspec.msgpack.encode([facts[:-2], fence])
+
+    assert decode_handed(newer) == decode_handed(older) == expected
+
+
+def test_a_payload_that_another_version_has_changed_is_none() -> None:
+    facts, fence = msgspec.msgpack.decode(RECORDED)
+    request = facts.index(next(field for field in facts if isinstance(field, list)))
+
+    longer = [*facts[:request], [*facts[request], "new"], *facts[request + 1 :]]
+    unknown = [facts[0], "teleport", *facts[2:]]
+
+    for changed in (longer, unknown):
+        assert decode_handed(msgspec.msgpack.encode([changed, fence])) is None
 
 
 @settings(deadline=None)
