@@ -8,10 +8,10 @@ import ssl
 from collections.abc import MutableSet, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from scalesocket.cluster.keep_alive import keep_alive, set_user_timeout
-from scalesocket.cluster.preamble import GREETING_SIZE, parse_greeting
+from scalesocket.cluster.preamble import GREETING_SIZE, PreambleError, parse_greeting
 from scalesocket.cluster.secured import SecuredStream
 from scalesocket.config.units import KiB
 from scalesocket.io.deadlines import Deadlines
@@ -25,18 +25,26 @@ MAX_UNREAD: Final = 64 * KiB
 Address = tuple[object, ...]
 
 
+class NotesChange(Protocol):
+    """Is told of a channel's changes."""
+
+    def note_change(self) -> None:
+        """Something has arrived, or the connection has ended."""
+
+
 class Channel(asyncio.Protocol):
     """A connection to a listener, from its opening to the stream of a client's bytes."""
 
+    __slots__ = ("_end", "_is_asked", "_received", "_transport", "_waiter", "attempt", "nonce")
     _transport: asyncio.Transport
 
     def __init__(self) -> None:
         self.nonce = b""
-        self.timer: asyncio.TimerHandle | None = None
-        """Ends it if it is not used."""
         self._received = bytearray()
         self._end: Exception | None = None
         """Why nothing more arrives."""
+        self.attempt: NotesChange | None = None
+        """Told, instead of `read`, when something has arrived or the connection has ended."""
         self._is_asked = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -49,6 +57,9 @@ class Channel(asyncio.Protocol):
     def data_received(self, chunk: bytes) -> None:
         """Keep the bytes. After an answer, the rest is for the protocol that comes next."""
         self._received += chunk
+        if self.attempt is not None:
+            self.attempt.note_change()
+            return
         if self._is_asked or len(self._received) > MAX_UNREAD:
             self._transport.pause_reading()
         self._wake()
@@ -71,7 +82,9 @@ class Channel(asyncio.Protocol):
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self.attempt is not None:
+            self.attempt.note_change()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     # --- For the client
@@ -86,6 +99,38 @@ class Channel(asyncio.Protocol):
             raise ConnectionResetError
         self._is_asked = True
         self._transport.write(preamble)
+
+    # --- Without waiting
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more arrives."""
+        return self._end is not None
+
+    def take_greeting(self) -> bool:
+        """Read the greeting; False if it is not complete, or not one."""
+        if len(self._received) != GREETING_SIZE:
+            return False
+        with suppress(PreambleError):
+            self.nonce = parse_greeting(bytes(self._received))
+            self._received.clear()
+        return bool(self.nonce)
+
+    def take_if(self, answer: int) -> bool:
+        """Read one byte if it is this answer."""
+        if self._received[0] != answer:
+            return False
+        del self._received[0]
+        self.attempt = None
+        return True
+
+    def wait_from_now(self) -> None:
+        """Let `read` wait for what comes next."""
+        self.attempt = None
+        if self._is_asked and self._received:
+            self._transport.pause_reading()
+
+    # --- With waiting
 
     async def read(self, size: int) -> bytes:
         """Read so many bytes. Raises OSError or EOFError."""
@@ -118,6 +163,8 @@ class Channel(asyncio.Protocol):
 class PlainChannel(Channel):
     """A connection without TLS."""
 
+    __slots__ = ()
+
     def detach(self) -> Stream:
         """Return the connection."""
         assert isinstance(self._transport, InnerTransport)
@@ -128,6 +175,8 @@ class PlainChannel(Channel):
 
 class TlsChannel(Channel):
     """A connection with TLS."""
+
+    __slots__ = ("_poller", "_streams")
 
     def __init__(self, poller: Poller, streams: MutableSet[SecuredStream]) -> None:
         """`streams`: gets the stream that `detach` makes, until it ends."""
@@ -150,14 +199,14 @@ async def open_plain(address: str, poller: Poller) -> Channel:
     error = OSError("it has no address")
     for family, where in await _find_addresses(address):
         try:
-            return await open_at(family, where, poller)
+            return await _greet(start_plain(family, where, poller))
         except OSError as failure:
             error = failure
     raise error
 
 
-async def open_at(family: int, where: Address, poller: Poller, deadlines: Deadlines[Channel] | None = None) -> Channel:
-    """Connect to one address and receive the greeting. Raises OSError, EOFError or PreambleError."""
+def start_plain(family: int, where: Address, poller: Poller) -> PlainChannel:
+    """Begin to connect to one address. Raises OSError."""
     channel = PlainChannel()
     sock = socket.socket(family)
     try:
@@ -169,8 +218,11 @@ async def open_at(family: int, where: Address, poller: Poller, deadlines: Deadli
     except BaseException:
         sock.close()
         raise
-    if deadlines is None:
-        return await _greet(channel)
+    return channel
+
+
+async def greet(channel: Channel, deadlines: Deadlines[Channel]) -> Channel:
+    """Receive the greeting in time. Raises OSError, EOFError or PreambleError."""
     deadlines.start(channel)
     try:
         return await _greet(channel)

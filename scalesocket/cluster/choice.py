@@ -10,7 +10,8 @@ import msgspec
 from scalesocket.cluster.claims import Claims
 from scalesocket.cluster.directory import Directory
 from scalesocket.cluster.link import EngineError
-from scalesocket.cluster.peer_client import PeerClient, PeerError
+from scalesocket.cluster.peer_client import PeerClient
+from scalesocket.cluster.ready import PeerError
 from scalesocket.cluster.records import Load, NodeStatus, Owned, Recovering, RoomName
 from scalesocket.cluster.remote import Claim
 from scalesocket.cluster.requests_of_nodes import Claimed, ClaimRoom, decode_claimed, encode

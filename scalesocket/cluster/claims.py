@@ -69,6 +69,11 @@ class Claims:
 
     # --- For the placement
 
+    def is_open(self, app: str, room: str) -> bool:
+        """Whether the room is open here. This is asked for every client."""
+        pool = self.pools.get(app)
+        return pool is not None and room in pool.rooms
+
     def has(self, name: RoomName) -> bool:
         """Whether the room can be joined here, or be opened."""
         pool = self.pools.get(name.app)

@@ -7,15 +7,17 @@ each node that was used lately are kept ready, with the greeting received.
 import asyncio
 import ssl
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from scalesocket.backends.connection import describe as describe_os_error
-from scalesocket.cluster.channels import Channel, open_at, open_plain, open_tls, parse_numeric
+from scalesocket.cluster.attempt import SILENCE, Attempt
+from scalesocket.cluster.channels import Channel, greet, open_plain, open_tls, parse_numeric, start_plain
 from scalesocket.cluster.handed import Handed, encode_handed
 from scalesocket.cluster.preamble import MAX_PAYLOAD, MAX_RESPONSE, RESPONSE_HEAD, Answer, Kind, PreambleError, encode_preamble
+from scalesocket.cluster.ready import MAX_READY, PeerError, ReadyChannels
 from scalesocket.cluster.secured import SecuredStream
 from scalesocket.cluster.sparse_log import SparseLog
 from scalesocket.io.deadlines import Deadlines
@@ -26,10 +28,6 @@ CONNECT_TIMEOUT: Final = 3.0
 """Seconds until a connection has its greeting."""
 ANSWER_TIMEOUT: Final = 3.0
 """Seconds until the answer to a preamble."""
-MAX_READY: Final = 8
-"""Connections to one node that are kept ready."""
-READY_FOR: Final = 8.0
-"""Seconds for which one is kept; the other end ends it after 15."""
 HINTS: Final[dict[int, str]] = {
     Answer.WRONG_SIGNATURE: " (has it another secret?)",
     Answer.INVALID: " (does it run another version?)",
@@ -38,10 +36,6 @@ HINTS: Final[dict[int, str]] = {
 """What to look at, by answer."""
 SHORTEST_PATIENCE: Final = 30.0
 """Seconds without an acknowledgement after which a connection ends, at least: the machine at the other end is gone."""
-
-
-class PeerError(Exception):
-    """A node could not be reached, or did not answer as it should."""
 
 
 class RefusedError(PeerError):
@@ -61,32 +55,55 @@ class PeerClient:
         self._poller = poller
         self._log = SparseLog()
         self._tls = tls
-        self._max_ready = max_ready
-        self._ready: dict[str, deque[Channel]] = {}
-        """Connections by address, the one that was opened last at the end."""
-        self._wanted: Counter[str] = Counter()
-        """How many are kept ready, by address."""
-        self._opening: Counter[str] = Counter()
+        self._ready = ReadyChannels(poller.loop, self._connect, max_ready)
         self._greetings: Deadlines[Channel] = Deadlines(poller.loop, lambda: CONNECT_TIMEOUT)
         self._answers: Deadlines[Channel] = Deadlines(poller.loop, lambda: ANSWER_TIMEOUT)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts: Deadlines[Attempt] = Deadlines(poller.loop, lambda: SILENCE)
         self._streams: set[SecuredStream] = set()
 
-    async def hand_over(self, address: str, handed: Handed, *, patience: float) -> Stream | Answer:
+    def begin(self, address: str, handed: Handed, *, patience: float, done: Callable[[Stream | None], None]) -> Attempt | None:
+        """Begin what `hand_over` does, and call `done` with the stream, or with None if `hand_over` has to go on.
+
+        None: `hand_over` has to do all of it.
+        """
+        where = parse_numeric(address) if self._tls is None else None
+        payload = encode_handed(handed)
+        if where is None or len(payload) > MAX_PAYLOAD[Kind.HAND_OVER]:
+            return None
+        channel = self._ready.take(address)
+        is_ready = channel is not None
+        self._ready.keep(address, has_missed=not is_ready)
+        if channel is None:
+            try:
+                channel = start_plain(*where, self._poller)
+            except OSError:
+                return None
+
+        patience = max(SHORTEST_PATIENCE, 2 * patience)
+        return Attempt(channel, self._secret, payload, self._attempts, done, patience=patience, is_ready=is_ready)
+
+    def count_taken(self, attempt: Attempt) -> None:
+        """Count a client that was taken."""
+        self._count("taken", attempt.started)
+
+    async def hand_over(self, address: str, handed: Handed, *, patience: float, begun: Attempt | None = None) -> Stream | Answer:
         """Hand a client's connection over to the node at `address`, `host:port`.
 
         Return a stream for the client's bytes, which the caller owns, or why there is none. `patience`: seconds for which the
-        owner may read nothing from the client.
+        owner may read nothing from the client. `begun`: go on with this.
         """
-        started = time.monotonic()
+        started = time.monotonic() if begun is None else begun.started
         payload = encode_handed(handed)
         if len(payload) > MAX_PAYLOAD[Kind.HAND_OVER]:
             answer: Stream | Answer = Answer.TOO_LONG
         else:
-            answer = await self._hand_over(address, payload, patience)
-        self.results[answer.name.lower() if isinstance(answer, Answer) else "taken"] += 1
-        self.seconds += time.monotonic() - started
+            answer = await self._hand_over(address, payload, patience, begun)
+        self._count(answer.name.lower() if isinstance(answer, Answer) else "taken", started)
         return answer
+
+    def _count(self, result: str, started: float) -> None:
+        self.results[result] += 1
+        self.seconds += time.monotonic() - started
 
     def note_silent(self, address: str) -> None:
         """Count a hand-over that was cancelled because the room has another owner than the node at `address`, which is silent."""
@@ -128,27 +145,25 @@ class PeerClient:
 
     def close(self) -> None:
         """Close what is ready, and cut TLS connections. Calls may repeat."""
-        for task in self._tasks:
-            task.cancel()
-        self._wanted.clear()
-        for channels in self._ready.values():
-            while channels:
-                self._drop(channels.pop())
+        self._ready.close()
         for stream in tuple(self._streams):
             stream.cut()
-        self._greetings.close()
-        self._answers.close()
+        for deadlines in self._greetings, self._answers, self._attempts:
+            deadlines.close()
 
     # --- One hand-over
 
-    async def _hand_over(self, address: str, payload: bytes, patience: float) -> Stream | Answer:
-        channel = self._take_ready(address)
-        is_ready = channel is not None
-        self._keep_ready(address, has_missed=not is_ready)
+    async def _hand_over(self, address: str, payload: bytes, patience: float, begun: Attempt | None) -> Stream | Answer:
+        if begun is None:
+            channel = self._ready.take(address)
+            is_ready = channel is not None
+            self._ready.keep(address, has_missed=not is_ready)
+        else:
+            channel, is_ready = begun.channel, begun.is_ready
         try:
-            if channel is None:
-                channel = await self._connect(address)
-            answer = await self._ask(channel, payload)
+            if channel is None or not (is_ready or channel.nonce):
+                channel = await self._connect(address, channel)
+            answer = await self._ask(channel, payload, is_sent=begun is not None and begun.is_asked)
             if answer is None and is_ready:  # it has just ended, and the listener has decided nothing
                 channel.close()
                 channel = await self._connect(address)
@@ -168,11 +183,13 @@ class PeerClient:
                 channel.close()
             raise
 
-    async def _connect(self, address: str) -> Channel:
-        """Open a connection. Raises PeerError."""
+    async def _connect(self, address: str, begun: Channel | None = None) -> Channel:
+        """Open a connection, or finish one that has `begun`. Raises PeerError."""
         try:
+            if begun is not None:
+                return await greet(begun, self._greetings)
             if self._tls is None and (where := parse_numeric(address)) is not None:
-                return await open_at(*where, self._poller, self._greetings)
+                return await greet(start_plain(*where, self._poller), self._greetings)
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 return await self._open(address)
         except TimeoutError:
@@ -180,12 +197,13 @@ class PeerClient:
         except (OSError, EOFError, PreambleError) as error:
             raise PeerError(describe(error)) from error
 
-    async def _ask(self, channel: Channel, payload: bytes) -> Answer | None:
-        """Send a preamble and return the answer; None if the connection has ended before it. Raises PeerError."""
+    async def _ask(self, channel: Channel, payload: bytes, *, is_sent: bool = False) -> Answer | None:
+        """Send a preamble, unless it `is_sent`, and return the answer; None if the connection has ended. Raises PeerError."""
         self._answers.start(channel)
         try:
             with suppress(ConnectionError):  # a listener that refuses may not read all of it
-                channel.send(encode_preamble(self._secret, channel.nonce, Kind.HAND_OVER, payload))
+                if not is_sent:
+                    channel.send(encode_preamble(self._secret, channel.nonce, Kind.HAND_OVER, payload))
             (answer,) = await channel.read(1)
         except TimeoutError:
             channel.close()
@@ -204,59 +222,6 @@ class PeerClient:
         if self._tls is None:
             return await open_plain(address, self._poller)
         return await open_tls(address, self._tls, self._poller, self._streams)
-
-    # --- Connections that are kept ready
-
-    def _take_ready(self, address: str) -> Channel | None:
-        channels = self._ready.get(address, ())
-        while channels:
-            channel = channels.pop()
-            if channel.timer is not None:
-                channel.timer.cancel()
-            if channel.is_usable():
-                return channel
-            channel.close()
-        return None
-
-    def _keep_ready(self, address: str, *, has_missed: bool) -> None:
-        """Open as many connections as are wanted; one more than before if there was none ready."""
-        if has_missed:
-            self._wanted[address] = min(self._max_ready, self._wanted[address] + 1)
-        missing = self._wanted[address] - len(self._ready.get(address, ())) - self._opening[address]
-        for _ in range(missing):
-            self._opening[address] += 1
-            task = self._poller.loop.create_task(self._open_ready(address), name="connection to a node")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _open_ready(self, address: str) -> None:
-        try:
-            channel = await self._connect(address)
-        except PeerError:
-            del self._wanted[address]  # the next hand-over logs it
-            return
-        finally:
-            self._opening[address] -= 1
-            if not self._opening[address]:
-                del self._opening[address]
-        self._ready.setdefault(address, deque()).append(channel)
-        channel.timer = self._poller.loop.call_later(READY_FOR, self._expire, address, channel)
-
-    def _expire(self, address: str, channel: Channel) -> None:
-        """Close a connection that was not used, and keep one less."""
-        self._drop(channel)
-        channels = self._ready[address]
-        channels.remove(channel)
-        self._wanted[address] -= 1
-        if self._wanted[address] <= 0:
-            del self._wanted[address]
-        if not channels:
-            del self._ready[address]
-
-    def _drop(self, channel: Channel) -> None:
-        if channel.timer is not None:
-            channel.timer.cancel()
-        channel.close()
 
 
 @asynccontextmanager

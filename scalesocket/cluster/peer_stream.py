@@ -5,8 +5,9 @@ from contextlib import suppress
 from typing import Final
 
 from scalesocket.cluster.channels import Channel
-from scalesocket.cluster.peer_client import SHORTEST_PATIENCE, PeerClient, PeerError, answering_within, describe
+from scalesocket.cluster.peer_client import SHORTEST_PATIENCE, PeerClient, answering_within, describe
 from scalesocket.cluster.preamble import MAX_BLOCK, RESPONSE_HEAD, Kind
+from scalesocket.cluster.ready import PeerError
 
 PRESENCE_INTERVAL: Final = 10.0
 """Seconds between two bytes that tell the other node that this one is there."""

@@ -1,14 +1,17 @@
 """Where a room lives in a cluster: the directory says it. A room that is open here is found without asking."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Final
 
 import structlog
 
 from scalesocket.cluster.claims import Claims
+from scalesocket.cluster.known_owners import KnownOwners
 from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.records import RoomName
 from scalesocket.cluster.remote import Claim, RemoteNode
@@ -32,8 +35,11 @@ Ask = Callable[[RoomName], Awaitable[Here | Claim | None]]
 class ClusterPlacement:
     """Locates rooms (`placement.Placement`), and holds their clients while the directory knows no owner."""
 
-    def __init__(self, claims: Claims, ask: Ask, *, pause: float = PAUSE, hold: float = HOLD) -> None:
-        """`ask`: claims a room, here or on the node chosen for it. None: there is no owner now, so it is asked again."""
+    def __init__(self, claims: Claims, ask: Ask, *, pause: float = PAUSE, hold: float = HOLD, known_for: float = 0.0) -> None:
+        """`ask`: claims a room, here or on the node chosen for it. None: there is no owner now, so it is asked again.
+
+        `known_for`: seconds for which an owner that took a client is not asked for again (`KnownOwners`).
+        """
         self.client: PeerClient | None = None
         """Hands clients over to other nodes."""
         self._claims = claims
@@ -41,6 +47,7 @@ class ClusterPlacement:
         self._pause = pause
         self._hold = hold
         self._closing = asyncio.Event()
+        self._known = KnownOwners(known_for, time.monotonic)
         self._flights: dict[tuple[RoomName, Claim | None], Flight] = {}
         """What is asked now, for all who wait for the same."""
 
@@ -50,9 +57,15 @@ class ClusterPlacement:
         return sum(flight.waiting for flight in self._flights.values())
 
     def locate(self, app: str, room: str) -> Place | Awaitable[Place]:
-        """Return where a room lives: at once if it is open here."""
+        """Return where a room lives: at once if it is open here, or if its owner took a client a moment ago."""
+        claims = self._claims
+        if claims.is_open(app, room):
+            return HERE
         name = RoomName(app, room)
-        return HERE if self._claims.has(name) else self._locate(name)
+        if claims.has(name):
+            return HERE
+        known = self._known.find(name)
+        return self._locate(name) if known is None else self._make_place(name, self._begin(name, known), known)
 
     async def find(self, name: RoomName, *, after: Claim | None, until: float) -> Here | Claim | None:
         """Return the owner of a room; None if there is none `until` that time of the loop.
@@ -83,13 +96,17 @@ class ClusterPlacement:
         await asyncio.gather(*(flight.task for flight in self._flights.values()), return_exceptions=True)
 
     async def _locate(self, name: RoomName) -> Place:
-        search = Search(self, name, asyncio.get_running_loop().time() + self._hold)
+        search = self._begin(name)
         found = await search.next()
-        if isinstance(found, Here):
-            return HERE
+        return HERE if isinstance(found, Here) else self._make_place(name, search, found)
+
+    def _begin(self, name: RoomName, last: Claim | None = None) -> "Search":
+        return Search(self, name, asyncio.get_running_loop().time() + self._hold, last)
+
+    def _make_place(self, name: RoomName, search: "Search", found: Claim | None) -> Place:
         if found is None or self.client is None:
             return NOBODY
-        return RemoteNode(self.client, found, search.next)
+        return RemoteNode(self.client, found, search.next, partial(self._known.note, name))
 
     async def _search(self, name: RoomName, after: Claim | None, flight: "Flight") -> Here | Claim | None:
         loop = asyncio.get_running_loop()
@@ -123,11 +140,12 @@ class Flight:
 class Search:
     """The search for the owner of one client's room, which may move meanwhile."""
 
-    def __init__(self, placement: ClusterPlacement, name: RoomName, until: float) -> None:
+    def __init__(self, placement: ClusterPlacement, name: RoomName, until: float, last: Claim | None = None) -> None:
+        """`last`: the owner that is known already, and asked first."""
         self._placement = placement
         self._name = name
         self._until = until
-        self._last: Claim | None = None
+        self._last = last
 
     async def next(self) -> Here | Claim | None:
         """Return the owner, or the next one after that could not take the client; None if there is none in time."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
+from scalesocket.cluster.attempt import SILENCE, Attempt
 from scalesocket.cluster.handed import Handed
 from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.preamble import Answer
@@ -15,8 +16,6 @@ MAX_TRIES: Final = 4
 """Nodes that are asked to take one connection: the owner that was known, and three that the directory names after that."""
 MOVED: Final = frozenset({Answer.NOT_HERE, Answer.DRAINING, Answer.UNREACHABLE})
 """Answers after which the directory is asked again."""
-SILENCE: Final = 0.25
-"""Seconds without an answer of the owner after which the directory is asked whether there is another."""
 
 
 class Claim(NamedTuple):
@@ -28,22 +27,46 @@ class Claim(NamedTuple):
 
 
 Locate = Callable[[], Awaitable[Claim | Here | None]]
+Note = Callable[[Claim, bool], None]
 
 
 class RemoteNode(RemoteOwner):
     """Hands a connection over to the node that has a room, and follows the room when it has moved."""
 
-    def __init__(self, client: PeerClient, claim: Claim, locate_again: Locate) -> None:
-        """`locate_again` asks the directory, and may wait for a new owner; None: there is none for now."""
+    def __init__(self, client: PeerClient, claim: Claim, locate_again: Locate, note: Note | None = None) -> None:
+        """`locate_again` asks the directory, and may wait for a new owner; None: there is none for now.
+
+        `note` is told whether an owner has taken the client.
+        """
         self._client = client
         self._claim = claim
         self._locate_again = locate_again
+        self._note = note
+        self._begun: Attempt | None = None
+
+    def begin(self, facts: Facts, *, patience: float, done: Callable[[Stream | None], None]) -> Attempt | None:
+        """Begin without waiting (`RemoteOwner.begin`)."""
+        claim = self._claim
+        self._done = done
+        self._begun = self._client.begin(claim.address, Handed(facts, claim.fence), patience=patience, done=self._end)
+        return self._begun
+
+    def _end(self, stream: Stream | None) -> None:
+        if stream is not None:
+            assert self._begun is not None
+            self._client.count_taken(self._begun)
+            self._begun = None
+            if self._note is not None:
+                self._note(self._claim, True)
+        self._done(stream)
 
     async def connect(self, facts: Facts, *, patience: float) -> Stream | Here | None:
         """Let the owner serve a client (`RemoteOwner.connect`)."""
         claim = self._claim
         for tries_left in reversed(range(MAX_TRIES)):
             found = await self._hand_over(claim, facts, patience)
+            if self._note is not None:
+                self._note(claim, isinstance(found, Stream))
             if isinstance(found, Answer):
                 if found not in MOVED or not tries_left:
                     break
@@ -55,10 +78,11 @@ class RemoteNode(RemoteOwner):
 
     async def _hand_over(self, claim: Claim, facts: Facts, patience: float) -> Stream | Answer | Claim | Here | None:
         """Ask an owner. Return its answer, or where the room is if it moves while the owner is silent."""
-        relocation = Relocation(claim, self._locate_again)
+        begun, self._begun = self._begun, None
+        relocation = Relocation(claim, self._locate_again, after=SILENCE if begun is None else 0.0)
         try:
             async with asyncio.timeout(None) as relocation.scope:
-                return await self._client.hand_over(claim.address, Handed(facts, claim.fence), patience=patience)
+                return await self._client.hand_over(claim.address, Handed(facts, claim.fence), patience=patience, begun=begun)
         except TimeoutError:
             self._client.note_silent(claim.address)
             return relocation.found
@@ -72,14 +96,14 @@ class Relocation:
     scope: asyncio.Timeout
     """Ended when there is another owner."""
 
-    def __init__(self, claim: Claim, locate_again: Locate) -> None:
-        """Begin when `claim` has been silent for a moment."""
+    def __init__(self, claim: Claim, locate_again: Locate, *, after: float = SILENCE) -> None:
+        """Begin when `claim` has been silent for `after` seconds."""
         self.found: Claim | Here | None = None
         """The other owner."""
         self._claim = claim
         self._locate_again = locate_again
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(SILENCE, self._begin)
+        self._timer = self._loop.call_later(after, self._begin)
         self._task: asyncio.Task[None] | None = None
 
     def end(self) -> None:

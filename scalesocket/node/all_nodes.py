@@ -9,8 +9,9 @@ import msgspec
 import structlog
 
 from scalesocket.cluster.link import EngineError
-from scalesocket.cluster.peer_client import PeerClient, PeerError
+from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.peer_stream import PeerStream, open_stream
+from scalesocket.cluster.ready import PeerError
 from scalesocket.cluster.records import NodeStatus
 from scalesocket.cluster.requests_of_nodes import AwaitEnd, LetGo, NodeRequest, Operate, encode
 from scalesocket.control.lists import ALL_OTHERS

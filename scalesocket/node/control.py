@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from scalesocket.cluster.link import EngineError
-from scalesocket.cluster.peer_client import PeerClient, PeerError, RefusedError
+from scalesocket.cluster.peer_client import PeerClient, RefusedError
+from scalesocket.cluster.ready import PeerError
 from scalesocket.cluster.records import NodeStatus
 from scalesocket.cluster.requests_of_nodes import DrainNode, Identify, Identity
 from scalesocket.control.messages import Outcome

@@ -3,7 +3,8 @@
 from typing import Final
 
 from scalesocket.cluster.directory import NameTakenError
-from scalesocket.cluster.peer_client import PeerClient, PeerError, RefusedError
+from scalesocket.cluster.peer_client import PeerClient, RefusedError
+from scalesocket.cluster.ready import PeerError
 from scalesocket.cluster.records import Taken
 from scalesocket.cluster.requests_of_nodes import Identify, Identity
 from scalesocket.node.all_nodes import ask

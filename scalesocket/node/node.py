@@ -82,7 +82,9 @@ class Node:
         )
         self.claims = Claims(self.directory, self.lease)
         self.choice = Choice(self.directory, self.claims, is_least=settings.placement == "least", load=self._load)
-        self.placement = ClusterPlacement(self.claims, self.choice.ask, pause=min(PAUSE, settings.lease / 10))
+        self.placement = ClusterPlacement(
+            self.claims, self.choice.ask, pause=min(PAUSE, settings.lease / 10), known_for=settings.lease / 5
+        )
         self.responder = Responder(self.directory, self.claims, self._takes_rooms, self.drain)
         self._namesake = Namesake(self.name)
         self.peers: PeerClient | None = None

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from scalesocket.cluster.peer_client import PeerError
 from scalesocket.cluster.peer_stream import PeerStream
+from scalesocket.cluster.ready import PeerError
 from scalesocket.operations.lookup import OperationError
 from scalesocket.workers.merged_tail import PartLostError, TailPart
 from scalesocket.workers.own_rooms import OwnRooms

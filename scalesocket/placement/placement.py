@@ -1,7 +1,7 @@
 """The question at the door: where does a room live?"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from typing import Final, Protocol
 
@@ -34,8 +34,22 @@ class Owner(Protocol):
         """
 
 
+class Begun(Protocol):
+    """A connection to a remote owner that is being opened."""
+
+    def cancel(self) -> None:
+        """Close it. Calls may repeat, and after its end do nothing but close what it has opened."""
+
+
 class RemoteOwner(ABC):
     """An owner on another machine: the client's bytes pass through this process."""
+
+    def begin(self, facts: Facts, *, patience: float, done: Callable[[Stream | None], None]) -> Begun | None:
+        """Begin what `connect` does, without a task, which would cost more than the rest.
+
+        `done` is called later, with the stream, or with None if `connect` has to go on. None: `connect` has to do all of it.
+        """
+        return None
 
     @abstractmethod
     async def connect(self, facts: Facts, *, patience: float) -> Stream | Here | None:

@@ -19,8 +19,23 @@ CHECK_INTERVAL: Final = 1.0
 """Seconds between two checks of a client that takes nothing, or whose owner has ended."""
 
 
-class Pump:
+class Pump(asyncio.Protocol):
     """One pumped connection. `outer` is the client's side, `inner` our end of the stream to the owner."""
+
+    __slots__ = (
+        "_has_inner_ended",
+        "_inner",
+        "_is_dropping",
+        "_is_inner_full",
+        "_is_outer_full",
+        "_loop",
+        "_lost",
+        "_on_lost",
+        "_outer",
+        "_passages",
+        "_patience",
+        "_timer",
+    )
 
     def __init__(
         self,
@@ -31,12 +46,12 @@ class Pump:
         poller: Poller,
         passages: Passages,
         patience: float,
-        on_lost: Callable[[], None],
+        on_lost: Callable[[asyncio.Transport], None],
     ) -> None:
         """Take over `outer`, whose reading may be paused, and `inner`.
 
         `early`: bytes from the client that were read already. `patience`: seconds for which a client may take nothing after the
-        owner has ended. `on_lost` is called when the client's connection is lost.
+        owner has ended. `on_lost` is called with `outer` when the client's connection is lost.
         """
         self._loop = poller.loop
         self._passages = passages
@@ -47,27 +62,61 @@ class Pump:
         """Whether the owner has ended its side."""
         self._lost = 0
         """Sides whose connection is lost."""
+        self._is_outer_full = False
+        """Whether the client takes nothing more at the moment."""
+        self._is_inner_full = False
+        """Whether the owner does not."""
+        self._is_dropping = False
+        """Whether what the client sends is dropped, because the owner takes nothing any more."""
         self._outer = outer
-        self._outer_side, inner_side = _Side(self._outer_ended, self._outer_lost), _Side(self._inner_ended, self._inner_lost)
-        self._outer_side.on_full = self._watch
         self._inner = inner.transport
         passages.add(self)
-        self._outer_side.target, inner_side.target = self._inner, outer
         outer.set_write_buffer_limits(high=BUFFER)
-        outer.set_protocol(self._outer_side)
-        self._inner.set_protocol(inner_side)
+        outer.set_protocol(self)
+        inner.transport.set_protocol(_InnerSide(self, outer))
         if inner.early:
             outer.write(inner.early)
-        if not self._outer_side.is_full:
-            self._inner.resume_reading()
+        if not self._is_outer_full:
+            inner.transport.resume_reading()
         if early:
-            self._inner.write(early)
-        if not inner_side.is_full:
+            inner.transport.write(early)
+        if not self._is_inner_full:
             outer.resume_reading()
+
+    # --- Callbacks of the client's transport
+
+    def data_received(self, chunk: bytes) -> None:
+        """Pass bytes to the owner."""
+        if not self._is_dropping:
+            self._inner.write(chunk)
+
+    def eof_received(self) -> bool:
+        """End the owner's input, too. Returns whether our side stays open."""
+        self._inner.write_eof()
+        return self._outer.can_write_eof()  # TLS has no half-closed connections
+
+    def pause_writing(self) -> None:
+        """Read nothing more from the owner."""
+        self._is_outer_full = True
+        self._inner.pause_reading()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """Read from the owner again."""
+        self._is_outer_full = False
+        self._inner.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the other side: what the client sent before is still delivered."""
+        self._on_lost(self._outer)
+        self._inner.close()
+        self._side_lost()
+
+    # --- For `Passages`
 
     def end(self) -> None:
         """End the owner's input. It closes the websocket, since this process stops (`Passage.end`)."""
-        self._outer_side.is_dropping = True
+        self._is_dropping = True
         self._inner.write_eof()
 
     def cut(self) -> None:
@@ -75,14 +124,17 @@ class Pump:
         self._inner.abort()
         self._outer.abort()
 
-    # --- Ends
+    # --- The owner's side
 
-    def _outer_ended(self) -> bool:
-        """The client has ended its side. Returns whether ours stays open."""
-        self._inner.write_eof()
-        return self._outer.can_write_eof()  # TLS has no half-closed connections
+    def fill_inner(self, is_full: bool) -> None:
+        """Read nothing more from the client, or again."""
+        self._is_inner_full = is_full
+        if is_full:
+            self._outer.pause_reading()
+        else:
+            self._outer.resume_reading()
 
-    def _inner_ended(self) -> bool:
+    def end_inner(self) -> None:
         """The owner has ended its side, or the whole connection."""
         self._has_inner_ended = True
         if self._outer.can_write_eof():
@@ -90,17 +142,12 @@ class Pump:
         else:
             self._outer.close()
         self._watch()
-        return True
 
-    def _outer_lost(self, exc: Exception | None) -> None:
-        self._on_lost()
-        self._inner.close()  # what the client sent before is still delivered
-        self._side_lost()
-
-    def _inner_lost(self, exc: Exception | None) -> None:
+    def lose_inner(self) -> None:
+        """The connection to the owner is lost."""
         if not self._has_inner_ended:  # the owner has aborted the connection
             self._outer.abort()
-        self._outer_side.is_dropping = True
+        self._is_dropping = True
         self._side_lost()
 
     def _side_lost(self) -> None:
@@ -125,7 +172,7 @@ class Pump:
         self._timer = None
         unsent, now = self._outer.get_write_buffer_size(), self._loop.time()
         if not self._has_inner_ended and not has_ended(self._inner.fileno()):
-            if self._outer_side.is_full:
+            if self._is_outer_full:
                 self._schedule(unsent, now + self._patience)
             return
         if not unsent and not before:  # not at once: closing with unread input could discard what was sent last
@@ -138,37 +185,27 @@ class Pump:
             self.cut()
 
 
-class _Side(asyncio.Protocol):
-    """One of the two connections. What is read from it is written to `target`, the other one."""
+class _InnerSide(asyncio.Protocol):
+    """The protocol of our end of the stream to the owner."""
 
-    target: asyncio.Transport
+    __slots__ = ("_outer", "_pump")
 
-    def __init__(self, on_end: Callable[[], bool], on_lost: Callable[[Exception | None], None]) -> None:
-        self._on_end = on_end
-        self._on_lost = on_lost
-        self.is_full = False
-        """Whether it takes nothing more at the moment."""
-        self.on_full: Callable[[], None] | None = None
-        self.is_dropping = False
-        """Whether what is read is dropped, because the other one accepts no more data."""
+    def __init__(self, pump: Pump, outer: asyncio.Transport) -> None:
+        self._pump = pump
+        self._outer = outer
 
     def data_received(self, chunk: bytes) -> None:
-        if not self.is_dropping:
-            self.target.write(chunk)
+        self._outer.write(chunk)
 
     def eof_received(self) -> bool:
-        return self._on_end()
+        self._pump.end_inner()
+        return True
 
     def pause_writing(self) -> None:
-        """Read nothing more from the other one."""
-        self.is_full = True
-        self.target.pause_reading()
-        if self.on_full is not None:
-            self.on_full()
+        self._pump.fill_inner(True)
 
     def resume_writing(self) -> None:
-        self.is_full = False
-        self.target.resume_reading()
+        self._pump.fill_inner(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._on_lost(exc)
+        self._pump.lose_inner()

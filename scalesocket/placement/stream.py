@@ -35,7 +35,7 @@ class Stream(NamedTuple):
     """A stream that an owner has accepted, for the bytes of a client."""
 
     transport: InnerTransport
-    """Its reading is paused."""
+    """Its reading may be paused."""
     early: bytes
     """What was read from it already."""
 

@@ -7,18 +7,22 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Final
 
+import structlog
+
 from scalesocket.admission.control import Admission
 from scalesocket.admission.refusals import NO_DESCRIPTORS, OWNER_BUSY, Refusal
 from scalesocket.config.units import KiB
 from scalesocket.errors import SERVER_BUSY
 from scalesocket.io.transport import SocketTransport
 from scalesocket.placement.facts import Facts, Kind
-from scalesocket.placement.placement import HERE, Here, Owner, Place, RemoteOwner
+from scalesocket.placement.placement import HERE, Begun, Here, Owner, Place, RemoteOwner
 from scalesocket.placement.pump import Pump
 from scalesocket.placement.stream import Stream, open_stream
 from scalesocket.server.connections import Connections
 from scalesocket.server.upgrade import answer_upgrade, close_websocket, complete_upgrade, refuse_upgrade
-from scalesocket.server.waiting_upgrade import PendingResult, WaitingUpgrade
+from scalesocket.server.waiting_upgrade import HeldUpgrade, PendingResult, WaitingUpgrade
+
+log = structlog.get_logger("connections")
 
 MAX_REST: Final = 16 * KiB
 """Bytes after the request head that travel with the facts. With more, the connection is pumped."""
@@ -154,7 +158,7 @@ class HandOver:
             poller=connections.poller,
             passages=connections.passages,
             patience=self._admission.app.stall_timeout,
-            on_lost=partial(connections.forget_websocket, self._transport),
+            on_lost=connections.forget_websocket,
         )
 
 
@@ -228,14 +232,41 @@ class StreamHandOver(HandOver):
 
     was_held = True
     _stream: Stream | None = None
+    _begun: Begun | None = None
 
     def connect(self, owner: RemoteOwner, rest: bytes) -> None:
         """Connect to the owner. `rest`: the bytes that were read after the request head."""
-        pending = PendingResult(self._open(owner))
+        self._owner = owner
+        self._pair_facts = self._facts(Kind.PAIR)
+        self._held = HeldUpgrade(self._transport, self._connections, rest, on_lost=self._withdraw)
+        self._begun = owner.begin(self._pair_facts, patience=self._admission.app.stall_timeout, done=self._end_begun)
+        if self._begun is None:
+            self._wait(rest)
+
+    def _end_begun(self, stream: Stream | None) -> None:
+        if self._transport.is_closing():
+            if stream is not None:
+                stream.close()
+            return
+        try:
+            early = self._held.release()
+            if stream is None:
+                self._wait(early)
+                return
+            self._stream = stream
+            if is_taken := stream.transport.fileno() < self._connections.first_reserved:
+                self._begun = None
+            self._finish(is_taken, early)
+        except Exception:
+            log.exception("handing a connection over failed")
+            self._transport.abort()
+
+    def _wait(self, rest: bytes) -> None:
+        pending = PendingResult(self._open())
         WaitingUpgrade(self._transport, self._connections, pending, rest, self._decide, on_lost=self._withdraw)
 
-    async def _open(self, owner: RemoteOwner) -> bool | Here:
-        stream = await reach_owner(owner, self._facts(Kind.PAIR), self._connections, self._admission)
+    async def _open(self) -> bool | Here:
+        stream = await reach_owner(self._owner, self._pair_facts, self._connections, self._admission)
         if isinstance(stream, Stream):
             self._stream = stream
             return True
@@ -252,5 +283,7 @@ class StreamHandOver(HandOver):
         self._pump(self._stream, rest)
 
     def _withdraw(self) -> None:
+        if self._begun is not None:
+            self._begun.cancel()
         if self._stream is not None:
             self._stream.close()

@@ -35,10 +35,57 @@ class PendingResult(Generic[Decision]):
         return await self._result
 
 
-class WaitingUpgrade(asyncio.Protocol, Generic[Decision]):
-    """Keeps a connection while its upgrade waits. A peer that leaves cancels the wait."""
+class HeldUpgrade(asyncio.Protocol):
+    """Keeps a connection while its upgrade waits."""
 
-    __slots__ = ("_connections", "_decided", "_early", "_is_paused", "_on_lost", "_task", "_transport")
+    __slots__ = ("_connections", "_early", "_is_paused", "_on_lost", "_transport")
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        connections: Connections,
+        early: bytes,
+        *,
+        is_paused: bool = False,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        """Replace the protocol of `transport` until `release`.
+
+        `early`: bytes after the request head that were read already. `is_paused`: the caller has paused reading, and nothing is
+        read meanwhile. `on_lost` is called if the connection is lost.
+        """
+        self._transport = transport
+        self._connections = connections
+        self._early = early
+        self._is_paused = is_paused
+        self._on_lost = on_lost
+        transport.set_protocol(self)
+
+    def release(self) -> bytes:
+        """Read again, and return all bytes after the request head. The caller sets another protocol."""
+        self._on_lost = None
+        if self._is_paused:
+            self._transport.resume_reading()
+        return self._early
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep the bytes, up to a bound."""
+        self._early += chunk
+        if len(self._early) >= MAX_EARLY and not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The peer has left."""
+        if self._on_lost is not None:
+            self._on_lost()
+        self._connections.forget(self._transport)
+
+
+class WaitingUpgrade(HeldUpgrade, Generic[Decision]):
+    """Keeps a connection until a decision. A peer that leaves cancels the wait."""
+
+    __slots__ = ("_decided", "_task")
 
     def __init__(
         self,
@@ -51,42 +98,22 @@ class WaitingUpgrade(asyncio.Protocol, Generic[Decision]):
         is_paused: bool = False,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
-        """Replace the protocol of `transport` until `decided` is called, with the decision and all bytes after the request head.
-
-        `early`: those that were read already. `is_paused`: the caller has paused reading, and nothing is read meanwhile.
-        `on_lost` is called if the connection is lost before the decision.
-        """
-        self._transport = transport
-        self._connections = connections
-        self._early = early
+        """Keep the connection until `decided` is called, with the decision and all bytes after the request head."""
+        super().__init__(transport, connections, early, is_paused=is_paused, on_lost=on_lost)
         self._decided = decided
-        self._is_paused = is_paused
-        self._on_lost = on_lost
-        transport.set_protocol(self)
         self._task = connections.loop.create_task(self._wait(pending), name="waiting upgrade")
 
-    def data_received(self, chunk: bytes) -> None:
-        """Keep the bytes, up to a bound."""
-        self._early += chunk
-        if len(self._early) >= MAX_EARLY and not self._is_paused:
-            self._is_paused = True
-            self._transport.pause_reading()
-
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the wait: the peer has left."""
+        """Cancel the wait."""
         self._task.cancel()
-        if self._on_lost is not None:
-            self._on_lost()
-        self._connections.forget(self._transport)
+        super().connection_lost(exc)
 
     async def _wait(self, pending: Pending[Decision]) -> None:
         decision = await pending.wait()
         if self._transport.is_closing():
             return
         try:
-            if self._is_paused:
-                self._transport.resume_reading()
-            self._decided(decision, self._early)
+            self._decided(decision, self.release())
         except Exception:
             log.exception("answering an upgrade failed")
             self._transport.abort()

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from scalesocket.cluster.peer_client import PeerError
 from scalesocket.cluster.preamble import Answer
+from scalesocket.cluster.ready import PeerError
 from scalesocket.cluster.remote import Claim
 from scalesocket.config.model import App, Server
 from scalesocket.config.units import MiB

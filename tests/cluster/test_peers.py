@@ -10,12 +10,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from scalesocket.cluster import arrivals, peer_client, peers
+from scalesocket.cluster import arrivals, peer_client, peers, ready
 from scalesocket.cluster.channels import Channel
 from scalesocket.cluster.handed import Handed, encode_handed
 from scalesocket.cluster.keep_alive import TCP_USER_TIMEOUT
-from scalesocket.cluster.peer_client import PeerClient, PeerError, RefusedError
+from scalesocket.cluster.peer_client import PeerClient, RefusedError
 from scalesocket.cluster.preamble import GREETING_SIZE, Answer, Kind, encode_greeting, encode_preamble, parse_greeting
+from scalesocket.cluster.ready import PeerError
 from scalesocket.io.poller import Poller
 from scalesocket.placement.facts import Kind as FactsKind
 from scalesocket.placement.stream import Stream as OwnerStream
@@ -199,8 +200,8 @@ async def test_a_machine_that_is_gone_is_noticed_but_a_slow_room_is_not_taken_fo
     used: list[socket.socket] = []
 
     class Watched(PeerClient):
-        async def _connect(self, address: str) -> Channel:
-            channel = await super()._connect(address)
+        async def _connect(self, address: str, begun: Channel | None = None) -> Channel:
+            channel = await super()._connect(address, begun)
             used.append(channel._transport.get_extra_info("socket"))
             return channel
 
@@ -231,13 +232,13 @@ async def test_the_listener_notices_a_machine_that_is_gone_too(node: BareNode, c
 
 async def test_a_connection_kept_ready_is_used(node: BareNode, client: PeerClient) -> None:
     first = await hand_over(client, node)
-    await until(lambda: len(client._ready.get(node.address, ())) == 1)
-    ready = client._ready[node.address][0]._transport.get_extra_info("sockname")
+    await until(lambda: len(client._ready.channels.get(node.address, ())) == 1)
+    ready = client._ready.channels[node.address][0].channel._transport.get_extra_info("sockname")
 
     second = await hand_over(client, node)
 
     assert second.socket.getsockname() == ready
-    await until(lambda: len(client._ready.get(node.address, ())) == 1)
+    await until(lambda: len(client._ready.channels.get(node.address, ())) == 1)
     assert len(node.streams) == 2
     assert len(node.listener.waiting) == 1
     for stream in (first, second):
@@ -247,21 +248,21 @@ async def test_a_connection_kept_ready_is_used(node: BareNode, client: PeerClien
 async def test_connections_that_are_kept_ready_are_few_and_end(
     node: BareNode, poller: Poller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer_client, "READY_FOR", 0.2)
+    monkeypatch.setattr(ready, "READY_FOR", 0.2)
     with closing(PeerClient(SECRET, poller=poller, max_ready=3)) as client:
         for stream in await asyncio.gather(*(hand_over(client, node) for _ in range(20))):
             stream.socket.close()
-        await until(lambda: len(client._ready[node.address]) == 3)
+        await until(lambda: len(client._ready.channels[node.address]) == 3)
 
-        await until(lambda: not client._ready)
+        await until(lambda: not client._ready.channels)
 
-        assert not client._wanted
+        assert not client._ready.wanted
         await until(lambda: not node.listener.waiting)
 
 
 async def test_a_connection_that_the_listener_has_ended_is_replaced(node: BareNode, client: PeerClient) -> None:
     (await hand_over(client, node)).socket.close()
-    await until(lambda: len(client._ready.get(node.address, ())) == 1)
+    await until(lambda: len(client._ready.channels.get(node.address, ())) == 1)
     for connection in tuple(node.listener.waiting):
         connection.cut("late")
     await asyncio.sleep(0)
@@ -452,7 +453,7 @@ async def test_a_server_that_is_no_node_and_one_that_does_not_answer_are_unreach
 
 async def test_a_listener_that_does_not_answer_is_given_up(client: PeerClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_client, "ANSWER_TIMEOUT", 0.2)
-    monkeypatch.setattr(peer_client, "READY_FOR", 0.3)
+    monkeypatch.setattr(ready, "READY_FOR", 0.3)
 
     async with answering(encode_greeting(bytes(16))) as address:
         assert await client.hand_over(address, HANDED, patience=30) is Answer.UNREACHABLE

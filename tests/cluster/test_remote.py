@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final
 
 import msgspec
@@ -12,11 +12,12 @@ import pytest
 
 from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.preamble import Answer, encode_greeting
-from scalesocket.cluster.remote import SILENCE, Claim, RemoteNode
+from scalesocket.cluster.remote import SILENCE, Claim, Note, RemoteNode
 from scalesocket.io.poller import Poller
 from scalesocket.placement.facts import Kind
 from scalesocket.placement.placement import HERE, Here
 from scalesocket.placement.stream import Stream
+from tests.backends.recording import until
 from tests.cluster.nodes import SECRET, BareNode, address_of
 from tests.placement.test_facts import make_facts
 
@@ -54,10 +55,25 @@ class Directory:
             raise
 
 
-async def connect(client: PeerClient, owner: str, directory: Directory) -> Stream | Here | None:
-    node = RemoteNode(client, Claim(owner, FENCE), directory.locate)
+@pytest.fixture(params=[True, False], ids=["begun without waiting", "with waiting"], autouse=True)
+def _begins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not request.param:
+        monkeypatch.setattr(PeerClient, "begin", lambda *_, **__: None)
+
+
+async def connect(client: PeerClient, owner: str, directory: Directory, note: Note | None = None) -> Stream | Here | None:
+    node = RemoteNode(client, Claim(owner, FENCE), directory.locate, note)
+    facts = msgspec.structs.replace(make_facts(), kind=Kind.PAIR)
+    begun: asyncio.Future[Stream | None] = asyncio.get_running_loop().create_future()
     async with asyncio.timeout(2.5):  # less than an owner has for its answer
-        return await node.connect(msgspec.structs.replace(make_facts(), kind=Kind.PAIR), patience=30)
+        attempt = node.begin(facts, patience=30, done=lambda stream: begun.cancelled() or begun.set_result(stream))
+        try:
+            stream = None if attempt is None else await begun
+            return await node.connect(facts, patience=30) if stream is None else stream
+        except asyncio.CancelledError:
+            if attempt is not None:
+                attempt.cancel()
+            raise
 
 
 async def test_a_room_that_moves_here_while_its_owner_is_silent_is_opened_here(client: PeerClient) -> None:
@@ -132,3 +148,53 @@ async def test_a_client_that_leaves_ends_the_questions(client: PeerClient) -> No
 
     assert directory.given_up == 1
     assert client.results == {}
+
+
+async def test_an_owner_that_refuses_is_asked_once_and_the_next_one_after_it(client: PeerClient) -> None:
+    noted: list[tuple[Claim, bool]] = []
+    with closing(BareNode(client._poller)) as old, closing(BareNode(client._poller)) as new:
+        old.decision = Answer.NOT_HERE
+        moved = Claim(new.address, FENCE + 1)
+
+        stream = await connect(client, old.address, Directory(moved), lambda claim, taken: noted.append((claim, taken)))
+
+        assert isinstance(stream, Stream)
+        stream.close()
+        assert old.listener.results == {"not_here": 1}
+        assert noted == [(Claim(old.address, FENCE), False), (moved, True)]
+        await asyncio.sleep(0)
+    assert client.results == {"not_here": 1, "taken": 1}
+
+
+async def test_what_the_owner_sends_with_its_answer_is_not_lost(client: PeerClient) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(encode_greeting(bytes(16)))
+        await reader.read(1)
+        writer.write(bytes([Answer.TAKEN]) + b"HTTP/1.1 101")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        stream = await connect(client, address_of(server.sockets[0]), Directory())
+
+        assert isinstance(stream, Stream)
+        assert stream.early == b"HTTP/1.1 101"
+        stream.close()
+        await asyncio.sleep(0)
+
+
+async def test_a_client_that_leaves_at_any_moment_closes_its_connection(client: PeerClient) -> None:
+    with closing(BareNode(client._poller)) as owner:
+        for steps in range(12):
+            connecting = asyncio.create_task(connect(client, owner.address, Directory()))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            connecting.cancel()
+            with suppress(asyncio.CancelledError):
+                stream = await connecting
+                assert isinstance(stream, Stream)
+                stream.close()
+
+        for theirs in owner.streams:
+            assert await theirs.read(1) == b""
+        await until(lambda: not owner.listener.waiting)

@@ -7,8 +7,9 @@ from contextlib import closing
 import pytest
 
 from scalesocket.cluster import arrivals, outgoing_stream, peer_stream
-from scalesocket.cluster.peer_client import PeerClient, PeerError, RefusedError
+from scalesocket.cluster.peer_client import PeerClient, RefusedError
 from scalesocket.cluster.peer_stream import open_stream
+from scalesocket.cluster.ready import PeerError
 from scalesocket.io.poller import Poller
 from tests.backends.recording import open_fds, until
 from tests.cluster.nodes import SECRET, BareNode, Contexts, make_tls

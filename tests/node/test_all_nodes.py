@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from scalesocket.cluster.link import EngineUnavailableError
-from scalesocket.cluster.peer_client import PeerClient, PeerError
+from scalesocket.cluster.peer_client import PeerClient
+from scalesocket.cluster.ready import PeerError
 from scalesocket.cluster.records import Load, NodeAddress, NodeStatus
 from scalesocket.cluster.requests_of_nodes import AwaitEnd, LetGo, Operate, decode_request
 from scalesocket.control.lists import RoomEntry, RoomList

@@ -6,7 +6,9 @@ from typing import cast
 
 import pytest
 
+from scalesocket.cluster import known_owners
 from scalesocket.cluster.claims import Claims
+from scalesocket.cluster.known_owners import KnownOwners
 from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.placement import NOBODY, ClusterPlacement, Search
 from scalesocket.cluster.records import RoomName
@@ -31,6 +33,9 @@ class KnownClaims:
 
     def has(self, name: RoomName) -> bool:
         return name in self.here
+
+    def is_open(self, app: str, room: str) -> bool:
+        return (app, room) in self.here
 
 
 class Asked:
@@ -112,6 +117,67 @@ async def test_the_next_owner_is_not_the_one_that_did_not_take_the_client() -> N
 
     assert await search.next() == A
     assert await search.next() == B
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_owner_is_known_for_a_moment_after_each_client_that_it_took() -> None:
+    clock = Clock()
+    owners = KnownOwners(3, clock)
+    assert owners.find(DEN) is None
+    owners.note(DEN, A, True)
+    clock.now += 2
+    owners.note(DEN, A, True)
+    clock.now += 2
+    assert owners.find(DEN) == A
+
+    clock.now += 1
+
+    assert owners.find(DEN) is None
+
+
+def test_an_owner_that_refuses_a_client_is_forgotten_unless_another_is_known_by_now() -> None:
+    owners = KnownOwners(3, Clock())
+    owners.note(DEN, A, True)
+    owners.note(DEN, A, False)
+    assert owners.find(DEN) is None
+
+    owners.note(DEN, B, True)
+    owners.note(DEN, A, False)
+
+    assert owners.find(DEN) == B
+
+
+def test_few_owners_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_owners, "MAX_KNOWN", 3)
+    owners = KnownOwners(3, Clock())
+    names = [RoomName("chat", str(number)) for number in range(5)]
+
+    for name in names:
+        owners.note(name, A, True)
+
+    assert [owners.find(name) for name in names] == [None, None, A, A, A]
+
+
+async def test_the_owner_that_has_just_taken_a_client_is_asked_without_a_question_to_the_directory() -> None:
+    asked = Asked(A, B)
+    placement = ClusterPlacement(cast(Claims, KnownClaims()), asked, pause=0.01, hold=5, known_for=5)
+    placement.client = cast(PeerClient, object())
+    first = await locate(placement)
+    assert isinstance(first, RemoteNode)
+    assert first._note is not None
+    first._note(A, True)
+
+    second = placement.locate(*DEN)
+
+    assert isinstance(second, RemoteNode)
+    assert second._claim == A
+    assert await second._locate_again() == B
 
 
 async def test_waiting_clients_are_refused_when_the_node_stops() -> None:

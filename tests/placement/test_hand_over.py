@@ -629,7 +629,8 @@ async def test_without_descriptors_for_a_pair_an_upgrade_is_503(serve_workers: S
         raise OSError(24, "Too many open files")
 
     with monkey.context() as patch:
-        patch.setattr("scalesocket.server.hand_over.open_pair", fail)
+        for module in ("hand_over", "relayed_upgrade"):
+            patch.setattr(f"scalesocket.server.{module}.open_pair", fail)
         with pytest.raises(websockets.InvalidStatus) as refused:
             await join_by(site, way, f"/chat/{site.name('chat')}", serve_workers.folder)
 

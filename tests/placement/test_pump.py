@@ -44,7 +44,7 @@ class Pumped:
             on_lost=self._count_lost,
         )
 
-    def _count_lost(self) -> None:
+    def _count_lost(self, transport: asyncio.Transport) -> None:
         self.lost += 1
 
     def close(self) -> None:
