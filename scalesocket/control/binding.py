@@ -70,18 +70,15 @@ def bind_control(paths: Sequence[Path]) -> Binding | None:
     if is_own_folder(folder):
         make_private(folder)
     neighbours = [path for path in paths if path.parent == folder]
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ExitStack() as lock:
+    with ExitStack() as undo, ExitStack() as lock:
         try:
+            listener = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             lock.enter_context(_locked(folder))
             inode = _bind(listener, neighbours)
-        except ControlError:
-            listener.close()
-            raise
         except OSError as error:
-            listener.close()
             reason = error.strerror or error
             raise ControlError(f"{paths[0]}: the control socket cannot be opened ({reason})") from error
+        undo.pop_all()
         return Binding(listener, neighbours, inode, lock.pop_all())
 
 

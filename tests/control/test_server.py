@@ -23,6 +23,7 @@ from scalesocket.control.binding import LOCK_TIMEOUT, bind_control
 from scalesocket.control.client import open_stream, send_request
 from scalesocket.control.messages import Answer, Caller, Diff, Reload, ReloadReport, Request, Status, Stop, Tail
 from scalesocket.control.server import MAX_CONNECTIONS, open_control
+from tests.backends.recording import open_file_limit
 from tests.playing import until
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +122,20 @@ async def test_a_failed_bind_leaves_no_files(tmp_path: Path, monkeypatch: pytest
         bind_control([tmp_path / "one", tmp_path / "two"])
 
     assert names_in(tmp_path) == []
+
+
+def test_without_a_free_descriptor_a_socket_is_not_opened_and_its_lock_is_released(tmp_path: Path) -> None:
+    lowest = os.dup(0)
+    os.close(lowest)
+    for free in (0, 1):
+        with open_file_limit(lowest + free), pytest.raises(ControlError, match=r"cannot be opened \(Too many open files\)"):
+            bind_control([tmp_path / "control"])
+
+    binding = bind_control([tmp_path / "control"])
+
+    assert binding is not None
+    binding.listen()
+    binding.close()
 
 
 async def test_the_socket_is_private_and_removed_with_its_server(tmp_path: Path) -> None:
