@@ -19,7 +19,9 @@ from scalesocket.cli.main import main
 
 ROOT: Final = Path(__file__).parents[2]
 DEADLINE: Final = 20.0
-"""Seconds that a test waits for anything at most."""
+"""Seconds that a test waits for anything at most, except for the start of a server."""
+START: Final = 60.0
+"""Seconds for a server to start: on a busy machine several processes take long to import the package."""
 SITE: Final = '[server]\nbind = "127.0.0.1:0"\n\n[apps.chat]\ncommand = ["cat"]\n'
 """A site file with one app, on a free port."""
 
@@ -99,9 +101,9 @@ class Serving:
         for line in pipe:  # type: ignore[attr-defined]
             self._lines.append(line)
 
-    def wait(self, holds: Callable[[], bool], what: str) -> None:
+    def wait(self, holds: Callable[[], bool], what: str, *, within: float = DEADLINE) -> None:
         """Wait until a condition holds; `what` names it."""
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + within
         while not holds():
             assert time.monotonic() < deadline, f"waited for {what}; output:\n{self.output}"
             assert self.process.poll() is None or holds(), f"exited with {self.process.returncode}; output:\n{self.output}"
@@ -126,7 +128,7 @@ def serving(
     )
     server = Serving(process)
     try:
-        server.wait_output("/health")
+        server.wait(lambda: "/health" in server.output, "its banner", within=START)
         yield server
     finally:
         if process.poll() is None:

@@ -119,4 +119,4 @@ async def test_tails_that_are_never_released_are_bounded(serve: MemoryServe) -> 
     assert None not in numbers
     with pytest.raises(OperationError, match="released"):
         await own.read_tail(ReadTail(numbers[0] or 0))
-    assert len(site.room("game", "one")._taps) == MAX_HELD
+    assert len(site.room("game", "one").taps._taps) == MAX_HELD

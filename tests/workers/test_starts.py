@@ -84,13 +84,14 @@ def test_the_server_does_not_start_if_a_worker_cannot(tmp_path: Path) -> None:
     file.write_text('[server]\nworkers = 2\nbind = "127.0.0.1:0"\n[apps.chat]\ncommand = ["cat"]\n')
     program = (
         "import sys, scalesocket.workers.process as process; "
+        "import scalesocket.workers.slot as slot; slot.END_TIMEOUT = 60; "  # on a busy machine it takes long to fail
         "start = process.start_program; "
         "process.start_program = lambda index, stdin, descriptors: start(index, stdin, descriptors if index == 0 else ()); "
         "from scalesocket.cli.main import main; main(sys.argv[1:])"
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", program, "serve", str(file)], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", program, "serve", str(file)], capture_output=True, text=True, timeout=60, check=False
     )
 
     assert done.returncode == 1
