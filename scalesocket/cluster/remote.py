@@ -48,7 +48,7 @@ class RemoteNode(RemoteOwner):
         """Begin without waiting (`RemoteOwner.begin`)."""
         claim = self._claim
         self._done = done
-        self._begun = self._client.begin(claim.address, Handed(facts, claim.fence), patience=patience, done=self._end)
+        self._begun = self._client.begin(claim.address, Handed.now(facts, claim.fence), patience=patience, done=self._end)
         return self._begun
 
     def _end(self, stream: Stream | None) -> None:
@@ -82,7 +82,8 @@ class RemoteNode(RemoteOwner):
         relocation = Relocation(claim, self._locate_again, after=SILENCE if begun is None else 0.0)
         try:
             async with asyncio.timeout(None) as relocation.scope:
-                return await self._client.hand_over(claim.address, Handed(facts, claim.fence), patience=patience, begun=begun)
+                handed = Handed.now(facts, claim.fence)
+                return await self._client.hand_over(claim.address, handed, patience=patience, begun=begun)
         except TimeoutError:
             self._client.note_silent(claim.address)
             return relocation.found

@@ -1,6 +1,7 @@
 """What two nodes send each other first."""
 
 import secrets
+import time
 from typing import Final
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scalesocket.auth.identity import Identity
 from scalesocket.cluster.handed import Handed, decode_handed, encode_handed
 from scalesocket.cluster.preamble import (
     HEAD_SIZE,
@@ -23,6 +25,7 @@ from scalesocket.cluster.preamble import (
     parse_head,
 )
 from scalesocket.placement.facts import Kind as FactsKind
+from scalesocket.placement.facts import Who
 from tests.placement.test_facts import make_facts
 
 SECRET = b"secret"
@@ -139,7 +142,7 @@ def test_fields_that_another_version_adds_are_ignored_and_those_that_it_has_not_
     facts, fence = msgspec.msgpack.decode(RECORDED)
     expected = decode_handed(RECORDED)
 
-    newer = msgspec.msgpack.encode([[*facts, "new", {"more": 1}], fence, "new"])
+    newer = msgspec.msgpack.encode([[*facts, "new", {"more": 1}], fence, 0.0, "new"])
     older = msgspec.msgpack.encode([facts[:-2], fence])
 
     assert decode_handed(newer) == decode_handed(older) == expected
@@ -154,6 +157,19 @@ def test_a_payload_that_another_version_has_changed_is_none() -> None:
 
     for changed in (longer, unknown):
         assert decode_handed(msgspec.msgpack.encode([changed, fence])) is None
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 0.0, 3600.0], ids=["an hour behind", "equal", "an hour ahead"])
+def test_a_credential_expires_after_the_time_that_was_left_where_it_was_verified(ahead: float) -> None:
+    there = time.time() + ahead
+    who = Who.of(Identity(user="ann", method="jwt", expires_at=there + 60))
+    facts = msgspec.structs.replace(make_facts(who=who), kind=FactsKind.PAIR)
+
+    handed = decode_handed(encode_handed(Handed(facts, 5, there)))
+
+    assert handed is not None
+    assert handed.facts.who is not None
+    assert handed.facts.who.expires_at == pytest.approx(time.time() + 60, abs=5)
 
 
 @settings(deadline=None)

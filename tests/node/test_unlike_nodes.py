@@ -7,8 +7,16 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from scalesocket.rooms.sweep import LONGEST_SLEEP
+from tests.auth.tokens import SECRET, bearer, token
 from tests.node.serving import Cluster, Node, open_cluster
 
+VAULT: Final = """
+[apps.vault]
+command = ["sh", "-c", "echo $NODE; exec cat"]
+env = {{ NODE = "{node}" }}
+auth = {{ jwt = {{ secret = "{secret}", algorithms = "HS256" }} }}
+"""
 LEAST: Final = 'placement = "least"'
 OTHER: Final = '[apps.other]\ncommand = ["cat"]\nhistory = { size = 1 }'
 SHIFTED: Final = (
@@ -19,6 +27,10 @@ SHIFTED: Final = (
     "main(sys.argv[4:])"
 )
 """A program that serves with a wrong clock. `serving` appends `python -m scalesocket` and the words."""
+
+
+def vault(node: str) -> str:
+    return VAULT.format(node=node, secret=SECRET)
 
 
 def with_clock(*, hours: int) -> tuple[str, ...]:
@@ -40,8 +52,8 @@ class Unlike(NamedTuple):
 @pytest.fixture(scope="module")
 def unlike(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unlike]:
     with open_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        early = cluster.start("early", more=LEAST, app=OTHER, host="[::1]", wrapper=with_clock(hours=-1))
-        late = cluster.start("late", more=LEAST, wrapper=with_clock(hours=1))
+        early = cluster.start("early", more=LEAST, app=vault("early") + OTHER, host="[::1]", wrapper=with_clock(hours=-1))
+        late = cluster.start("late", more=LEAST, app=vault("late"), wrapper=with_clock(hours=1))
         yield Unlike(cluster, early, late, cluster.start("stranger", secret="not the secret of the others"))
 
 
@@ -60,6 +72,21 @@ def test_clients_meet_and_rooms_move_between_nodes_whose_clocks_and_addresses_di
     for node in (unlike.early, unlike.late):
         assert "lease lost" not in node.server.output
         assert "engine unavailable" not in node.server.output
+
+
+def test_a_credential_expires_by_the_clock_of_the_node_that_the_client_connects_to(unlike: Unlike) -> None:
+    headers = bearer(token(ttl=60 - 3600))
+    for number in range(20):
+        client = unlike.cluster.join(unlike.early, f"room{number}", app="vault", additional_headers=headers)
+        if client.read() == "late":
+            break
+    else:
+        raise AssertionError("all rooms open on one node")
+
+    with pytest.raises(TimeoutError):
+        client.connection.recv(timeout=1.5 * LONGEST_SLEEP)
+    client.send("still here")
+    assert client.read() == "still here"
 
 
 def test_a_room_opens_here_if_the_less_busy_node_has_no_such_app(unlike: Unlike) -> None:
