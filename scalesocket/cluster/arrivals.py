@@ -11,7 +11,7 @@ from typing import Final, cast
 import structlog
 
 from scalesocket.cluster.handed import Handed, decode_handed
-from scalesocket.cluster.outgoing_stream import OutgoingStream, Streamed
+from scalesocket.cluster.outgoing_stream import BlockSource, OutgoingStream
 from scalesocket.cluster.preamble import (
     HEAD_SIZE,
     MAX_RESPONSE,
@@ -59,7 +59,7 @@ class PeerHandlers:
     if any, have to be written first: one write with the response to the client is cheaper than two."""
     respond: Callable[[bytes], Awaitable[bytes]]
     """Answers a request of an operator. Raises InvalidRequestError."""
-    open_stream: Callable[[bytes], Awaitable[Streamed]]
+    open_stream: Callable[[bytes], Awaitable[BlockSource]]
     """Answers one whose response goes on. Raises InvalidRequestError."""
 
 

@@ -4,22 +4,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-import structlog
-
 from scalesocket.cluster.preamble import END_OF_STREAM, MAX_BLOCK, RESPONSE_HEAD, Answer
-
-log = structlog.get_logger("cluster")
 
 OPEN_TIMEOUT: Final = 30.0
 """Seconds until the first block is ready."""
-PRESENCE_TIMEOUT: Final = 30.0
-"""Seconds without a byte of the other node after which it is gone."""
+HEARTBEAT_TIMEOUT: Final = 30.0
+"""Seconds without a heartbeat after which the other node counts as dead."""
 FLUSH_TIMEOUT: Final = 30.0
 """Seconds for the last blocks."""
 
 
-class Streamed(Protocol):
-    """What a stream sends."""
+class BlockSource(Protocol):
+    """Where the blocks of a stream come from."""
 
     first: bytes
     """The first block."""
@@ -41,7 +37,7 @@ class OutgoingStream(asyncio.Protocol):
         self._is_writable = asyncio.Event()
         self._is_writable.set()
         self._task: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(PRESENCE_TIMEOUT, transport.abort)
+        self._timer = self._loop.call_later(HEARTBEAT_TIMEOUT, transport.abort)
         transport.set_protocol(self)
 
     def begin(self, task: "asyncio.Task[None]") -> None:
@@ -52,7 +48,7 @@ class OutgoingStream(asyncio.Protocol):
         """Another protocol takes the connection over."""
         self._timer.cancel()
 
-    async def run(self, opening: Callable[[], Awaitable[Streamed]]) -> None:
+    async def run(self, opening: Callable[[], Awaitable[BlockSource]]) -> None:
         """Open the stream, and send it until its end. What `opening` raises passes through, with nothing sent."""
         async with asyncio.timeout(OPEN_TIMEOUT):
             stream = await opening()
@@ -74,9 +70,9 @@ class OutgoingStream(asyncio.Protocol):
             stream.close()
 
     def data_received(self, chunk: bytes) -> None:
-        """Note that the other node is there."""
+        """Restart the timer: the other node is alive."""
         self._timer.cancel()
-        self._timer = self._loop.call_later(PRESENCE_TIMEOUT, self._transport.abort)
+        self._timer = self._loop.call_later(HEARTBEAT_TIMEOUT, self._transport.abort)
 
     def eof_received(self) -> bool:
         """End: nobody reads the stream any more."""

@@ -9,8 +9,8 @@ from scalesocket.cluster.peer_client import SHORTEST_PATIENCE, PeerClient, answe
 from scalesocket.cluster.preamble import MAX_BLOCK, RESPONSE_HEAD, Kind
 from scalesocket.cluster.ready import PeerError
 
-PRESENCE_INTERVAL: Final = 10.0
-"""Seconds between two bytes that tell the other node that this one is there."""
+HEARTBEAT_INTERVAL: Final = 10.0
+"""Seconds between two bytes that show the other node that this one is alive."""
 
 
 class PeerStream:
@@ -23,7 +23,7 @@ class PeerStream:
         """Read from `channel`, and close it in the end."""
         self._address = address
         self._channel = channel
-        self._presence = asyncio.create_task(self._show_presence(), name="presence at a stream")
+        self._heartbeats = asyncio.create_task(self._send_heartbeats(), name="heartbeats of a stream")
         self._is_reading = False
         self._is_closed = False
 
@@ -45,14 +45,14 @@ class PeerStream:
     def close(self) -> None:
         """End the stream. A call of `read` must be cancelled, too, and closes the connection. Calls may repeat."""
         self._is_closed = True
-        self._presence.cancel()
+        self._heartbeats.cancel()
         if not self._is_reading:
             self._channel.close()
 
-    async def _show_presence(self) -> None:
+    async def _send_heartbeats(self) -> None:
         with suppress(OSError):  # which the reader notices
             while True:
-                await asyncio.sleep(PRESENCE_INTERVAL)
+                await asyncio.sleep(HEARTBEAT_INTERVAL)
                 self._channel.send(b"\0")
 
 

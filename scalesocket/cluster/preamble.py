@@ -4,8 +4,8 @@
     caller      head: version, kind, size and SHA-256 of the payload, HMAC-SHA256 of all that and the nonce; then the payload
     listener    one byte, an `Answer`
     then        the bytes of the client, both ways; or, for a request, the size and the bytes of the response;
-                or, for a stream, the size and the bytes of block after block, until an empty one; and a byte of the caller now
-                and then, by which the listener knows that it is still there
+                or, for a stream, the size and the bytes of block after block, until an empty one; and single
+                bytes of the caller, its heartbeats
 
 The nonce is new for each connection, so a recorded preamble is worth nothing. The head is signed apart from the payload, so
 nothing is kept for a caller that does not know the secret.

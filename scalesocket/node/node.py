@@ -30,7 +30,7 @@ from scalesocket.control.messages import Outcome
 from scalesocket.errors import LEASE_LOST, NODE_DRAINED, NODE_STOPS
 from scalesocket.gateway import Gateway
 from scalesocket.node.lobby import Publisher
-from scalesocket.node.namesake import Namesake
+from scalesocket.node.name_check import NameCheck
 from scalesocket.node.respond import Responder
 from scalesocket.node.tickets import ClusterTickets
 from scalesocket.server.addresses import ListenError
@@ -86,7 +86,7 @@ class Node:
             self.claims, self.choice.ask, pause=min(PAUSE, settings.lease / 10), known_for=settings.lease / 5
         )
         self.responder = Responder(self.directory, self.claims, self._takes_rooms, self.drain)
-        self._namesake = Namesake(self.name)
+        self._name_check = NameCheck(self.name)
         self.peers: PeerClient | None = None
         """Connects to other nodes."""
         self.listener: PeerListener | None = None
@@ -196,7 +196,7 @@ class Node:
 
     async def _check_name(self, taken: Taken) -> None:
         if self.peers is not None:
-            await self._namesake.check(self.peers, taken)
+            await self._name_check.check(self.peers, taken)
 
     def _load(self) -> Load:
         return Load(rooms=self.directory.held, clients=self._gateway.connections, is_draining=not self._takes_rooms())

@@ -52,7 +52,7 @@ class NodeTail(TailPart):
 
 
 class SentTail:
-    """A tail of rooms of this node for another one (`Streamed`): first what became of the request, then the events."""
+    """A tail of rooms of this node for another one (`BlockSource`): first what became of the request, then the events."""
 
     def __init__(self, own: OwnRooms, ran: Ran) -> None:
         """Send the tail that `own` holds, if it has such rooms."""

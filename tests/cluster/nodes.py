@@ -207,7 +207,7 @@ class BareNode:
 
 
 class SentBlocks:
-    """What a listener sends on a stream (`Streamed`): the request, and what a test puts in."""
+    """What a listener sends on a stream (`BlockSource`): the request, and what a test puts in."""
 
     def __init__(self, first: bytes) -> None:
         self.first = first

@@ -17,7 +17,7 @@ from scalesocket.cluster.requests_of_nodes import DrainNode, Identify, Identity,
 from scalesocket.control.messages import ClusterDrain, Outcome
 from scalesocket.gateway import Gateway
 from scalesocket.node.control import NodeControl
-from scalesocket.node.namesake import Namesake
+from scalesocket.node.name_check import NameCheck
 from scalesocket.node.node import Node
 from scalesocket.node.respond import Responder
 from scalesocket.operations.lookup import OperationError
@@ -171,10 +171,10 @@ def taken(ends: int = 1) -> Taken:
     return Taken("there", "inc-first", 5.0, ends)
 
 
-async def check(namesake: Namesake, answer: object, found: Taken) -> str | None:
+async def check(name_check: NameCheck, answer: object, found: Taken) -> str | None:
     """Return why a process does not start; None: it waits."""
     try:
-        await namesake.check(cast(PeerClient, FakePeers(there=answer)), found)
+        await name_check.check(cast(PeerClient, FakePeers(there=answer)), found)
     except NameTakenError as error:
         return str(error)
     return None
@@ -193,9 +193,9 @@ GONE = PeerError("there: connection refused")
     ids=["answers", "refuses", "renews"],
 )
 async def test_a_process_does_not_start_while_another_of_its_name_runs(answers: list[tuple[object, int]], text: str) -> None:
-    namesake = Namesake("a")
+    name_check = NameCheck("a")
 
-    *before, refusal = [await check(namesake, answer, taken(ends)) for answer, ends in answers]
+    *before, refusal = [await check(name_check, answer, taken(ends)) for answer, ends in answers]
 
     assert not any(before)
     assert re.search(text, refusal or ""), refusal
@@ -217,8 +217,8 @@ async def test_a_process_does_not_start_while_another_of_its_name_runs(answers: 
     ids=["crashed", "stops", "itself", "another node"],
 )
 async def test_a_process_waits_for_the_lease_of_one_that_has_crashed_or_stops(answers: list[tuple[object, int]]) -> None:
-    namesake = Namesake("a")
+    name_check = NameCheck("a")
 
-    found = [await check(namesake, answer, taken(ends)) for answer, ends in answers]
+    found = [await check(name_check, answer, taken(ends)) for answer, ends in answers]
 
     assert not any(found)

@@ -14,7 +14,7 @@ IDENTIFY_TIMEOUT: Final = 2.0
 HINT: Final = "give each process its own cluster.node, or stop the other one"
 
 
-class Namesake:
+class NameCheck:
     """Looks at the process that has the name, each time that it keeps this one from opening a session."""
 
     def __init__(self, node: str) -> None:
