@@ -20,6 +20,7 @@ from scalesocket.cluster.remote import Claim, RemoteNode
 from scalesocket.cluster.secured import make_contexts
 from scalesocket.config.model import Site
 from scalesocket.io.poller import Poller
+from scalesocket.node.node import NodePassageClient
 from scalesocket.placement.placement import Here, Place
 from scalesocket.server.owner import Owner
 from scalesocket.server.service import Service, open_service
@@ -56,7 +57,7 @@ class Node:
     def __init__(self, service: Service, sock: socket.socket, tls: Contexts | None) -> None:
         self.service = service
         self.address = address_of(sock)
-        self.owner = Owner(service.connections)
+        self.owner = Owner(service.connections, NodePassageClient)
         self.decision = Answer.TAKEN
         self.handed: list[Handed] = []
         poller, (server, client) = service.connections.poller, tls or (None, None)

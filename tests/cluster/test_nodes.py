@@ -15,6 +15,7 @@ from scalesocket.cluster.remote import Claim
 from scalesocket.config.model import App, Server
 from scalesocket.config.units import MiB
 from scalesocket.edge.client import Client
+from scalesocket.errors import NODE_STOPS
 from scalesocket.placement.placement import HERE
 from scalesocket.server.service import Service
 from tests.cluster.nodes import FENCE, Contexts, Nodes, make_tls, open_nodes
@@ -154,7 +155,7 @@ async def test_the_end_of_a_room_a_node_or_a_client_reaches_the_other_side(serve
 
 
 @every_way
-async def test_a_node_that_drains_closes_the_clients_that_pass_through_it_with_1001(serve_nodes: ServeNodes, way: str) -> None:
+async def test_a_node_that_drains_closes_the_clients_that_pass_through_it_with_1012(serve_nodes: ServeNodes, way: str) -> None:
     site = await serve_nodes(way, chat=CAT)
     ann = await serve_nodes.join(site, way, "/chat/lobby")
     await ann.say("hello")
@@ -163,7 +164,7 @@ async def test_a_node_that_drains_closes_the_clients_that_pass_through_it_with_1
     async with asyncio.timeout(5):
         await site.door.service.drain()
 
-    assert await ann.wait_closed() == (1001, "the server is shutting down")
+    assert await ann.wait_closed() == (NODE_STOPS.code, NODE_STOPS.reason)
     await site.wait_no_rooms()
 
 
