@@ -95,15 +95,16 @@ class Cluster:
     ) -> Path:
         """Write the file of a node. `more`, `server` and `app`: lines of tables; `node`: its name, if it is not that of its file.
 
-        `host`: where other nodes reach it.
+        `host`: where it listens for other nodes; `PORT` in `more` stands for the port.
         """
+        port = free_port()
         lease = "" if "lease" in more else f'lease = "{int(LEASE * 1000)}ms"'
         file = self.folder / f"{name}.toml"
         command = [sys.executable, "-ISc", ECHO]
         file.write_text(
             f'[server]\nbind = "127.0.0.1:0"\ncontrol = "{self.folder}/{name}.sock"\n{server}\n'
             f'[cluster]\nengine = "{self.engine.url}"\nname = "test"\nnode = "{node or name}"\n'
-            f'listen = "{host}:{free_port()}"\nsecret = "{secret}"\n{lease}\n{more}\n'
+            f'listen = "{host}:{port}"\nsecret = "{secret}"\n{lease}\n{more.replace("PORT", str(port))}\n'
             f'[apps.chat]\ncommand = {command!r}\nenv = {{ NODE = "{name}" }}\nhistory = {{ size = 1 }}\n{app}\n'
         )
         return file

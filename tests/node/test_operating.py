@@ -17,6 +17,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from scalesocket.node.lobby import LIST_LIFETIME, PUBLISH_INTERVAL
+from tests.auth.test_matrix import basic
 from tests.cli.serving import DEADLINE, scalesocket, scalesocket_process
 from tests.node.serving import LEASE, Cluster, Node, open_cluster
 
@@ -31,7 +32,8 @@ class Nodes:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        (cluster.folder / "users").write_text(f"ann:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
+        hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+        (cluster.folder / "users").write_text(f"ann:{hashed}\nbob:{hashed}\n")
         admin = 'admin = {{ bind = "unix:{}.admin" }}'
         self.a, self.b = (cluster.start(name, server=admin.format(name), app=VAULT) for name in "ab")
         self.at_a, self.at_b = cluster.join(self.a, "den"), cluster.join(self.b, "nest")
@@ -73,6 +75,26 @@ def test_any_node_lists_and_operates_on_the_rooms_of_all(nodes: Nodes) -> None:
     assert json.loads(done.out) == {"rooms": 1, "clients": 1, "pending": 0}
     assert client.wait_closed() == 1001
     assert 'asked_by="node a"' in nodes.b.server.output
+
+
+def test_a_user_is_known_and_kicked_in_rooms_of_all_nodes_whichever_let_it_in(nodes: Nodes) -> None:
+    for node, room in ((nodes.a, "one"), (nodes.b, "two")):  # who opens them
+        nodes.cluster.join(node, room, app="vault", additional_headers=basic("bob", "secret"))
+    anns = [nodes.cluster.join(nodes.b, room, app="vault", additional_headers=basic(*ANN)) for room in ("one", "two")]
+    listed = json.loads(scalesocket("clients", str(nodes.a.file), "vault/*", "--format", "json").out)
+    assert sorted((client["room"], client["node"], client["user"]) for client in listed) == [
+        ("one", "a", "ann"),
+        ("one", "a", "bob"),
+        ("two", "b", "ann"),
+        ("two", "b", "bob"),
+    ]
+
+    done = scalesocket("kick", str(nodes.a.file), "vault/*", "--user", "ann")
+
+    assert done.out == "kicked 2 clients\n"
+    assert [ann.wait_closed() for ann in anns] == [4403, 4403]
+    left = json.loads(scalesocket("clients", str(nodes.b.file), "vault/*", "--format", "json").out)
+    assert [client["user"] for client in left] == ["bob", "bob"]
 
 
 def test_a_tail_shows_rooms_of_any_node_until_they_end(nodes: Nodes) -> None:

@@ -44,7 +44,7 @@ class Unlike(NamedTuple):
     early: Node
     """Its clock is an hour behind, and other nodes reach it at an IPv6 address. It alone has the app `other`."""
     late: Node
-    """Its clock is an hour ahead."""
+    """Its clock is an hour ahead, and other nodes know it by a name."""
     stranger: Node
     """It has another secret."""
 
@@ -53,7 +53,8 @@ class Unlike(NamedTuple):
 def unlike(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unlike]:
     with open_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         early = cluster.start("early", more=LEAST, app=vault("early") + OTHER, host="[::1]", wrapper=with_clock(hours=-1))
-        late = cluster.start("late", more=LEAST, app=vault("late"), wrapper=with_clock(hours=1))
+        named = f'{LEAST}\nadvertise = "localhost:PORT"'
+        late = cluster.start("late", more=named, app=vault("late"), host="0.0.0.0", wrapper=with_clock(hours=1))
         yield Unlike(cluster, early, late, cluster.start("stranger", secret="not the secret of the others"))
 
 
