@@ -34,6 +34,7 @@ HINTS: Final[dict[int, str]] = {
     Answer.TOO_OLD: " (does it run another version?)",
 }
 """What to look at, by answer."""
+TLS_HINT: Final = "have all nodes cluster.tls, or none, and certificates that the ca of the others has signed?"
 SHORTEST_PATIENCE: Final = 30.0
 """Seconds without an acknowledgement after which a connection ends, at least: the machine at the other end is gone."""
 
@@ -194,7 +195,9 @@ class PeerClient:
                 return await self._open(address)
         except TimeoutError:
             raise PeerError(f"no greeting within {CONNECT_TIMEOUT:g} s") from None
-        except (OSError, EOFError, PreambleError) as error:
+        except (EOFError, ConnectionResetError) as error:
+            raise PeerError(f"{describe(error)} before its greeting ({TLS_HINT})") from error
+        except (OSError, PreambleError) as error:
             raise PeerError(describe(error)) from error
 
     async def _ask(self, channel: Channel, payload: bytes, *, is_sent: bool = False) -> Answer | None:

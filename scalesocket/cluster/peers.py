@@ -100,7 +100,7 @@ class PeerListener(Arrivals):
             )
         except OSError as error:  # no certificate, a wrong one, no TLS, or too late
             self.results["no_tls"] += 1
-            self.warn("TLS with another node failed", peer, error=str(error))
+            self.warn("TLS with another node failed", peer, error=str(error) or "it has closed the connection")
 
     def _end_handshake(self, unstarted: list[socket.socket], task: asyncio.Task[None]) -> None:
         self._handshakes.pop(task, None)

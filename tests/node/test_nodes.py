@@ -187,6 +187,23 @@ def test_a_node_whose_session_was_taken_away_ends_its_rooms_and_opens_them_again
     assert cluster.engine.keys("test") >= {"room:chat:den", "node:a"}
 
 
+def test_a_room_that_the_directory_has_lost_ends_and_opens_again(cluster: Cluster) -> None:
+    a = cluster.start("a")
+    kept, client = cluster.join(a, "kept"), cluster.join(a, "den")
+    kept.read_opened()
+    fence, _ = client.read_opened()
+
+    (rooms,) = cluster.engine.client.keys("{test}:rooms:*")
+    cluster.engine.client.delete("{test}:room:chat:den")
+    cluster.engine.client.srem(rooms, "chat:den")
+
+    assert client.wait_closed() == 1012
+    a.server.wait_output("room lost")
+    assert cluster.join(a, "den").read_opened()[0] > fence
+    kept.send("still here")
+    assert kept.read() == "still here"
+
+
 def test_nothing_is_left_in_the_engine_after_the_last_room_but_sessions_and_counters(cluster: Cluster) -> None:
     a, b = cluster.start("a", app='idle_timeout = "0s"'), cluster.start("b", app='idle_timeout = "0s"')
     clients = [cluster.join(node, "den") for node in (a, b)]
