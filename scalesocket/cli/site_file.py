@@ -18,8 +18,11 @@ def _sites_or_default(ctx: click.Context, parameter: click.Parameter, values: tu
 
 
 def default_site(ctx: click.Context) -> Path:
-    """Return the site file of the working directory. Raises click.UsageError if there is none."""
-    if not Path(SITE_FILE).exists():
+    """Return the site file of the working directory. Raises click.UsageError if there is none.
+
+    It may be missing if `--control` names the socket of the server.
+    """
+    if ctx.params.get("control") is None and not Path(SITE_FILE).exists():
         hint = "name a site file, or write one with scalesocket init"
         raise click.UsageError(f"no SITE given, and no {SITE_FILE} in this folder ({hint})", ctx)
     return Path(SITE_FILE)

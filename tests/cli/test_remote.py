@@ -126,6 +126,17 @@ def test_a_misspelt_site_file_is_reported_as_missing(file: Path) -> None:
     assert "siet.toml: no such file" in done.err
 
 
+def test_commands_with_a_control_socket_need_no_site_file(file: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    socket = tmp_path / "control"
+    file.write_text(file.read_text().replace("[server]", f'[server]\ncontrol = "{socket}"'))
+    with serving("serve", str(file)):
+        for command in ("status", "rooms", "clients"):
+            done = scalesocket(command, "--control", str(socket), cwd=empty)
+            assert done.code == 0, done.err
+
+
 def test_commands_for_a_running_server_fail_without_one(file: Path) -> None:
     for command in ("diff", "reload", "status"):
         done = scalesocket(command, str(file))
