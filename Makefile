@@ -11,6 +11,9 @@ VENV := $(CURDIR)/.venv
 INSTALLED := $(VENV)/.installed
 RUN := PATH="$(VENV)/bin:$$PATH"
 
+# Tests start hundreds of Pythons. Where PYTHONDONTWRITEBYTECODE is set, each of them would compile the package anew.
+CACHED := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$(VENV)/bytecode"
+
 # The number of test processes. Many tests wait for time to pass, so three of them keep two cores busy.
 # With `--dist worksteal` neighbouring tests stay in one process, so that they share its servers.
 TEST_PROCESSES ?= 3
@@ -58,13 +61,13 @@ check: install
 	$(RUN) mypy
 
 test: install
-	$(RUN) python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TESTS)
+	$(RUN) $(CACHED) python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TESTS)
 
 fuzz: install
 	$(RUN) python -m tests.fuzz $(FUZZ) --seconds $(FUZZ_SECONDS)
 
 test-pythons: install
-	$(RUN) python .ci/pythons.py
+	$(RUN) $(CACHED) python .ci/pythons.py
 
 serve: install
 	@export $(RUN); exec examples/serve.sh  # exec: signals for make's child reach the script
@@ -73,13 +76,13 @@ cluster: install
 	@exec $(VENV)/bin/python examples/cluster/run.py  # exec: signals for make's child reach the script
 
 chaos: install
-	$(RUN) python -m tests.cluster.chaos --seconds $(CHAOS_SECONDS)
+	$(RUN) $(CACHED) python -m tests.cluster.chaos --seconds $(CHAOS_SECONDS)
 
 bench: install
-	$(RUN) python -m benchmarks $(BENCH)
+	$(RUN) $(CACHED) python -m benchmarks $(BENCH)
 
 soak: install
-	$(RUN) python -m pytest -m soak $(TESTS)
+	$(RUN) $(CACHED) python -m pytest -m soak $(TESTS)
 
 generate: install
 	$(RUN) scalesocket schema > schemas/site.schema.json
