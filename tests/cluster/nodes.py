@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -10,6 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import Final, NoReturn, cast
+
+import pytest
 
 from scalesocket.cluster.arrivals import InvalidRequestError
 from scalesocket.cluster.handed import Handed
@@ -28,6 +31,8 @@ from tests.placement.kit import ServiceOfWorkers, SharedSpawner
 from tests.playing import Lane, Playground
 
 SECRET: Final = b"the secret of all nodes"
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificates with openssl")
+both_ways = pytest.mark.parametrize("is_secured", [False, pytest.param(True, marks=needs_openssl)], ids=["plain", "tls"])
 FENCE: Final = 7
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 

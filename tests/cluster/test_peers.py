@@ -1,7 +1,6 @@
 """Connections between nodes: who is let in, and what others cost."""
 
 import asyncio
-import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
@@ -20,42 +19,13 @@ from scalesocket.cluster.ready import PeerError
 from scalesocket.io.poller import Poller
 from scalesocket.placement.facts import Kind as FactsKind
 from scalesocket.placement.stream import Stream as OwnerStream
-from tests.backends.recording import open_fds, until
-from tests.cluster.nodes import SECRET, BareNode, Contexts, Stream, address_of, make_tls
+from tests.backends.recording import until
+from tests.cluster.nodes import SECRET, BareNode, Contexts, Stream, address_of, both_ways, make_tls, needs_openssl
 from tests.conftest import capture_all_logs
 from tests.placement.test_facts import make_facts
 
 pytestmark = pytest.mark.anyio
 HANDED = Handed(msgspec.structs.replace(make_facts(), kind=FactsKind.PAIR), 5)
-needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificates with openssl")
-both_ways = pytest.mark.parametrize("is_secured", [False, pytest.param(True, marks=needs_openssl)], ids=["plain", "tls"])
-
-
-@pytest.fixture
-async def poller(anyio_backend: object) -> AsyncIterator[Poller]:
-    loop = asyncio.get_running_loop()
-    await asyncio.sleep(0)
-    before = open_fds()
-    with closing(Poller(loop)) as poller:
-        yield poller
-    await until(lambda: open_fds()["socket"] == before["socket"])
-
-
-@pytest.fixture(scope="module")
-def contexts(tmp_path_factory: pytest.TempPathFactory) -> Contexts:
-    return make_tls(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-async def node(poller: Poller) -> AsyncIterator[BareNode]:
-    with closing(BareNode(poller)) as node:
-        yield node
-
-
-@pytest.fixture
-async def client(poller: Poller) -> AsyncIterator[PeerClient]:
-    with closing(PeerClient(SECRET, poller=poller)) as client:
-        yield client
 
 
 async def hand_over(client: PeerClient, node: BareNode) -> Stream:

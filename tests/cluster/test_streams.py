@@ -1,7 +1,6 @@
 """Responses of nodes that go on: sent as fast as they are read, until either side ends them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import closing
 
 import pytest
@@ -11,39 +10,12 @@ from scalesocket.cluster.peer_client import PeerClient, RefusedError
 from scalesocket.cluster.peer_stream import open_stream
 from scalesocket.cluster.ready import PeerError
 from scalesocket.io.poller import Poller
-from tests.backends.recording import open_fds, until
-from tests.cluster.nodes import SECRET, BareNode, Contexts, make_tls
-from tests.cluster.test_peers import both_ways
+from tests.backends.recording import until
+from tests.cluster.nodes import SECRET, BareNode, Contexts, both_ways
 from tests.conftest import capture_all_logs
 
 pytestmark = pytest.mark.anyio
 BLOCK = bytes(60_000)
-
-
-@pytest.fixture
-async def poller(anyio_backend: object) -> AsyncIterator[Poller]:
-    await asyncio.sleep(0)
-    before = open_fds()
-    with closing(Poller(asyncio.get_running_loop())) as poller:
-        yield poller
-    await until(lambda: open_fds()["socket"] == before["socket"])
-
-
-@pytest.fixture(scope="module")
-def contexts(tmp_path_factory: pytest.TempPathFactory) -> Contexts:
-    return make_tls(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-async def node(poller: Poller) -> AsyncIterator[BareNode]:
-    with closing(BareNode(poller)) as node:
-        yield node
-
-
-@pytest.fixture
-async def client(poller: Poller) -> AsyncIterator[PeerClient]:
-    with closing(PeerClient(SECRET, poller=poller)) as client:
-        yield client
 
 
 @both_ways

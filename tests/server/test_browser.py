@@ -2,8 +2,6 @@
 
 import gzip
 import re
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -13,23 +11,13 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from websockets.sync.client import connect
 
+from tests.examples.browsing import CHROMIUM, FLAGS, NEEDS_CHROMIUM, SERVE
 from tests.examples.listening import run_until_listening
 
-CHROMIUM: Final = shutil.which("chromium")
-FLAGS: Final = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-SERVE: Final = (sys.executable, "-m", "scalesocket", "serve", "--bind", "127.0.0.1:0")
 PATIENCE: Final = 15_000
 """Milliseconds in which a page must show a change."""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt-get install chromium)")
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")
