@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NoReturn, cast
 
+import msgspec
 import pytest
 
 from scalesocket.cluster.arrivals import InvalidRequestError
@@ -24,16 +25,21 @@ from scalesocket.cluster.secured import make_contexts
 from scalesocket.config.model import Site
 from scalesocket.io.poller import Poller
 from scalesocket.node.node import NodePassageClient
+from scalesocket.placement.facts import Kind
 from scalesocket.placement.placement import Here, Place
+from scalesocket.placement.stream import Stream as PassageStream
 from scalesocket.server.owner import Owner
 from scalesocket.server.service import Service, open_service
 from tests.placement.kit import ServiceOfWorkers, SharedSpawner
+from tests.placement.test_facts import make_facts
 from tests.playing import Lane, Playground
 
 SECRET: Final = b"the secret of all nodes"
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificates with openssl")
 both_ways = pytest.mark.parametrize("is_secured", [False, pytest.param(True, marks=needs_openssl)], ids=["plain", "tls"])
 FENCE: Final = 7
+HANDED: Final = Handed(msgspec.structs.replace(make_facts(), kind=Kind.PAIR), 5)
+"""A client that a node hands over."""
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
@@ -227,3 +233,11 @@ class SentBlocks:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+async def hand_over(client: PeerClient, node: BareNode) -> Stream:
+    """Hand the client HANDED over, which the other node takes."""
+    stream = await client.hand_over(node.address, HANDED, patience=30)
+    assert isinstance(stream, PassageStream), stream
+    assert not stream.early
+    return Stream(stream.to_socket().detach())
