@@ -48,6 +48,8 @@ class NodeAnswer:
     address: str | None
     """None: this node."""
     ran: Ran
+    result: Any = None
+    """Of the type that the table says, if the operation was carried out."""
     is_reached: bool = True
 
 
@@ -90,9 +92,10 @@ class AllNodes:
 
     async def _ask_all(self, request: Request, parts: list[TailPart] | None = None) -> list[NodeAnswer]:
         """Return the answers of all nodes. For a tail, `parts` gets what each of them shows."""
-        own = NodeAnswer(self._node, None, await self._own.run(Run(request)))
-        if parts is not None and own.ran.held is not None:
-            parts.append(OwnTail(self._own, own.ran.held, decode_outcome(own.ran).rooms, self._node))
+        ran = await self._own.run(Run(request))
+        own = NodeAnswer(self._node, None, ran, read_result(self._node, ran, request))
+        if parts is not None and ran.held is not None:
+            parts.append(OwnTail(self._own, ran.held, own.result.rooms, self._node))
         try:
             others = await self._find_others()
         except EngineError as error:
@@ -106,19 +109,20 @@ class AllNodes:
         try:
             if parts is None:
                 ran: Ran = await ask(self._client, address, asked, Ran)
+                result = read_result(address, ran, request)
             else:
                 stream = await open_stream(self._client, address, encode(asked), timeout=OPEN_TIMEOUT)
-                ran = read_first(address, stream)
+                ran, result = read_first(address, stream, request)
                 if ran.is_done:
-                    parts.append(NodeTail(stream, decode_outcome(ran).rooms, name))
+                    parts.append(NodeTail(stream, result.rooms, name))
         except PeerError as error:
             log.warning("node not reached", node=name, operation=name_of(request), problem=str(error))
             return NodeAnswer(name, address, Ran(error=str(error)), is_reached=False)
-        return NodeAnswer(name, address, ran)
+        return NodeAnswer(name, address, ran, result)
 
     async def _wait(self, answer: NodeAnswer, seconds: float) -> Outcome:
         held = answer.ran.held
-        begun = decode_outcome(answer.ran)
+        begun: Outcome = answer.result
         if held is None:
             return msgspec.structs.replace(begun, pending=0)
         if answer.address is None:
@@ -177,19 +181,20 @@ async def ask(
     return decode(address, await client.request(address, encode(request), timeout=timeout), kind)
 
 
-def read_first(address: str, stream: PeerStream) -> Ran:
+def read_first(address: str, stream: PeerStream, request: Request) -> tuple[Ran, Any]:
     """Return what a stream begins with, and close one that has nothing else. Raises PeerError."""
     is_open = False
     try:
         ran: Ran = decode(address, stream.first, Ran)
+        result = read_result(address, ran, request)
         is_open = ran.is_done
-        return ran
+        return ran, result
     finally:
         if not is_open:
             stream.close()
 
 
-def decode(address: str, response: bytes, kind: type[Any]) -> Any:
+def decode(address: str, response: bytes | msgspec.Raw, kind: type[Any]) -> Any:
     """Decode the answer of the node at `address`. Raises PeerError."""
     try:
         return msgspec.msgpack.decode(response, type=kind)
@@ -197,9 +202,11 @@ def decode(address: str, response: bytes, kind: type[Any]) -> Any:
         raise PeerError(f"{address}: {error} (does it run another version?)") from error
 
 
-def decode_outcome(ran: Ran) -> Outcome:
-    """Return what an operation that has an Outcome has affected on one node."""
-    return msgspec.msgpack.decode(ran.result, type=Outcome) if ran.is_done else Outcome(rooms=0, clients=0)
+def read_result(where: str, ran: Ran, request: Request) -> Any:
+    """Return the result of an operation on one node; None if there is none. Raises PeerError."""
+    name = name_of(request)
+    kind = Outcome if name in STREAMS else OPERATIONS[name].result
+    return decode(where, ran.result, kind) if ran.is_done else None
 
 
 def merge(request: Request, answers: Sequence[NodeAnswer]) -> Any:
@@ -209,12 +216,12 @@ def merge(request: Request, answers: Sequence[NodeAnswer]) -> Any:
     have changed something; then its text says what the others have done.
     """
     name = name_of(request)
-    kind, is_partial = (Outcome, False) if name in STREAMS else (OPERATIONS[name].result, not OPERATIONS[name].changes)
-    done = [msgspec.msgpack.decode(answer.ran.result, type=kind) for answer in answers if answer.ran.is_done]
+    is_partial = name not in STREAMS and not OPERATIONS[name].changes
+    done = [answer.result for answer in answers if answer.ran.is_done]
     merged = MERGES[name](done) if done else None
     failures = {answer.node: answer.ran.error for answer in answers if answer.is_reached and answer.ran.error is not None}
     if failures and not (is_partial and done):
-        raise OperationError(describe_failures(failures, None if name in STREAMS else merged))
+        raise OperationError(describe_failures(failures, answers[0].node, None if name in STREAMS else merged))
     for node, error in failures.items():
         log.warning("node left out of a list", node=node, operation=name, problem=error)
     unreachable = tuple(answer.node for answer in answers if not answer.is_reached)
@@ -241,8 +248,10 @@ def name_unreachable(error: NotFoundError, nodes: Sequence[str]) -> NotFoundErro
     return NotFoundError(f"{error.text} ({which})", certainty=error.certainty, word=error.word, near=error.near)
 
 
-def describe_failures(failures: Mapping[str, str], merged: object) -> str:
-    """Say which nodes failed, and what the others have done in spite of that."""
+def describe_failures(failures: Mapping[str, str], own: str, merged: object) -> str:
+    """Say which nodes failed, and what the others have done in spite of that. An error that all have alike names none."""
+    if merged is None and own in failures and len(set(failures.values())) == 1:
+        return failures[own]
     text = "; ".join(f"node {node}: {error}" for node, error in failures.items())
     if isinstance(merged, Outcome | SayOutcome):
         text += f" (done on the other nodes: {merged.rooms} room{'' if merged.rooms == 1 else 's'})"

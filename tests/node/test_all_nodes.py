@@ -13,7 +13,7 @@ from scalesocket.cluster.ready import PeerError
 from scalesocket.cluster.records import Load, NodeAddress, NodeStatus
 from scalesocket.cluster.requests_of_nodes import AwaitEnd, LetGo, Operate, decode_request
 from scalesocket.control.lists import RoomEntry, RoomList
-from scalesocket.control.messages import Clients, Drain, Outcome, Request, Rooms, Say, SayOutcome, Stop, Tail, TailEvent
+from scalesocket.control.messages import Clients, Drain, Kick, Outcome, Request, Rooms, Say, SayOutcome, Stop, Tail, TailEvent
 from scalesocket.node import all_nodes
 from scalesocket.node.all_nodes import AllNodes, EndingOnNodes
 from scalesocket.operations.lookup import NotFoundError, OperationError
@@ -173,6 +173,28 @@ async def test_an_error_of_a_node_that_is_reached_is_an_error(serve: MemoryServe
 
     with pytest.raises(OperationError, match=r"node b: it is broken \(done on the other nodes: 1 room\)"):
         await nodes.run(Stop(app="chat", room="*"))
+
+
+@in_memory
+async def test_a_request_that_all_nodes_refuse_for_one_reason_names_none(serve: MemoryServe) -> None:
+    text = "invalid close code 7 (1000, or 4000 to 4999)"
+    nodes = await open_nodes(serve, b=Other(Ran(error=text)))
+
+    with pytest.raises(OperationError) as raised:
+        await nodes.run(Kick(app="chat", room="*", user="ann", code=7))
+
+    assert str(raised.value) == text
+
+
+@in_memory
+async def test_a_result_that_is_not_understood_is_left_out(serve: MemoryServe) -> None:
+    nodes = await open_nodes(serve, b=Other(ran(["a list of another version"])))
+
+    found = await nodes.run(Rooms())
+
+    assert [room.room for room in found.rooms] == ["den"]
+    assert found.unreachable == ("b",)
+    assert "does it run another version?" in serve.logged("node not reached")[0]["problem"]
 
 
 @in_memory
