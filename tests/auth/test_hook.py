@@ -207,11 +207,10 @@ async def test_a_dead_hook_lets_nobody_in() -> None:
 
 async def test_no_more_than_max_in_flight_are_asked_at_once() -> None:
     async with open_hook(lambda _: None, timeout=0.5, max_in_flight=4) as (hook, web):
-        started = time.monotonic()
         waiting = [asyncio.create_task(ask(hook)) for _ in range(4)]
         await asyncio.sleep(0)
         assert await ask(hook) is NOT_AVAILABLE
-        assert time.monotonic() - started < 0.4
+        assert not any(question.done() for question in waiting)
 
         await asyncio.gather(*waiting)
         assert web.most_at_once == 4

@@ -368,7 +368,7 @@ async def test_a_process_left_behind_that_holds_the_output_is_killed_by_the_stop
 
     assert outcome.status == 0
     assert not exists(pid)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 4
 
 
 async def test_a_process_left_behind_without_output_is_killed_too(open_room: OpenRoom) -> None:
