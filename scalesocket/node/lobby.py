@@ -12,7 +12,7 @@ from scalesocket.cluster.directory import Directory
 from scalesocket.cluster.lease import Lease
 from scalesocket.cluster.link import EngineError
 from scalesocket.cluster.records import ClusterRoom, RoomName, Summary
-from scalesocket.overview import LocalOverview, Readiness, RoomsSummary
+from scalesocket.overview import LocalOverview, Readiness, RoomsSummary, find_fullest
 from scalesocket.rooms.room import Room
 from scalesocket.status import Counts, RoomStatus, SiteStatus
 from scalesocket.workers.merge import merge_summaries
@@ -137,8 +137,7 @@ class ClusterOverview:
 def count_rooms(rooms: Iterable[ClusterRoom], shown: int) -> RoomsSummary:
     """Count rooms and their clients."""
     known = [(room.name.room, room.players) for room in rooms]
-    fullest = tuple(sorted(known, key=lambda room: (-room[1], room[0]))[:shown])
-    return RoomsSummary(number=len(known), clients=sum(players for _, players in known), shown=fullest)
+    return RoomsSummary(number=len(known), clients=sum(players for _, players in known), shown=find_fullest(known, shown))
 
 
 def describe(room: ClusterRoom) -> RoomStatus:

@@ -97,10 +97,13 @@ class EditedWorker:
                 await self._arrived.wait()
             fds = [self._parts.pop(part) for part in range(message.parts)]
             try:
-                self._prepared = await self._open(fds)
+                prepared = await self._open(fds)
             except OSError as error:
                 raise ScalesocketError(f"a worker cannot open what the site needs ({error.strerror or error})") from error
-            return
+            if message.number == self._number and not self._is_over:
+                self._prepared = prepared
+                return
+            roll_back_all(prepared[1])  # the rollback came when there was nothing left to cancel
         raise RolledBackError("the edit was rolled back")
 
     def commit(self, message: CommitEdit) -> None:

@@ -3,14 +3,18 @@
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from scalesocket.config.load import load_site
+from scalesocket.config.model import Site
+from scalesocket.config.plan import Plan
 from scalesocket.control.messages import AffectedKey
 from scalesocket.errors import ScalesocketError
+from scalesocket.reload.preparation import Preparation, Prepare, prepare_all
 from scalesocket.server.addresses import address_of_socket
 from scalesocket.workers.edit_messages import CommitEdit, Edit, EditPart, PrepareEdit, RollBackEdit, write_edit
 from scalesocket.workers.edited_worker import EditedWorker, EndingError, RolledBackError
@@ -109,6 +113,33 @@ async def test_an_edit_that_is_rolled_back_leaves_nothing_whenever_its_parts_arr
         sender.worker.commit(CommitEdit(4))
         assert sender.failed == [True]
         assert playground.gateway.reload_state.generation == 1
+        sender.sock.close()
+
+
+async def test_an_edit_that_is_rolled_back_when_it_has_just_been_prepared_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text(SERVER + CHAT)
+    async with open_playground(load_site(file)) as playground:
+        sender = Sender(tmp_path, playground)
+
+        async def prepare_and_roll_back(prepares: Sequence[Prepare], site: Site, plan: Plan) -> list[Preparation]:
+            prepared = await prepare_all(prepares, site, plan)
+            sender.worker.roll_back(RollBackEdit(1))
+            return prepared
+
+        monkeypatch.setattr("scalesocket.workers.edited_worker.prepare_all", prepare_and_roll_back)
+        before = count_fds("self")
+        for part in (0, 1):
+            sender.send(1, SERVER + OTHER, part)
+
+        with pytest.raises(RolledBackError):
+            await sender.worker.prepare(PrepareEdit(1, 2))
+
+        assert count_fds("self") == before
+        sender.worker.commit(CommitEdit(1))
+        assert set(playground.gateway.site.apps) == {"chat"}
         sender.sock.close()
 
 
