@@ -188,22 +188,27 @@ class Operations:
         if not operation_of(request).changes:
             return await self._operated.carry_out(request)
         wait = wait_of(request)
-        with _logged_failure(name, request, caller):
-            if wait is not None and self._waits >= MAX_WAITS:
-                raise OperationError(f"{MAX_WAITS} operations wait for the end of rooms already (end one, or do not wait)")
-            result = await self._operated.carry_out(request)
-        ending = result if isinstance(result, Ending) else None
-        if ending is not None:
-            result = ending.outcome
-        log.info("operation", operation=name, asked_by=str(caller), **_keys(request), **_counts(result))
-        return result if ending is None or wait is None else await self._wait_ended(ending, wait)
+        with self._place_to_wait(name, request, caller):
+            with _logged_failure(name, request, caller):
+                result = await self._operated.carry_out(request)
+            ending = result if isinstance(result, Ending) else None
+            if ending is not None:
+                result = ending.outcome
+            log.info("operation", operation=name, asked_by=str(caller), **_keys(request), **_counts(result))
+            return result if ending is None or wait is None else await ending.wait_ended(wait)
 
-    async def _wait_ended(self, ending: Ending, wait: float) -> Outcome:
-        self._waits += 1
+    @contextmanager
+    def _place_to_wait(self, name: str, request: Request, caller: Caller) -> Iterator[None]:
+        """Hold one of `MAX_WAITS` places, if an operation waits. Raises OperationError if there is none."""
+        places = int(wait_of(request) is not None)
+        with _logged_failure(name, request, caller):
+            if places and self._waits >= MAX_WAITS:
+                raise OperationError(f"{MAX_WAITS} operations wait for the end of rooms already (end one, or do not wait)")
+        self._waits += places
         try:
-            return await ending.wait_ended(wait)
+            yield
         finally:
-            self._waits -= 1
+            self._waits -= places
 
     async def open_tail(self, request: Tail, caller: Caller) -> Tailing:
         """Show the messages of rooms while they pass, until it is closed. It is logged, because it shows what users write.

@@ -12,7 +12,7 @@ from scalesocket.config.model import Server
 from scalesocket.control.messages import Drain, Kick, Outcome, Request, Restart, Say, SayOutcome, Stop
 from scalesocket.operations.lookup import NotFoundError, OperationError
 from scalesocket.operations.running import Running
-from scalesocket.operations.table import MAX_WAITS, Operations
+from scalesocket.operations.table import MAX_WAITS, LocalSite, Operations
 from tests.operations.operating import CALLER, run
 from tests.playing import site_of
 from tests.rooms.acting import Actor, MemoryPlayer, MemoryServe, in_memory, make_request, mute
@@ -206,6 +206,26 @@ async def test_operations_that_wait_are_bounded_in_time_and_number(serve: Memory
 
     await asyncio.gather(*waiting)
     assert await operations.run(Drain(wait=1.0), CALLER) == Outcome(rooms=0, clients=0, pending=0)
+
+
+@in_memory
+async def test_operations_that_begin_at_the_same_time_are_bounded_too(serve: MemoryServe) -> None:
+    site = await serve(game=CAT)
+    may_go_on = asyncio.Event()
+
+    class Slow(LocalSite):
+        async def carry_out(self, request: Request) -> object:
+            await may_go_on.wait()
+            return await super().carry_out(request)
+
+    operations = Operations(Running(site.gateway), Slow(Running(site.gateway)))
+    begun = [asyncio.ensure_future(operations.run(Drain(wait=1.0), CALLER)) for _ in range(MAX_WAITS)]
+    await asyncio.sleep(0)
+    with pytest.raises(OperationError, match=f"{MAX_WAITS} operations wait"):
+        await operations.run(Drain(wait=1.0), CALLER)
+
+    may_go_on.set()
+    await asyncio.gather(*begun)
 
 
 # --- Say
