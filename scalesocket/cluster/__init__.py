@@ -23,6 +23,7 @@ The modules, each of which imports only from those before it:
     peers               the listener for other nodes
     peer_client         hands connections over to other nodes, and passes requests on
     remote              the node that owns a room, as an owner (placement/placement.py)
+    handed_streams      clients that other nodes have taken, cut when their owner is lost
     claims              the rooms that this node may open
     requests_of_nodes   what nodes ask each other, besides handing clients over
     choice              which node a new room opens on

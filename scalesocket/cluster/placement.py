@@ -42,6 +42,8 @@ class ClusterPlacement:
         """
         self.client: PeerClient | None = None
         """Hands clients over to other nodes."""
+        self.on_taken: Callable[[RoomName, Claim, Stream], None] = lambda *_: None
+        """Called for each client that another node has taken."""
         self._claims = claims
         self._ask = ask
         self._pause = pause
@@ -106,7 +108,12 @@ class ClusterPlacement:
     def _make_place(self, name: RoomName, search: "Search", found: Claim | None) -> Place:
         if found is None or self.client is None:
             return NOBODY
-        return RemoteNode(self.client, found, search.next, partial(self._known.note, name))
+        return RemoteNode(self.client, found, search.next, partial(self._note, name))
+
+    def _note(self, name: RoomName, claim: Claim, stream: Stream | None) -> None:
+        self._known.note(name, claim, stream is not None)
+        if stream is not None:
+            self.on_taken(name, claim, stream)
 
     async def _search(self, name: RoomName, after: Claim | None, flight: "Flight") -> Here | Claim | None:
         loop = asyncio.get_running_loop()

@@ -27,7 +27,7 @@ class Claim(NamedTuple):
 
 
 Locate = Callable[[], Awaitable[Claim | Here | None]]
-Note = Callable[[Claim, bool], None]
+Note = Callable[[Claim, Stream | None], None]
 
 
 class RemoteNode(RemoteOwner):
@@ -36,7 +36,7 @@ class RemoteNode(RemoteOwner):
     def __init__(self, client: PeerClient, claim: Claim, locate_again: Locate, note: Note | None = None) -> None:
         """`locate_again` asks the directory, and may wait for a new owner; None: there is none for now.
 
-        `note` is told whether an owner has taken the client.
+        `note` gets the stream to an owner that has taken the client, and None for one that has not.
         """
         self._client = client
         self._claim = claim
@@ -57,7 +57,7 @@ class RemoteNode(RemoteOwner):
             self._client.count_taken(self._begun)
             self._begun = None
             if self._note is not None:
-                self._note(self._claim, True)
+                self._note(self._claim, stream)
         self._done(stream)
 
     async def connect(self, facts: Facts, *, patience: float) -> Stream | Here | None:
@@ -66,7 +66,7 @@ class RemoteNode(RemoteOwner):
         for tries_left in reversed(range(MAX_TRIES)):
             found = await self._hand_over(claim, facts, patience)
             if self._note is not None:
-                self._note(claim, isinstance(found, Stream))
+                self._note(claim, found if isinstance(found, Stream) else None)
             if isinstance(found, Answer):
                 if found not in MOVED or not tries_left:
                     break

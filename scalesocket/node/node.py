@@ -17,6 +17,7 @@ from scalesocket.cluster.choice import Choice
 from scalesocket.cluster.claims import Claims
 from scalesocket.cluster.directory import Directory, LeaseMismatchError, NameTakenError
 from scalesocket.cluster.handed import Handed
+from scalesocket.cluster.handed_streams import HandedStreams
 from scalesocket.cluster.lease import Lease, boottime
 from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.peers import PeerHandlers, PeerListener
@@ -124,6 +125,9 @@ class Node:
         self._running.add_done_callback(self._note_end)
         listener = self.listener = PeerListener(self._sock, secret, handlers, poller=poller, tls=server)
         publishing = asyncio.create_task(Publisher(self.directory, self.claims).run(), name="publish rooms")
+        streams = HandedStreams(self.directory, self.settings.lease, keeps_rooms=self.settings.keeps_rooms)
+        self.placement.on_taken = streams.add
+        checking = asyncio.create_task(streams.run(), name="check the owners of rooms")
         log.info("node of a cluster", node=self.name, cluster=self.settings.name, at=self.directory.advertise)
         try:
             await self._wait_tried(self._running)
@@ -131,12 +135,13 @@ class Node:
             yield peers
         finally:
             publishing.cancel()
+            checking.cancel()
             await self.placement.close()
             listener.close()
             peers.close()
             for task in tuple(self._arrivals):
                 task.cancel()
-            await asyncio.gather(publishing, *self._arrivals, return_exceptions=True)
+            await asyncio.gather(publishing, checking, *self._arrivals, return_exceptions=True)
             self._owner.close()
 
     def drain(self) -> Outcome:

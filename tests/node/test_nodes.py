@@ -69,13 +69,16 @@ def test_a_room_of_a_killed_node_opens_again_on_another_with_a_higher_fence(clus
 def test_a_client_that_joins_a_room_of_a_stopped_process_gets_it_as_soon_as_the_lease_has_ended(cluster: Cluster) -> None:
     a, b = cluster.start("a"), cluster.start("b")
     first = cluster.join(a, "den").read_opened()
-    cluster.join(b, "den").read_opened()  # connections to the owner are kept ready
+    passing = cluster.join(b, "den")  # connections to the owner are kept ready
+    passing.read_opened()
 
     a.server.send_signal(signal.SIGSTOP)
     stopped_at = time.monotonic()
     try:
         fence, node = cluster.join(b, "den").read_opened()
         assert time.monotonic() - stopped_at < LEASE + 1.5  # the old owner has 3 s for each answer
+        assert passing.wait_closed() == 1006
+        assert time.monotonic() - stopped_at < LEASE + 2
     finally:
         a.server.send_signal(signal.SIGCONT)
 
