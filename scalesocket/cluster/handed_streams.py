@@ -44,7 +44,7 @@ class HandedStreams:
         """Check the owners until cancelled."""
         while True:
             await asyncio.sleep(self._interval)
-            self._streams = {stream: key for stream, key in self._streams.items() if not stream.transport.is_closing()}
+            self._streams = {stream: key for stream, key in self._streams.items() if stream.transport.is_open}
             if self._streams:
                 try:
                     await self._check()
@@ -63,7 +63,7 @@ class HandedStreams:
         for stream, key in self._streams.items():
             if key in lost:
                 cut[key[1].address] += 1
-                stream.transport.abort()
+                stream.transport.cut()
         for address, clients in cut.items():
             log.warning("owner of rooms lost", address=address, clients=clients, effect="their connections are cut")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from scalesocket.io.poller import Poller
@@ -16,12 +17,31 @@ class InnerTransport(SocketTransport):
     When the owner takes nothing more, what it has sent is still read, even if reading is paused.
     """
 
-    __slots__ = ()
+    __slots__ = ("_moved_to",)
 
     def __init__(self, sock: socket.socket, protocol: asyncio.Protocol, *, poller: Poller) -> None:
         """Take over a non-blocking socket, which may still be connecting. The address of its peer is not known."""
+        self._moved_to: socket.socket | None = None
         super().__init__(sock.fileno(), None, protocol, poller=poller, is_blocking=False)
         self._socket = sock
+
+    def to_socket(self) -> socket.socket:
+        """Return the socket, without the transport."""
+        self._moved_to = sock = socket.socket(fileno=self.detach())
+        return sock
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is open, also without the transport."""
+        return not self.is_closing() if self._moved_to is None else self._moved_to.fileno() >= 0
+
+    def cut(self) -> None:
+        """End the connection at once, also without the transport."""
+        if self._moved_to is None:
+            self.abort()
+            return
+        with suppress(OSError):  # it is not connected any more
+            self._moved_to.shutdown(socket.SHUT_RDWR)
 
     def _write_failed(self, error: OSError) -> None:
         if self._has_ended or self._is_closing:
@@ -41,7 +61,7 @@ class Stream(NamedTuple):
 
     def to_socket(self) -> socket.socket:
         """Return the socket, without a transport."""
-        return socket.socket(fileno=self.transport.detach())
+        return self.transport.to_socket()
 
     def close(self) -> None:
         """Abort the connection. Calls may repeat."""

@@ -105,6 +105,27 @@ async def test_streams_to_an_owner_whose_session_has_ended_are_cut_and_no_others
     assert sorted(directory.asked) == [DEN, NEST]
 
 
+async def test_a_stream_whose_socket_is_used_without_the_transport_is_cut_too(poller: Poller) -> None:
+    directory = KnownNodes(alive=[], lost=[A], rooms={DEN: Free()})
+    streams = HandedStreams(cast(Directory, directory), LEASE, keeps_rooms=False)
+    stream, theirs = make_stream(poller)
+    closed, others = make_stream(poller)
+    for each in (stream, closed):
+        streams.add(DEN, Claim(A, 5), each)
+    closed.to_socket().close()
+    relayed = stream.to_socket()
+    relayed.setblocking(False)
+
+    running = asyncio.create_task(streams.run())
+    async with asyncio.timeout(5):
+        assert await asyncio.get_running_loop().sock_recv(relayed, 1) == b""
+    running.cancel()
+
+    assert len(streams) == 1
+    for sock in (relayed, theirs, others):
+        sock.close()
+
+
 @pytest.mark.parametrize("found", [Recovering(1.0), owned(A, 5)], ids=["recovering", "reported meanwhile"])
 async def test_a_room_that_may_still_be_there_keeps_its_clients(poller: Poller, found: Owned | Recovering) -> None:
     directory = KnownNodes(alive=[], lost=[A], rooms={DEN: found})
