@@ -109,11 +109,10 @@ class WaitingUpgrade(HeldUpgrade, Generic[Decision]):
         super().connection_lost(exc)
 
     async def _wait(self, pending: Pending[Decision]) -> None:
-        decision = await pending.wait()
-        if self._transport.is_closing():
-            return
         try:
-            self._decided(decision, self.release())
-        except Exception:
+            decision = await pending.wait()
+            if not self._transport.is_closing():
+                self._decided(decision, self.release())
+        except Exception:  # also of the decision: no timeout ends a connection that waits for one
             log.exception("answering an upgrade failed")
             self._transport.abort()

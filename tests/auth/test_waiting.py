@@ -12,7 +12,7 @@ from websockets.frames import Frame, Opcode
 
 from scalesocket.admission.control import PendingAdmission
 from scalesocket.admission.refusals import DRAINING, Refusal
-from scalesocket.server.waiting_upgrade import MAX_EARLY, WaitingUpgrade
+from scalesocket.server.waiting_upgrade import MAX_EARLY, PendingResult, WaitingUpgrade
 from tests.auth.test_credentials import basic
 from tests.conftest import Serve
 from tests.playing import DEADLINE
@@ -69,6 +69,10 @@ class RecordingTransport(asyncio.Transport):
     """A transport that says whether it is read."""
 
     is_read = True
+    is_aborted = False
+
+    def abort(self) -> None:
+        self.is_aborted = True
 
     def is_closing(self) -> bool:
         return False
@@ -99,6 +103,19 @@ async def test_a_flood_before_the_response_is_not_read_beyond_a_bound(serve_expr
     verdict.set_result(DRAINING)
     await site.until(lambda: decided == [MAX_EARLY])
     assert transport.is_read
+
+
+async def test_a_connection_whose_decision_fails_is_cut(serve_express: Serve) -> None:
+    site = await serve_express(game={"command": ["cat"]})
+    owner: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    decided: list[bool] = []
+    transport = RecordingTransport()
+    WaitingUpgrade(transport, site.service.connections, PendingResult(owner), b"", lambda found, _: decided.append(found))
+
+    owner.set_exception(ValueError("a bug"))
+
+    await site.until(lambda: transport.is_aborted)
+    assert decided == []
 
 
 async def test_a_password_is_verified_under_a_stock_hypercorn(tmp_path: Path, users: Path) -> None:
