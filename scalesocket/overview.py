@@ -1,6 +1,6 @@
 """What pages, API, probes and metrics show of the whole site. In a server of one process that is what this process has.
 
-Workers see the rooms of one another in another way: `workers/overview.py`.
+A worker sees the rooms of all workers by `workers/overview.py`, a node those of all nodes by `node/lobby.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -28,7 +28,7 @@ PAGES: Final[Mapping[str, str]] = {
     "/ready": "Whether new clients are admitted; the generation, and why the newest edit was not applied.",
     "/metrics": "Metrics for Prometheus.",
     "/api/apps/": "The apps with their counts, and how the last program of each ended.",
-    "/api/cluster": "The nodes of the cluster; 422 on a server that is none.",
+    "/api/cluster": "The nodes of the cluster; 422 without `[cluster]`.",
     "/{app}/api/rooms/": "The rooms of an app. Those of the app at the root are at `/api/rooms/`.",
     "/{app}/api/{room}/": "One room; also `connections/` and `metadata/` below it.",
 }
