@@ -27,6 +27,8 @@ SAME_OWNER: Final = 5.0
 """Seconds after which an owner that did not take a client is asked again, if the directory names no other."""
 PAUSE: Final = 0.5
 """Seconds between two questions to the directory, at most."""
+MAX_ASKING: Final = 256
+"""First questions at the same time, and as many further ones. All of them may fail at once, which takes 0.1 ms for each."""
 _RNG: Final = Random()
 
 Ask = Callable[[RoomName], Awaitable[Here | Claim | None]]
@@ -49,6 +51,9 @@ class ClusterPlacement:
         self._pause = pause
         self._hold = hold
         self._closing = asyncio.Event()
+        self._first_turns, self._next_turns = asyncio.Semaphore(MAX_ASKING), asyncio.Semaphore(MAX_ASKING)
+        """For the first question about a room, and for further ones with the pause before them, so that rooms without an owner
+        keep no other room waiting."""
         self._known = KnownOwners(known_for, time.monotonic)
         self._flights: dict[tuple[RoomName, Claim | None], Flight] = {}
         """What is asked now, for all who wait for the same."""
@@ -119,18 +124,28 @@ class ClusterPlacement:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            while loop.time() < flight.until and flight.waiting and not self._closing.is_set():
-                found = await self._ask(name)
+            turns = self._first_turns
+            while True:
+                async with turns:
+                    if turns is self._next_turns:
+                        await self._rest()
+                    if loop.time() >= flight.until or not flight.waiting or self._closing.is_set():
+                        return None
+                    found = await self._ask(name)
                 if found is not None and (found != after or loop.time() - began >= SAME_OWNER):
                     return found
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause * _RNG.uniform(0.5, 1.0)):
-                        await self._closing.wait()
+                turns = self._next_turns
         except Exception:
             log.exception("finding the owner of a room failed", app=name.app, room=name.room)
         finally:
             del self._flights[name, after]
         return None
+
+    async def _rest(self) -> None:
+        """Wait before the next question; not if this node stops."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pause * _RNG.uniform(0.5, 1.0)):
+                await self._closing.wait()
 
 
 class Flight:

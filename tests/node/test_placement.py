@@ -10,7 +10,7 @@ from scalesocket.cluster import known_owners
 from scalesocket.cluster.claims import Claims
 from scalesocket.cluster.known_owners import KnownOwners
 from scalesocket.cluster.peer_client import PeerClient
-from scalesocket.cluster.placement import NOBODY, ClusterPlacement, Search
+from scalesocket.cluster.placement import MAX_ASKING, NOBODY, ClusterPlacement, Search
 from scalesocket.cluster.records import RoomName
 from scalesocket.cluster.remote import Claim, RemoteNode
 from scalesocket.placement.placement import HERE, Here, Place
@@ -100,6 +100,29 @@ async def test_all_clients_of_a_room_wait_for_one_search() -> None:
 
     assert set(places) == {HERE}
     assert asked.count == 3
+
+
+async def test_rooms_without_an_owner_are_asked_about_in_turns_and_keep_no_other_room_waiting() -> None:
+    asking = most = 0
+
+    async def ask(name: RoomName) -> Here | Claim | None:
+        nonlocal asking, most
+        asking += 1
+        most = max(most, asking)
+        await asyncio.sleep(0.01)
+        asking -= 1
+        return HERE if name == DEN else None
+
+    placement = ClusterPlacement(cast(Claims, KnownClaims()), ask, pause=30, hold=60)
+    rooms = [asyncio.ensure_future(cast(Awaitable[Place], placement.locate("chat", f"{number}"))) for number in range(600)]
+    while asking < MAX_ASKING:  # noqa: ASYNC110 there is no event of it
+        await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        assert await locate(placement) is HERE
+    assert most == MAX_ASKING
+    await placement.close()
+    assert set(await asyncio.gather(*rooms)) == {NOBODY}
 
 
 async def test_a_client_that_leaves_does_not_end_the_search_of_others() -> None:
