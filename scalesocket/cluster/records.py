@@ -97,7 +97,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a node tells of itself with each renewal."""
+    """What a node reports with each renewal."""
 
     rooms: int = 0
     clients: int = 0

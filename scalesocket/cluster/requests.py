@@ -19,7 +19,7 @@ LONGEST_PATIENCE: Final = 10.0
 
 
 class SessionLostError(EngineUnavailableError):
-    """This node has no session, or the engine does not know it; the lease finds out which."""
+    """This node has no session, or the engine does not know it; the next renewal shows which."""
 
 
 class Requests:

@@ -30,7 +30,7 @@ class Totals:
     def __init__(self) -> None:
         self.ended: SiteStatus | None = None
         self._last: dict[int, tuple[int, SiteStatus]] = {}
-        """By worker: the number of the process, and what it has told last."""
+        """By worker: the number of the process, and its last status."""
 
     def note(self, index: int, process: int, status: SiteStatus, apps: Collection[str]) -> None:
         """Keep the status of a process, and count its predecessor as ended. `apps`: those of the site."""
@@ -51,7 +51,7 @@ class Totals:
         self._last = {index: (process, only_apps(status, apps)) for index, (process, status) in self._last.items()}
 
     def last_of(self, index: int, process: int) -> SiteStatus | None:
-        """Return what a process has told last."""
+        """Return the last status of a process."""
         last = self._last.get(index)
         return last[1] if last is not None and last[0] == process else None
 
@@ -60,7 +60,7 @@ class MergedOverview:
     """All workers (`Overview`)."""
 
     def __init__(self, workers: Workers, own: SiteView) -> None:
-        """Ask `workers`. `own`: the supervisor's part of the site, which has no apps, but knows of edits and the shutdown."""
+        """Ask `workers`. `own`: the site of the supervisor, which has no apps, but the state of edits and of the shutdown."""
         self._workers = workers
         self._own = own
         self._totals = Totals()
@@ -142,7 +142,7 @@ class MergedOverview:
             else:
                 self._note(worker, process, status)
                 return status, SERVING
-        if worker.restarts == process:  # else its successor has told its own already
+        if worker.restarts == process:  # else there is a status of its successor already
             self._totals.note_ended(worker.index)
         return None, STARTING
 

@@ -107,7 +107,7 @@ def roll_back(members: Sequence[Member], number: int) -> None:
 
 
 async def wait_committed(members: Sequence[Member]) -> None:
-    """Wait until workers have applied what they were told to: they answer a later message after that."""
+    """Wait until workers have applied an edit: they answer a ping that was sent after the commit only then."""
 
     async def wait(worker: Worker, link: Link) -> None:
         try:

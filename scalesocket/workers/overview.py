@@ -16,9 +16,9 @@ from scalesocket.workers.single_flight import SingleFlight
 from scalesocket.workers.site_messages import FoundRoom, GetReadiness, GetRoom, GetRooms, GetStatus, GetSummaries
 
 WORKER_TIMEOUT: Final = 2.0
-"""Seconds in which a worker must tell the supervisor of its rooms."""
+"""Seconds for the answer of a worker to the supervisor."""
 SUPERVISOR_TIMEOUT: Final = 5.0
-"""Seconds in which the supervisor must tell a worker of those of all workers."""
+"""Seconds for the answer of the supervisor to a worker. Longer than the other, because it asks all workers."""
 
 MAX_SOUGHT: Final = 256
 """Rooms that a worker may ask about at the same time. Other requests and tickets need the link, too."""

@@ -136,7 +136,7 @@ class RedeemTicket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Redeemed(msgspec.Struct, frozen=True, kw_only=True):
-    """Who the client is, or why it is not let in."""
+    """Who the client is, or why it is refused."""
 
     identity: Identity | None = None
     denial: str | None = None

@@ -48,7 +48,7 @@ class Worker:
         self.ready = anyio.Event()
         """Set while the process accepts connections; another event for each process."""
         self.generation = 0
-        """Of the site that the process serves, or was told to serve."""
+        """Of the site that the process serves, or was sent last."""
         self.silent = 0.0
         """Seconds without an answer to a ping."""
         self.has_served = False

@@ -30,7 +30,7 @@ class LinkedTickets:
             return None
 
     async def redeem(self, ticket: str, *, app: str, room: str) -> Verdict:
-        """Use a ticket up. If the supervisor does not answer, the client is told to try again."""
+        """Use a ticket up. If the supervisor does not answer, the client has to try again."""
         try:
             answer = await self._link.call(RedeemTicket(ticket=ticket, app=app, room=room), Redeemed, timeout=TIMEOUT)
         except LinkError:

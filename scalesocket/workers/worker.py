@@ -15,13 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import anyio
 import structlog
-from anyio.abc import TaskGroup
 
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.errors import SHUTTING_DOWN, WORKER_REPLACED, ScalesocketError
@@ -52,7 +50,7 @@ PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 ORPHAN_TIMEOUT: Final = 5.0
 """Seconds in which a worker ends by itself after its supervisor has ended; then it is killed."""
 READINESS_TIMEOUT: Final = 1.0
-"""Seconds in which the supervisor must say whether the server shuts down."""
+"""Seconds for the answer of the supervisor whether the server shuts down."""
 
 
 class Deliveries:
@@ -71,31 +69,6 @@ class Deliveries:
             os.close(fd)
         else:
             receive(delivery.details, fd)
-
-
-@dataclass(frozen=True, slots=True)
-class Working:
-    """A running worker, for the parts that serve messages of the supervisor."""
-
-    setup: Setup
-    service: Service
-    link: Link
-    stop: Stop
-    tasks: TaskGroup
-    deliveries: Deliveries
-
-    def add_handlers(self, handlers: Handlers) -> None:
-        """Serve the messages about the worker's own life."""
-        handlers.add(DrainWorker, self._drain)
-        handlers.add(StopWorker, self._stop)
-
-    async def _drain(self, _: DrainWorker) -> None:
-        self.service.gateway.admission.farewell = SHUTTING_DOWN
-        await self.service.drain(is_everywhere=True)
-
-    def _stop(self, message: StopWorker) -> None:
-        self.stop.is_forced |= message.is_forced
-        self.stop.done.set()
 
 
 def main() -> int:
@@ -157,7 +130,7 @@ async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Hand
             inbox = open_inbox(inbox_end, service.connections, deliveries.take)
             edited = open_edited(service, handlers, deliveries, stop)
             with closing(inbox), closing(edited):
-                Working(setup, service, link, stop, tasks, deliveries).add_handlers(handlers)
+                add_stop_handlers(handlers, service, stop)
                 await tasks.start(watch_signals, stop, name="signals")
                 tasks.start_soon(_watch_link, link, stop, name="link")
                 tasks.start_soon(_drain_at_signal, service, inbox, link, stop, name="drain")
@@ -204,6 +177,21 @@ def open_edited(service: Service, handlers: Handlers, deliveries: Deliveries, st
     deliveries.add(EDIT, edited.receive)
     deliveries.add(LATE, lambda _, fd: serve_late(fd, service.connections, service.listeners.tls))
     return edited
+
+
+def add_stop_handlers(handlers: Handlers, service: Service, stop: Stop) -> None:
+    """Let the supervisor drain this worker and end it."""
+
+    async def drain(_: DrainWorker) -> None:
+        service.gateway.admission.farewell = SHUTTING_DOWN
+        await service.drain(is_everywhere=True)
+
+    def end(message: StopWorker) -> None:
+        stop.is_forced |= message.is_forced
+        stop.done.set()
+
+    handlers.add(DrainWorker, drain)
+    handlers.add(StopWorker, end)
 
 
 async def _drain_at_signal(service: Service, inbox: OpenInbox, link: Link, stop: Stop) -> None:

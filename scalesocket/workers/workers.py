@@ -157,12 +157,6 @@ class Workers:
 
         return list(await asyncio.gather(*map(call, self.members)))
 
-    def notify_all(self, message: msgspec.Struct) -> None:
-        """Send a message without an answer to every worker that serves."""
-        for worker in self.members:
-            if worker.link is not None:
-                worker.link.notify(message)
-
     async def drain(self) -> None:
         """Close all clients gradually and end all rooms, in every worker. The workers go on running, and none is replaced."""
         for worker in self.members:
