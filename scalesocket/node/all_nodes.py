@@ -37,6 +37,9 @@ OPEN_TIMEOUT: Final = 5.0
 AWAIT: Final = 10.0
 """Seconds for which one request waits for the end of rooms; longer waits take several."""
 
+RELEASE_TIMEOUT: Final = 2.0
+"""Seconds for all other nodes to end a wait, for which the operator waits, too."""
+
 FindNodes = Callable[[], Awaitable[Sequence[NodeStatus]]]
 
 
@@ -138,16 +141,18 @@ class AllNodes:
         return outcome
 
     async def _release(self, answers: Sequence[NodeAnswer]) -> None:
-        for answer in answers:
-            if answer.ran.held is None:
-                continue
+        """End the waits of all nodes. One that is not reached ends its own when there are too many (`OwnRooms`)."""
+
+        async def release(answer: NodeAnswer, held: int) -> None:
             if answer.address is None:
-                self._own.release(Release(answer.ran.held))
-                continue
+                self._own.release(Release(held))
+                return
             try:
-                await ask(self._client, answer.address, LetGo(answer.ran.held), type(None))
+                await ask(self._client, answer.address, LetGo(held), type(None), timeout=RELEASE_TIMEOUT)
             except PeerError as error:
                 log.debug("node not reached", node=answer.node, problem=str(error))
+
+        await asyncio.gather(*(release(answer, answer.ran.held) for answer in answers if answer.ran.held is not None))
 
 
 class EndingOnNodes:

@@ -211,6 +211,26 @@ async def test_a_node_that_is_lost_while_its_rooms_end_is_named(serve: MemorySer
     assert [type(request) for request in other.asked] == [Operate, AwaitEnd, LetGo]
 
 
+@in_memory
+async def test_the_waits_of_all_nodes_are_ended_at_the_same_time(serve: MemoryServe, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = {name: Other(ran(Outcome(rooms=1, clients=0), held=5)) for name in ("b", "c")}
+    nodes = await open_nodes(serve, **others)
+    ending = await nodes.run(Stop(app="chat", room="*", wait=10))
+    request, are_asked = nodes.peers.request, asyncio.Barrier(len(others))
+
+    async def answer_together(address: str, payload: bytes, *, timeout: float) -> bytes:
+        if isinstance(decode_request(payload), LetGo):
+            await are_asked.wait()
+        return await request(address, payload, timeout=timeout)
+
+    monkeypatch.setattr(nodes.peers, "request", answer_together)
+
+    async with asyncio.timeout(10):
+        await ending.wait_ended(10)
+
+    assert [[type(asked) for asked in other.asked] for other in others.values()] == [[Operate, AwaitEnd, LetGo]] * 2
+
+
 # --- Tails
 
 
