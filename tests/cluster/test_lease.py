@@ -184,15 +184,15 @@ async def test_an_engine_that_stands_still_again_and_again_for_a_third_of_a_leas
     engine: EngineProcess,
 ) -> None:
     engine.start()
-    cluster, seconds = ClusterOfTests(engine, "games"), 1.0
+    cluster, seconds = ClusterOfTests(engine, "games"), 1.5
     async with leased(cluster, "a", seconds=seconds) as node:
         await win(node.directory)
         connections, began = engine.client.info("stats")["total_connections_received"], boottime()
         with capture_all_logs() as events:
-            for number in range(4):
+            for number in range(3):
                 engine.client.execute_command("CLIENT", "PAUSE", str(round(0.3 * seconds * 1000)), "ALL")
                 assert isinstance(await node.directory.claim("chat", f"slow{number}"), Won)
-            await until(lambda: asyncio.sleep(0, node.deadlines[-1]), lambda last: last > began + (4 * 0.3 + USABLE) * seconds)
+            await until(lambda: asyncio.sleep(0, node.deadlines[-1]), lambda last: last > began + (3 * 0.3 + USABLE) * seconds)
 
         assert node.lease.lost == 0
         assert all(deadline <= boottime() + USABLE * seconds for deadline in node.deadlines)
