@@ -49,7 +49,7 @@ secret = "a secret of the benchmark"
 """
 WINDOW: Final = ("--seconds", "0.4", "--warm", "0.1", "--size", "100")
 ROOMS: Final = 50
-CLIENTS: Final = 1000
+CLIENTS: Final = 2000
 
 
 class Load(NamedTuple):
@@ -173,7 +173,7 @@ async def running(folder: Path, engine: EngineProcess) -> AsyncIterator[Sequence
             await server.close()
 
 
-async def run(starts: int, rounds: int, only: str) -> None:
+async def run(starts: int, rounds: int, only: str, *, is_local: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="scalesocket-bench-") as name:
         engine = EngineProcess(Path(name))
         engine.start()
@@ -185,11 +185,11 @@ async def run(starts: int, rounds: int, only: str) -> None:
                 engine.client.flushall()
                 async with running(Path(name), engine) as nodes:
                     for load in loads:
-                        compare(nodes, rounds, load, figures[load], is_odd=start % 2 == 1)
-                    if not only:
+                        compare(nodes, rounds, load, figures[load], is_odd=start % 2 == 1, is_local=is_local)
+                    if not (only or is_local):
                         lobby += await measure_lobby(nodes[1], nodes[2], 4)
             report(figures)
-            if only:
+            if only or is_local:
                 return
             print(
                 f"| new room in the lobby of another node (s) | median {statistics.median(lobby):.2f}, longest {max(lobby):.2f} |"
@@ -214,13 +214,13 @@ async def claims_alone(engine: EngineProcess, in_flight: int) -> None:
     )
 
 
-def compare(nodes: Sequence[Node], rounds: int, load: Load, figures: Figures, *, is_odd: bool) -> None:
-    """Run a load in turns. `is_odd`: begin with the server that was second."""
+def compare(nodes: Sequence[Node], rounds: int, load: Load, figures: Figures, *, is_odd: bool, is_local: bool) -> None:
+    """Run a load in turns. `is_odd`: begin with the server that was second. `is_local`: leave out rooms on another node."""
     without, local, remote = nodes
     passed = {without: [without.gateway], local: [local.gateway], remote: [local.gateway, remote.gateway]}
     for number in range(rounds):
         pair = (without, local) if (number % 2 == 1) is is_odd else (local, without)
-        for node in (*pair, remote):
+        for node in pair if is_local else (*pair, remote):
             figures.setdefault(node.name, []).append(measure(node, passed[node], load))
 
 
@@ -231,7 +231,7 @@ def report(figures: Mapping[Load, Figures]) -> None:
     )
     for load, of in figures.items():
         cells = [load.title, f"{statistics.median(sample.figure for sample in of['without']):,.0f}"]
-        for name in ("local", "remote"):
+        for name in ("local", "remote") if "remote" in of else ("local",):
             ratios = [
                 estimate_ratio([sample[at] for sample in of[name]], [sample[at] for sample in of["without"]]) for at in (0, 1)
             ]
@@ -246,8 +246,9 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=8, help="how often the servers are started")
     parser.add_argument("--rounds", type=int, default=6, help="rounds of each load after each start")
     parser.add_argument("--only", default="", metavar="WORD", help="loads with this word in their titles")
+    parser.add_argument("--local", action="store_true", help="leave out rooms on another node")
     arguments = parser.parse_args()
-    asyncio.run(run(arguments.starts, arguments.rounds, arguments.only))
+    asyncio.run(run(arguments.starts, arguments.rounds, arguments.only, is_local=arguments.local))
 
 
 if __name__ == "__main__":

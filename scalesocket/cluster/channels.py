@@ -208,9 +208,8 @@ async def open_plain(address: str, poller: Poller) -> Channel:
 def start_plain(family: int, where: Address, poller: Poller) -> PlainChannel:
     """Begin to connect to one address. Raises OSError."""
     channel = PlainChannel()
-    sock = socket.socket(family)
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        sock.setblocking(False)
         keep_alive(sock)
         if (failed := sock.connect_ex(where)) not in {0, errno.EINPROGRESS}:
             raise OSError(failed, os.strerror(failed))
