@@ -20,7 +20,7 @@ from scalesocket.node.tails import NodeTail, OwnTail
 from scalesocket.operations.lookup import ANY, NotFoundError, OperationError
 from scalesocket.operations.running import Running
 from scalesocket.operations.table import OPERATIONS, STREAMS, Tailing, name_of, operation_of
-from scalesocket.operations.tail import MAX_ROOMS
+from scalesocket.operations.tail import check_number
 from scalesocket.workers.merge import MERGES, add_outcomes, merge_missing
 from scalesocket.workers.merged_tail import MergedTail, TailPart
 from scalesocket.workers.own_rooms import OwnRooms
@@ -86,8 +86,7 @@ class AllNodes:
         try:
             answers = await self._ask_all(request, parts)
             outcome: Outcome = merge(request, answers)
-            if outcome.rooms > MAX_ROOMS:
-                raise OperationError(f"{outcome.rooms} rooms match (at most {MAX_ROOMS} at a time)")
+            check_number(outcome.rooms)
         except BaseException:
             MergedTail(Outcome(rooms=0, clients=0), parts).close()
             raise

@@ -200,11 +200,16 @@ class OpenTail:
         self._left_out = 0
 
 
+def check_number(rooms: int) -> None:
+    """Raise OperationError if these are too many rooms for one tail."""
+    if rooms > MAX_ROOMS:
+        raise OperationError(f"{rooms} rooms match (at most {MAX_ROOMS} at a time)")
+
+
 def open_tail(running: Running, request: Tail) -> OpenTail:
     """Attach a tail to rooms. Raises NotFoundError, and OperationError if there are too many."""
     rooms = find_rooms(running.gateway, request.app, request.room)
-    if len(rooms) > MAX_ROOMS:
-        raise OperationError(f"{len(rooms)} rooms match (at most {MAX_ROOMS} at a time)")
+    check_number(len(rooms))
     tail = OpenTail()
     for pool, room in rooms:
         tail.attach(pool.app.name, room)

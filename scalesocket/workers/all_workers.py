@@ -7,10 +7,9 @@ from typing import Any, Final
 import msgspec
 
 from scalesocket.control.messages import Diff, Drain, Outcome, Reload, Request, Status, Tail, wait_of
-from scalesocket.operations.lookup import OperationError
 from scalesocket.operations.running import Running
 from scalesocket.operations.table import OPERATIONS, Tailing, name_of, operation_of
-from scalesocket.operations.tail import MAX_ROOMS
+from scalesocket.operations.tail import check_number
 from scalesocket.workers.link import CALL_TIMEOUT, Link, LinkError, LinkLostError
 from scalesocket.workers.merge import add_outcomes, merge_answers
 from scalesocket.workers.merged_overview import MergedOverview
@@ -57,8 +56,7 @@ class AllWorkers:
         answers = await self._ask_all(request)
         try:
             outcome: Outcome = merge_answers(request, [answer for _, answer in answers], result_decoder(request))
-            if outcome.rooms > MAX_ROOMS:
-                raise OperationError(f"{outcome.rooms} rooms match (at most {MAX_ROOMS} at a time)")
+            check_number(outcome.rooms)
         except BaseException:
             release_all(answers)
             raise
