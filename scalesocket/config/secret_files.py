@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -18,6 +18,9 @@ from scalesocket.config.values import FileText
 SecretReader = Callable[[Path], str]
 """Reads the file of a secret; raises OSError or UnicodeDecodeError."""
 
+UNREAD: Final = 64 * "-"
+"""Stands for a secret that could not be read. The site is not used."""
+
 
 def read_secret_files(site_file: SiteFile, read: SecretReader) -> None:
     """Read the secret files of every section of a site file."""
@@ -32,7 +35,8 @@ def read_secret_files(site_file: SiteFile, read: SecretReader) -> None:
 def read_table_secrets(site_file: SiteFile, section: KeyPath, model: type[BaseModel], read: SecretReader) -> None:
     """Replace each `NAME_file` of a secret, in a table of `model`, by `NAME` with the content of the file.
 
-    One newline at the end of the file is removed. Reports a file that cannot be read, and a secret that is set both ways.
+    One newline at the end of the file is removed. Reports a file that cannot be read, and a secret that is set both ways. Instead
+    of a secret that could not be read there is a placeholder, so that it is not reported as missing, too.
     """
     table = _table_at(site_file.tables, section)
     if not isinstance(table, dict):
@@ -45,15 +49,16 @@ def read_table_secrets(site_file: SiteFile, section: KeyPath, model: type[BaseMo
             site_file.report(path, f"{name} is set as well (keep one of the two)", at_key=True)
         elif not isinstance(file, FileText):
             site_file.report(path, f"must be a string, not {type_name(file)}")
+            holder[name] = FileText(UNREAD, site_file.document.folder)
         else:
+            secret = UNREAD
             try:
                 secret = read(file.folder / file)
             except UnicodeDecodeError:
                 site_file.report(path, "cannot be read: it is not UTF-8 (save it as UTF-8)")
             except OSError as error:
                 site_file.report(path, f"cannot be read: {(error.strerror or str(error)).lower()}")
-            else:
-                holder[name] = FileText(secret.removesuffix("\n").removesuffix("\r"), file.folder)
+            holder[name] = FileText(secret.removesuffix("\n").removesuffix("\r"), file.folder)
 
 
 def find_exposed_texts(document: TomlDocument) -> Iterator[Problem]:

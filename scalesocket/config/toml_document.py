@@ -12,7 +12,16 @@ from pydantic import BaseModel
 from scalesocket.config.model import App, Cluster, Server
 from scalesocket.config.positions import Entry, KeyPath, Lines, Span, scan_positions
 from scalesocket.config.problems import ConfigError, Place, Problem
-from scalesocket.config.secrets import is_secret, is_url, mask_assignments, may_be_secret, secret_names, star_url, star_urls
+from scalesocket.config.secrets import (
+    FILE_SUFFIX,
+    is_secret,
+    is_url,
+    mask_assignments,
+    may_be_secret,
+    secret_names,
+    star_url,
+    star_urls,
+)
 from scalesocket.config.syntax import explain_syntax
 
 
@@ -30,8 +39,16 @@ class TomlDocument:
     """The lines of the text, with its secrets masked."""
 
     def written(self, path: KeyPath) -> KeyPath:
-        """Shorten `path` to what is written: `routing.client` to `routing` if the file has `routing = "x"`."""
-        return next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self.entries), path)
+        """Shorten `path` to what is written: `routing.client` to `routing` if the file has `routing = "x"`.
+
+        The path of a secret becomes that of the key which names its file, if that is written instead.
+        """
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.entries:
+                return path[:end]
+            if (named := (*path[: end - 1], f"{path[end - 1]}{FILE_SUFFIX}")) in self.entries:
+                return named
+        return path
 
     def value_place(self, path: KeyPath) -> Place:
         """Find the value at `path`, or the innermost table or array on the way there."""

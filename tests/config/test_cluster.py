@@ -61,6 +61,9 @@ def test_a_site_without_the_table_has_no_cluster(tmp_path: Path) -> None:
         ({"listen": ""}, "cluster: listen is missing"),
         ({"secret": ""}, "cluster: has no secret, with which nodes recognise each other (set secret or secret_file)"),
         ({"secret": '"short"'}, "cluster.secret: has fewer than 16 characters (write a random one: openssl rand -hex 32)"),
+        ({"secret": "", "secret_file": '"none"'}, "cluster.secret_file: cannot be read: no such file or directory"),
+        ({"secret": "", "secret_file": "5"}, "cluster.secret_file: must be a string, not an integer"),
+        ({"secret": "", "secret_file": '"empty"'}, "cluster.secret_file: has fewer than 16 characters (write a random one"),
         ({"engine": '"10.0.0.2:6379"'}, 'is not a URL of redis, rediss or unix (write for example "redis://10.0.0.2:6379/0")'),
         ({"engine": '"http://10.0.0.2"'}, "is not a URL of redis, rediss or unix"),
         ({"engine": '"redis://"'}, "has no host"),
@@ -84,6 +87,7 @@ def test_a_site_without_the_table_has_no_cluster(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_named_with_its_key_and_what_to_do(tmp_path: Path, keys: dict[str, str], problem: str) -> None:
+    (tmp_path / "empty").touch(mode=0o600)
     found = problems(write(tmp_path, **keys))
 
     assert len(found) == 1
