@@ -74,8 +74,13 @@ class Attempt:
             else:  # a part of it, or something else
                 self._end(None)
         elif channel.take_if(Answer.TAKEN):
-            channel.set_patience(self._patience)
-            self._end(channel.detach())
+            try:
+                channel.set_patience(self._patience)
+                stream = channel.detach()
+            except OSError:
+                channel.close()
+                stream = None
+            self._end(stream)
         else:
             self._end(None)
 

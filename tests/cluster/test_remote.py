@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 import pytest
 
+from scalesocket.cluster.channels import PlainChannel
 from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.preamble import Answer, encode_greeting
 from scalesocket.cluster.remote import SILENCE, Claim, Note, RemoteNode
@@ -183,6 +184,19 @@ async def test_what_the_owner_sends_with_its_answer_is_not_lost(client: PeerClie
         assert stream.early == b"HTTP/1.1 101"
         stream.close()
         await asyncio.sleep(0)
+
+
+async def test_a_connection_that_is_lost_with_the_answer_is_like_a_node_that_was_not_reached(
+    client: PeerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(channel: PlainChannel) -> Stream:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(PlainChannel, "detach", fail)
+    with closing(BareNode(client._poller)) as owner:
+        assert await connect(client, owner.address, Directory(HERE)) is HERE
+        await asyncio.sleep(0)
+    assert client.results == {"unreachable": 1}
 
 
 async def test_a_client_that_leaves_at_any_moment_closes_its_connection(client: PeerClient) -> None:
