@@ -12,6 +12,7 @@ import structlog
 from scalesocket.io.transport import SocketTransport
 from scalesocket.server.bind import BACKLOG
 from scalesocket.server.connections import WARNING_INTERVAL, Connections
+from scalesocket.server.kernel import count_unaccepted
 from scalesocket.server.new_connection import NewConnection
 
 log = structlog.get_logger("listen")
@@ -92,7 +93,7 @@ class Acceptor(ABC):
         connections = self._connections
         if connections.must_make_room():
             return
-        for _ in range(at_most):
+        for _ in range(min(at_most, count_unaccepted(self._sock) or at_most)):
             try:
                 fd, peer = self._sock._accept()  # type: ignore[attr-defined]  # not `accept`, whose socket object costs 3 us
             except BlockingIOError:

