@@ -130,8 +130,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="
 Message = Facts | Delivery
 
 encode_message: Final = msgspec.msgpack.Encoder().encode
-decode_message: Final = msgspec.msgpack.Decoder(Message).decode
-"""Raises msgspec.DecodeError."""
+decode_messages: Final = msgspec.msgpack.Decoder(list[Message]).decode
+"""Decode the messages that were sent together. Raises msgspec.DecodeError."""
 
 
 def _encode(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The inbox of a worker: connections that other processes hand over to it, as messages with one descriptor each.
+"""The inbox of a worker: connections that other processes hand over to it, in messages of one or several with their descriptors.
 
 It is a socket pair that the supervisor keeps for the life of the server. Messages to a worker that has ended stay in the
 kernel's queue, and its successor reads it.
@@ -10,23 +10,29 @@ import errno
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
 
+from scalesocket.cleanup import logged_faults
 from scalesocket.config.units import KiB
 from scalesocket.io.poller import Poller
-from scalesocket.placement.facts import Delivery, Facts, Message, decode_message, encode_message
+from scalesocket.placement.facts import Delivery, Facts, Message, decode_messages, encode_message
+from scalesocket.placement.placement import Settle
 
 log = structlog.get_logger("placement")
 
 MAX_MESSAGE: Final = 192 * KiB
 """Bytes of one message. The longest request head has 32 KiB, and each of its characters may take 5 bytes: see `Request`."""
+MAX_TOGETHER: Final = 15
+"""Connections in one message: what one byte of msgpack counts."""
+MAX_TOGETHER_SIZE: Final = 32 * KiB
+"""Bytes of a message with several connections. A longer one would not fit into a queue that still has room for short ones."""
 MAX_RECEIVES: Final = 16
-"""Messages received in one event-loop iteration."""
+"""Connections received in one event-loop iteration, unless the last message has more."""
 MAX_WAITING: Final = 256
 """Messages that wait in a sender until the inbox has room again; more are refused."""
 SEND_TIMEOUT: Final = 5.0
@@ -37,7 +43,8 @@ SO_SNDBUFFORCE: Final = 32  # asm-generic/socket.h
 DESCRIPTORS_HINT: Final = "raise the limit of open files (LimitNOFILE= of systemd)"
 
 _FD: Final = array.array("i").itemsize
-_ANCILLARY: Final = socket.CMSG_SPACE(2 * _FD)
+_ANCILLARY: Final = socket.CMSG_SPACE((MAX_TOGETHER + 1) * _FD)
+_ARRAY: Final = 0x90  # of msgpack; the number of items is in the lower half of the byte
 _SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _RECEIVE_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
@@ -66,6 +73,8 @@ class Outbox:
         self._sock = sock
         self._loop = loop
         self._waiting: deque[_Waiting] = deque()
+        self._posted: list[_Posted] = []
+        self._posted_size = 0
 
     @property
     def is_behind(self) -> bool:
@@ -76,14 +85,29 @@ class Outbox:
         """Send a connection (`Owner.hand_over`)."""
         return self.send(facts, fd)
 
+    def post(self, facts: Facts, fd: int, settle: Settle) -> None:
+        """Send a connection together with others of this event-loop iteration (`Owner.post`)."""
+        text = encode_message(facts)
+        if self._posted_size + len(text) > MAX_TOGETHER_SIZE:
+            self._send_posted()
+        if not self._posted:
+            self._loop.call_soon(self._send_posted)
+        self._posted.append(_Posted(text, fd, settle))
+        self._posted_size += len(text)
+        if len(self._posted) == MAX_TOGETHER:
+            self._send_posted()
+
     def send(self, message: Message, fd: int) -> "bool | asyncio.Future[bool]":
         """Send a message with a copy of a descriptor. Return whether it was sent; a future of that if the inbox is full."""
-        text = encode_message(message)
+        self._send_posted()
+        return self._send_or_wait(encode_message(message), fd)
+
+    def _send_or_wait(self, text: bytes, fd: int) -> "bool | asyncio.Future[bool]":
         if len(text) > MAX_MESSAGE:
             log.warning("connection too large to hand over", size=len(text), limit=MAX_MESSAGE)
             return False
         if not self._waiting:
-            sent = self._send(text, fd)
+            sent = self._send((text,), (fd,))
             if sent is not None:
                 return sent
         if len(self._waiting) >= MAX_WAITING:
@@ -98,15 +122,29 @@ class Outbox:
         return waiting.sent
 
     def close(self) -> None:
-        """Refuse the messages that wait."""
+        """Send what was posted, and refuse the messages that wait."""
+        self._send_posted()
         while self._waiting:
             self._waiting.popleft().end(is_sent=False)
         self._loop.remove_writer(self._sock.fileno())
 
-    def _send(self, text: bytes, fd: int) -> bool | None:
-        """Send now; None if the inbox is full."""
+    def _send_posted(self) -> None:
+        """Send what was posted in one message. If the inbox is full, each connection waits by itself."""
+        posted, self._posted, self._posted_size = self._posted, [], 0
+        if not posted:
+            return
+        sent = None
+        if not self._waiting and sum(len(one.text) for one in posted) <= MAX_TOGETHER_SIZE:
+            sent = self._send([one.text for one in posted], [one.fd for one in posted])
+        for one in posted:
+            with logged_faults("handing over a connection"):
+                one.settle(self._send_or_wait(one.text, one.fd) if sent is None else sent)
+
+    def _send(self, texts: Sequence[bytes], fds: Sequence[int]) -> bool | None:
+        """Send a message now; None if the inbox is full."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         try:
-            self._sock.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (fd,)))], _SEND_FLAGS)
+            self._sock.sendmsg([bytes((_ARRAY + len(texts),)), *texts], rights, _SEND_FLAGS)
         except BlockingIOError:
             return None
         except OSError as error:  # such as ETOOMANYREFS: too many descriptors in flight (unix(7)), for which nothing can wait
@@ -119,11 +157,19 @@ class Outbox:
         waiting = self._waiting
         while waiting:
             first = waiting[0]
-            sent = False if first.sent.done() else self._send(first.text, first.fd)
+            sent = False if first.sent.done() else self._send((first.text,), (first.fd,))
             if sent is None:
                 return
             waiting.popleft().end(is_sent=sent)
         self._loop.remove_writer(self._sock.fileno())
+
+
+class _Posted(NamedTuple):
+    """A connection that is sent at the end of this event-loop iteration. Its descriptor stays open until `settle` is called."""
+
+    text: bytes
+    fd: int
+    settle: Settle
 
 
 class _Waiting:
@@ -177,7 +223,8 @@ class Inbox:
             self._poller.remove_reader(self._sock.fileno())
 
     def _read(self) -> None:
-        for _ in range(MAX_RECEIVES):
+        received = 0
+        while received < MAX_RECEIVES:
             try:
                 size, ancillary, flags, _address = self._sock.recvmsg_into([self._buffer], _ANCILLARY, _RECEIVE_FLAGS)
             except BlockingIOError:
@@ -189,23 +236,29 @@ class Inbox:
                 self.stop()
                 return
             self._receive(memoryview(self._buffer)[:size], fds.tolist(), flags)
+            received += len(fds) or 1
 
     def _receive(self, text: memoryview, fds: list[int], flags: int) -> None:
-        """Pass a message on, if it is whole and has one descriptor."""
-        if flags & socket.MSG_CTRUNC and not fds:  # the kernel has closed the descriptor
-            log.error("connection lost: no file descriptor for it", hint=DESCRIPTORS_HINT)
-            self._on_lost()
-            return
+        """Pass on what a message has, if it is whole and has a descriptor for each."""
+        messages: list[Message] = []
         try:
-            message = decode_message(text)
-            fault = "" if len(fds) == 1 and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) else "cut, or without a descriptor"
+            messages = decode_messages(text)
+            fault = "" if len(fds) == len(messages) and not flags & socket.MSG_TRUNC else "cut, or without a descriptor"
         except msgspec.DecodeError as error:
             fault = str(error)
-        if fault:
+        if flags & socket.MSG_CTRUNC and len(fds) < len(messages):  # the kernel has closed the other descriptors
+            lost = len(messages) - len(fds)
+            log.error("connection lost: no file descriptor for it", connections=lost, hint=DESCRIPTORS_HINT)
+            for _ in range(lost):
+                self._on_lost()
+        elif fault:
             log.error("message of another process dropped", error=fault, size=len(text), descriptors=len(fds))
             for fd in fds:
                 os.close(fd)
-        elif isinstance(message, Facts):
-            self._on_facts(message, fds[0])
-        else:
-            self._on_delivery(message, fds[0])
+            return
+        for message, fd in zip(messages, fds, strict=False):
+            with logged_faults("taking a connection over"):
+                if isinstance(message, Facts):
+                    self._on_facts(message, fd)
+                else:
+                    self._on_delivery(message, fd)

@@ -19,6 +19,10 @@ class Here(Enum):
 HERE: Final = Here.HERE
 
 
+Settle = Callable[[bool | Awaitable[bool]], None]
+"""Is told whether a connection was sent, or something to await that."""
+
+
 class Owner(Protocol):
     """Another process that owns a room."""
 
@@ -31,6 +35,12 @@ class Owner(Protocol):
 
         The caller keeps its own descriptor, and may close it as soon as this has returned. It closes the connection only if the
         result is False. Cancelling the result withdraws the connection, unless it was sent.
+        """
+
+    def post(self, facts: Facts, fd: int, settle: Settle) -> None:
+        """Send it a connection together with others of this event-loop iteration, as that is cheaper.
+
+        The caller keeps its own descriptor open until `settle` is called with what `hand_over` would return.
         """
 
 

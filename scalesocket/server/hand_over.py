@@ -107,7 +107,10 @@ class HandOver:
     def begin(self, owner: Owner, rest: bytes) -> None:
         """Send the connection. `rest`: the bytes that were read after the request head."""
         self._transport.pause_reading()
-        sent = self._send(owner, rest)
+        self._settle(rest, self._send(owner, rest))
+
+    def _settle(self, rest: bytes, sent: bool | Awaitable[bool]) -> None:
+        """Finish, or wait until it is known whether the connection was sent."""
         if isinstance(sent, bool):
             self._finish(sent, rest)
         else:
@@ -185,10 +188,15 @@ class SocketHandOver(HandOver):
             except OSError:  # the client has left
                 self._transport.abort()
                 return
-        self.begin(owner, rest)
+        self._transport.pause_reading()
+        facts = self._facts(Kind.SOCKET, rest, self._window)
+        owner.post(facts, self._transport.fileno(), partial(self._settle_posted, rest))
 
-    def _send(self, owner: Owner, rest: bytes) -> bool | Awaitable[bool]:
-        return owner.hand_over(self._facts(Kind.SOCKET, rest, self._window), self._transport.fileno())
+    def _settle_posted(self, rest: bytes, sent: bool | Awaitable[bool]) -> None:
+        if not self._transport.is_closing():  # otherwise it was cut meanwhile
+            self._settle(rest, sent)
+        elif isinstance(sent, asyncio.Future):
+            sent.cancel()
 
     def _refuse(self) -> None:
         if self._window is None:

@@ -7,7 +7,7 @@ import pytest
 
 from scalesocket.auth.hook import HookIdentity, Question
 from scalesocket.auth.identity import Identity, Role
-from scalesocket.placement.facts import Delivery, Facts, Kind, Who, decode_message, encode_message
+from scalesocket.placement.facts import Delivery, Facts, Kind, Who, decode_messages, encode_message
 from scalesocket.wire.handshake import Request
 
 REQUEST = Request(
@@ -40,7 +40,7 @@ def make_facts(**more: Any) -> Facts:
     ids=lambda message: type(message).__name__,
 )
 def test_messages_arrive_as_they_were_sent(message: Facts | Delivery) -> None:
-    assert decode_message(encode_message(message)) == message
+    assert decode_messages(b"\x91" + encode_message(message)) == [message]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_messages_arrive_as_they_were_sent(message: Facts | Delivery) -> None:
     ids=["guest", "user", "surrogates", "hook"],
 )
 def test_the_identity_of_a_client_arrives_unchanged(identity: Identity) -> None:
-    arrived = decode_message(encode_message(make_facts(who=Who.of(identity))))
+    (arrived,) = decode_messages(b"\x91" + encode_message(make_facts(who=Who.of(identity))))
 
     assert isinstance(arrived, Facts)
     assert arrived.who is not None
@@ -62,7 +62,17 @@ def test_the_identity_of_a_client_arrives_unchanged(identity: Identity) -> None:
     assert type(arrived.who.identity()) is type(identity)
 
 
-@pytest.mark.parametrize("text", [b"", b"\x90", b"\x91\xa5facts", encode_message(make_facts())[:-1], b"\xc1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\x80",
+        b"\x91\x91\xa5facts",
+        b"\x91" + encode_message(make_facts())[:-1],
+        b"\x92" + encode_message(make_facts()),
+        b"\xc1",
+    ],
+)
 def test_other_bytes_are_an_error(text: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        decode_message(text)
+        decode_messages(text)

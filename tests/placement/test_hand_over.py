@@ -12,7 +12,7 @@ from scalesocket.config.units import MiB
 from scalesocket.edge.client import Client
 from scalesocket.placement.facts import Facts
 from scalesocket.placement.inbox import Outbox
-from scalesocket.placement.placement import HERE
+from scalesocket.placement.placement import HERE, Settle
 from scalesocket.server.hand_over import MAX_REST
 from scalesocket.server.service import Service
 from tests.placement.conftest import ServeWorkers
@@ -377,6 +377,9 @@ class Busy:
     def hand_over(self, facts: Facts, fd: int) -> Any:
         return self.answer
 
+    def post(self, facts: Facts, fd: int, settle: Settle) -> None:
+        settle(self.hand_over(facts, fd))
+
 
 def make_busy(site: Workers, answer: Any, *, is_behind: bool = True) -> None:
     for service in site.services:
@@ -462,6 +465,30 @@ async def test_a_connection_whose_answer_is_not_written_whole_is_cut_and_not_han
     await client.close()
 
 
+async def test_connections_that_are_cut_before_they_are_sent_are_forgotten(serve_workers: ServeWorkers) -> None:
+    site = await serve_workers(chat=CAT)
+    service, posted = site.services[0], []
+
+    class Posting(Busy):
+        def post(self, facts: Facts, fd: int, settle: Settle) -> None:
+            service.connections.cut_all()
+            settle(self.answer)
+            posted.append(facts)
+
+    for answer in (True, False, asyncio.get_running_loop().create_future()):
+        service.connections.placement._places = (HERE, *[Posting(answer, is_behind=False)] * 2)  # type: ignore[union-attr]
+        client = await RawClient.connect(site.port)
+        client.send(upgrade(f"/chat/{site.name('chat')}"))
+
+        assert (await client.read_end()).startswith(b"HTTP/1.1 101")
+        await wait_idle(site)
+        await client.close()
+
+    assert len(posted) == 3
+    assert answer.cancelled()  # type: ignore[union-attr]
+    assert not serve_workers.logged("answering an upgrade failed")
+
+
 @pytest.mark.parametrize("way", ["socket", "pump"])
 async def test_a_connection_waits_until_its_owner_has_taken_it(serve_workers: ServeWorkers, way: Way) -> None:
     site = await serve_way(serve_workers, way, chat=CAT)
@@ -491,6 +518,9 @@ class Late:
         sent: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.waiting.append((facts, os.dup(fd), sent))
         return sent
+
+    def post(self, facts: Facts, fd: int, settle: Settle) -> None:
+        settle(self.hand_over(facts, fd))
 
     def release(self) -> None:
         for facts, fd, sent in self.waiting:
