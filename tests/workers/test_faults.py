@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import mode
 from typing import Final
 
 from websockets.asyncio.client import connect
@@ -138,3 +139,27 @@ def test_each_process_may_be_stopped_or_killed_under_load_and_only_clients_of_a_
         os.kill(site.pid, signal.SIGKILL)
         site.server.wait_ended()
         wait_none(family, within=5)
+
+
+def test_clients_that_wait_for_a_stopped_worker_are_served_by_its_successor_with_all_that_they_have_sent(tmp_path: Path) -> None:
+    with serving_workers(tmp_path) as site:
+        first = {room: site.join(room) for room in (f"room{number}" for number in range(ROOMS))}
+        owners = {room: site.owner_of(player.read_pid()) for room, player in first.items()}
+        busiest = mode(owners.values())
+        rooms, worker = [room for room in owners if owners[room] == busiest], site.workers[busiest]
+        os.kill(worker, signal.SIGSTOP)
+        waiting = [site.join(room) for room in rooms for _ in range(3)]
+        for number, player in enumerate(waiting):
+            for part in "abc":
+                player.connection.send(f"{number}{part}")
+
+        os.kill(worker, signal.SIGKILL)
+
+        for number, player in enumerate(waiting):
+            own = [f"{number}{part}" for part in "abc"]
+            heard: list[str] = []
+            while len(heard) < len(own):
+                text = player.read()
+                heard += [text] if text in own else []
+            assert heard == own
+        assert {first[room].wait_closed() for room in rooms} == {1006}
