@@ -27,7 +27,10 @@ class TlsHandshake:
     to that header, and are peeked at until then: the event loop's TLS reads the handshake from the socket itself.
     """
 
-    __slots__ = ("_connections", "_header", "_peer", "_socket", "_task", "_tls", "is_proxied", "is_reserved", "reported")
+    __slots__ = (
+        *("_connections", "_header", "_is_taken", "_peer", "_socket", "_task", "_tls"),
+        *("is_proxied", "is_reserved", "reported"),
+    )
 
     def __init__(self, connections: Connections, tls: ssl.SSLContext, fd: int, peer: object) -> None:
         """Take ownership of the descriptor of a connection, and count it. `peer`: the address of its other end."""
@@ -42,6 +45,7 @@ class TlsHandshake:
         self._peer = peer
         self._header = b""  # the part of a PROXY header that was read
         self._task: asyncio.Task[None] | None = None
+        self._is_taken = False  # whether a transport closes the socket
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(False)
         connections.tls_handshakes.add(self)
@@ -120,6 +124,7 @@ class TlsHandshake:
         connections.poller.remove_reader(self._socket.fileno())
 
         async def shake_hands() -> None:
+            self._is_taken = True
             with suppress(OSError):  # the peer has left, was too late, or does not use TLS
                 await connections.loop.connect_accepted_socket(
                     lambda: NewTlsConnection(connections, self),
@@ -134,6 +139,8 @@ class TlsHandshake:
     def _done(self, _: asyncio.Task[None]) -> None:
         self._connections.head_deadlines.stop(self)
         self._connections.tls_handshakes.discard(self)
+        if not self._is_taken:  # cancelled in the event-loop iteration in which its first byte arrived
+            self._socket.close()
 
     def _answer_in_clear_text(self) -> None:
         """Answer a request without TLS. Its bytes are still unread."""

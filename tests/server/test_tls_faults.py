@@ -70,6 +70,22 @@ async def test_a_handshake_that_trickles_ends_with_handshake_timeout(serve_expre
     await site.until(lambda: not site.service.connections.tls_handshakes)
 
 
+async def test_a_handshake_that_starts_in_the_iteration_of_its_deadline_is_ended(serve_express: Serve, tmp_path: Path) -> None:
+    site = await serve_tls(serve_express, tmp_path)
+    slow = await RawClient.connect(site.port)
+    site.raw_clients.append(slow)
+    handshakes = site.service.connections.tls_handshakes
+    await site.until(lambda: bool(handshakes))
+    (handshake,) = handshakes
+
+    handshake._shake_hands()
+    handshake.time_out()
+
+    async with asyncio.timeout(DEADLINE):
+        assert await slow.reader.read() == b""
+    assert not handshakes
+
+
 async def test_broken_handshakes_cost_only_their_senders(serve_express: Serve, tmp_path: Path) -> None:
     """Three hundred peers at once send part of a handshake, rubbish in it, an oversized record, or plain HTTP, and leave."""
     site = await serve_tls(serve_express, tmp_path)
