@@ -13,7 +13,7 @@ ANN: Final = respond({"user": "ann"})
 
 
 def app_of(web: Web, **hook: Any) -> dict[str, Any]:
-    return {"command": ["cat"], "auth": {"hook": {"url": web.url, "recheck": 0.3, **hook}}}
+    return {"command": ["cat"], "auth": {"hook": {"url": web.url, "recheck": 0.3, "timeout": 10.0, **hook}}}
 
 
 def cookie(name: str = "ann") -> dict[str, str]:

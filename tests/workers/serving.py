@@ -184,8 +184,8 @@ def parent_of(pid: int) -> int:
 
 def children(pid: int) -> set[int]:
     found: set[int] = set()
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
+    with suppress(OSError):  # it has ended
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
             found |= set(map(int, path.read_text().split()))
     return found
 
