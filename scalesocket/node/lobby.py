@@ -82,9 +82,9 @@ class ClusterOverview:
         self._local = local
         self._lease = lease
         self._directory = directory
-        self._lists: SingleFlight[Sequence[ClusterRoom]] = SingleFlight(LIST_LIFETIME)
-        self._last: dict[str, Sequence[ClusterRoom]] = {}
-        """The last list of each app, for when the engine does not answer."""
+        self._lists: SingleFlight[Mapping[str, ClusterRoom]] = SingleFlight(LIST_LIFETIME)
+        self._last: dict[str, Mapping[str, ClusterRoom]] = {}
+        """The last list of each app, by name, for when the engine does not answer."""
         self.describe: Callable[[SiteStatus], SiteStatus] = lambda status: status
         """Adds to a status what this node is in the cluster."""
 
@@ -96,19 +96,20 @@ class ClusterOverview:
         """Return the rooms of an app that can be joined, on any node."""
         own = await self._local.list_rooms(app)
         names = {room.name for room in own}
-        return [*own, *(describe(room) for room in await self._others(app) if room.name.room not in names)]
+        return [*own, *(describe(room) for name, room in (await self._others(app)).items() if name not in names)]
 
     async def find_room(self, app: str, room: str) -> RoomStatus | None:
         """Return a room that can be joined, on any node."""
         own = await self._local.find_room(app, room)
         if own is not None:
             return own
-        return next((describe(other) for other in await self._others(app) if other.name.room == room), None)
+        other = (await self._others(app)).get(room)
+        return None if other is None else describe(other)
 
     async def summarize(self, apps: Sequence[str], shown: int) -> Mapping[str, RoomsSummary]:
         """Count the rooms of each app on all nodes."""
         own = await self._local.summarize(apps, shown)
-        others = {app: count_rooms(await self._others(app), shown) for app in apps}
+        others = {app: count_rooms((await self._others(app)).values(), shown) for app in apps}
         return merge_summaries(apps, [own, others], shown)
 
     async def find_readiness(self) -> Readiness:
@@ -120,15 +121,16 @@ class ClusterOverview:
         own, lease = await self._local.find_readiness(), self._lease
         return replace(own, engine="down" if lease.is_late else "up", needs_engine=not lease.keeps_rooms)
 
-    async def _others(self, app: str) -> Sequence[ClusterRoom]:
-        """Return the rooms of other nodes, as they were last known."""
+    async def _others(self, app: str) -> Mapping[str, ClusterRoom]:
+        """Return the rooms of other nodes by name, as they were last known."""
 
-        async def find() -> Sequence[ClusterRoom]:
+        async def find() -> Mapping[str, ClusterRoom]:
             try:
                 rooms = await self._directory.listing.rooms(app)
             except EngineError:
-                return self._last.get(app, ())
-            self._last[app] = [room for room in rooms if room.node != self._directory.node and room.state in JOINABLE]
+                return self._last.get(app, {})
+            others = (room for room in rooms if room.node != self._directory.node and room.state in JOINABLE)
+            self._last[app] = {room.name.room: room for room in others}
             return self._last[app]
 
         return await self._lists.ask(app, find)
