@@ -9,6 +9,7 @@ cent, whatever they do, so all servers are started several times.
 import argparse
 import asyncio
 import json
+import signal
 import statistics
 import tempfile
 import time
@@ -248,6 +249,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="WORD", help="loads with this word in their titles")
     parser.add_argument("--local", action="store_true", help="leave out rooms on another node")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends the servers, too
     asyncio.run(run(arguments.starts, arguments.rounds, arguments.only, is_local=arguments.local))
 
 
