@@ -107,6 +107,8 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
+        self._has_begun = False
+        """Whether messages are handled."""
         self._last_call = 0
         self._calls: dict[int, asyncio.Future[msgspec.Raw]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -165,9 +167,18 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle the frames that are complete."""
-        received = self._received
-        received += data
-        at = 0
+        self._received += data
+        if self._has_begun:
+            self._handle_frames()
+
+    def begin(self) -> None:
+        """Handle what has arrived: not before the caller of `open_link` has the link, which its handlers may use."""
+        self._has_begun = True
+        if not self.lost.done():
+            self._handle_frames()
+
+    def _handle_frames(self) -> None:
+        received, at = self._received, 0
         try:
             while len(received) >= at + _LENGTH.size:
                 (size,) = _LENGTH.unpack_from(received, at)
@@ -279,6 +290,7 @@ async def open_link(sock: socket.socket, handlers: Handlers, *, peer: str) -> As
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
     _, link = await loop.create_unix_connection(lambda: Link(handlers, peer=peer), sock=sock)
+    loop.call_soon(link.begin)
     try:
         yield link
     finally:

@@ -69,6 +69,19 @@ async def test_notifications_arrive_in_order_and_before_a_later_call() -> None:
     assert answer == [str(number) for number in range(100)]
 
 
+async def test_a_message_that_arrives_while_the_link_is_opened_is_handled_when_the_caller_has_the_link() -> None:
+    arrived: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    handlers = Handlers()
+    handlers.add(Wait, lambda _: arrived.set_result(here.is_open))
+    one, other = socket.socketpair()
+
+    async with open_link(other, Handlers(), peer="the supervisor") as there:
+        there.notify(Wait())
+        await asyncio.sleep(0)
+        async with open_link(one, handlers, peer="worker 1") as here, asyncio.timeout(5):
+            assert await arrived
+
+
 async def test_an_error_of_a_handler_reaches_the_caller_with_its_kind() -> None:
     async def refuse(_: Wait) -> None:
         raise NoSuchThingError("there is no such thing")
