@@ -102,7 +102,11 @@ class Arrivals:
     def hand_on(self, transport: asyncio.Transport, handed: Handed) -> None:
         """Give a connection that was taken to the owner of its room, which answers."""
         if not isinstance(transport, SocketTransport):
-            ours, theirs = socket.socketpair()
+            try:
+                ours, theirs = socket.socketpair()
+            except OSError:  # no descriptor is left: the caller looks for the owner again
+                transport.abort()
+                return
             transport.write(TAKEN)
             self._streams.add(SecuredStream(transport, ours.detach(), b"", poller=self.poller, on_lost=self._streams.discard))
             self.handlers.take(handed, theirs.detach(), b"")

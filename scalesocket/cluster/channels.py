@@ -26,7 +26,7 @@ Address = tuple[object, ...]
 
 
 class NotesChange(Protocol):
-    """Is told of a channel's changes."""
+    """Receives the events of a channel."""
 
     def note_change(self) -> None:
         """Something has arrived, or the connection has ended."""

@@ -56,7 +56,7 @@ class Deadlines(Generic[Waiting]):
         for connection, started_at in tuple(self._started_at.items()):
             if started_at > latest:
                 break
-            del self._started_at[connection]
-            connection.time_out()
+            if self._started_at.pop(connection, None) is not None:  # else the end of another one has stopped it
+                connection.time_out()
         if self._started_at:
             self._schedule()

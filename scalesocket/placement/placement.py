@@ -20,7 +20,7 @@ HERE: Final = Here.HERE
 
 
 Settle = Callable[[bool | Awaitable[bool]], None]
-"""Is told whether a connection was sent, or something to await that."""
+"""Receives whether a connection was sent, or an awaitable of that."""
 
 
 class Owner(Protocol):

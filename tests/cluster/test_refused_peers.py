@@ -1,9 +1,11 @@
 """Peers that a node refuses: without the secret, of another version, slow, silent, or many."""
 
 import asyncio
+import errno
 import socket
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -247,3 +249,23 @@ async def test_silent_peers_of_a_listener_with_tls_are_ended(
         await until(lambda: not node.listener._handshakes)
         for sock in silent:
             sock.close()
+
+
+@needs_openssl
+async def test_a_node_without_a_free_descriptor_ends_the_connection_with_tls(
+    poller: Poller, contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with (
+        closing(BareNode(poller, contexts)) as node,
+        closing(PeerClient(SECRET, poller=poller, tls=contexts[1], max_ready=0)) as client,
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(arrivals, "socket", SimpleNamespace(socketpair=fail))
+            assert await client.hand_over(node.address, HANDED, patience=30) is Answer.UNREACHABLE
+
+        assert not node.streams
+        ours = await hand_over(client, node)
+        ours.socket.close()

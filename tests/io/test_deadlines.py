@@ -38,3 +38,21 @@ async def test_each_connection_has_its_own_deadline_and_none_once_it_is_stopped(
     assert stopped.late_at == math.inf
     assert deadlines.oldest_at == math.inf
     deadlines.close()
+
+
+async def test_a_connection_whose_end_stops_another_one_does_not_end_the_clock() -> None:
+    deadlines: Deadlines[Waiting] = Deadlines(asyncio.get_running_loop(), lambda: 0.01)
+    stopped, last = Waiting(), Waiting()
+
+    class Stopping(Waiting):
+        def time_out(self) -> None:
+            super().time_out()
+            deadlines.stop(stopped)
+
+    for connection in Stopping(), stopped, last:
+        deadlines.start(connection)
+
+    await until(lambda: last.late_at < math.inf)
+
+    assert stopped.late_at == math.inf
+    deadlines.close()
