@@ -8,10 +8,13 @@ from typing import Any, Final, Literal
 import pytest
 
 from scalesocket.config.model import App
+from scalesocket.server.service import Service
 from tests.placement.conftest import ServeWorkers
 from tests.placement.kit import Workers
 from tests.playing import Player
 from tests.server.test_expiry import make_certificate
+
+CAT: Final = {"command": ["cat"]}
 
 Way = Literal["socket", "pump", "relay"]
 
@@ -39,3 +42,21 @@ async def join_by(site: Workers, way: Way, path: str, folder: Path, **options: A
 def trust(folder: Path) -> ssl.SSLContext:
     """Trust the certificate of a site."""
     return ssl.create_default_context(cafile=folder / "site.pem")
+
+
+def passing(site: Workers) -> list[int]:
+    """Connections that pass through each worker, on their way to another one."""
+    return [len(service.connections.passages) for service in site.services]
+
+
+def is_idle(service: Service) -> bool:
+    """Whether no connection is left, nor counted."""
+    connections = service.connections
+    return (
+        not (connections.transports or connections.websockets or connections.passages)
+        and connections.hypercorn.open_connections == 0
+    )
+
+
+async def wait_idle(site: Workers) -> None:
+    await site.until(lambda: all(map(is_idle, site.services)))
