@@ -59,13 +59,13 @@ class Identity(msgspec.Struct, frozen=True):
     """Whether it takes no more rooms: it drains, or shuts down."""
 
 
-class LetGo(msgspec.Struct, frozen=True, tag="let go"):
+class ReleaseHeld(msgspec.Struct, frozen=True, tag="release held"):
     """Wait for rooms no more; the answer is empty."""
 
     held: int
 
 
-NodeRequest = ClaimRoom | Operate | DrainNode | AwaitEnd | LetGo | Identify
+NodeRequest = ClaimRoom | Operate | DrainNode | AwaitEnd | ReleaseHeld | Identify
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_request: Final = msgspec.msgpack.Decoder(NodeRequest).decode
 """Raises msgspec.DecodeError."""

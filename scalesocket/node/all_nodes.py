@@ -13,7 +13,7 @@ from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.peer_stream import PeerStream, open_stream
 from scalesocket.cluster.ready import PeerError
 from scalesocket.cluster.records import NodeStatus
-from scalesocket.cluster.requests_of_nodes import AwaitEnd, LetGo, NodeRequest, Operate, encode
+from scalesocket.cluster.requests_of_nodes import AwaitEnd, NodeRequest, Operate, ReleaseHeld, encode
 from scalesocket.control.lists import ALL_OTHERS
 from scalesocket.control.messages import ClusterRequest, Diff, Drain, Outcome, Reload, Request, SayOutcome, Status, Tail, wait_of
 from scalesocket.node.tails import NodeTail, OwnTail
@@ -147,7 +147,7 @@ class AllNodes:
                 self._own.release(Release(held))
                 return
             try:
-                await ask(self._client, answer.address, LetGo(held), type(None), timeout=RELEASE_TIMEOUT)
+                await ask(self._client, answer.address, ReleaseHeld(held), type(None), timeout=RELEASE_TIMEOUT)
             except PeerError as error:
                 log.debug("node not reached", node=answer.node, problem=str(error))
 

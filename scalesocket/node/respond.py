@@ -16,8 +16,8 @@ from scalesocket.cluster.requests_of_nodes import (
     DrainNode,
     Identify,
     Identity,
-    LetGo,
     Operate,
+    ReleaseHeld,
     decode_request,
     encode,
 )
@@ -74,7 +74,7 @@ class Responder:
                 session = self._directory.session
                 inc = "" if session is None else session.inc
                 return encode(Identity(self._directory.node, inc, not self._takes_rooms()))
-            case LetGo(held):
+            case ReleaseHeld(held):
                 self.own.release(Release(held))
         return encode(None)
 

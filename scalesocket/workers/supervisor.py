@@ -38,8 +38,8 @@ from scalesocket.supervisor import (
 from scalesocket.systemd import notify_ready, notify_stopping, take_listen_fds
 from scalesocket.workers.edited_workers import EditedWorkers
 from scalesocket.workers.edits import Edits
-from scalesocket.workers.front import Front, open_front
 from scalesocket.workers.leftovers import become_subreaper
+from scalesocket.workers.operator_service import OperatorService, open_operator_service
 from scalesocket.workers.workers import Workers, open_workers
 
 log = structlog.get_logger("server")
@@ -87,15 +87,15 @@ async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options
         workers.listeners = listeners.sockets
         workers.auth_files = auth_files.contents
         workers.pair = None if listeners.tls is None else listeners.tls.pair
-        front = await stack.enter_async_context(open_front(workers))
+        operators = await stack.enter_async_context(open_operator_service(workers))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         edits = stack.enter_context(closing(Edits(workers, listeners, auth_files, tasks)))
         reloader = await stack.enter_async_context(
             open_editing(
-                EditedWorkers(workers, front.gateway),
-                front.operations,
-                prepare=[partial(_prepare_admin, front), edits.prepare],
+                EditedWorkers(workers, operators.gateway),
+                operators.operations,
+                prepare=[partial(_prepare_admin, operators), edits.prepare],
                 overrides=options.overrides,
                 is_watching=options.is_watching,
             )
@@ -107,13 +107,13 @@ async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options
         tasks.start_soon(workers.leftovers.run, name="orphans")
         if await _wait_ready(workers, site, stop):
             tune_interpreter()
-            announce(listeners.addresses, front.admin.listeners.addresses, site)
+            announce(listeners.addresses, operators.admin.listeners.addresses, site)
             notify_ready()
-        return await _wait_stopped(workers, front, stop, tasks)
+        return await _wait_stopped(workers, operators, stop, tasks)
 
 
-async def _prepare_admin(front: Front, site: Site, _: Plan) -> Preparation:
-    return await front.admin.prepare(site.server)
+async def _prepare_admin(operators: OperatorService, site: Site, _: Plan) -> Preparation:
+    return await operators.admin.prepare(site.server)
 
 
 async def _wait_ready(workers: Workers, site: Site, stop: Stop) -> bool:
@@ -140,7 +140,7 @@ async def _wait_ready(workers: Workers, site: Site, stop: Stop) -> bool:
     return False
 
 
-async def _wait_stopped(workers: Workers, front: Front, stop: Stop, tasks: TaskGroup) -> int:
+async def _wait_stopped(workers: Workers, operators: OperatorService, stop: Stop, tasks: TaskGroup) -> int:
     """Serve until a signal, or until no worker can be started; then end all workers. Return the exit code."""
 
     async def wait_failed() -> None:
@@ -159,7 +159,7 @@ async def _wait_stopped(workers: Workers, front: Front, stop: Stop, tasks: TaskG
     tasks.start_soon(wait_failed, name="failed workers")
     await stop.requested.wait()
     notify_stopping()
-    front.note_shutdown()
+    operators.note_shutdown()
     tasks.start_soon(drain, name="drain")
     await stop.done.wait()
     await workers.stop(is_forced=stop.is_forced)

@@ -11,7 +11,7 @@ from scalesocket.cluster.link import EngineUnavailableError
 from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.ready import PeerError
 from scalesocket.cluster.records import Load, NodeAddress, NodeStatus
-from scalesocket.cluster.requests_of_nodes import AwaitEnd, LetGo, Operate, decode_request
+from scalesocket.cluster.requests_of_nodes import AwaitEnd, Operate, ReleaseHeld, decode_request
 from scalesocket.control.lists import RoomEntry, RoomList
 from scalesocket.control.messages import Clients, Drain, Kick, Outcome, Request, Rooms, Say, SayOutcome, Stop, Tail, TailEvent
 from scalesocket.node import all_nodes
@@ -53,7 +53,7 @@ class FakePeers:
         other.asked.append(request)
         if other.ran is None or isinstance(request, AwaitEnd):
             raise PeerError(f"{address}: connection refused")
-        return msgspec.msgpack.encode(None if isinstance(request, LetGo) else other.ran)
+        return msgspec.msgpack.encode(None if isinstance(request, ReleaseHeld) else other.ran)
 
 
 class FakeStream:
@@ -208,7 +208,7 @@ async def test_a_node_that_is_lost_while_its_rooms_end_is_named(serve: MemorySer
     async with asyncio.timeout(10):
         outcome = await ending.wait_ended(10)
     assert outcome == Outcome(rooms=3, clients=1, pending=2, unreachable=("c", "b"))
-    assert [type(request) for request in other.asked] == [Operate, AwaitEnd, LetGo]
+    assert [type(request) for request in other.asked] == [Operate, AwaitEnd, ReleaseHeld]
 
 
 @in_memory
@@ -219,7 +219,7 @@ async def test_the_waits_of_all_nodes_are_ended_at_the_same_time(serve: MemorySe
     request, are_asked = nodes.peers.request, asyncio.Barrier(len(others))
 
     async def answer_together(address: str, payload: bytes, *, timeout: float) -> bytes:
-        if isinstance(decode_request(payload), LetGo):
+        if isinstance(decode_request(payload), ReleaseHeld):
             await are_asked.wait()
         return await request(address, payload, timeout=timeout)
 
@@ -228,7 +228,7 @@ async def test_the_waits_of_all_nodes_are_ended_at_the_same_time(serve: MemorySe
     async with asyncio.timeout(10):
         await ending.wait_ended(10)
 
-    assert [[type(asked) for asked in other.asked] for other in others.values()] == [[Operate, AwaitEnd, LetGo]] * 2
+    assert [[type(asked) for asked in other.asked] for other in others.values()] == [[Operate, AwaitEnd, ReleaseHeld]] * 2
 
 
 # --- Tails

@@ -20,8 +20,8 @@ from scalesocket.status import SiteStatus
 from scalesocket.workers import merged_overview
 from scalesocket.workers.edit_messages import CommitEdit, PrepareEdit
 from scalesocket.workers.edits import Edits
-from scalesocket.workers.front import Front, open_front
 from scalesocket.workers.link import Handlers, Link
+from scalesocket.workers.operator_service import OperatorService, open_operator_service
 from scalesocket.workers.site_messages import GetReadiness, GetRooms, GetStatus, LastStatus, Missing, Ran, Release, Run, WaitEnded
 from scalesocket.workers.slot import Worker
 from scalesocket.workers.workers import Workers
@@ -85,9 +85,9 @@ class Scripted:
 class Server:
     """A supervisor with scripted workers."""
 
-    def __init__(self, workers: Workers, front: Front, stack: AsyncExitStack) -> None:
+    def __init__(self, workers: Workers, operators: OperatorService, stack: AsyncExitStack) -> None:
         self.workers = workers
-        self.front = front
+        self.operators = operators
         self.scripted = [Scripted() for _ in workers.members]
         self._stack = stack
 
@@ -114,7 +114,7 @@ class Server:
         await self.start(index)
 
     async def run(self, request: Any) -> Any:
-        return await self.front.operations.run(request, CALLER)
+        return await self.operators.operations.run(request, CALLER)
 
     async def settled(self) -> None:
         """Wait until all notes so far have arrived."""
@@ -128,8 +128,8 @@ async def open_server(count: int = 2, *, started: int = 2) -> AsyncIterator[Serv
     workers = Workers(make_site(App(name="chat", command=["cat"])), count=count, loop="uvloop", open_files=100)
     async with AsyncExitStack() as stack:
         stack.callback(workers.close)
-        front = await stack.enter_async_context(open_front(workers))
-        server = Server(workers, front, stack)
+        operators = await stack.enter_async_context(open_operator_service(workers))
+        server = Server(workers, operators, stack)
         for index in range(started):
             await server.start(index)
         yield server
@@ -191,7 +191,7 @@ async def test_a_tail_of_too_many_rooms_is_refused_and_released() -> None:
             scripted.answer = ran(600, held=1)
 
         with pytest.raises(OperationError, match=r"1200 rooms match \(at most 1000"):
-            await server.front.operations.open_tail(Tail(app="chat", room="*"), CALLER)
+            await server.operators.operations.open_tail(Tail(app="chat", room="*"), CALLER)
         await server.settled()
         assert [scripted.released for scripted in server.scripted] == [[1], [1]]
 
@@ -240,12 +240,12 @@ async def test_a_drain_that_no_worker_has_done_is_not_remembered() -> None:
                 await server.run(request)
 
         setup = server.workers._make_setup(0)
-        assert (setup.drained, setup.is_draining, server.front.gateway.is_draining) == ((), False, False)
+        assert (setup.drained, setup.is_draining, server.operators.gateway.is_draining) == ((), False, False)
         server.scripted[0].answer = ran(0)
         with pytest.raises(OperationError, match="worker 1: invalid"):
             await server.run(Drain())
         assert server.workers._make_setup(0).is_draining
-        assert server.front.gateway.is_draining
+        assert server.operators.gateway.is_draining
 
 
 async def test_without_any_worker_operations_fail_with_a_reason() -> None:
@@ -263,7 +263,7 @@ async def test_the_server_is_not_ready_before_every_worker_has_served_and_while_
     async with open_server(started=0) as server:
         found = []
         for step in (lambda: server.start(0), lambda: server.start(1), lambda: server.stop(0), lambda: server.stop(1)):
-            found.append((await server.front.overview.find_readiness()).is_starting)
+            found.append((await server.operators.overview.find_readiness()).is_starting)
             await step()
         status = await server.run(Status())
 
@@ -271,7 +271,7 @@ async def test_the_server_is_not_ready_before_every_worker_has_served_and_while_
         assert status.is_starting
         assert next(iter(format_status(status, with_rooms=False))).startswith("starting, generation 1")
         assert [app.name for app in status.apps] == ["chat"]
-        assert (await server.front.overview.find_readiness()).is_starting
+        assert (await server.operators.overview.find_readiness()).is_starting
 
 
 async def test_a_few_workers_start_at_a_time() -> None:
@@ -331,7 +331,7 @@ async def test_a_silent_worker_keeps_its_last_numbers_and_lists_are_not_availabl
         assert [(worker.state, worker.rooms) for worker in status.workers] == [("serving", 1), ("silent", 1)]
         assert status.apps[0].rooms_total == 2
         with pytest.raises(UnavailableError, match="did not answer"):
-            await server.front.overview.list_rooms("chat")
+            await server.operators.overview.list_rooms("chat")
 
 
 async def test_the_totals_of_a_process_that_has_ended_are_kept_once() -> None:

@@ -28,8 +28,8 @@ from scalesocket.workers.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
-    """The site of all workers, for operators. `async with open_front(…)` makes one."""
+class OperatorService:
+    """The site of all workers, for operators. `async with open_operator_service(…)` makes one."""
 
     gateway: Gateway
     """Has no apps. It holds the state of edits and of the shutdown, and counts requests to the admin surface that are refused."""
@@ -43,7 +43,7 @@ class Front:
 
 
 @asynccontextmanager
-async def open_front(workers: Workers) -> AsyncIterator[Front]:
+async def open_operator_service(workers: Workers) -> AsyncIterator[OperatorService]:
     """Serve operators of the site of `workers` until the block ends; open it before their first process. Raises ListenError."""
     async with anyio.create_task_group() as tasks:
         with closing(Poller(asyncio.get_running_loop())) as poller:
@@ -63,7 +63,7 @@ async def open_front(workers: Workers) -> AsyncIterator[Front]:
             operations = Operations(running, AllWorkers(workers, overview, running))
             lane = AdminLane(gateway, workers, overview, operations)
             async with open_admin(lane, workers.site.server, gateway, poller) as admin:
-                yield Front(gateway, operations, overview, admin)
+                yield OperatorService(gateway, operations, overview, admin)
         tasks.cancel_scope.cancel()
 
 
