@@ -165,7 +165,10 @@ class Outbox:
 
 
 class _Posted(NamedTuple):
-    """A connection that is sent at the end of this event-loop iteration. Its descriptor stays open until `settle` is called."""
+    """A connection that is sent at the end of this event-loop iteration. Its descriptor stays open until `settle` is called.
+
+    A transport that is aborted meanwhile closes its descriptor by a later `call_soon` than that of `_send_posted`.
+    """
 
     text: bytes
     fd: int

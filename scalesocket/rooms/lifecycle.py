@@ -138,7 +138,7 @@ class Lifecycle:
                 room.output.flush()
                 room.detach()
                 self._observer.backend_exited(room, end)
-                if crash is not None:  # logged last: whoever reads it and asks for the status sees it there
+                if crash is not None:  # logged last, so that the status shows it by then
                     log.warning("backend ended", app=room.app.name, room=room.name, pid=backend.pid, reason=crash)
         self._log_restart(close, delay)
         if delay is None:
