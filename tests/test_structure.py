@@ -237,6 +237,14 @@ def test_every_test_asserts_something(file: Path) -> None:
     assert tests - find_asserting(file, ASSERTING | LIBRARIES_ASSERTING) == set()
 
 
+def test_no_client_with_threads_speaks_tls() -> None:
+    """It reads in one thread and writes in another, and of 1,000 of its handshakes one is lost: python/cpython issue 77271."""
+    threaded = [file for file in (ROOT / "tests").rglob("*.py") if "websockets.sync.client import connect" in file.read_text()]
+
+    assert threaded
+    assert [file for file in threaded if "connect" in find_calls_with(file, "ssl")] == []
+
+
 def test_functions_that_count_as_assertions_can_fail() -> None:
     ours = {file: {one.name for one in functions_of(file)} & ASSERTING for file in (ROOT / "tests").rglob("*.py")}
 
@@ -250,6 +258,12 @@ def find_asserting(file: Path, asserting: set[str]) -> set[str]:
     while found := {one.name for one in functions_of(file) if one.has_assertion or one.calls & asserting} - asserting:
         asserting |= found
     return asserting
+
+
+def find_calls_with(file: Path, keyword: str) -> set[str]:
+    """The names of the functions that a file calls with this keyword."""
+    calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    return {ast.unparse(call.func) for call in calls if any(one.arg == keyword for one in call.keywords)}
 
 
 class Function(NamedTuple):

@@ -1,5 +1,7 @@
 """Starts of a server of several workers: its sockets, its certificate, its limits, and what keeps it from starting."""
 
+import asyncio
+import itertools
 import os
 import re
 import resource
@@ -9,14 +11,23 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect as tls_connect
 from websockets.sync.client import connect, unix_connect
 
 from tests.cli.serving import DEADLINE, serving
-from tests.workers.serving import Player, children, descendants, kill, serving_workers
+from tests.playing import Player
+from tests.server.test_http2 import make_certificate
+from tests.workers.serving import children, descendants, kill, serving_workers
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": True}
 
 
 def test_workers_listen_at_unix_sockets_inherited_sockets_and_several_addresses(tmp_path: Path) -> None:
@@ -118,33 +129,35 @@ def test_the_server_ends_if_no_worker_can_be_started_any_more(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-def test_workers_serve_tls_with_the_certificate_of_the_site(tmp_path: Path) -> None:
-    certificate, key = tmp_path / "site.pem", tmp_path / "site.key"
-    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-    subprocess.run(
-        ["openssl", *words.split(), "-addext", names, "-keyout", key, "-out", certificate], check=True, capture_output=True
-    )
+async def test_workers_serve_tls_with_the_certificate_of_the_site(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
     trust = ssl.create_default_context(cafile=certificate)
     tls = f'bind = "127.0.0.1:0"\ntls = {{ certificate = "{certificate}", key = "{key}" }}'
-    with serving_workers(tmp_path, count=2, server=tls) as site, ExitStack() as connections:
-        url = f"wss://127.0.0.1:{site.server.port}/chat"
-        players = [Player(connections.enter_context(connect(f"{url}/room{number}", ssl=trust))) for number in range(10)]
+    with serving_workers(tmp_path, count=2, server=tls) as site:
+        url, numbers = f"wss://127.0.0.1:{site.server.port}/chat", itertools.count()
 
-        owners = {site.owner_of(player.read_pid()) for player in players}  # some through the worker that has the TLS state
-        for player in players:
-            player.echo()
+        async with AsyncExitStack() as connections:
 
-        assert owners == {0, 1}
-        # A successor has the certificate in force, whatever the files contain by now.
-        before = site.workers[0]
-        key.write_text("half a k")
-        os.kill(before, signal.SIGKILL)
-        site.wait_replaced(0, before)
-        for number in range(10, 20):
-            player = Player(connections.enter_context(connect(f"{url}/room{number}", ssl=trust)))
-            player.read_pid()
-            player.echo()
+            async def open_rooms_of_both_workers() -> None:
+                """Some of the clients reach a worker that does not own their room, and passes the bytes on."""
+                owners = set()
+                while owners != {0, 1}:
+                    opening = tls_connect(
+                        f"{url}/room{next(numbers)}", ssl=trust, server_hostname="localhost", open_timeout=DEADLINE
+                    )
+                    player = Player(await connections.enter_async_context(opening))
+                    owners.add(site.owner_of(int(await player.listen())))
+                    await player.say("hello")
+                    await player.hear("hello")
+
+            await open_rooms_of_both_workers()
+            # A successor has the certificate in force, whatever the files contain by now.
+            before = site.workers[0]
+            key.write_text("half a k")
+            os.kill(before, signal.SIGKILL)
+            await asyncio.to_thread(site.wait_replaced, 0, before)
+
+            await open_rooms_of_both_workers()
 
 
 def test_programs_have_the_limit_of_open_files_that_the_server_was_started_with(tmp_path: Path) -> None:
