@@ -47,10 +47,11 @@ help:
 
 install: $(INSTALLED)
 
+# An environment that works is kept, whichever Python made it: `venv` of another Python would break it.
 $(INSTALLED): pyproject.toml requirements-dev.lock
 	@test -n "$(PYTHON)" || { echo "make: found no Python 3.11 or newer; name one with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "make: $(PYTHON) cannot create environments; install its venv module (Debian: python3-venv)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -c "import sys, pip; $(NEW_ENOUGH)" 2>/dev/null || { echo "$(PYTHON) -m venv $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
