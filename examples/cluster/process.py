@@ -18,7 +18,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ClusterError(Exception):
-    """Something that is missing, or does not start."""
+    """A program that is missing, or does not start."""
 
 
 class Process:

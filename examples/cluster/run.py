@@ -32,12 +32,12 @@ A cluster of three nodes is running, with {balancer} as load balancer. Logs: {fo
 Try:
 
   1. Open the chat on two nodes, in two tabs: http://{first}/chat/ and http://{second}/chat/
-     Both are in one room, which one of the nodes has. The other one hands its client over to it.
+     Both are in one room, which one of the nodes owns. The other node hands its client over to it.
 
   2. Ask on which node a room is, in two terminals, and leave both open:
          {websockets} ws://{first}/where/lobby
          {websockets} ws://{second}/where/lobby
-     Both are told the same node and fence. What you type in one, the other one shows.
+     Both print the same node and fence. What you type in one, the other one shows.
 
   3. Kill that node by its pid from above, for example a1:  kill -9 {pid}
      Both clients are disconnected. Connect again to another node: the room opens there within two seconds, with a higher fence.
@@ -46,10 +46,13 @@ Try:
   4. Ask any node about all of them:
          {scalesocket} cluster status {site} --control {folder}/a1.sock
          {scalesocket} rooms {site} --control {folder}/a1.sock
+     Drain one. Its clients are disconnected; connect again, and their room opens on another node:
+         {scalesocket} cluster drain {site} a2 --control {folder}/a1.sock
+     It opens no rooms until it is started again.
 
   5. Kill the engine:  kill -9 {engine}
-     It starts again, empty, after {restart:.0f} s. Without it, rooms end after four fifths of the lease, which is {lease} here.
-     With LEASE=20s make cluster, they go on.
+     It starts again, empty, after {restart:.0f} s. The lease is {lease} here; rooms end when four fifths of it have passed.
+     With `LEASE=20s make cluster` the engine is back in time, and they go on.
 
 Ctrl-C ends all of it.
 """

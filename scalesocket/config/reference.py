@@ -66,8 +66,9 @@ of an app replaces that of `[defaults]`.
 """.replace("RESERVED", ", ".join(f"`{name}`" for name in sorted(RESERVED_APPS)))
 
 CLUSTER: Final = """\
-Several servers, the nodes, share the rooms of a site: each room is on one of them, whichever its clients reach. Without the
-table, a server is alone. [cluster.md](cluster.md) says how to run them. It needs `pip install 'scalesocket[cluster]'`.
+Several servers, the nodes, share the rooms of a site: each room is on one of them, whichever its clients connect to. Without
+the table, a server is alone. [cluster.md](cluster.md) says how to run them. It needs the extra `cluster`: in a clone,
+`pip install '.[cluster]'`.
 """
 
 INCLUDE: Final = """## `include`
