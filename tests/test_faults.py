@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from scalesocket.config.model import Server
 from tests.cli.serving import serving
 from tests.conftest import Serve
 from tests.playing import Playground, is_alive, program
+from tests.ports import free_port
 from tests.raw import PING, PONG, mask_frame
 
 pytestmark = pytest.mark.every_combination
@@ -140,12 +140,6 @@ async def test_fault_7_ports_are_not_leaked_and_may_run_out(serve: Serve) -> Non
     assert "port" in reason
     await ann.say("still here")
     await ann.hear("still here")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 async def test_fault_8_the_whole_process_group_is_stopped(serve: Serve) -> None:

@@ -21,6 +21,7 @@ from scalesocket.config.addresses import Endpoint, PortRange
 from scalesocket.errors import BackendError
 from scalesocket.io.poller import Poller
 from tests.backends.recording import OpenRoom, RecordingRoom, children, open_file_limit, program, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 AUTO = PortRange(0, 0)
@@ -49,12 +50,6 @@ async def end(server: Process) -> None:
 
 def target(port: str) -> Endpoint:
     return Endpoint("127.0.0.1", int(port))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_input_goes_to_a_target_and_its_output_comes_back(listen: Listen, open_room: OpenRoom) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +17,7 @@ from scalesocket.cluster.directory import Directory
 from scalesocket.cluster.link import EngineUnavailableError
 from scalesocket.cluster.records import Session
 from scalesocket.config.model import Cluster
+from tests.ports import free_port
 
 SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 LEASE = 0.5
@@ -99,13 +99,6 @@ class EngineProcess:
         """The keys of a cluster, without its prefix."""
         prefix = f"{{{name}}}:"
         return {key.removeprefix(prefix) for key in self.client.scan_iter(f"{prefix}*")}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ClusterOfTests:

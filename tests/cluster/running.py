@@ -13,9 +13,10 @@ from typing import Final
 
 from scalesocket.backends.spawner.processes import read_stat
 from tests.cluster.acts import Acts
-from tests.cluster.engines import EngineProcess, end_grace, free_port
+from tests.cluster.engines import EngineProcess, end_grace
 from tests.cluster.namespaces import Machines
 from tests.playing import PROGRAMS
+from tests.ports import free_port
 from tests.workers.serving import children, descendants, is_running
 
 ROOT: Final = Path(__file__).parents[2]

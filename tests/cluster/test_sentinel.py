@@ -12,9 +12,10 @@ from scalesocket.cluster.engine import Engine
 from scalesocket.cluster.link import EngineUnavailableError
 from scalesocket.cluster.records import Owned
 from scalesocket.config.urls import parse_sentinels
-from tests.cluster.engines import SERVER, ClusterOfTests, EngineProcess, free_port, until
+from tests.cluster.engines import SERVER, ClusterOfTests, EngineProcess, until
 from tests.cluster.test_claims import win
 from tests.cluster.test_lease import leased
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from socket import create_connection, create_server
+from socket import create_connection
 from typing import Any, Final, NoReturn
 
 import pytest
@@ -19,6 +19,7 @@ from websockets.sync.client import connect
 
 from tests.cli.serving import scalesocket
 from tests.examples.listening import run_until_listening
+from tests.ports import free_port
 
 ROOT: Final = Path(__file__).parents[2]
 EXAMPLES: Final = ROOT / "examples"
@@ -191,8 +192,7 @@ RUBBISH_LINES: Final = (
 
 
 def test_the_tcp_program_of_a_template_answers_rubbish() -> None:
-    with closing(create_server(("127.0.0.1", 0))) as place:
-        port = place.getsockname()[1]
+    port = free_port()
     with running(TEMPLATES / "tcp/dice.py", PORT=str(port)) as program:
         connection = None
         while connection is None:

@@ -16,6 +16,8 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
+from tests import ports
+
 ROOT: Final = Path(__file__).parents[2]
 DEADLINE: Final = 20.0
 """Seconds for the servers to start or to end."""
@@ -86,9 +88,7 @@ def is_free(port: int) -> bool:
 
 @pytest.fixture
 def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as place:
-        port: int = place.getsockname()[1]
-    return port
+    return ports.free_port()
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.cli.serving import DEADLINE, Serving, serving
-from tests.cluster.engines import SECRET, EngineProcess, free_port
+from tests.cluster.engines import SECRET, EngineProcess
+from tests.ports import free_port
 from tests.workers.serving import descendants, wait_none
 
 LEASE: Final = 1.0

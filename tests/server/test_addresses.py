@@ -14,6 +14,7 @@ from scalesocket.server import addresses as addresses_module
 from scalesocket.server import bind as bind_module
 from scalesocket.server.addresses import Address, ListenError, resolve, spread
 from scalesocket.server.bind import bind_all, discard
+from tests import ports
 from tests.conftest import Serve
 from tests.playing import Playground
 
@@ -51,8 +52,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 @pytest.fixture
 def free_port() -> int:
     """A port that is free at every address."""
-    with socket.create_server(("0.0.0.0", 0)) as sock:
-        return int(sock.getsockname()[1])
+    return ports.free_port()
 
 
 async def is_served(host: str, port: int) -> bool:

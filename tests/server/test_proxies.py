@@ -18,6 +18,7 @@ from scalesocket.config.model import App
 from scalesocket.wire.http2 import PREFACE
 from tests.examples.test_docs import ROOT, find_blocks
 from tests.playing import DEADLINE, Player, Playground, open_playground
+from tests.ports import free_port
 from tests.server.general import make_site
 from tests.server.test_expiry import make_certificate
 
@@ -40,12 +41,6 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 async def site(anyio_backend: Any) -> AsyncIterator[Playground]:
     async with open_playground(make_site(CHAT, trusted_proxies=["127.0.0.1/32"])) as playground:
         yield playground
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def recipe(language: str, **changes: str) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -113,9 +112,3 @@ def editing(
             server.process.terminate()
         server.wait_ended()
         wait_none(pids)
-
-
-def find_port() -> int:
-    """A free port."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
