@@ -14,7 +14,8 @@ import pytest
 from websockets.sync.client import connect
 
 from scalesocket.config.load import load_site
-from tests.cluster.engines import SERVER, free_port
+from tests.cluster.engines import SERVER
+from tests.ports import free_port
 from tests.workers.serving import descendants, wait_none
 
 FOLDER: Final = Path(__file__).parents[2] / "examples" / "cluster"
@@ -61,7 +62,7 @@ def test_clients_of_different_nodes_and_of_the_load_balancer_meet_and_ctrl_c_end
             script.send_signal(signal.SIGINT)
         assert script.stdout.read().endswith("ended\n")
         assert script.wait(DEADLINE) == 0
-    wait_none(family, within=2)
+    wait_none(family)
 
 
 @pytest.mark.parametrize(

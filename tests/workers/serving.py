@@ -163,9 +163,9 @@ def echo_all(rooms: list[tuple[Player, int]]) -> None:
         player.echo()
 
 
-def wait_none(pids: set[int], within: float = DEADLINE) -> None:
+def wait_none(pids: set[int]) -> None:
     """Wait until none of these processes is left."""
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + DEADLINE
     while left := {pid for pid in pids if is_running(pid)}:
         assert time.monotonic() < deadline, f"still running: {left}"
         time.sleep(0.01)

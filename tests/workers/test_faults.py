@@ -138,7 +138,7 @@ def test_each_process_may_be_stopped_or_killed_under_load_and_only_clients_of_a_
         family = site.family
         os.kill(site.pid, signal.SIGKILL)
         site.server.wait_ended()
-        wait_none(family, within=5)
+        wait_none(family)
 
 
 def test_clients_that_wait_for_a_stopped_worker_are_served_by_its_successor_with_all_that_they_have_sent(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
+from tests.cli.serving import DEADLINE, START
 from tests.workers.serving import echo_all, is_running, join_all, kill, serving_workers, wait_none
 
 
@@ -43,7 +44,7 @@ def test_a_second_signal_ends_everything_at_once_with_exit_code_1(tmp_path: Path
         site.server.send_signal(signal.SIGTERM)
 
         assert site.server.wait_ended() == 1
-        wait_none(family, within=2)
+        wait_none(family)
 
 
 def test_everything_ends_when_the_supervisor_is_killed(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_everything_ends_when_the_supervisor_is_killed(tmp_path: Path) -> None:
         os.kill(site.pid, signal.SIGKILL)
 
         site.server.wait_ended()
-        wait_none(family, within=5)
+        wait_none(family)
         assert {player.wait_closed() for index in (0, 1) for player, _ in rooms[index]} <= {1001, 1006}
 
 
@@ -90,7 +91,7 @@ def test_ctrl_c_on_a_terminal_drains_and_workers_log_to_it_from_the_background(t
         finally:
             os._exit(255)
     try:
-        port = int(re.findall(r"127\.0\.0\.1:(\d+)/health", read_terminal(terminal, "/health"))[0])
+        port = int(re.findall(r"127\.0\.0\.1:(\d+)/health", read_terminal(terminal, "/health", within=START))[0])
         with connect(f"ws://127.0.0.1:{port}/chat/lobby") as client:
             client.send("hello")
             assert client.recv(timeout=20) == "hello"
@@ -104,9 +105,9 @@ def test_ctrl_c_on_a_terminal_drains_and_workers_log_to_it_from_the_background(t
         os.close(terminal)
 
 
-def read_terminal(terminal: int, *words: str) -> str:
+def read_terminal(terminal: int, *words: str, within: float = DEADLINE) -> str:
     """Read until these words have come, one after the other."""
-    text, deadline = "", time.monotonic() + 20
+    text, deadline = "", time.monotonic() + within
     while not re.search(".*".join(map(re.escape, words)), text, re.DOTALL):
         assert time.monotonic() < deadline, text
         if select.select([terminal], [], [], 0.1)[0]:

@@ -75,7 +75,7 @@ def test_a_worker_ends_after_its_supervisor_even_if_its_loop_is_stuck(state: str
 
         parent.kill()
 
-        wait_none({pid}, within=5)
+        wait_none({pid})
 
 
 def test_restarts_come_later_if_they_repeat_but_never_end() -> None:
