@@ -104,9 +104,12 @@ class Serving:
     def wait(self, holds: Callable[[], bool], what: str, *, within: float = DEADLINE) -> None:
         """Wait until a condition holds; `what` names it."""
         deadline = time.monotonic() + within
-        while not holds():
+        while True:
+            has_ended = self.process.poll() is not None and not any(reader.is_alive() for reader in self._readers)
+            if holds():
+                return
+            assert not has_ended, f"exited with {self.process.returncode}; output:\n{self.output}"
             assert time.monotonic() < deadline, f"waited for {what}; output:\n{self.output}"
-            assert self.process.poll() is None or holds(), f"exited with {self.process.returncode}; output:\n{self.output}"
             time.sleep(0.01)
 
 

@@ -17,10 +17,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from scalesocket.control.client import ControlError
 from tests.cli.serving import DEADLINE
+from tests.ports import free_port
 from tests.reload import test_loss_free
 from tests.reload.test_certificates import TLS, write_certificate
 from tests.reload.test_loss_free import count_fds, sending
-from tests.workers.editing import CHAT, COUNT, NEW, ROOMS, SERVER, Editing, editing, find_port
+from tests.workers.editing import CHAT, COUNT, NEW, ROOMS, SERVER, Editing, editing
 
 EDITS: Final = 200
 STEADY: Final = '[apps.steady]\ncommand = ["cat"]\n'
@@ -126,7 +127,7 @@ async def test_two_hundred_edits_under_load_lose_nothing_in_the_other_rooms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(test_loss_free, "INTERVAL", 0.05)
-    port, other = find_port(), find_port()
+    port, other = free_port(), free_port()
     head = '[server]\nworkers = 3\ndrain_timeout = "0s"\n'
     exact, wide = f'bind = ["127.0.0.1:{port}"]\n', f'bind = ["0.0.0.0:{port}"]\n'
     more = f'bind = ["127.0.0.1:{port}", "127.0.0.1:{other}", "unix:{tmp_path}/one.sock"]\n'
@@ -177,6 +178,7 @@ async def test_two_hundred_edits_under_load_lose_nothing_in_the_other_rooms(
         assert prober.failures == []
         assert prober.answered > 100
         assert status.generation == EDITS // 2 + 1
+        edited.server.wait_output("not reloaded", times=EDITS // 2)
         assert [worker.restarts for worker in status.workers] == [0] * COUNT
         assert all(now <= then + 8 for now, then in zip(after, before, strict=True)), (before, after)
         assert edited.server.output.count("INFO     reloaded ") == EDITS // 2
@@ -220,7 +222,7 @@ def test_a_worker_that_starts_during_edits_ends_up_with_the_last_one(tmp_path: P
 
 
 def test_an_edit_does_not_wait_for_a_stopped_worker_which_gets_it_later(tmp_path: Path) -> None:
-    port, other = find_port(), find_port()
+    port, other = free_port(), free_port()
     bind = f'[server]\nworkers = 3\nbind = ["127.0.0.1:{port}", "127.0.0.1:{other}"]\n'
     with editing(tmp_path, bind + CHAT) as edited:
         stopped = edited.pids[0]
@@ -304,6 +306,7 @@ def test_the_refusal_of_one_worker_refuses_the_edit_everywhere(tmp_path: Path) -
         expect_gone(edited, "new")
         assert edited.status.generation == 1
         assert edited.status.last_error == "this worker cannot"
+        edited.server.wait_output("not reloaded")
         assert edited.server.output.count("not reloaded") == 1
         assert {str(edited.get("/ready")[1]) for _ in range(12)} == {str(edited.get("/ready")[1])}
 
@@ -344,6 +347,7 @@ def test_files_of_auth_are_read_once_and_their_last_valid_contents_also_serve_su
 
         assert len(report.warnings) == 1
         assert edited.status.warnings == report.warnings
+        edited.server.wait_output("the last valid contents of the file stay in use")
         assert edited.server.output.count("the last valid contents of the file stay in use") == 1
         pid = edited.pids[1]
         os.kill(pid, signal.SIGKILL)
@@ -357,6 +361,9 @@ def test_files_of_auth_are_read_once_and_their_last_valid_contents_also_serve_su
 def test_a_report_has_the_figures_of_all_workers_and_a_restart_reaches_all(tmp_path: Path) -> None:
     with editing(tmp_path, SERVER + CHAT) as edited:
         clients = [edited.join(f"/chat/{room}") for room in ROOMS for _ in range(2)]
+        edited.server.wait(
+            lambda: sum(worker.connections for worker in edited.status.workers) == len(clients), "all clients are in their rooms"
+        )
         (tmp_path / "tokens.txt").write_text(f"ann:{hashlib.sha256(b'a-token-that-is-long').hexdigest()}\n")
 
         (limit,) = edited.diff(SERVER + CHAT + "max_clients = 9\n").changes

@@ -87,6 +87,11 @@ class Site:
         pairs = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in pairs}
 
+    @property
+    def open_rooms(self) -> set[str]:
+        """The rooms of `chat`, those that are ending included."""
+        return {entry["room"] for entry in json.loads(self.run("rooms", "chat", "--format", "json"))}
+
     def join(self, room: str) -> ClientConnection:
         """Join a room of `chat`, whose program runs then."""
         client = self._open.enter_context(connect(f"ws://127.0.0.1:{self.server.port}/chat/{room}", open_timeout=DEADLINE))
@@ -121,7 +126,7 @@ class Site:
 
     def forget_closed(self) -> None:
         """Forget the clients whose connections have ended."""
-        open_rooms = {entry["room"] for entry in json.loads(self.run("rooms", "chat", "--format", "json"))}
+        open_rooms = self.open_rooms
         self.rooms = {room: client for room, client in self.rooms.items() if room in open_rooms}
 
 
@@ -209,6 +214,7 @@ def test_operations_reach_the_rooms_of_all_workers(site: Site) -> None:
     assert site.run("kick", f"chat/{room}", str(entry["id"])) == "kicked 1 client\n"
     with pytest.raises(ConnectionClosed, match="4403"):
         site.rooms.pop(room).recv(timeout=DEADLINE)
+    site.server.wait(lambda: site.open_rooms == set(site.rooms), "the end of the room without clients")
 
     for words, text in (
         (("kick", f"chat/{next(iter(site.rooms))}", "9999999"), "there is no client 9999999 in chat/room-"),
@@ -226,6 +232,7 @@ def test_operations_reach_the_rooms_of_all_workers(site: Site) -> None:
     assert site.run("stop", "--wait", "chat/*").startswith(f"stopped {number} rooms")
     assert site.run("rooms") == "no open rooms\n"
     site.rooms.clear()
+    site.server.wait_output("operation=stop asked_by")
     logged = [line for line in site.server.output.splitlines() if "operation=stop" in line and "INFO" in line]
     assert len(logged) == 1
     assert 'asked_by="control socket, uid' in logged[0]
