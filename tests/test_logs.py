@@ -19,7 +19,9 @@ from scalesocket.logs import set_log
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     root = logging.getLogger()
+    root.removeHandler(logs._handler)  # another test may have set the log
     handlers, level = root.handlers[:], root.level
+    logging.captureWarnings(capture=False)
     structlog.reset_defaults()  # another test may have captured the log, which counts as configuring it
     yield
     root.handlers[:] = handlers
