@@ -161,11 +161,18 @@ async def test_the_rooms_of_a_worker_that_ends_meanwhile_have_ended() -> None:
 
 
 async def test_a_caller_that_leaves_ends_the_waits_in_the_workers() -> None:
+    begun = asyncio.Semaphore(0)
+
+    async def wait_forever(_: WaitEnded) -> None:
+        begun.release()
+        await anyio.sleep_forever()
+
     async with open_server() as server:
         for scripted in server.scripted:
-            scripted.answer, scripted.wait = ran(1, held=4), lambda _: anyio.sleep_forever()
+            scripted.answer, scripted.wait = ran(1, held=4), wait_forever
         waiting = asyncio.create_task(server.run(STOP))
-        await asyncio.sleep(0.05)
+        for _ in server.scripted:
+            await asyncio.wait_for(begun.acquire(), 10)
 
         waiting.cancel()
         await asyncio.wait([waiting])
@@ -274,6 +281,12 @@ async def test_the_server_is_not_ready_before_every_worker_has_served_and_while_
         assert (await server.operators.overview.find_readiness()).is_starting
 
 
+async def let_others_run() -> None:
+    """Let all tasks run until they wait for something."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
 async def test_a_few_workers_start_at_a_time() -> None:
     workers = Workers(make_site(App(name="chat", command=["cat"])), count=6, loop="uvloop", open_files=100)
     workers.starts_at_once = 2
@@ -287,10 +300,10 @@ async def test_a_few_workers_start_at_a_time() -> None:
     running = asyncio.create_task(workers.run())
     counts = []
     for worker in workers.members[:3]:
-        await asyncio.sleep(0.01)
+        await let_others_run()
         counts.append(len(started))
         worker.settled.set()
-    await asyncio.sleep(0.01)
+    await let_others_run()
     assert (counts, started) == ([2, 3, 4], [0, 1, 2, 3, 4])
 
     for worker in workers.members:
@@ -321,10 +334,10 @@ async def test_an_app_that_no_worker_knows_is_not_found() -> None:
 
 
 async def test_a_silent_worker_keeps_its_last_numbers_and_lists_are_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merged_overview, "WORKER_TIMEOUT", 0.05)
     async with open_server() as server:
         await server.run(Status())
         server.scripted[1].status = None
+        monkeypatch.setattr(merged_overview, "WORKER_TIMEOUT", 0.5)  # the other worker answers at once
 
         status = await server.run(Status())
 
