@@ -138,7 +138,7 @@ class PeerClient:
             channel.send(encode_preamble(self._secret, channel.nonce, kind, payload))
             (answer,) = await channel.read(1)
             if answer != Answer.TAKEN:
-                raise RefusedError(f"{address}: the node answers {name_of(answer)}{HINTS.get(answer, '')}")
+                raise RefusedError(f"{address}: {describe_answer(answer)}")
         except BaseException:
             channel.close()
             raise
@@ -171,6 +171,8 @@ class PeerClient:
                 answer = await self._ask(channel, payload)
             if answer is not Answer.TAKEN:
                 channel.close()
+                if answer in HINTS:  # an operator has to do something
+                    self._log.warn("node not reached", address, address=address, error=describe_answer(answer))
                 return answer or Answer.UNREACHABLE
             channel.set_patience(max(SHORTEST_PATIENCE, 2 * patience))
             return channel.detach()
@@ -239,9 +241,10 @@ async def answering_within(seconds: float, address: str) -> AsyncIterator[None]:
         raise PeerError(f"{address}: {describe(error)}") from error
 
 
-def name_of(answer: int) -> str:
-    """Name an answer, for people."""
-    return Answer(answer).name.lower().replace("_", " ") if answer in Answer.__members__.values() else str(answer)
+def describe_answer(answer: int) -> str:
+    """Say what a node answers, and what to look at."""
+    name = Answer(answer).name.lower().replace("_", " ") if answer in Answer.__members__.values() else str(answer)
+    return f"the node answers {name}{HINTS.get(answer, '')}"
 
 
 def describe(error: Exception) -> str:

@@ -70,13 +70,18 @@ async def test_a_node_can_refuse(node: BareNode, client: PeerClient, answer: Ans
     assert client.results == {answer.name.lower(): 1}
 
 
-async def test_another_secret_is_refused_counted_and_logged_once_a_minute(node: BareNode, poller: Poller) -> None:
+async def test_another_secret_is_refused_counted_and_logged_by_both_nodes_once_a_minute(node: BareNode, poller: Poller) -> None:
     with capture_all_logs() as events, closing(PeerClient(b"another secret", poller=poller)) as stranger:
         for _ in range(3):
             assert await stranger.hand_over(node.address, HANDED, patience=30) is Answer.WRONG_SIGNATURE
 
     assert node.listener.results["wrong_signature"] == 3
     assert [event["peer"] for event in events if event["event"] == "wrong signature of a node"] == ["127.0.0.1"]
+    (refused,) = (event for event in events if event["event"] == "node not reached")
+    assert (refused["address"], refused["error"]) == (
+        node.address,
+        "the node answers wrong signature (has it another secret?)",
+    )
     assert node.streams == []
 
 
