@@ -165,7 +165,7 @@ class KillDeadline:
     def _expire(self, at: float) -> None:
         """Kill what the spawner may have left, and have the rooms closed."""
         self._last_expired = at
-        log.error("lease lost", hint="all backends were killed and all rooms are closed; none is opened without another lease")
+        log.error("backends killed: the lease has ended", hint="no room opens until this node has another lease")
         if self._has_expired:
             self._kill_all()
             for fd in self._sockets.values():

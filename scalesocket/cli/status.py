@@ -71,13 +71,13 @@ def format_status(site: SiteStatus, *, with_rooms: bool, width: int | None = Non
 
 def _describe_node(node: OwnNodeStatus) -> str:
     """Say in one line what is to be known of a node: what it does, what its lease is, and who waits."""
-    lease = f"a lease of {node.lease_seconds_left:.1f} s" if node.lease_seconds_left > 0 else "no lease"
+    lease = f"lease {node.lease_seconds_left:.1f} s" if node.lease_seconds_left > 0 else "no lease"
     parts = [lease] if node.is_engine_up else [f"{lease}, and the engine does not answer"]
     if node.is_drained:
-        parts.append("drained, without new rooms until it is started again")
+        parts.append("drained: opens no rooms until it is started again")
     if node.held:
         parts.append(f"{node.held} client{'' if node.held == 1 else 's'} waiting for a room")
-    return f"node {node.node} of the cluster {node.cluster}: {'; '.join(parts)}"
+    return f"node {node.node} of cluster {node.cluster}: {'; '.join(parts)}"
 
 
 def _worker_row(worker: WorkerStatus) -> list[str]:

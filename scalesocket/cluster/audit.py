@@ -47,7 +47,7 @@ class Audit:
         strays = {name: fence for name, fence in strays.items() if name not in claimed}
         missing = {name: fence for name, fence in before.items() if held.get(name) == fence != recorded.get(name)}
         if strays or missing:
-            log.warning("the directory had other rooms than this node", released=len(strays), lost=len(missing))
+            log.warning("rooms of this node corrected in the directory", released=len(strays), lost=len(missing))
         for name, fence in strays.items():
             self._release(name, fence, session.inc)
         for name, fence in missing.items():

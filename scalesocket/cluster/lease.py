@@ -147,7 +147,7 @@ class Lease:
                     log.warning(
                         "another process has the name of this node: waiting until its lease ends",
                         node=self._directory.node,
-                        at=found.advertise,
+                        address=found.advertise,
                         seconds=round(found.seconds, 1),
                     )
             self.tried.set()
@@ -155,7 +155,7 @@ class Lease:
         self._extend(sent_at)
         self._is_open.set()
         self.tried.set()
-        log.info("lease opened", node=self._directory.node, inc=found.inc)
+        log.info("lease opened", node=self._directory.node, session=found.inc)
 
     async def _renew_until_lost(self) -> None:
         """Renew until the engine says that the session has ended, or until the deadline."""
@@ -206,7 +206,7 @@ class Lease:
         """Log the first failure after a success."""
         if not self._is_down:
             self._is_down = True
-            log.warning("engine unavailable", problem=str(error), lease_left=round(self.seconds_left, 1))
+            log.warning("engine unavailable", error=str(error), lease_left=round(self.seconds_left, 1))
 
     def _note_answer(self) -> None:
         if self._is_down:

@@ -29,12 +29,12 @@ CONNECT_TIMEOUT: Final = 3.0
 ANSWER_TIMEOUT: Final = 3.0
 """Seconds until the answer to a preamble."""
 HINTS: Final[dict[int, str]] = {
-    Answer.WRONG_SIGNATURE: " (has it another secret?)",
+    Answer.WRONG_SIGNATURE: " (does it have another secret?)",
     Answer.INVALID: " (does it run another version?)",
     Answer.TOO_OLD: " (does it run another version?)",
 }
 """What to look at, by answer."""
-TLS_HINT: Final = "have all nodes cluster.tls, or none, and certificates that the ca of the others has signed?"
+TLS_HINT: Final = "either all nodes need cluster.tls or none, and certificates that the ca of the others has signed"
 SHORTEST_PATIENCE: Final = 30.0
 """Seconds without an acknowledgement after which a connection ends, at least: the machine at the other end is gone."""
 

@@ -106,9 +106,9 @@ def encode_greeting(nonce: bytes) -> bytes:
 def parse_greeting(greeting: bytes) -> bytes:
     """Return the nonce of a greeting. Raises PreambleError."""
     if len(greeting) != GREETING_SIZE or not greeting.startswith(MAGIC):
-        raise PreambleError("it is no node of a cluster")
+        raise PreambleError("it is not a node of a cluster")
     if greeting[len(MAGIC)] < VERSION:
-        raise PreambleError(f"it has version {greeting[len(MAGIC)]} of the protocol between nodes, and this node {VERSION}")
+        raise PreambleError(f"it has version {greeting[len(MAGIC)]} of the protocol between nodes, this node {VERSION}")
     return greeting[len(MAGIC) + 1 :]
 
 

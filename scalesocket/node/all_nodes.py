@@ -101,7 +101,7 @@ class AllNodes:
         try:
             others = await self._find_others()
         except EngineError as error:
-            log.warning("operation on this node alone", operation=name_of(request), problem=str(error))
+            log.warning("only this node was asked", operation=name_of(request), error=str(error))
             return [own, NodeAnswer(ALL_OTHERS, None, Ran(error=str(error)), is_reached=False)]
         return [own, *await asyncio.gather(*(self._ask(node, request, parts) for node in others))]
 
@@ -118,7 +118,7 @@ class AllNodes:
                 if ran.is_done:
                     parts.append(NodeTail(stream, result.rooms, name))
         except PeerError as error:
-            log.warning("node not reached", node=name, operation=name_of(request), problem=str(error))
+            log.warning("node not reached", node=name, operation=name_of(request), error=str(error))
             return NodeAnswer(name, address, Ran(error=str(error)), is_reached=False)
         return NodeAnswer(name, address, ran, result)
 
@@ -135,7 +135,7 @@ class AllNodes:
             while outcome.pending and (left := until - loop.time()) > 0:
                 outcome = await ask(self._client, answer.address, AwaitEnd(held, min(AWAIT, left)), Outcome)
         except PeerError as error:
-            log.warning("waiting for the rooms of a node failed", node=answer.node, problem=str(error))
+            log.warning("waiting for the rooms of a node failed", node=answer.node, error=str(error))
             return msgspec.structs.replace(outcome, unreachable=(answer.node,))
         return outcome
 
@@ -149,7 +149,7 @@ class AllNodes:
             try:
                 await ask(self._client, answer.address, ReleaseHeld(held), type(None), timeout=RELEASE_TIMEOUT)
             except PeerError as error:
-                log.debug("node not reached", node=answer.node, problem=str(error))
+                log.debug("node not reached", node=answer.node, error=str(error))
 
         await asyncio.gather(*(release(answer, answer.ran.held) for answer in answers if answer.ran.held is not None))
 
@@ -227,7 +227,7 @@ def merge(request: Request, answers: Sequence[NodeAnswer]) -> Any:
     if failures and not (is_partial and done):
         raise OperationError(describe_failures(failures, answers[0].node, None if name in STREAMS else merged))
     for node, error in failures.items():
-        log.warning("node left out of a list", node=node, operation=name, problem=error)
+        log.warning("node left out of a list", node=node, operation=name, error=error)
     unreachable = tuple(answer.node for answer in answers if not answer.is_reached)
     if merged is None:
         missing = merge_missing([answer.ran.missing for answer in answers if answer.ran.missing is not None], [])

@@ -67,7 +67,7 @@ class NodeControl:
             return self._node.drain()
         found = await self._find(node)
         if not found.is_alive:
-            raise OperationError(f"the node {node!r} has lost its lease, and with it all rooms")
+            raise OperationError(f"the node {node!r} has lost its lease, and has no rooms")
         address = found.address.advertise
         try:
             request = DrainNode(node, found.address.inc, f"node {self._node.name}")
@@ -82,7 +82,7 @@ class NodeControl:
         """End the lease of a node that is dead. One that answers is not."""
         found = await self._find(node)
         if self._is_here(found) or await self._runs(found):
-            raise OperationError(f"the node {node!r} runs: it answers (to take its rooms away: scalesocket cluster drain {node})")
+            raise OperationError(f"the node {node!r} runs: it answers (to close its rooms: scalesocket cluster drain {node})")
         try:
             left = await self._node.directory.listing.forget(node)
         except EngineError as error:
@@ -112,9 +112,9 @@ class NodeControl:
         address = node.address.advertise
         found: Identity = await ask(self._peers, address, Identify(), Identity, timeout=ALIVE_TIMEOUT)
         if found.node != node.address.node:
-            raise PeerError(f"{address}: the node {found.node!r} is there")
+            raise PeerError(f"{address}: the node {found.node!r} listens there")
         if not found.inc:
-            raise PeerError(f"{address}: another process of this name is there, and waits for the end of the lease")
+            raise PeerError(f"{address}: another process with this name listens there, and waits for the end of the lease")
 
     def _is_here(self, node: NodeStatus) -> bool:
         """Return whether a node of the directory is this process; another one may have its name."""

@@ -128,7 +128,7 @@ class Node:
         streams = HandedStreams(self.directory, self.settings.lease, keeps_rooms=self.settings.keeps_rooms)
         self.placement.on_taken = streams.add
         checking = asyncio.create_task(streams.run(), name="check the owners of rooms")
-        log.info("node of a cluster", node=self.name, cluster=self.settings.name, at=self.directory.advertise)
+        log.info("listening for nodes", node=self.name, cluster=self.settings.name, address=self.directory.advertise)
         try:
             await self._wait_tried(self._running)
             self._has_started = True
@@ -226,7 +226,7 @@ class Node:
         pool = self._gateway.pools.get(name.app)
         for room in () if pool is None else pool.all_rooms:
             if room.name == name.room:
-                log.error("room lost", app=name.app, room=name.room, effect="its clients are closed; another node has it")
+                log.error("room lost", app=name.app, room=name.room, effect="its clients are closed; another node owns it")
                 with logged_faults("ending a room"):
                     room.stop(LEASE_LOST)
 
@@ -234,7 +234,7 @@ class Node:
         if not task.cancelled() and (error := task.exception()) is not None:
             if not self._has_started and isinstance(error, REFUSALS):  # it is raised there
                 return
-            log.error("node stops", error=str(error), exc_info=None if isinstance(error, REFUSALS) else error)
+            log.error("node failed, the server stops", error=str(error), exc_info=None if isinstance(error, REFUSALS) else error)
             self.on_failure()
 
     # --- Other nodes

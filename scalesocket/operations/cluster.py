@@ -25,5 +25,5 @@ async def forget_node(running: Running, request: ClusterForget) -> Forgotten:
 
 def _cluster(running: Running) -> Clustered:
     if running.cluster is None:
-        raise OperationError("this server is no node of a cluster (its site file has no [cluster])")
+        raise OperationError("this server is not a node of a cluster (its site file has no [cluster])")
     return running.cluster

@@ -47,4 +47,4 @@ class Running:
     reloader: Reloading | None = None
     """None for a site without a file, and until the reloader is open."""
     cluster: Clustered | None = None
-    """None for a server that is no node of a cluster."""
+    """None for a server that is not a node of a cluster."""

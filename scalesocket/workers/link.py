@@ -130,7 +130,7 @@ class Link(asyncio.Protocol):
         does not cancel the handler.
         """
         if len(self._calls) >= MAX_CALLS:
-            raise LinkBusyError(f"{self.peer} has too many calls to answer")
+            raise LinkBusyError(f"{self.peer} is busy: {MAX_CALLS} calls wait for answers")
         self._last_call += 1
         number = self._last_call
         self._send(Envelope(number, type(message).__name__, self._encode(message)))
@@ -228,7 +228,7 @@ class Link(asyncio.Protocol):
             return
         try:
             if len(self._tasks) >= MAX_CALLS:
-                raise LinkError("too many calls at once")
+                raise LinkError(f"busy: {MAX_CALLS} calls are being handled")
             result = self.handlers.handle(envelope.name, envelope.body)
         except Exception as error:
             self._answer_error(envelope, error)

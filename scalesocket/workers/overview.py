@@ -47,7 +47,7 @@ class LinkedOverview:
     async def find_room(self, app: str, room: str) -> RoomStatus | None:
         """Return a room that can be joined."""
         if self._sought >= MAX_SOUGHT:
-            raise UnavailableError(f"{self._link.peer} has too many rooms to look for")
+            raise UnavailableError(f"{self._link.peer} is busy: {MAX_SOUGHT} lookups of rooms wait for answers")
         self._sought += 1
         try:
             return (await self._ask(GetRoom(app, room), FoundRoom)).room

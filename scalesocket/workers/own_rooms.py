@@ -100,7 +100,7 @@ class OwnRooms:
 
     def _find(self, number: int) -> Held:
         if (held := self._held.get(number)) is None:
-            raise OperationError("this was released")
+            raise OperationError("this tail or wait was released")
         return held
 
 

@@ -163,7 +163,7 @@ class Worker:
             self.process = None
         if not self.is_stopping:
             level = log.info if process.code == 0 else log.error
-            hint = "another is started" if self.has_served else "the server does not start"
+            hint = "another process is started" if self.has_served else "the server does not start"
             level("worker ended", worker=self.index, pid=process.pid, end=describe_end(process.code), hint=hint)
         return was_ready
 

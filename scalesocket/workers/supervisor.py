@@ -119,7 +119,7 @@ async def _prepare_admin(operators: OperatorService, site: Site, _: Plan) -> Pre
 async def _wait_ready(workers: Workers, site: Site, stop: Stop) -> bool:
     """Wait until all workers are ready, and report how many are; False if the server is stopped before. Raises WorkersError."""
     count, began = len(workers.members), time.monotonic()
-    log.info("workers start", workers=count, **({"setting": "auto"} if site.server.workers == "auto" else {}))
+    log.info("workers starting", workers=count, **({"setting": "auto"} if site.server.workers == "auto" else {}))
     async with anyio.create_task_group() as tasks:
 
         async def wait_stop() -> None:
@@ -129,7 +129,7 @@ async def _wait_ready(workers: Workers, site: Site, stop: Stop) -> bool:
         async def report() -> None:
             while True:
                 await anyio.sleep(REPORT_INTERVAL)
-                log.info("workers start", ready=sum(worker.is_ready for worker in workers.members), workers=count)
+                log.info("workers starting", ready=sum(worker.is_ready for worker in workers.members), workers=count)
 
         tasks.start_soon(wait_stop)
         tasks.start_soon(report)
@@ -145,7 +145,7 @@ async def _wait_stopped(workers: Workers, operators: OperatorService, stop: Stop
 
     async def wait_failed() -> None:
         await workers.failed.wait()
-        log.critical("no worker can be started", hint="the log says why; the server ends")
+        log.critical("no worker can be started", hint="the server exits; the reasons are above")
         stop.is_forced = True
         stop.requested.set()
         stop.done.set()

@@ -216,7 +216,7 @@ async def _goes_on(link: Link) -> bool:
 async def _watch_link(link: Link, stop: Stop) -> None:
     """Stop at once when the supervisor has ended."""
     await asyncio.shield(link.lost)
-    log.error("the supervisor has ended")
+    log.error("the supervisor has ended", hint="this worker ends, too")
     stop.is_forced = True
     stop.done.set()
 

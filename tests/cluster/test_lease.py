@@ -280,7 +280,7 @@ async def test_a_process_waits_for_the_lease_of_another_with_its_name_and_logs_i
                 with suppress(asyncio.CancelledError):
                     await running
         said = [event for event in events if "another process has the name" in event["event"]]
-        assert [(event["node"], event["at"]) for event in said] == [("a", "a.example:9100")]
+        assert [(event["node"], event["address"]) for event in said] == [("a", "a.example:9100")]
 
 
 async def test_another_lease_than_that_of_the_other_nodes_is_an_error(cluster: ClusterOfTests) -> None:

@@ -104,9 +104,9 @@ def test_a_greeting_has_the_nonce() -> None:
 @pytest.mark.parametrize(
     ("greeting", "error"),
     [
-        (b"HTTP/1.1 400 Bad Req", "it is no node of a cluster"),
-        (encode_greeting(NONCE)[:-1], "it is no node of a cluster"),
-        (b"ssp\0" + NONCE, "it has version 0 of the protocol between nodes, and this node 1"),
+        (b"HTTP/1.1 400 Bad Req", "it is not a node of a cluster"),
+        (encode_greeting(NONCE)[:-1], "it is not a node of a cluster"),
+        (b"ssp\0" + NONCE, "it has version 0 of the protocol between nodes, this node 1"),
     ],
     ids=["HTTP", "too short", "another version"],
 )

@@ -194,7 +194,7 @@ async def test_a_result_that_is_not_understood_is_left_out(serve: MemoryServe) -
 
     assert [room.room for room in found.rooms] == ["den"]
     assert found.unreachable == ("b",)
-    assert "does it run another version?" in serve.logged("node not reached")[0]["problem"]
+    assert "does it run another version?" in serve.logged("node not reached")[0]["error"]
 
 
 @in_memory

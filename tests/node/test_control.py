@@ -101,8 +101,8 @@ async def test_the_list_of_nodes_says_which_of_them_answer() -> None:
         ("a", True, None),
         ("b", True, None),
         ("c", False, "at-c: connection refused"),
-        ("d", False, "at-d: the node 'other' is there"),
-        ("e", False, "at-e: another process of this name is there, and waits for the end of the lease"),
+        ("d", False, "at-d: the node 'other' listens there"),
+        ("e", False, "at-e: another process with this name listens there, and waits for the end of the lease"),
         ("f", False, "at-f: the node answers wrong signature"),
     ]
     assert [entry.is_here for entry in entries] == [True, False, False, False, False, False]

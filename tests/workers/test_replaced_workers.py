@@ -39,7 +39,7 @@ def test_all_workers_serve_rooms_and_the_server_is_announced_once(site: Site) ->
         echo_all(owned)
     assert site.server.output.count("listening on http") == 1
     assert site.server.output.count("INFO     listening ") == 1
-    assert "INFO     workers start  workers=3\n" in site.server.output
+    assert "INFO     workers starting  workers=3\n" in site.server.output
     assert "  3 workers are ready\n" in site.server.output
 
 
