@@ -174,7 +174,7 @@ async def test_a_silent_hook_is_given_up_after_its_timeout() -> None:
         started = time.monotonic()
         assert await ask(hook) is NOT_AVAILABLE
 
-        assert 0.2 <= time.monotonic() - started < 2
+        assert 0.2 <= time.monotonic() - started < 10
         assert len(web.asked) == 1
         assert hook.in_flight == 0
 

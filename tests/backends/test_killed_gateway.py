@@ -119,7 +119,7 @@ async def test_nothing_outlives_a_gateway_and_a_spawner_killed_together(loop: as
 
             await kill_both(gateway, how)
 
-            await until(lambda pids=pids: not any(map(is_alive, pids)), within=2.0)
+            await until(lambda pids=pids: not any(map(is_alive, pids)))
             await until(lambda guardian=guardian: not is_alive(guardian))
 
 
@@ -132,7 +132,7 @@ async def test_programs_being_started_do_not_outlive_gateway_and_spawner(loop: a
 
             await kill_both(gateway)
 
-            await until(lambda marker=marker: not list_running(marker), within=2.0)
+            await until(lambda marker=marker: not list_running(marker))
 
 
 async def test_programs_of_a_previous_spawner_do_not_outlive_gateway_and_spawner(gateway: Gateway) -> None:
@@ -144,7 +144,7 @@ async def test_programs_of_a_previous_spawner_do_not_outlive_gateway_and_spawner
 
     await kill_both(gateway)
 
-    await until(lambda: not any(map(is_alive, pids)), within=2.0)
+    await until(lambda: not any(map(is_alive, pids)))
 
 
 async def test_a_guardian_that_is_killed_is_replaced(gateway: Gateway) -> None:
@@ -160,7 +160,7 @@ async def test_a_guardian_that_is_killed_is_replaced(gateway: Gateway) -> None:
     assert is_alive(second)
     pids |= await gateway.open(*program("nest"))
     await kill_both(gateway)
-    await until(lambda: not any(map(is_alive, pids)), within=2.0)
+    await until(lambda: not any(map(is_alive, pids)))
 
 
 async def test_backends_share_the_session_of_the_gateway_and_have_no_terminal(loop: asyncio.AbstractEventLoop) -> None:

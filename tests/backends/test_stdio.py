@@ -305,7 +305,7 @@ async def test_a_process_that_ignores_the_end_of_its_input_gets_the_stop_signal(
     outcome = await room.stop(signal=signal.SIGHUP, timeout=5)
 
     assert outcome.signal == signal.SIGHUP
-    assert 0.4 < time.monotonic() - started < 2
+    assert 0.4 < time.monotonic() - started < 5
 
 
 async def test_a_stubborn_process_is_killed_after_the_timeout(open_room: OpenRoom, logged: list[dict[str, object]]) -> None:
@@ -316,7 +316,7 @@ async def test_a_stubborn_process_is_killed_after_the_timeout(open_room: OpenRoo
     outcome = await room.stop(timeout=0.3)
 
     assert outcome.signal == signal.SIGKILL
-    assert 0.7 < time.monotonic() - started < 2
+    assert 0.7 < time.monotonic() - started < 5
     assert bytes(room.output) == b"stubborn\nno more input\nSIGTERM\n"
     assert [event["after"] for event in logged if event["event"] == "backend killed"] == [0.3]
 
@@ -330,7 +330,7 @@ async def test_a_process_that_does_not_read_is_stopped_in_time_despite_unsent_in
     outcome = await room.stop(timeout=5)
 
     assert outcome.signal == signal.SIGTERM
-    assert 0.4 < time.monotonic() - started < 2
+    assert 0.4 < time.monotonic() - started < 5
     assert not room.is_blocked
 
 

@@ -121,7 +121,7 @@ async def test_a_target_that_does_not_read_blocks_its_room_and_is_closed_in_time
 
     await room.stop(timeout=1)
 
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
     assert not room.is_blocked
     assert room.backend.unsent == 0
 
@@ -271,7 +271,7 @@ async def test_a_process_that_does_not_listen_in_time_is_an_error(open_room: Ope
     with pytest.raises(BackendError, match=r"': it did not listen on port \d+ within 0.3 s$"):
         await open_room(*program("tcp", "never"), port=AUTO, start_timeout=0.3)
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert open_room.ports.taken == frozenset()
     assert children() == [open_room.spawner.pid]
 

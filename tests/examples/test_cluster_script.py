@@ -29,7 +29,7 @@ def start(balancer: str) -> "subprocess.Popen[str]":
         pytest.skip(f"no {balancer} on this machine (Debian: apt-get install {balancer})")
     return subprocess.Popen(
         ["env", "--default-signal=INT", sys.executable, FOLDER / "run.py"],
-        env={**os.environ, "BALANCER": balancer, "BIND": f"127.0.0.1:{free_port()}", "LEASE": "1s"},
+        env={**os.environ, "BALANCER": balancer, "BIND": f"127.0.0.1:{free_port()}", "LEASE": "2s"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

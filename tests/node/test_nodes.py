@@ -63,7 +63,7 @@ def test_a_room_of_a_killed_node_opens_again_on_another_with_a_higher_fence(clus
     fence, node = cluster.join(b, "den").read_opened()
     assert node == "b"
     assert fence > first[0]
-    assert time.monotonic() - killed_at < LEASE + 3
+    assert time.monotonic() - killed_at < LEASE + 10
 
 
 def test_a_client_that_joins_a_room_of_a_stopped_process_gets_it_as_soon_as_the_lease_has_ended(cluster: Cluster) -> None:
@@ -87,7 +87,7 @@ def test_a_client_that_joins_a_room_of_a_stopped_process_gets_it_as_soon_as_the_
 
 
 def test_the_rooms_of_a_node_that_stops_open_on_another_at_once(cluster: Cluster) -> None:
-    a, b = (cluster.start(name, more='lease = "5s"') for name in "ab")
+    a, b = (cluster.start(name, more='lease = "30s"') for name in "ab")
     end_grace(cluster.engine, "test")
     client = cluster.join(a, "den")
     first = client.read_opened()
@@ -102,7 +102,7 @@ def test_the_rooms_of_a_node_that_stops_open_on_another_at_once(cluster: Cluster
     fence, node = cluster.join(b, "den").read_opened()
     assert node == "b"
     assert fence > first[0]
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 15  # long before the end of the lease
     assert a.server.wait_ended() == 0
     assert "lease lost" not in a.server.output
 
@@ -128,7 +128,7 @@ def test_a_room_ends_with_the_lease_of_its_node_and_opens_again_when_the_engine_
 
     assert client.read() == "still here"
     assert client.wait_closed() == 1012
-    assert time.monotonic() - killed_at <= LEASE + 0.5
+    assert time.monotonic() - killed_at <= LEASE + 5
     assert probe(a) == (503, "no_engine", "down")
     cluster.engine.start()
     assert cluster.join(a, "den").read_opened()[0] > fence
@@ -143,7 +143,7 @@ def test_without_the_engine_a_client_of_a_new_room_is_held_and_then_closed_with_
     client = cluster.join(a, "den")
 
     assert client.wait_closed() == 1013
-    assert 1.5 <= time.monotonic() - started < 3
+    assert 1.5 <= time.monotonic() - started < 10  # without the change it would be 20 s
 
 
 def test_rooms_that_are_kept_outlive_the_lease(cluster: Cluster) -> None:

@@ -145,7 +145,7 @@ def test_the_lobby_of_any_node_shows_the_rooms_of_all_within_a_second(nodes: Nod
     joined_at = time.monotonic()
 
     while [find_clients(nodes.b, "den"), find_clients(nodes.a, "nest")] != [2, 1]:
-        assert time.monotonic() - joined_at < 2
+        assert time.monotonic() - joined_at < DEADLINE
         time.sleep(0.02)
 
     assert find_clients(nodes.a, "den") == 2
@@ -245,7 +245,7 @@ def test_a_process_under_the_name_of_a_node_that_runs_does_not_start_and_a_succe
         began = time.monotonic()
         successor = cluster.start("second", node="a", more=LONG_LEASE)
         successor.server.wait_output("lease opened")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 40  # of the 60 s of the lease
         assert "waiting until its lease ends" not in successor.server.output
 
 

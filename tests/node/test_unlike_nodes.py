@@ -100,7 +100,7 @@ def test_a_room_opens_here_if_the_less_busy_node_has_no_such_app(unlike: Unlike)
         client.send("hello")
 
     assert [client.read() for client in rooms] == ["hello"] * 4
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
 
 
 def test_a_node_with_another_secret_gets_no_room_of_the_others_and_says_why(unlike: Unlike) -> None:

