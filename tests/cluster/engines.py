@@ -60,7 +60,7 @@ class EngineProcess:
                 stdout=log,
                 stderr=log,
             )
-        for _ in range(500):
+        for _ in range(2000):
             try:
                 if self.client.ping():
                     return
@@ -167,7 +167,7 @@ async def open_session(directory: Directory) -> Session:
     return session
 
 
-async def until(ask: Callable[[], Awaitable[T]], is_it: Callable[[T], bool], *, within: float = 5.0) -> T:
+async def until(ask: Callable[[], Awaitable[T]], is_it: Callable[[T], bool], *, within: float = 20.0) -> T:
     """Ask again and again, faster than the clock of the directory needs, until the answer is the one."""
     answer: object = "no answer"
     try:

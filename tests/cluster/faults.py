@@ -11,8 +11,10 @@ from tests.cluster.load import Load
 from tests.cluster.running import Node, RunningCluster, until, wait_none
 
 Inflict = Callable[[RunningCluster, Node, "Watch"], Awaitable[None]]
-ORPHANS: Final = 1.0
-"""Seconds after the death of a node in which its programs end."""
+ORPHANS: Final = 10.0
+"""Seconds after the death of a node in which its programs end, on a busy machine."""
+RECOVERY: Final = 10.0
+"""Seconds in which a room opens elsewhere once it may, on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ async def kill_gateway(cluster: RunningCluster, node: Node, watch: Watch) -> Non
     family = node.family
     node.send_signal(signal.SIGKILL)
     await wait_none(family, within=ORPHANS)
-    await watch.wait_recovered(cluster.lease + 2)
+    await watch.wait_recovered(cluster.lease + RECOVERY)
 
 
 async def kill_spawner(cluster: RunningCluster, node: Node, watch: Watch) -> None:
@@ -67,7 +69,7 @@ async def kill_both(cluster: RunningCluster, node: Node, watch: Watch) -> None:
     family = node.family
     node.send_signal(signal.SIGKILL, node.gateway, node.spawner)
     await wait_none(family, within=ORPHANS)
-    await watch.wait_recovered(cluster.lease + 2)
+    await watch.wait_recovered(cluster.lease + RECOVERY)
 
 
 def stop_gateway(leases: float) -> Inflict:
@@ -156,7 +158,7 @@ async def stay(cluster: RunningCluster, watch: Watch, leases: float, *, is_stopp
     `is_stopped`: connections to the node stay open, so that clients must first lose patience.
     """
     if leases >= 2:
-        await watch.wait_recovered(2 + (max(cluster.lease, watch.load.patience) if is_stopped else cluster.lease))
+        await watch.wait_recovered(RECOVERY + (max(cluster.lease, watch.load.patience) if is_stopped else cluster.lease))
     left = watch.started + leases * cluster.lease - time.monotonic()
     await asyncio.sleep(max(0.0, left))
 

@@ -22,7 +22,7 @@ from tests.workers.serving import children, descendants, is_running
 ROOT: Final = Path(__file__).parents[2]
 NAME: Final = "chaos"
 SECRET: Final = "a secret of all the nodes"
-START: Final = 20.0
+START: Final = 60.0
 """Seconds for a node to start, or to end."""
 UNGUARDED: Final = (
     "import sys; from scalesocket.backends.spawner_client import SpawnerClient; "
@@ -135,7 +135,7 @@ class Node:
         family = self.family
         self.send_signal(signal.SIGKILL, *family)
         self._process.wait()
-        await wait_none(family, within=5)
+        await wait_none(family, within=START)
 
 
 class RunningCluster:
@@ -186,7 +186,7 @@ class RunningCluster:
     async def end_grace(self) -> None:
         """End the grace period after the start, for tests of other things."""
         sessions = {f"node:{node.name}" for node in self.nodes}
-        await until(lambda: sessions <= self.engine.keys(NAME), "all nodes have sessions", within=5, about=self.logs)
+        await until(lambda: sessions <= self.engine.keys(NAME), "all nodes have sessions", within=START, about=self.logs)
         end_grace(self.engine, NAME)
 
     async def mend(self) -> None:
