@@ -30,9 +30,9 @@ def cluster() -> None:
 def show_nodes(site_file: Path, control: Path | None, form: str) -> None:
     """List the nodes of the cluster that the running server belongs to.
 
-    STATE is serving, draining, or lost for a node whose lease has ended. ANSWERS says whether the node that was asked, which has
-    a *, reaches it; below the table is why not. LEASE is how long its lease lasts if it is not renewed, SEEN the time since the
-    last renewal, and CLIENTS those that it had then.
+    STATE is serving, draining, or lost for a node whose lease has ended. ANSWERS says whether the node marked * reaches it; if
+    not, the reason is below the table. LEASE is the time left until its lease ends, SEEN the time since it was last renewed, and
+    CLIENTS those that it had then.
     """
     nodes = query(site_file, control, ClusterStatus(), list[NodeEntry])
     if form == "json":
@@ -47,9 +47,9 @@ def show_nodes(site_file: Path, control: Path | None, form: str) -> None:
 @JSON
 @click.pass_context
 def drain_node(ctx: click.Context, words: Sequence[str], control: Path | None, form: str) -> None:
-    """Close the rooms of a node gradually with 1012, and let other nodes take them.
+    """Close the rooms of a node gradually with 1012, so that other nodes open them.
 
-    The node opens no rooms until it is started again; clients that connect to it are passed on to the others.
+    The node opens no rooms until it is started again. It hands clients that connect to it over to other nodes.
     """
     site_file, (node,) = split_words(ctx, words, 1)
     outcome = query(site_file, control, ClusterDrain(node=node), Outcome)
@@ -63,10 +63,10 @@ def drain_node(ctx: click.Context, words: Sequence[str], control: Path | None, f
 @JSON
 @click.pass_context
 def forget_node(ctx: click.Context, words: Sequence[str], control: Path | None, form: str) -> None:
-    """End the lease of a node that is dead for certain, so that others may have its rooms at once.
+    """End the lease of a dead node, so that others may open its rooms at once.
 
-    A node that answers is not forgotten. If it runs after all, without a connection to this one, its rooms may run twice until
-    its next renewal.
+    A node that answers is not forgotten. Be certain that it is dead: if it runs without a connection to this one, its rooms may
+    run twice until its next renewal.
     """
     site_file, (node,) = split_words(ctx, words, 1)
     forgotten = query(site_file, control, ClusterForget(node=node), Forgotten)

@@ -1,6 +1,6 @@
-"""The simple course of a hand-over: one node without TLS, which takes the client at once.
+"""The fast path of a hand-over: one node without TLS, which takes the client at once.
 
-As callbacks, since tasks and futures would take a fifth more CPU time. Whatever else happens is for `PeerClient.hand_over`.
+It uses callbacks, since tasks and futures would take a fifth more CPU time. `PeerClient.hand_over` handles all other cases.
 """
 
 import time

@@ -1,7 +1,7 @@
 """The streams of clients that other nodes have taken, cut when the owner of the room has lost its session.
 
-Nothing on a connection shows that the machine at its other end is gone, or that the process there is stopped. Its client would
-wait for nothing, although its room may have opened elsewhere.
+Nothing on a connection shows that the machine at its other end has failed, or that the process there is stopped. Its client would
+wait forever, although its room may have opened elsewhere.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""How connections between nodes notice that the machine at the other end is gone."""
+"""Socket options by which connections between nodes detect that the machine at the other end has failed."""
 
 import socket
 from typing import Final

@@ -1,4 +1,4 @@
-"""The lease of this node: renewed in time, given up in time if that fails, and opened again. `run` is the one task of it.
+"""The lease of this node: renewed in time; if that fails, given up in time and opened again. `run` is its only task.
 
 All times are of CLOCK_BOOTTIME, which also runs while the machine is suspended. A lease counts from before its renewal was sent,
 so that it ends here before it does in the engine, whatever the clocks of the two say.

@@ -1,4 +1,4 @@
-"""Where a room lives in a cluster: the directory says it. A room that is open here is found without asking."""
+"""Where a room lives in a cluster, by the directory. A room that is open here is found without a request."""
 
 import asyncio
 import time
@@ -112,7 +112,7 @@ class ClusterPlacement:
 
     def _make_place(self, name: RoomName, search: "Search", found: Claim | None) -> Place:
         if found is None or self.client is None:
-            return NOBODY
+            return NO_OWNER
         return RemoteNode(self.client, found, search.next, partial(self._note, name))
 
     def _note(self, name: RoomName, claim: Claim, stream: Stream | None) -> None:
@@ -177,7 +177,7 @@ class Search:
         return found
 
 
-class Nobody(RemoteOwner):
+class NoOwner(RemoteOwner):
     """Stands for the owner of a room that had none in time."""
 
     async def connect(self, facts: Facts, *, patience: float) -> Stream | Here | None:
@@ -185,4 +185,4 @@ class Nobody(RemoteOwner):
         return None
 
 
-NOBODY: Final = Nobody()
+NO_OWNER: Final = NoOwner()

@@ -7,7 +7,7 @@
                 or, for a stream, the size and the bytes of block after block, until an empty one; and single
                 bytes of the caller, its heartbeats
 
-The nonce is new for each connection, so a recorded preamble is worth nothing. The head is signed apart from the payload, so
+The nonce is new for each connection, so a recorded preamble cannot be replayed. The head is signed apart from the payload, so
 nothing is kept for a caller that does not know the secret.
 """
 

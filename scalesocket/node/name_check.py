@@ -1,4 +1,4 @@
-"""Another process under the name of this node: whether it runs, so that this one must not, or its lease only has to end."""
+"""Checks whether another process uses the name of this node, or only its lease has yet to end."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ HINT: Final = "give each process its own cluster.node, or stop the other one"
 
 
 class NameCheck:
-    """Looks at the process that has the name, each time that it keeps this one from opening a session."""
+    """Checks the process that has the name, each time that this one could not open a session because of it."""
 
     def __init__(self, node: str) -> None:
         """`node`: the name."""
@@ -24,7 +24,7 @@ class NameCheck:
         """The end of its lease, if it did not answer the last time."""
 
     async def check(self, peers: PeerClient, taken: Taken) -> None:
-        """Raise NameTakenError if the other process runs, and does not stop. One that has crashed renews its lease no more."""
+        """Raise NameTakenError if the other process runs, and is not stopping. A crashed one no longer renews its lease."""
         try:
             found: Identity = await ask(peers, taken.advertise, Identify(), Identity, timeout=IDENTIFY_TIMEOUT)
         except RefusedError as error:

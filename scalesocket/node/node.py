@@ -1,4 +1,4 @@
-"""One node: opens and closes what `[cluster]` needs, in the order in which a room never runs without a lease."""
+"""One node: opens and closes what `[cluster]` needs, in an order in which no room runs without a lease."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The question at the door: where does a room live?"""
+"""Where a room lives: asked for each upgrade that is admitted."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,7 +1,7 @@
 """Copies bytes between a client's connection and one end of a socket pair, whose other end the owner of the room has.
 
-For connections whose descriptor cannot be handed over: the state of TLS is in this process. Both directions are bounded, and push
-back: what one side does not take is not read from the other. Ends pass in both directions, and so do aborts.
+For connections whose descriptor cannot be handed over: the state of TLS is in this process. Both directions are bounded and
+have backpressure: what one side does not take is not read from the other. Ends and aborts pass in both directions.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Rendezvous hashing: which worker owns a room. No table, and no question asked. Pure."""
+"""Rendezvous hashing: which worker owns a room, without a table or a request. Pure."""
 
 from functools import lru_cache
 from hashlib import blake2b

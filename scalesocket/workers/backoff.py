@@ -1,4 +1,4 @@
-"""When a worker that has ended is started again: soon at first, then more slowly. It never gives up."""
+"""The delay before a worker is started again: short at first, longer if it ends again and again. It never gives up."""
 
 from collections import deque
 from random import Random

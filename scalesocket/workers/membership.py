@@ -1,4 +1,4 @@
-"""How a worker takes part in the whole site: what it shows of it, what it does for the supervisor, and where tickets are kept."""
+"""Connects a worker to the whole site: its overview, operations for the supervisor, and tickets."""
 
 from scalesocket.gateway import Gateway
 from scalesocket.operations.running import Running

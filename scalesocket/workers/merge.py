@@ -1,4 +1,4 @@
-"""Makes one answer of those of all workers: a status, lists, outcomes, errors. Pure."""
+"""Merges the answers of all workers: statuses, lists, outcomes, errors. Pure."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from scalesocket.workers.link import LinkError, LinkLostError
 from scalesocket.workers.site_messages import Missing, Ran
 
 Entry = TypeVar("Entry", RoomEntry, ClientEntry)
-NOBODY: Final = "no worker is running at the moment (try again)"
+NO_WORKER: Final = "no worker is running at the moment (try again)"
 
 
 # --- Status
@@ -200,7 +200,7 @@ def merge_answers(request: Request, answers: Sequence[Ran | LinkError], decode: 
         return merged
     lost = [index for index, answer in enumerate(answers) if isinstance(answer, LinkLostError)]
     missing = [ran.missing for ran in answers if isinstance(ran, Ran) and ran.missing is not None]
-    raise merge_missing(missing, lost) if missing else OperationError(NOBODY)
+    raise merge_missing(missing, lost) if missing else OperationError(NO_WORKER)
 
 
 def find_failures(answers: Sequence[Ran | LinkError]) -> str:
@@ -218,7 +218,7 @@ def find_failures(answers: Sequence[Ran | LinkError]) -> str:
 
 
 def describe_done(merged: object) -> str:
-    """Say what an operation has done in spite of failures; nothing for one that changes nothing."""
+    """Say what an operation has done in spite of failures; empty for one that changes nothing."""
     match merged:
         case Outcome(rooms=rooms):
             return f" (done in the other workers: {rooms} room{'' if rooms == 1 else 's'})"

@@ -1,4 +1,4 @@
-"""What all workers show together, as the supervisor sees it."""
+"""The overview of all workers, merged by the supervisor."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence

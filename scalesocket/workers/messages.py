@@ -1,4 +1,4 @@
-"""The messages between the supervisor and a worker about its own life. Other parts have theirs."""
+"""The messages between the supervisor and a worker about its process: pings, start, drain, end."""
 
 import msgspec
 

@@ -20,7 +20,7 @@ MAX_HELD: Final = 64
 
 
 class Held:
-    """What goes on after an operation: a tail, or rooms that end."""
+    """What an operation has started: a tail, or the end of rooms."""
 
     def __init__(self, going: Tailing | Ending) -> None:
         self.going = going

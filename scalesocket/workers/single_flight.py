@@ -1,4 +1,4 @@
-"""Answers that are shared: by all who ask while the first is made, and for a moment after."""
+"""One call at a time for each question: all callers share its answer, also for a moment after."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable

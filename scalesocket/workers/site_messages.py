@@ -67,12 +67,12 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an operation in one worker: a result, or an error."""
+    """The outcome of an operation in one worker: a result, or an error."""
 
     result: msgspec.Raw = msgspec.Raw(b"\xc0")
     """Of the type that the table of operations says, as msgpack."""
     held: int | None = None
-    """The number of what goes on: rooms that end (`WaitEnded`), or a tail (`ReadTail`); until `Release`."""
+    """The number of a tail (`ReadTail`), or of rooms that end (`WaitEnded`), which the worker keeps until `Release`."""
     missing: Missing | None = None
     error: str | None = None
 

@@ -1,7 +1,7 @@
 """The main of the supervisor process: a server of several workers, from its start to its stop.
 
-It holds what there is once for a server: the listening sockets, the control socket, signals and the reports to systemd. It has no
-rooms, and accepts no connection of a client.
+It has what a server has once: the listening sockets, the control socket, signals and the reports to systemd. It has no rooms, and
+accepts no connection of a client.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""The main of a worker process: a whole server, but for what the supervisor does.
+"""The main of a worker process: a complete server, except for what the supervisor does.
 
 It accepts connections at the sockets that the supervisor holds, has rooms, spawner and programs of its own, and ends when the
-supervisor ends. It reads no site file and has no control socket: what it does is asked for over its link.
+supervisor ends. It reads no site file and has no control socket: edits and operations arrive over its link.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ from scalesocket.cluster import known_owners
 from scalesocket.cluster.claims import Claims
 from scalesocket.cluster.known_owners import KnownOwners
 from scalesocket.cluster.peer_client import PeerClient
-from scalesocket.cluster.placement import MAX_ASKING, NOBODY, ClusterPlacement, Search
+from scalesocket.cluster.placement import MAX_ASKING, NO_OWNER, ClusterPlacement, Search
 from scalesocket.cluster.records import RoomName
 from scalesocket.cluster.remote import Claim, RemoteNode
 from scalesocket.placement.placement import HERE, Here, Place
@@ -84,7 +84,7 @@ async def test_a_client_that_waits_too_long_gets_no_owner_and_the_search_ends() 
     asked = Asked(None)
     placement = placement_of(asked, hold=0.05)
 
-    assert await locate(placement) is NOBODY
+    assert await locate(placement) is NO_OWNER
     assert placement.held == 0
     await asyncio.sleep(0.05)
     count = asked.count
@@ -122,7 +122,7 @@ async def test_rooms_without_an_owner_are_asked_about_in_turns_and_keep_no_other
         assert await locate(placement) is HERE
     assert most == MAX_ASKING
     await placement.close()
-    assert set(await asyncio.gather(*rooms)) == {NOBODY}
+    assert set(await asyncio.gather(*rooms)) == {NO_OWNER}
 
 
 async def test_a_client_that_leaves_does_not_end_the_search_of_others() -> None:
@@ -212,4 +212,4 @@ async def test_waiting_clients_are_refused_when_the_node_stops() -> None:
     await placement.close()
 
     async with asyncio.timeout(1):
-        assert await waiting is NOBODY
+        assert await waiting is NO_OWNER
