@@ -4,8 +4,8 @@ import itertools
 import socket
 from typing import Final
 
-COUNT: Final = 32
-"""Ports of this process of the tests. More than are in use at a time."""
+COUNT: Final = 128
+"""Ports of this process of the tests. A port comes again after so many others, when its server has long ended."""
 
 
 def _hold_port() -> socket.socket:
