@@ -24,7 +24,7 @@ from scalesocket.server.hypercorn.config import KEEP_ALIVE, SiteConfig
 from scalesocket.server.hypercorn.context import ConnectionContext
 from scalesocket.server.hypercorn.patches import patch_hypercorn
 from scalesocket.server.hypercorn.state import CUT, FIRST_REQUEST, NEW_WEBSOCKET, PEER, PROXIED, RESERVED, TRUST
-from scalesocket.server.hypercorn.stream_protocol import StreamProtocol, cut, enable_keep_alive
+from scalesocket.server.hypercorn.stream_protocol import StreamProtocol, StreamWriter, cut, enable_keep_alive
 from scalesocket.status import HasSite
 
 log = structlog.get_logger("http")
@@ -67,7 +67,7 @@ class HypercornServer:
         `peer`: the client's address if a proxy reported another one than the socket's. `is_proxied`: a PROXY header was read.
         `is_reserved`: close it after one response. The transport must not have paused reading.
         """
-        # StreamWriter.__del__ closes its transport, so the writer must live as long as the task that serves it.
+        # A writer's __del__ closes its transport, so the writer must live as long as the task that serves it.
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=READ_AHEAD, loop=loop)
         context = ConnectionContext(self._stopped)
@@ -78,7 +78,7 @@ class HypercornServer:
         transport.set_write_buffer_limits(high=WRITE_BEHIND)
         if isinstance(transport, SocketTransport):
             transport.gather_writes()  # head and body of a response are sent together
-        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        writer = StreamWriter(transport, protocol, reader, loop)
         enable_keep_alive(transport)
         self._connections[transport] = context
         self._no_connections.clear()

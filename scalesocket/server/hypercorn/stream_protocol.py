@@ -61,6 +61,19 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         self._timer = loop.call_later(timeout / CHECKS, self._check_progress, unsent, deadline)
 
 
+class StreamWriter(asyncio.StreamWriter):
+    """asyncio's stream writer, which drops what is written after the end of the connection.
+
+    Each websocket of an HTTP/2 connection may still send something when the peer has left. A TLS transport logs a warning for
+    each of these writes.
+    """
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write, unless the connection has ended."""
+        if not self.transport.is_closing():
+            super().write(data)
+
+
 def cut(transport: asyncio.BaseTransport) -> None:
     """Abort a connection, even one that was closed before."""
     with suppress(AttributeError):  # asyncio's TLS transport in Python 3.11.2 raises it after Hypercorn has closed it twice
