@@ -1,9 +1,13 @@
 """Comparing servers in pairs."""
 
+import itertools
 import random
 import subprocess
 import sys
 
+import pytest
+
+from benchmarks import pairs
 from benchmarks.pairs import estimate_median, estimate_ratio, read_cpu, wait_idle
 
 
@@ -25,10 +29,25 @@ def test_rounds_are_compared_with_the_one_beside_them() -> None:
     assert estimate_ratio([2, 20, 200], [1, 10, 100]) == (2, 2, 2)
 
 
-def test_cpu_time_is_counted_until_the_processes_are_idle() -> None:
-    with subprocess.Popen([sys.executable, "-c", "for _ in range(1_000_000): pass\ninput()"], stdin=subprocess.PIPE) as process:
-        used = wait_idle([process.pid])
+def test_cpu_time_is_counted_until_the_processes_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = iter((1.0, 1.01, 1.02, 1.0201, 2.0))
+    monkeypatch.setattr(pairs, "read_cpu", lambda pids: next(used))
 
-        assert used > 0.01
-        assert read_cpu([process.pid]) < used + 0.005
+    assert wait_idle([1]) == 1.0201
+
+
+def test_processes_that_are_never_idle_are_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = itertools.count()
+    monkeypatch.setattr(pairs, "read_cpu", lambda pids: next(used))
+
+    assert wait_idle([1], timeout=0.05) >= 1
+
+
+def test_the_cpu_time_of_processes_is_read() -> None:
+    program = "for _ in range(1_000_000): pass\nprint(flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        assert 0.01 < read_cpu([process.pid]) < 5
         process.communicate(b"\n")
