@@ -270,10 +270,10 @@ async def test_refusals_are_cached_and_failures_are_not() -> None:
 
 
 async def test_a_cached_answer_ends_with_its_identity() -> None:
-    async with open_hook(lambda _: respond({"user": "ann", "expires_at": time.time() + 0.2}), cache=60.0) as (hook, _):
+    async with open_hook(lambda _: respond({"user": "ann", "expires_at": time.time() + 0.8}), cache=60.0) as (hook, _):
         question = hook.question(WITH_COOKIE, "lobby")
         assert isinstance(await hook.ask(question), Identity)
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.85)
 
         assert hook.find(question) is EXPIRED
 

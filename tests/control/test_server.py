@@ -289,7 +289,7 @@ async def test_idle_connections_do_not_keep_the_server_from_stopping(tmp_path: P
         await to_thread.run_sync(send_request, [path], Reload(dry_run=True), ReloadReport)  # accepted after the idle ones
         stopped_at = anyio.current_time()
 
-    assert anyio.current_time() - stopped_at < 2
+    assert anyio.current_time() - stopped_at < 5
     for sock in idle:
         sock.settimeout(2)
         assert sock.recv(100) == b""

@@ -130,12 +130,12 @@ async def test_a_client_that_its_room_aborts_is_lost(serve_workers: ServeWorkers
 
 @every_way
 async def test_pings_are_answered_and_sent(serve_workers: ServeWorkers, way: Way) -> None:
-    site = await serve_way(serve_workers, way, chat={"command": ["cat"], "ping_interval": 0.05, "ping_timeout": 0.3})
+    site = await serve_way(serve_workers, way, chat={"command": ["cat"], "ping_interval": 0.05, "ping_timeout": 0.8})
     ann = await join_by(site, way, f"/chat/{site.name('chat')}", serve_workers.folder)
 
     async with asyncio.timeout(DEADLINE):
         await (await ann.connection.ping())
-    await asyncio.sleep(0.6)  # longer than a client may leave pings unanswered
+    await asyncio.sleep(1.1)  # longer than a client may leave pings unanswered
 
     await ann.say("still here")
     await ann.hear("still here")

@@ -199,7 +199,7 @@ async def test_the_wait_ends_soon_after_it_is_cancelled(file: Path) -> None:
         started = anyio.current_time()
         tasks.cancel_scope.cancel()
 
-    assert anyio.current_time() - started < 0.4
+    assert anyio.current_time() - started < 3.0
 
 
 async def change_later(change: Callable[[Path], None], file: Path) -> None:
