@@ -175,7 +175,7 @@ async def test_a_preamble_has_a_deadline_that_no_byte_extends(node: BareNode, mo
     while not peer.reader.at_eof() and peer.reader.exception() is None:
         peer.writer.write(b"x")
         await asyncio.sleep(0.02)
-        assert asyncio.get_running_loop().time() - started < 1.2
+        assert asyncio.get_running_loop().time() - started < 4.0
         if node.listener.results["late"]:
             break
 
