@@ -1,6 +1,7 @@
 """One node: opens and closes what `[cluster]` needs, in an order in which no room runs without a lease."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -288,5 +289,6 @@ def listen(at: Endpoint) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(at.host, at.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ListenError(f"cluster.listen: can't listen at {at}: {reason}") from error
+        reason = (error.strerror or str(error)).partition(" (while ")[0].lower()  # without the address, which Python adds
+        hint = " (is another node running? choose another port)" if error.errno == errno.EADDRINUSE else ""
+        raise ListenError(f"cluster.listen: can't listen at {at}: {reason}{hint}") from error
