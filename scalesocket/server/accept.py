@@ -1,6 +1,7 @@
 """Accepts connections: a bounded number in each event-loop iteration, up to the limit of the server."""
 
 import asyncio
+import errno
 import math
 import os
 import socket
@@ -101,7 +102,10 @@ class Acceptor(ABC):
             except ConnectionAbortedError:  # reset by the peer before it was accepted
                 continue
             except OSError as error:
-                self._begin_pause(error)
+                if error.errno == errno.EINVAL:  # the supervisor has shut the socket down: an edit has removed its address
+                    self.leave()
+                else:
+                    self._begin_pause(error)
                 return
             self._next_pause = FIRST_PAUSE
             is_short = connections.is_short or fd >= connections.first_reserved

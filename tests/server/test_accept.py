@@ -11,6 +11,7 @@ import pytest
 
 from scalesocket.server.accept import MAX_ACCEPTS, Acceptor
 from scalesocket.server.connections import Connections
+from tests.conftest import capture_all_logs
 
 
 class CountingSocket(socket.socket):
@@ -39,17 +40,28 @@ def sock() -> Iterator[CountingSocket]:
         yield sock
 
 
+@pytest.fixture
+def acceptor(sock: CountingSocket) -> Accepting:
+    readers: set[int] = set()
+    connections = SimpleNamespace(
+        poller=SimpleNamespace(add_reader=lambda fd, _: readers.add(fd), remove_reader=readers.discard, readers=readers),
+        must_make_room=lambda: False,
+        may_open=lambda _: True,
+        is_short=False,
+        first_reserved=1 << 20,
+        paused=set(),
+    )
+    return Accepting(sock, cast(Connections, connections))
+
+
 @pytest.mark.parametrize(
     ("waiting", "calls"),
     [(1, 1), (3, 3), (MAX_ACCEPTS + 1, MAX_ACCEPTS), (0, 1)],
     ids=["one", "several", "more than one iteration takes", "none, as another worker was faster"],
 )
-def test_accept_is_called_once_for_each_connection_that_waits(sock: CountingSocket, waiting: int, calls: int) -> None:
-    poller = SimpleNamespace(add_reader=lambda *_: None)
-    connections = SimpleNamespace(
-        poller=poller, must_make_room=lambda: False, may_open=lambda _: True, is_short=False, first_reserved=1 << 20
-    )
-    acceptor = Accepting(sock, cast(Connections, connections))
+def test_accept_is_called_once_for_each_connection_that_waits(
+    sock: CountingSocket, acceptor: Accepting, waiting: int, calls: int
+) -> None:
     with ExitStack() as stack:
         for _ in range(waiting):
             stack.enter_context(socket.create_connection(sock.getsockname()))
@@ -57,3 +69,16 @@ def test_accept_is_called_once_for_each_connection_that_waits(sock: CountingSock
         acceptor._accept()
 
     assert sock.calls == calls
+
+
+def test_a_socket_that_the_supervisor_has_shut_down_is_left_without_a_warning(sock: CountingSocket, acceptor: Accepting) -> None:
+    readers: set[int] = acceptor._connections.poller.readers  # type: ignore[attr-defined]
+    assert readers == {sock.fileno()}
+    sock.shutdown(socket.SHUT_RDWR)
+
+    with capture_all_logs() as events:
+        acceptor._accept()
+        acceptor.stop()
+
+    assert events == []
+    assert readers == set()
