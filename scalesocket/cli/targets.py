@@ -25,14 +25,14 @@ class Target(NamedTuple):
 
 
 def split_words(ctx: click.Context, words: Sequence[str], count: int) -> tuple[Path, Sequence[str]]:
-    """Return the site file, and the `count` words after it. Raises click.UsageError for any other number of words."""
+    """Return the site file, and the `count` words after it. Raises click.UsageError for any other number of arguments."""
     if len(words) == count:
         return default_site(ctx), words
     if len(words) == count + 1:
         return Path(words[0]), words[1:]
     if len(words) < count:
-        raise click.UsageError("too few words", ctx)
-    raise click.UsageError("too many words (a text with spaces needs quotes)", ctx)
+        raise click.UsageError("too few arguments", ctx)
+    raise click.UsageError("too many arguments (a text with spaces needs quotes)", ctx)
 
 
 def split_optional(ctx: click.Context, words: Sequence[str]) -> tuple[Path, str | None]:
@@ -41,7 +41,7 @@ def split_optional(ctx: click.Context, words: Sequence[str]) -> tuple[Path, str 
     Raises click.UsageError for more words, and where a file has the name of an app.
     """
     if len(words) > 2:
-        raise click.UsageError("too many words", ctx)
+        raise click.UsageError("too many arguments", ctx)
     if len(words) == 2:
         return Path(words[0]), words[1]
     if not words:

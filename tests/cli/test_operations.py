@@ -109,7 +109,7 @@ def test_odd_arguments_get_an_error_that_says_what_is_wrong(file: Path) -> None:
             (("tail", name, "chat/\udce9"), 1, "an argument is not valid UTF-8"),
             (("kick", name, "chat/lobby", "9" * 5000), 2, "is not the id of a client"),
             (("kick", "chat/lobby", "1", "--user", "ann"), 2, "give either ID or --user, not both"),
-            (("kick", name), 2, "too few words\n"),
+            (("kick", name), 2, "too few arguments\n"),
             (("drain", name, "chat/lobby"), 2, "'chat/lobby' is not APP (to close one room: scalesocket stop)"),
             (("rooms", name, "*/lobby"), 1, "there is no app '*' (* works in the name of a room only)"),
         ):
@@ -219,13 +219,13 @@ def test_an_event_is_one_line_that_is_safe_for_a_terminal(event: TailEvent, line
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["kick", "chat/lobby"], "too few words"),
+        (["kick", "chat/lobby"], "too few arguments"),
         (["kick", "chat/lobby", "ann"], "'ann' is not the id of a client"),
         (["kick", "chat", "1"], "'chat' is not APP/ROOM (chat/* means all rooms of chat)"),
         (["kick", "--user", "ann", "site.toml", "chat/lobby", "1"], "give either ID or --user, not both"),
         (["say", "chat/lobby", "hello", "world"], "'hello' is not APP/ROOM"),
         (["stop", "chat/"], "'chat/' is neither APP nor APP/ROOM"),
-        (["rooms", "site.toml", "chat", "lobby"], "too many words"),
+        (["rooms", "site.toml", "chat", "lobby"], "too many arguments"),
         (["drain", "pong"], "'pong' may be a file or an app (write ./pong for the file"),
     ],
 )
