@@ -42,7 +42,7 @@ async def test_a_stop_does_not_need_a_spawner_that_answers(
     outcome = await room.stop(timeout=0.1)
 
     assert outcome.signal == signal.SIGKILL
-    assert not any(map(is_alive, pids))
+    await until(lambda: not any(map(is_alive, pids)))
     os.kill(spawner.pid, signal.SIGCONT)
     await until(lambda: not spawner.groups)
 
@@ -182,7 +182,7 @@ async def test_closing_the_client_kills_all_children(poller: Poller) -> None:
     spawner.close()
     spawner.close()
 
-    assert not any(is_alive(each.pid) for each in (child, adopted, later))
+    await until(lambda: not any(is_alive(each.pid) for each in (child, adopted, later)))
     assert (await adopted.wait_exit()).signal == signal.SIGKILL
     assert (await later.wait_exit()).signal == signal.SIGKILL
     for each in (child, adopted, later):
