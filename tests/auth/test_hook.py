@@ -206,14 +206,17 @@ async def test_a_dead_hook_lets_nobody_in() -> None:
 
 
 async def test_no_more_than_max_in_flight_are_asked_at_once() -> None:
-    async with open_hook(lambda _: None, timeout=0.5, max_in_flight=4) as (hook, web):
+    async with open_hook(lambda _: None, timeout=30.0, max_in_flight=4) as (hook, web):
         waiting = [asyncio.create_task(ask(hook)) for _ in range(4)]
         await asyncio.sleep(0)
         assert await ask(hook) is NOT_AVAILABLE
         assert not any(question.done() for question in waiting)
 
-        await asyncio.gather(*waiting)
+        await web.wait_asked(4)
         assert web.most_at_once == 4
+        for question in waiting:
+            question.cancel()
+        await asyncio.wait(waiting)
         web.answer = lambda _: ANN
         assert isinstance(await ask(hook), Identity)
 
