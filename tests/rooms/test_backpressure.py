@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from scalesocket.rooms import flow
 from tests.conftest import Serve
 from tests.playing import Lane, Player, Playground, program, site_of
 from tests.raw import RawClient, mask_frame
@@ -220,8 +221,11 @@ async def test_a_backend_that_reads_late_gets_everything(serve: Serve) -> None:
     await ann.hear("good night", *messages)
 
 
-async def test_a_backend_is_not_stalled_while_its_own_output_is_paused(serve_express: Serve) -> None:
+async def test_a_backend_is_not_stalled_while_its_own_output_is_paused(
+    serve_express: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # `cat` can't read on, because nobody takes what it writes.
+    monkeypatch.setattr(flow, "PACE_CHECK", 60.0)
     site = await serve_express(game={"command": ["cat"], "stall_timeout": 1.5, "send_buffer": 4 * MiB})
     ann = await site.join("/game/one", receive_buffer=SMALL)
     messages = numbers(0, 500, 10_000)
