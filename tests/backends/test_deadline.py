@@ -139,7 +139,7 @@ async def test_reports_that_a_stopped_gateway_does_not_read_do_not_delay_the_dea
     pids = await gateway.open("sh", "-c", "echo $$; exec sleep 60")
     await gateway.ask(f"storm 400 cat {fifo}")
     await until(lambda: len(list_running(str(fifo))) == 400)
-    deadline = await gateway.set_deadline(1.0)
+    deadline = await gateway.set_deadline(2.0)
     gateway.stop()
 
     with fifo.open("wb"):  # each one reads the end of file and exits, which is reported: more than the kernel holds
