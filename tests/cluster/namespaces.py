@@ -2,11 +2,12 @@
 
 import itertools
 import os
-import random
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -22,7 +23,7 @@ class Machines:
     def __init__(self, count: int) -> None:
         self.count = count
         self._tag = f"{os.getpid():x}{next(_SERIAL)}"[-6:]
-        self._net = random.randrange(64, 250)
+        self._net, self._reservation = reserve_net()
 
     def address(self, number: int, link: str) -> str:
         """The address of a machine on one of its links; number 0 is this process."""
@@ -51,7 +52,7 @@ class Machines:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Make all of them, and remove them at the end."""
-        with ExitStack() as stack:
+        with self._reservation, ExitStack() as stack:
             for link in LINKS:
                 run("ip", "link", "add", self._bridge(link), "type", "bridge")
                 stack.callback(run, "ip", "link", "del", self._bridge(link))
@@ -69,6 +70,24 @@ class Machines:
                     run("ip", "-n", name, "addr", "add", f"{self.address(number, link)}/24", "dev", link)
                     run("ip", "-n", name, "link", "set", link, "up")
             yield
+
+
+def reserve_net() -> tuple[int, socket.socket]:
+    """Choose N so that this machine has no route into 10.N.0.0/16.
+
+    No other process of tests gets the same until the socket is closed.
+    """
+    routes = Path("/proc/net/route").read_text().splitlines()[1:]
+    used = {bytes.fromhex(line.split()[1])[::-1][:2] for line in routes}
+    for net in range(64, 250):
+        if bytes((10, net)) in used:
+            continue
+        reservation = socket.socket(socket.AF_UNIX)
+        with suppress(OSError):
+            reservation.bind(f"\0scalesocket-tests-net-{net}")
+            return net, reservation
+        reservation.close()
+    raise AssertionError("no network is free")
 
 
 def run(*words: str) -> None:
