@@ -12,6 +12,7 @@ from scalesocket.cluster.directory import Directory
 from scalesocket.cluster.lease import Lease
 from scalesocket.cluster.link import EngineError
 from scalesocket.cluster.records import ClusterRoom, RoomName, Summary
+from scalesocket.cluster.requests import TIMEOUT
 from scalesocket.overview import LocalOverview, Readiness, RoomsSummary, find_fullest
 from scalesocket.rooms.room import Room
 from scalesocket.status import Counts, RoomStatus, SiteStatus
@@ -109,8 +110,9 @@ class ClusterOverview:
     async def summarize(self, apps: Sequence[str], shown: int) -> Mapping[str, RoomsSummary]:
         """Count the rooms of each app on all nodes."""
         own = await self._local.summarize(apps, shown)
-        others = {app: count_rooms((await self._others(app)).values(), shown) for app in apps}
-        return merge_summaries(apps, [own, others], shown)
+        others = await asyncio.gather(*map(self._others, apps))  # without the engine, each takes until TIMEOUT
+        counted = {app: count_rooms(rooms.values(), shown) for app, rooms in zip(apps, others, strict=True)}
+        return merge_summaries(apps, [own, counted], shown)
 
     async def find_readiness(self) -> Readiness:
         """Return whether this node admits new clients, to any room.
@@ -126,8 +128,9 @@ class ClusterOverview:
 
         async def find() -> Mapping[str, ClusterRoom]:
             try:
-                rooms = await self._directory.listing.rooms(app)
-            except EngineError:
+                async with asyncio.timeout(TIMEOUT):
+                    rooms = await self._directory.listing.rooms(app)
+            except (EngineError, TimeoutError):
                 return self._last.get(app, {})
             others = (room for room in rooms if room.node != self._directory.node and room.state in JOINABLE)
             self._last[app] = {room.name.room: room for room in others}

@@ -1,5 +1,6 @@
 """The rooms of all nodes that pages and the API of one node show, without an engine."""
 
+import asyncio
 from typing import cast
 
 import pytest
@@ -22,8 +23,11 @@ class FakeDirectory:
         self.listing = self
         self.found = rooms
         self.is_up = True
+        self.seconds = 0.0
+        """Until the engine answers."""
 
     async def rooms(self, app: str) -> list[ClusterRoom]:
+        await asyncio.sleep(self.seconds)
         if not self.is_up:
             raise EngineUnavailableError("no answer")
         return [room for room in self.found if room.name.app == app]
@@ -79,3 +83,20 @@ async def test_without_the_engine_the_last_list_is_shown(serve: MemoryServe, *, 
     directory.is_up = False
 
     assert {found.name for found in await overview.list_rooms("chat")} == ({"den", "pit"} if is_known else {"den"})
+
+
+@pytest.mark.parametrize(("answers_after", "seconds", "rooms"), [(1.5, 1.5, 2), (1000.0, 2.0, 1)])
+@in_memory
+async def test_a_page_with_many_apps_waits_for_the_engine_only_once(
+    serve: MemoryServe, answers_after: float, seconds: float, rooms: int
+) -> None:
+    directory = FakeDirectory(room("b", "pit", 4))
+    overview = await open_overview(serve, directory)
+    directory.seconds = answers_after
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+
+    summary = await overview.summarize(["chat", *(f"app{number}" for number in range(20))], shown=3)
+
+    assert loop.time() - started == pytest.approx(seconds)
+    assert summary["chat"].number == rooms
