@@ -15,7 +15,6 @@ from typing import Final, Literal
 
 import anyio
 import structlog
-from anyio.abc import TaskStatus
 
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import Site
@@ -36,6 +35,7 @@ DESCRIPTOR_TABLE: Final = 32_768
 """Descriptors for which the kernel's table has room from the start: 256 KiB of its memory."""
 SWITCH_INTERVAL: Final = 0.0005
 """Seconds after which a thread gives the interpreter back to the event loop; Python's default is 5 ms."""
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 GC_THRESHOLDS: Final = (2_000, 50, 100)
 """For gc.set_threshold: a young collection takes 0.5 ms, a full one 20 ms with 9,000 clients."""
 
@@ -70,6 +70,21 @@ class Stop:
         self.has_failed = False
         """Whether the server stops because it cannot go on."""
 
+    @property
+    def code(self) -> int:
+        """The exit code: 1 if the stop was forced, or the server cannot go on; else 0."""
+        return int(self.is_forced or self.has_failed)
+
+    def watch_signals(self) -> None:
+        """Stop on SIGINT and SIGTERM, until `close`: also a signal that arrives during the cleanup forces the stop."""
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self.request, number.name)
+
+    def close(self) -> None:
+        """Let the next signal end the process. Call it last."""
+        for number in SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
     def request(self, reason: str) -> None:
         """Start the shutdown; if it has started already, force it."""
         if self.requested.is_set():
@@ -101,19 +116,28 @@ def serve(site: Site, *, announce: Announce, options: Options = Options()) -> in
 
 
 async def _serve(site: Site, spawner: SpawnerClient, hangups: HangupWatcher, announce: Announce, options: Options) -> int:
+    stop = Stop()
     async with AsyncExitStack() as stack:
+        stack.callback(stop.close)
         if site.cluster is None:
             service = await stack.enter_async_context(open_service(site, spawner=spawner))
         else:
             from scalesocket.node.service import open_node_service  # which imports redis
 
             service = await stack.enter_async_context(open_node_service(site, spawner))
-        return await _run(service, site, spawner, hangups, announce, options)
+        await _run(service, stop, site, spawner, hangups, announce, options)
+    return stop.code
 
 
 async def _run(
-    service: Service, site: Site, spawner: SpawnerClient, hangups: HangupWatcher, announce: Announce, options: Options
-) -> int:
+    service: Service,
+    stop: Stop,
+    site: Site,
+    spawner: SpawnerClient,
+    hangups: HangupWatcher,
+    announce: Announce,
+    options: Options,
+) -> None:
     async with (
         open_reloader(
             service.gateway,
@@ -124,8 +148,7 @@ async def _run(
         ) as reloader,
         anyio.create_task_group() as tasks,
     ):
-        stop = Stop()
-        await tasks.start(watch_signals, stop, name="signals")  # before the server is announced
+        stop.watch_signals()  # before the server is announced
         watch_hangups(hangups, stop, None if reloader is None else partial(reloader.request, "SIGHUP"))
         tasks.start_soon(_watch_failure, service, stop, name="watch failure")
         if options.is_oneshot:
@@ -141,7 +164,6 @@ async def _run(
         if stop.is_forced:
             service.cut()
             spawner.close()  # kills all process groups of backends
-    return int(stop.is_forced or stop.has_failed)
 
 
 async def _drain(service: Service, stop: Stop) -> None:
@@ -156,14 +178,6 @@ async def _prepare_listeners(service: Service, site: Site, _: Plan) -> Preparati
 
 async def _prepare_admin(service: Service, site: Site, _: Plan) -> Preparation:
     return await service.admin.prepare(site.server)
-
-
-async def watch_signals(stop: Stop, *, task_status: TaskStatus[None]) -> None:
-    """Stop on SIGINT and SIGTERM."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for number in signals:
-            stop.request(signal.Signals(number).name)
 
 
 def watch_hangups(hangups: HangupWatcher, stop: Stop, reload: Callable[[], None] | None) -> None:

@@ -33,7 +33,6 @@ from scalesocket.supervisor import (
     tune_interpreter,
     warn_of_few_files,
     watch_hangups,
-    watch_signals,
 )
 from scalesocket.systemd import notify_ready, notify_stopping, take_listen_fds
 from scalesocket.workers.edited_workers import EditedWorkers
@@ -78,7 +77,9 @@ def serve(site: Site, *, announce: Announce, options: Options) -> int:
 
 
 async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options: Options, open_files: int) -> int:
+    stop = Stop()
     async with AsyncExitStack() as stack:
+        stack.callback(stop.close)
         auth_files = AuthFiles(site)
         listeners = await stack.enter_async_context(open_listeners(site.server, None))
         workers = await stack.enter_async_context(
@@ -100,8 +101,7 @@ async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options
                 is_watching=options.is_watching,
             )
         )
-        stop = Stop()
-        await tasks.start(watch_signals, stop, name="signals")
+        stop.watch_signals()
         watch_hangups(hangups, stop, None if reloader is None else partial(reloader.request, "SIGHUP"))
         tasks.start_soon(workers.run, name="workers")
         tasks.start_soon(workers.leftovers.run, name="orphans")
@@ -109,7 +109,8 @@ async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options
             tune_interpreter()
             announce(listeners.addresses, operators.admin.listeners.addresses, site)
             notify_ready()
-        return await _wait_stopped(workers, operators, stop, tasks)
+        await _wait_stopped(workers, operators, stop, tasks)
+    return stop.code
 
 
 async def _prepare_admin(operators: OperatorService, site: Site, _: Plan) -> Preparation:
@@ -140,8 +141,8 @@ async def _wait_ready(workers: Workers, site: Site, stop: Stop) -> bool:
     return False
 
 
-async def _wait_stopped(workers: Workers, operators: OperatorService, stop: Stop, tasks: TaskGroup) -> int:
-    """Serve until a signal, or until no worker can be started; then end all workers. Return the exit code."""
+async def _wait_stopped(workers: Workers, operators: OperatorService, stop: Stop, tasks: TaskGroup) -> None:
+    """Serve until a signal, or until no worker can be started; then end all workers."""
 
     async def wait_failed() -> None:
         await workers.failed.wait()
@@ -163,4 +164,3 @@ async def _wait_stopped(workers: Workers, operators: OperatorService, stop: Stop
     tasks.start_soon(drain, name="drain")
     await stop.done.wait()
     await workers.stop(is_forced=stop.is_forced)
-    return int(stop.is_forced)

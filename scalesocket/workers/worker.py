@@ -35,7 +35,7 @@ from scalesocket.server.service import Service, open_service
 from scalesocket.shared_memory.capacity import SharedCapacity
 from scalesocket.shared_memory.memory import SharedMemory
 from scalesocket.streams import open_missing_streams, unblock_output
-from scalesocket.supervisor import Stop, raise_open_files, tune_interpreter, watch_signals
+from scalesocket.supervisor import Stop, raise_open_files, tune_interpreter
 from scalesocket.workers.edit_messages import EDIT, LATE
 from scalesocket.workers.edited_worker import EditedWorker
 from scalesocket.workers.link import Handlers, Link, LinkError, open_link
@@ -111,7 +111,7 @@ async def _serve(setup: Setup, spawner: SpawnerClient) -> int:
 async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Handlers) -> int:
     given = {address: adopt(fd) for address, fd in setup.listeners}
     stop, deliveries = Stop(), Deliveries()
-    with open_placement(setup) as placement, open_capacity(setup) as capacity, adopt(setup.inbox) as inbox_end:
+    with closing(stop), open_placement(setup) as placement, open_capacity(setup) as capacity, adopt(setup.inbox) as inbox_end:
         membership = Membership(setup, link, handlers, placement)
         async with (
             open_service(
@@ -131,7 +131,7 @@ async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Hand
             edited = open_edited(service, handlers, deliveries, stop)
             with closing(inbox), closing(edited):
                 add_stop_handlers(handlers, service, stop)
-                await tasks.start(watch_signals, stop, name="signals")
+                stop.watch_signals()
                 tasks.start_soon(_watch_link, link, stop, name="link")
                 tasks.start_soon(_drain_at_signal, service, inbox, link, stop, name="drain")
                 tune_interpreter()
@@ -143,7 +143,7 @@ async def _work(setup: Setup, spawner: SpawnerClient, link: Link, handlers: Hand
             if stop.is_forced:
                 service.cut()
                 spawner.close()  # kills all process groups of backends
-    return int(stop.is_forced)
+    return stop.code
 
 
 @contextmanager
