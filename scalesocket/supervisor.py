@@ -1,10 +1,7 @@
 """The top of the task tree: starts spawner, event loop, gateway and listeners, handles signals, shuts down."""
 
 import asyncio
-import fcntl
 import gc
-import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +16,7 @@ import structlog
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
+from scalesocket.open_files import check_open_files, count_open_files, count_start_files, raise_open_files, warn_of_few_files
 from scalesocket.reload.open import open_reloader
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
 from scalesocket.reload.preparation import Preparation
@@ -29,17 +27,12 @@ from scalesocket.systemd import notify_ready, notify_stopping, take_listen_fds
 
 log = structlog.get_logger("server")
 
-OTHER_FILES: Final = 64
-"""Open files other than those of connections and backends."""
-DESCRIPTOR_TABLE: Final = 32_768
-"""Descriptors for which the kernel's table has room from the start: 256 KiB of its memory."""
 SWITCH_INTERVAL: Final = 0.0005
 """Seconds after which a thread gives the interpreter back to the event loop; Python's default is 5 ms."""
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 GC_THRESHOLDS: Final = (2_000, 50, 100)
 """For gc.set_threshold: a young collection takes 0.5 ms, a full one 20 ms with 9,000 clients."""
 
-FILES_HINT: Final = "raise the hard limit: LimitNOFILE= of systemd, or ulimit -Hn"
 STOP_HINT: Final = "press Ctrl+C again to stop at once"
 
 Announce = Callable[[Sequence[str], Sequence[str], Site], None]
@@ -101,6 +94,7 @@ def serve(site: Site, *, announce: Announce, options: Options = Options()) -> in
     # The order matters. SIGHUP is blocked before there are threads. Sockets of systemd are taken before there are children,
     # which must not inherit them. The spawner starts before the limit of open files is raised, which children must not
     # inherit either, and before the event loop and its threads.
+    check_open_files(count_start_files(site))
     hangups = HangupWatcher()
     take_listen_fds()
     spawner = SpawnerClient()
@@ -220,34 +214,3 @@ def tune_interpreter() -> None:
     gc.collect()
     gc.freeze()  # objects that live as long as the server are never examined again
     gc.set_threshold(*GC_THRESHOLDS)
-
-
-def raise_open_files() -> None:
-    """Raise the soft limit of open files to the hard one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    grow_descriptor_table(hard)
-
-
-def warn_of_few_files(needed: int) -> None:
-    """Warn if the hard limit of open files is too low for a process that may need so many."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        log.warning("limit of open files too low", limit=hard, needed=needed, hint=FILES_HINT)
-
-
-def count_open_files(site: Site) -> int:
-    """Return the descriptors that one process needs for `max_connections`."""
-    return (site.server.max_connections or 0) + OTHER_FILES
-
-
-def grow_descriptor_table(limit: int) -> None:
-    """Make the kernel's table of descriptors large now, while the process has one thread.
-
-    With more threads, each doubling of the table waits for an RCU grace period: a stall of 10 to 15 ms.
-    """
-    highest = DESCRIPTOR_TABLE if limit == resource.RLIM_INFINITY else min(limit, DESCRIPTOR_TABLE)
-    lowest_free = os.open(os.devnull, os.O_RDONLY)
-    os.close(fcntl.fcntl(lowest_free, fcntl.F_DUPFD_CLOEXEC, highest - 1))
-    os.close(lowest_free)

@@ -18,22 +18,14 @@ from anyio.abc import TaskGroup
 from scalesocket.auth.files import AuthFiles
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
+from scalesocket.open_files import OTHER_FILES, check_open_files, count_start_files, raise_open_files, warn_of_few_files
 from scalesocket.placement.inbox import MAX_WAITING
 from scalesocket.reload.open import open_editing
 from scalesocket.reload.preparation import Preparation
 from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.listen import open_listeners
 from scalesocket.sighup import HangupWatcher
-from scalesocket.supervisor import (
-    OTHER_FILES,
-    Announce,
-    Options,
-    Stop,
-    raise_open_files,
-    tune_interpreter,
-    warn_of_few_files,
-    watch_hangups,
-)
+from scalesocket.supervisor import Announce, Options, Stop, tune_interpreter, watch_hangups
 from scalesocket.systemd import notify_ready, notify_stopping, take_listen_fds
 from scalesocket.workers.edited_workers import EditedWorkers
 from scalesocket.workers.edits import Edits
@@ -43,6 +35,8 @@ from scalesocket.workers.workers import Workers, open_workers
 
 log = structlog.get_logger("server")
 
+FILES_OF_WORKER: Final = 4
+"""Files that the supervisor keeps open for each worker: its link, its pidfd, and both ends of its inbox."""
 REPORT_INTERVAL: Final = 2.0
 """Seconds between two reports of how many workers are ready."""
 
@@ -64,6 +58,7 @@ def count_files_of_worker(site: Site, workers: int) -> int:
 
 def serve(site: Site, *, announce: Announce, options: Options) -> int:
     """Serve a site with several workers until a signal stops it. Return the exit code: 0, or 1 if the stop was forced."""
+    check_open_files(count_start_files(site) + FILES_OF_WORKER * count_workers(site.server.workers))
     hangups = HangupWatcher()
     take_listen_fds()
     become_subreaper()

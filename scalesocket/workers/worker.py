@@ -24,6 +24,7 @@ import structlog
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.errors import SHUTTING_DOWN, WORKER_REPLACED, ScalesocketError
 from scalesocket.logs import describe_loss, log_faults, set_log, set_log_keys
+from scalesocket.open_files import raise_open_files
 from scalesocket.overview import Readiness
 from scalesocket.placement.facts import Delivery
 from scalesocket.placement.inbox import Outbox
@@ -35,7 +36,7 @@ from scalesocket.server.service import Service, open_service
 from scalesocket.shared_memory.capacity import SharedCapacity
 from scalesocket.shared_memory.memory import SharedMemory
 from scalesocket.streams import open_missing_streams, unblock_output
-from scalesocket.supervisor import Stop, raise_open_files, tune_interpreter
+from scalesocket.supervisor import Stop, tune_interpreter
 from scalesocket.workers.edit_messages import EDIT, LATE
 from scalesocket.workers.edited_worker import EditedWorker
 from scalesocket.workers.link import Handlers, Link, LinkError, open_link

@@ -18,8 +18,9 @@ import uvloop
 
 from scalesocket.backends.spawner_client import SpawnerClient
 from scalesocket.config.model import App, Server, Site
+from scalesocket.open_files import raise_open_files
 from scalesocket.server.service import open_service
-from scalesocket.supervisor import raise_open_files, tune_interpreter
+from scalesocket.supervisor import tune_interpreter
 from tests.raw import mask_frame, upgrade
 
 PONG: Final = mask_frame(b"", 10)

@@ -12,8 +12,8 @@ import pytest
 import structlog
 
 from scalesocket.config.load import load_site
+from scalesocket.open_files import warn_of_few_files
 from scalesocket.server.addresses import Address
-from scalesocket.supervisor import warn_of_few_files
 from scalesocket.workers.backoff import LONGEST_DELAY, WINDOW, Backoff
 from scalesocket.workers.setup import Setup, read_setup, write_setup
 from scalesocket.workers.supervisor import count_files_of_worker, count_workers
