@@ -5,12 +5,14 @@ A worker that has no part in an edit, because it starts, ends or is stuck, is br
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 import structlog
 from anyio.abc import TaskGroup
 
+from scalesocket.admission.control import AdmissionControl
+from scalesocket.admission.refusals import OWNER_BUSY
 from scalesocket.auth.files import AuthFiles
 from scalesocket.config.model import Site
 from scalesocket.config.plan import Plan
@@ -44,9 +46,12 @@ class EditRefusedError(ScalesocketError):
 class Edits:
     """What the supervisor does to edit the site of its workers."""
 
-    def __init__(self, workers: Workers, listeners: Listeners, auth_files: AuthFiles, tasks: TaskGroup) -> None:
-        """`tasks` runs what brings workers to the site in force."""
+    def __init__(
+        self, workers: Workers, admission: AdmissionControl, listeners: Listeners, auth_files: AuthFiles, tasks: TaskGroup
+    ) -> None:
+        """`admission` counts connections that no worker takes; `tasks` runs what brings workers to the site in force."""
         self.offers = Offers(workers)
+        self._admission = admission
         self._workers = workers
         self._listeners = listeners
         self._auth_files = auth_files
@@ -126,10 +131,23 @@ class Edits:
         if listeners:
             await asyncio.sleep(HANDSHAKE_TIME)
         serving = itertools.cycle([worker.index for worker in self._workers.members if worker.is_ready] or [0])
+        sent: list[bool | Awaitable[bool]] = []
         for listener in listeners:
             for connection in close_listener(listener):
                 with connection:
-                    self.offers.send_connection(next(serving), connection.fileno())
+                    sent.append(self.offers.send_connection(next(serving), connection.fileno()))
+        self._tasks.start_soon(self._count_refused, sent, name="late connections")
+
+    async def _count_refused(self, sent: Sequence[bool | Awaitable[bool]]) -> None:
+        """Count and log the connections that no worker has taken. `sent`: whether each was, once that is known."""
+        refused = 0
+        for each in sent:
+            if not (each if isinstance(each, bool) else await each):
+                self._admission.count(OWNER_BUSY)
+                refused += 1
+        if refused:
+            hint = "they arrived at an address that an edit has removed; workers did not take them in time"
+            log.warning("connections dropped", connections=refused, reason=OWNER_BUSY.reason, hint=hint)
 
     def check_all(self) -> None:
         """Bring all workers to the site in force."""

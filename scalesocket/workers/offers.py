@@ -84,9 +84,9 @@ class Offers:
                 raise LinkBusyError(f"{worker.name} does not read its inbox")
         await link.call(PrepareEdit(offer.edit.number, len(offer.fds)), type(None), timeout=PREPARE_TIMEOUT)
 
-    def send_connection(self, worker: int, fd: int) -> None:
-        """Have a worker serve a connection that was accepted here."""
-        self._outboxes[worker].send(Delivery(name=LATE), fd)
+    def send_connection(self, worker: int, fd: int) -> bool | Awaitable[bool]:
+        """Have a worker serve a connection that was accepted here (`Outbox.send`)."""
+        return self._outboxes[worker].send(Delivery(name=LATE), fd)
 
 
 def commit(member: Member, edit: Edit) -> None:

@@ -86,7 +86,7 @@ async def _serve(site: Site, hangups: HangupWatcher, announce: Announce, options
         operators = await stack.enter_async_context(open_operator_service(workers))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        edits = stack.enter_context(closing(Edits(workers, listeners, auth_files, tasks)))
+        edits = stack.enter_context(closing(Edits(workers, operators.gateway.admission, listeners, auth_files, tasks)))
         reloader = await stack.enter_async_context(
             open_editing(
                 EditedWorkers(workers, operators.gateway),

@@ -223,7 +223,9 @@ async def test_successors_are_drained_too_until_an_edit_of_the_app() -> None:
 async def test_an_edit_that_a_worker_gets_after_a_drain_does_not_lift_the_drain() -> None:
     async with open_server() as server, anyio.create_task_group() as tasks:
         workers, (one, two) = server.workers, server.scripted
-        with closing(Edits(workers, cast(Listeners, None), cast(AuthFiles, None), tasks)) as edits:
+        with closing(
+            Edits(workers, server.operators.gateway.admission, cast(Listeners, None), cast(AuthFiles, None), tasks)
+        ) as edits:
             workers.site = make_site(App(name="chat", command=["cat", "-u"]))
             workers.generation = workers.members[0].generation = 2  # the other worker was starting
             await server.run(Drain(app="chat"))
