@@ -4,6 +4,7 @@ The modules, each of which imports only from those before it:
 
     records             what the directory knows, as data
     scripts             the Lua scripts of the directory: all of its rules
+    replies             bounds on what the engine answers
     link                a connection to the engine (Redis or Valkey), shared by many requests
     sentinel            which of several engines is the primary
     engine              the connection, opened again after it broke

@@ -15,6 +15,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
+from scalesocket.cluster.replies import BoundedParser
+
 MAX_WAITING: Final = 10_000
 """Requests that wait for their answers on one connection."""
 Word = str | bytes | int
@@ -183,6 +185,7 @@ def make_connection(url: str, name: str, timeout: float) -> AbstractConnection:
     return kind(
         **settings,
         client_name=name,
+        parser_class=BoundedParser,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=timeout,
