@@ -27,12 +27,19 @@ class Target(NamedTuple):
 def split_words(ctx: click.Context, words: Sequence[str], count: int) -> tuple[Path, Sequence[str]]:
     """Return the site file, and the `count` words after it. Raises click.UsageError for any other number of arguments."""
     if len(words) == count:
+        if is_site_file(words[0]):
+            raise click.UsageError(f"too few arguments after the site file {words[0]!r}", ctx)
         return default_site(ctx), words
     if len(words) == count + 1:
         return Path(words[0]), words[1:]
     if len(words) < count:
         raise click.UsageError("too few arguments", ctx)
     raise click.UsageError("too many arguments (a text with spaces needs quotes)", ctx)
+
+
+def is_site_file(word: str) -> bool:
+    """Whether a word means a site file. APP/ROOM, whose room may have any name, does not."""
+    return word.endswith(SUFFIX) and not APP_NAME.fullmatch(word.partition("/")[0]) and Path(word).is_file()
 
 
 def split_optional(ctx: click.Context, words: Sequence[str]) -> tuple[Path, str | None]:

@@ -18,6 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from scalesocket.cli.main import commands
 from scalesocket.cli.rooms import format_seconds
 from scalesocket.cli.tail import format_event
+from scalesocket.cli.targets import is_site_file
 from scalesocket.control.messages import TailEvent
 from scalesocket.operations.table import OPERATIONS, STREAMS
 from tests.cli.serving import ROOT, SITE, Serving, scalesocket, serving
@@ -220,6 +221,8 @@ def test_an_event_is_one_line_that_is_safe_for_a_terminal(event: TailEvent, line
     ("words", "problem"),
     [
         (["kick", "chat/lobby"], "too few arguments"),
+        (["kick", "site.toml", "chat/lobby"], "too few arguments after the site file 'site.toml'"),
+        (["cluster", "drain", "./site.toml"], "too few arguments after the site file './site.toml'"),
         (["kick", "chat/lobby", "ann"], "'ann' is not the id of a client"),
         (["kick", "chat", "1"], "'chat' is not APP/ROOM (chat/* means all rooms of chat)"),
         (["kick", "--user", "ann", "site.toml", "chat/lobby", "1"], "give either ID or --user, not both"),
@@ -236,6 +239,15 @@ def test_wrong_words_are_refused_before_anything_is_asked(file: Path, words: lis
 
     assert done.code == 2
     assert problem in done.err
+
+
+def test_a_room_may_have_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "chat").mkdir()
+    (tmp_path / "chat" / "site.toml").touch()
+    monkeypatch.chdir(tmp_path)
+
+    assert not is_site_file("chat/site.toml")
+    assert is_site_file("./chat/site.toml")
 
 
 def test_each_operation_has_a_command_and_a_row_in_the_docs() -> None:
