@@ -21,7 +21,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
 
-from tests.cli.serving import DEADLINE, ROOT, serving
+from tests.cli.serving import DEADLINE, ROOT, START, serving
 
 SITE: Final = '[server]\nbind = "unix:socket"\ncontrol = "off"\n[apps.chat]\ncommand = ["cat"]\n'
 COMMAND: Final = (sys.executable, "-m", "scalesocket")
@@ -46,7 +46,7 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         self.ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.ready.bind(str(folder / "ready"))
-        self.ready.settimeout(DEADLINE)
+        self.ready.settimeout(START)
         self._is_closing = threading.Event()
         self._reader = threading.Thread(target=self._drain)
         self._reader.start()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-START: Final = 20.0
+START: Final = 60.0
 """Seconds for a server to print its address, or to end."""
 
 
