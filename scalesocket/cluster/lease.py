@@ -72,7 +72,7 @@ class Lease:
         self.keeps_rooms = keeps_rooms
         """Whether rooms go on without a lease."""
         self._deadline = 0.0
-        self._is_open = asyncio.Event()
+        self._is_open = False
         self._is_down = False
         self._sparse_log = SparseLog()
         self.tried = asyncio.Event()
@@ -85,7 +85,7 @@ class Lease:
     @property
     def is_valid(self) -> bool:
         """Whether this node may open rooms, and run them. The clock is read each time."""
-        return self._is_open.is_set() and (self.keeps_rooms or boottime() < self._deadline)
+        return self._is_open and (self.keeps_rooms or boottime() < self._deadline)
 
     @property
     def deadline(self) -> float:
@@ -95,16 +95,12 @@ class Lease:
     @property
     def seconds_left(self) -> float:
         """The seconds until then; 0 if it has ended."""
-        return max(0.0, self._deadline - boottime()) if self._is_open.is_set() else 0.0
+        return max(0.0, self._deadline - boottime()) if self._is_open else 0.0
 
     @property
     def is_late(self) -> bool:
         """Whether the lease is lost, or may soon be: renewals fail, or the engine takes long to answer them."""
         return self.seconds_left < LATE * self._seconds
-
-    async def wait_open(self) -> None:
-        """Wait until there is a session. It may have ended again by the time that this returns."""
-        await self._is_open.wait()
 
     async def run(self) -> None:
         """Open a session, renew it, and open another when it is lost, until cancelled. Then end the session.
@@ -115,13 +111,13 @@ class Lease:
             while True:
                 await self._open()
                 await self._renew_until_lost()
-                self._is_open.clear()
+                self._is_open = False
                 self.lost += 1
                 log.error("lease lost", effect="rooms go on" if self.keeps_rooms else "all rooms end")
                 if not self.keeps_rooms:
                     await self._on_lost()
         finally:
-            self._is_open.clear()
+            self._is_open = False
             with suppress(EngineError, TimeoutError):
                 async with asyncio.timeout(CLOSE_TIMEOUT):
                     await self._directory.close_session()
@@ -153,7 +149,7 @@ class Lease:
             self.tried.set()
             await self._pause()
         self._extend(sent_at)
-        self._is_open.set()
+        self._is_open = True
         self.tried.set()
         log.info("lease opened", node=self._directory.node, session=found.inc)
 

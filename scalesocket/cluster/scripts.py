@@ -59,5 +59,3 @@ PUBLISH: Final = load_script("publish")
 NODES: Final = load_script("nodes")
 ROOMS: Final = load_script("rooms")
 FORGET: Final = load_script("forget")
-
-ALL: Final = (OPEN, RENEW, REPORT, CLOSE, CLAIM, FIND, RELEASE, PUBLISH, NODES, ROOMS, FORGET)

@@ -41,7 +41,7 @@ async def probe(*, age: float | None, keeps_rooms: bool = False, is_draining: bo
     lease = Lease(directory, SECONDS, load=Load, on_deadline=print, on_lost=end, keeps_rooms=keeps_rooms)
     if age is not None:
         lease._deadline = boottime() - age + USABLE * SECONDS
-        lease._is_open.set()
+        lease._is_open = True
     overview = ClusterOverview(cast(LocalOverview, Own(is_draining=is_draining)), directory, lease)
     app = Quart("test")
     app.register_blueprint(health_blueprint(overview))
