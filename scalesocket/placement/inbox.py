@@ -21,7 +21,7 @@ from scalesocket.cleanup import logged_faults
 from scalesocket.config.units import KiB
 from scalesocket.io.poller import Poller
 from scalesocket.placement.facts import Delivery, Facts, Message, decode_messages, encode_message
-from scalesocket.placement.placement import Settle
+from scalesocket.placement.placement import OnSent
 
 log = structlog.get_logger("placement")
 
@@ -85,14 +85,14 @@ class Outbox:
         """Send a connection (`Owner.hand_over`)."""
         return self.send(facts, fd)
 
-    def post(self, facts: Facts, fd: int, settle: Settle) -> None:
+    def post(self, facts: Facts, fd: int, on_sent: OnSent) -> None:
         """Send a connection together with others of this event-loop iteration (`Owner.post`)."""
         text = encode_message(facts)
         if self._posted_size + len(text) > MAX_TOGETHER_SIZE:
             self._send_posted()
         if not self._posted:
             self._loop.call_soon(self._send_posted)
-        self._posted.append(_Posted(text, fd, settle))
+        self._posted.append(_Posted(text, fd, on_sent))
         self._posted_size += len(text)
         if len(self._posted) == MAX_TOGETHER:
             self._send_posted()
@@ -138,7 +138,7 @@ class Outbox:
             sent = self._send([one.text for one in posted], [one.fd for one in posted])
         for one in posted:
             with logged_faults("handing over a connection"):
-                one.settle(self._send_or_wait(one.text, one.fd) if sent is None else sent)
+                one.on_sent(self._send_or_wait(one.text, one.fd) if sent is None else sent)
 
     def _send(self, texts: Sequence[bytes], fds: Sequence[int]) -> bool | None:
         """Send a message now; None if the inbox is full."""
@@ -165,14 +165,14 @@ class Outbox:
 
 
 class _Posted(NamedTuple):
-    """A connection that is sent at the end of this event-loop iteration. Its descriptor stays open until `settle` is called.
+    """A connection that is sent at the end of this event-loop iteration. Its descriptor stays open until `on_sent` is called.
 
     A transport that is aborted meanwhile closes its descriptor by a later `call_soon` than that of `_send_posted`.
     """
 
     text: bytes
     fd: int
-    settle: Settle
+    on_sent: OnSent
 
 
 class _Waiting:

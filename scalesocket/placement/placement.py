@@ -19,7 +19,7 @@ class Here(Enum):
 HERE: Final = Here.HERE
 
 
-Settle = Callable[[bool | Awaitable[bool]], None]
+OnSent = Callable[[bool | Awaitable[bool]], None]
 """Receives whether a connection was sent, or an awaitable of that."""
 
 
@@ -37,10 +37,10 @@ class Owner(Protocol):
         result is False. Cancelling the result withdraws the connection, unless it was sent.
         """
 
-    def post(self, facts: Facts, fd: int, settle: Settle) -> None:
+    def post(self, facts: Facts, fd: int, on_sent: OnSent) -> None:
         """Send it a connection together with others of this event-loop iteration, as that is cheaper.
 
-        The caller keeps its own descriptor open until `settle` is called with what `hand_over` would return.
+        The caller keeps its own descriptor open until `on_sent` is called with what `hand_over` would return.
         """
 
 

@@ -190,9 +190,9 @@ class SocketHandOver(HandOver):
                 return
         self._transport.pause_reading()
         facts = self._facts(Kind.SOCKET, rest, self._window)
-        owner.post(facts, self._transport.fileno(), partial(self._settle_posted, rest))
+        owner.post(facts, self._transport.fileno(), partial(self._note_sent, rest))
 
-    def _settle_posted(self, rest: bytes, sent: bool | Awaitable[bool]) -> None:
+    def _note_sent(self, rest: bytes, sent: bool | Awaitable[bool]) -> None:
         if not self._transport.is_closing():  # otherwise it was cut meanwhile
             self._settle(rest, sent)
         elif isinstance(sent, asyncio.Future):

@@ -9,7 +9,7 @@ import websockets
 
 from scalesocket.placement.facts import Facts
 from scalesocket.placement.inbox import Outbox
-from scalesocket.placement.placement import HERE, Settle
+from scalesocket.placement.placement import HERE, OnSent
 from tests.placement.conftest import ServeWorkers
 from tests.placement.kit import Workers
 from tests.placement.ways import CAT, Way, every_way, join_by, serve_way, trust, wait_idle
@@ -26,8 +26,8 @@ class Busy:
     def hand_over(self, facts: Facts, fd: int) -> Any:
         return self.answer
 
-    def post(self, facts: Facts, fd: int, settle: Settle) -> None:
-        settle(self.hand_over(facts, fd))
+    def post(self, facts: Facts, fd: int, on_sent: OnSent) -> None:
+        on_sent(self.hand_over(facts, fd))
 
 
 def make_busy(site: Workers, answer: Any, *, is_behind: bool = True) -> None:
@@ -119,9 +119,9 @@ async def test_connections_that_are_cut_before_they_are_sent_are_forgotten(serve
     service, posted = site.services[0], []
 
     class Posting(Busy):
-        def post(self, facts: Facts, fd: int, settle: Settle) -> None:
+        def post(self, facts: Facts, fd: int, on_sent: OnSent) -> None:
             service.connections.cut_all()
-            settle(self.answer)
+            on_sent(self.answer)
             posted.append(facts)
 
     for answer in (True, False, asyncio.get_running_loop().create_future()):
@@ -171,8 +171,8 @@ class Late:
         self.waiting.append((facts, os.dup(fd), sent))
         return sent
 
-    def post(self, facts: Facts, fd: int, settle: Settle) -> None:
-        settle(self.hand_over(facts, fd))
+    def post(self, facts: Facts, fd: int, on_sent: OnSent) -> None:
+        on_sent(self.hand_over(facts, fd))
 
     def release(self) -> None:
         for facts, fd, sent in self.waiting:

@@ -218,11 +218,11 @@ class Pairs:
         for _ in range(count):
             ours, theirs = socket.socketpair()
 
-            def settle(sent: Any, theirs: socket.socket = theirs) -> None:
+            def on_sent(sent: Any, theirs: socket.socket = theirs) -> None:
                 self.settled.append(sent)
                 theirs.close()
 
-            self.mail.outbox.post(facts_of(f"posted {len(self.ours)}", rest=rest), theirs.fileno(), settle)
+            self.mail.outbox.post(facts_of(f"posted {len(self.ours)}", rest=rest), theirs.fileno(), on_sent)
             self.ours.append(ours)
 
     def close(self) -> None:
