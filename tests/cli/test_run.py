@@ -75,8 +75,8 @@ def test_a_program_gets_pythonunbuffered_and_no_other_variable() -> None:
 
 def test_a_missing_program_is_a_warning_at_start_and_closes_its_rooms() -> None:
     with serving("--bind=127.0.0.1:0", "--staticdir=nowhere", "no-such-program") as server:
-        assert "'no-such-program' is not found on PATH" in server.output
-        assert "there is no folder" in server.output
+        server.wait_output("'no-such-program' is not found on PATH")
+        server.wait_output("there is no folder")
         with connect(f"ws://127.0.0.1:{server.port}/room") as client, pytest.raises(ConnectionClosed) as closed:
             client.recv(timeout=10)
 

@@ -12,11 +12,15 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.cli.serving import DEADLINE, Serving, serving
-from tests.cluster.engines import SECRET, EngineProcess
+from tests.cluster.engines import SECRET, EngineProcess, end_grace
 from tests.ports import free_port
 from tests.workers.serving import descendants, wait_none
 
-LEASE: Final = 1.0
+LEASE: Final = 5.0
+"""Longer than a busy machine keeps a node from renewing it."""
+SHORT: Final = 1.0
+"""The lease of nodes in tests that wait for its end."""
+SHORT_LEASE: Final = f'lease = "{SHORT:g}s"'
 ECHO: Final = (
     "import os, sys\n"
     "print('opened', os.environ['SCALESOCKET_FENCE'], os.environ['NODE'], flush=True)\n"
@@ -79,9 +83,11 @@ class Cluster:
         self._stack = stack
 
     def start(self, name: str, *, wrapper: Sequence[str] = (), **settings: str) -> Node:
-        """Start a node (`write`). `wrapper`: a command that executes its arguments."""
+        """Start a node (`write`), and end the grace period of the cluster. `wrapper`: a command that executes its arguments."""
         file = self.write(name, **settings)
-        return Node(name, self._stack.enter_context(serving("serve", str(file), wrapper=wrapper)), file)
+        node = Node(name, self._stack.enter_context(serving("serve", str(file), wrapper=wrapper)), file)
+        end_grace(self.engine, "test")
+        return node
 
     def write(
         self,
@@ -99,7 +105,7 @@ class Cluster:
         `host`: where it listens for other nodes; `PORT` in `more` stands for the port.
         """
         port = free_port()
-        lease = "" if "lease" in more else f'lease = "{int(LEASE * 1000)}ms"'
+        lease = "" if "lease" in more else f'lease = "{LEASE:g}s"'
         file = self.folder / f"{name}.toml"
         command = [sys.executable, "-ISc", ECHO]
         file.write_text(

@@ -12,8 +12,7 @@ import httpx
 import pytest
 
 from scalesocket.server.asgi import create_app
-from tests.cluster.engines import end_grace
-from tests.node.serving import LEASE, Cluster, Node, open_cluster
+from tests.node.serving import LEASE, SHORT, SHORT_LEASE, Cluster, Node, open_cluster
 
 IMPATIENT = (
     "import sys; from scalesocket.cluster.placement import ClusterPlacement; "
@@ -67,7 +66,7 @@ def test_a_room_of_a_killed_node_opens_again_on_another_with_a_higher_fence(clus
 
 
 def test_a_client_that_joins_a_room_of_a_stopped_process_gets_it_as_soon_as_the_lease_has_ended(cluster: Cluster) -> None:
-    a, b = cluster.start("a"), cluster.start("b")
+    a, b = (cluster.start(name, more=SHORT_LEASE) for name in "ab")
     first = cluster.join(a, "den").read_opened()
     passing = cluster.join(b, "den")  # connections to the owner are kept ready
     passing.read_opened()
@@ -76,9 +75,9 @@ def test_a_client_that_joins_a_room_of_a_stopped_process_gets_it_as_soon_as_the_
     stopped_at = time.monotonic()
     try:
         fence, node = cluster.join(b, "den").read_opened()
-        assert time.monotonic() - stopped_at < LEASE + 1.5  # the old owner has 3 s for each answer
+        assert time.monotonic() - stopped_at < SHORT + 1.5  # the old owner has 3 s for each answer
         assert passing.wait_closed() == 1006
-        assert time.monotonic() - stopped_at < LEASE + 2
+        assert time.monotonic() - stopped_at < SHORT + 2
     finally:
         a.server.send_signal(signal.SIGCONT)
 
@@ -88,7 +87,6 @@ def test_a_client_that_joins_a_room_of_a_stopped_process_gets_it_as_soon_as_the_
 
 def test_the_rooms_of_a_node_that_stops_open_on_another_at_once(cluster: Cluster) -> None:
     a, b = (cluster.start(name, more='lease = "30s"') for name in "ab")
-    end_grace(cluster.engine, "test")
     client = cluster.join(a, "den")
     first = client.read_opened()
     passing = cluster.join(b, "den")
@@ -118,7 +116,7 @@ def test_a_restarted_program_keeps_the_fence_of_its_room(cluster: Cluster) -> No
 
 
 def test_a_room_ends_with_the_lease_of_its_node_and_opens_again_when_the_engine_is_back(cluster: Cluster) -> None:
-    a = cluster.start("a")
+    a = cluster.start("a", more=SHORT_LEASE)
     client = cluster.join(a, "den")
     fence, _ = client.read_opened()
 
@@ -128,7 +126,7 @@ def test_a_room_ends_with_the_lease_of_its_node_and_opens_again_when_the_engine_
 
     assert client.read() == "still here"
     assert client.wait_closed() == 1012
-    assert time.monotonic() - killed_at <= LEASE + 5
+    assert time.monotonic() - killed_at <= SHORT + 5
     assert probe(a) == (503, "no_engine", "down")
     cluster.engine.start()
     assert cluster.join(a, "den").read_opened()[0] > fence
@@ -147,13 +145,13 @@ def test_without_the_engine_a_client_of_a_new_room_is_held_and_then_closed_with_
 
 
 def test_rooms_that_are_kept_outlive_the_lease(cluster: Cluster) -> None:
-    a = cluster.start("a", more='on_engine_loss = "keep"')
+    a = cluster.start("a", more=f'on_engine_loss = "keep"\n{SHORT_LEASE}')
     client = cluster.join(a, "den")
     client.read_opened()
 
     cluster.engine.kill()
     a.server.wait_output("engine unavailable")
-    time.sleep(1.5 * LEASE)  # what must not happen has no event
+    time.sleep(1.5 * SHORT)  # what must not happen has no event
     assert probe(a) == (200, "ready", "down")
     cluster.engine.start()
     a.server.wait_output("engine answers again")

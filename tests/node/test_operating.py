@@ -19,14 +19,11 @@ from websockets.exceptions import InvalidStatus
 from scalesocket.node.lobby import LIST_LIFETIME, PUBLISH_INTERVAL
 from tests.auth.test_matrix import basic
 from tests.cli.serving import DEADLINE, scalesocket, scalesocket_process
-from tests.cluster.engines import end_grace
-from tests.node.serving import Cluster, Node, open_cluster
+from tests.node.serving import LEASE, SHORT_LEASE, Cluster, Node, open_cluster
 
 ROOT = Path(__file__).parents[2]
 ANN = ("ann", "secret")
 LONG_LEASE = 'lease = "60s"'
-LEASE = 5.0
-"""Of the nodes that tests share: longer than a busy machine keeps a node from renewing it."""
 VAULT = '[apps.vault]\ncommand = ["cat"]\nauth = { users_file = "users" }\n'
 
 
@@ -38,10 +35,7 @@ class Nodes:
         hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
         (cluster.folder / "users").write_text(f"ann:{hashed}\nbob:{hashed}\n")
         admin = 'admin = {{ bind = "unix:{}.admin" }}'
-        self.a, self.b = (
-            cluster.start(name, server=admin.format(name), app=VAULT, more=f'lease = "{LEASE:.0f}s"') for name in "ab"
-        )
-        end_grace(cluster.engine, "test")
+        self.a, self.b = (cluster.start(name, server=admin.format(name), app=VAULT) for name in "ab")
         self.at_a, self.at_b = cluster.join(self.a, "den"), cluster.join(self.b, "nest")
         assert [client.read_opened()[1] for client in (self.at_a, self.at_b)] == ["a", "b"]
 
@@ -274,7 +268,7 @@ def test_a_dead_node_is_forgotten_before_its_lease_ends(tmp_path: Path) -> None:
 
 def test_the_status_of_a_node_says_that_it_has_lost_the_engine(tmp_path: Path) -> None:
     with open_cluster(tmp_path) as cluster:
-        node = cluster.start("a")
+        node = cluster.start("a", more=SHORT_LEASE)
         node.server.wait_output("lease opened")
         assert "node a of cluster test: lease " in scalesocket("status", str(node.file)).out
         cluster.engine.kill()
