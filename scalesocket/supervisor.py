@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from scalesocket.open_files import check_open_files, count_open_files, count_sta
 from scalesocket.reload.open import open_reloader
 from scalesocket.reload.overrides import NO_OVERRIDES, Overrides
 from scalesocket.reload.preparation import Preparation
+from scalesocket.reload.site_reader import digest_files
 from scalesocket.server.known_versions import warn_of_unknown_versions
 from scalesocket.server.service import Service, open_service
 from scalesocket.sighup import HangupWatcher
@@ -110,6 +111,7 @@ def serve(site: Site, *, announce: Announce, options: Options = Options()) -> in
 
 
 async def _serve(site: Site, spawner: SpawnerClient, hangups: HangupWatcher, announce: Announce, options: Options) -> int:
+    digests = digest_files(site)  # before the files are loaded, so that no later change is missed: a node may take 5 s to start
     stop = Stop()
     async with AsyncExitStack() as stack:
         stack.callback(stop.close)
@@ -119,7 +121,7 @@ async def _serve(site: Site, spawner: SpawnerClient, hangups: HangupWatcher, ann
             from scalesocket.node.service import open_node_service  # which imports redis
 
             service = await stack.enter_async_context(open_node_service(site, spawner))
-        await _run(service, stop, site, spawner, hangups, announce, options)
+        await _run(service, stop, site, spawner, hangups, announce, options, digests)
     return stop.code
 
 
@@ -131,13 +133,15 @@ async def _run(
     hangups: HangupWatcher,
     announce: Announce,
     options: Options,
+    digests: Mapping[str, str],
 ) -> None:
     async with (
         open_reloader(
             service.gateway,
             operations=service.operations,
-            prepare=[partial(_prepare_listeners, service), partial(_prepare_admin, service)],
+            prepare=[partial(_prepare_listeners, service), partial(_prepare_admin, service), *service.prepare],
             overrides=options.overrides,
+            digests=digests,
             is_watching=options.is_watching,
         ) as reloader,
         anyio.create_task_group() as tasks,

@@ -48,6 +48,8 @@ class PeerClient:
 
     def __init__(self, secret: bytes, *, poller: Poller, tls: ssl.SSLContext | None = None, max_ready: int = MAX_READY) -> None:
         """`tls`: for listeners with TLS. `max_ready`: connections to one node that are kept ready."""
+        self.tls = tls
+        """May be replaced, for new connections."""
         self.results: Counter[str] = Counter()
         """Hand-overs by answer, in lower case."""
         self.seconds = 0.0
@@ -55,7 +57,6 @@ class PeerClient:
         self._secret = secret
         self._poller = poller
         self._log = SparseLog()
-        self._tls = tls
         self._ready = ReadyChannels(poller.loop, self._connect, max_ready)
         self._greetings: Deadlines[Channel] = Deadlines(poller.loop, lambda: CONNECT_TIMEOUT)
         self._answers: Deadlines[Channel] = Deadlines(poller.loop, lambda: ANSWER_TIMEOUT)
@@ -67,7 +68,7 @@ class PeerClient:
 
         None: `hand_over` has to do all of it.
         """
-        where = parse_numeric(address) if self._tls is None else None
+        where = parse_numeric(address) if self.tls is None else None
         payload = encode_handed(handed)
         if where is None or len(payload) > MAX_PAYLOAD[Kind.HAND_OVER]:
             return None
@@ -191,7 +192,7 @@ class PeerClient:
         try:
             if begun is not None:
                 return await greet(begun, self._greetings)
-            if self._tls is None and (where := parse_numeric(address)) is not None:
+            if self.tls is None and (where := parse_numeric(address)) is not None:
                 return await greet(start_plain(*where, self._poller), self._greetings)
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 return await self._open(address)
@@ -224,9 +225,9 @@ class PeerClient:
 
     async def _open(self, address: str) -> Channel:
         """Connect and receive the greeting. Raises OSError, EOFError or PreambleError."""
-        if self._tls is None:
+        if self.tls is None:
             return await open_plain(address, self._poller)
-        return await open_tls(address, self._tls, self._poller, self._streams)
+        return await open_tls(address, self.tls, self._poller, self._streams)
 
 
 @asynccontextmanager

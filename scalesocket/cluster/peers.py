@@ -34,8 +34,9 @@ class PeerListener(Arrivals):
     ) -> None:
         """Accept at `sock`, which listens; the caller closes it after `close`. `tls`: for connections with TLS."""
         super().__init__(secret, handlers, poller)
+        self.tls = tls
+        """May be replaced, for new connections."""
         self._sock = sock
-        self._tls = tls
         self._handshakes: dict[asyncio.Task[None], None] = {}
         self._first_reserved = first_reserved()
         self._pause: asyncio.TimerHandle | None = None
@@ -73,13 +74,13 @@ class PeerListener(Arrivals):
     def _start(self, fd: int, peer: object) -> None:
         if len(self.waiting) + len(self._handshakes) >= MAX_WAITING:
             self._cut_oldest()
-        if self._tls is None:
+        if self.tls is None:
             SocketTransport(fd, peer, PeerConnection(self, peer), poller=self.poller)
             return
         accepted = socket.socket(fileno=fd)
         accepted.setblocking(False)
         unstarted = [accepted]
-        task = self.poller.loop.create_task(self._shake_hands(unstarted, peer, self._tls))
+        task = self.poller.loop.create_task(self._shake_hands(unstarted, peer, self.tls))
         self._handshakes[task] = None
         task.add_done_callback(partial(self._end_handshake, unstarted))
 

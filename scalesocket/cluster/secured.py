@@ -9,9 +9,12 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from scalesocket.config.certificates import load_authorities, load_pair, read_pair
+from scalesocket.config.model import Tls
 from scalesocket.config.units import KiB
+from scalesocket.config.validity import Validity
 from scalesocket.io.poller import Poller
 from scalesocket.io.transport import SocketTransport
 
@@ -20,19 +23,31 @@ BUFFER: Final = 64 * KiB
 _END: Final = bytes(4)
 
 
-def make_contexts(certificate: Path, key: Path, ca: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return the settings of a listener and of a caller. Raises OSError or ssl.SSLError.
+class Contexts(NamedTuple):
+    """The TLS settings of both ends of connections between nodes."""
 
-    Each accepts the certificates that `ca` signed, whatever their names: nodes may be reached by numbers that no certificate has.
+    listener: ssl.SSLContext
+    caller: ssl.SSLContext
+    validity: Validity | None
+    """When the certificate is valid; None if only OpenSSL can read it."""
+
+
+def make_contexts(certificate: Path, key: Path, ca: Path) -> Contexts:
+    """Load the certificate of a node. Raises CertificateError.
+
+    Each end accepts the certificates that `ca` signed, whatever their names: nodes may be reached by numbers that no certificate
+    has.
     """
-    contexts = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for context in contexts:
+    files = Tls(certificate=certificate, key=key)
+    pair = read_pair(files)  # once, so that both ends have the same
+    listener, caller, validity = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), None
+    for context in listener, caller:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(certificate, key)
-        context.load_verify_locations(ca)
-    return contexts
+        validity = load_pair(context, files, pair)
+        load_authorities(context, ca)
+    return Contexts(listener, caller, validity)
 
 
 class SecuredStream:

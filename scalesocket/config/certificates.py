@@ -15,9 +15,9 @@ FILES: Final[tuple[Literal["certificate"], Literal["key"]]] = ("certificate", "k
 
 
 class CertificateError(Exception):
-    """A pair that cannot be used: which of the two files is wrong, and why."""
+    """Files that cannot be used: which of them is wrong, and why."""
 
-    def __init__(self, blamed: Literal["certificate", "key"], reason: str) -> None:
+    def __init__(self, blamed: Literal["certificate", "key", "ca"], reason: str) -> None:
         self.blamed = blamed
         """The key of `tls` in the site file."""
         self.reason = reason
@@ -66,6 +66,17 @@ def load_pair(context: ssl.SSLContext, tls: Tls, pair: Pair | None = None) -> Va
     return None
 
 
+def load_authorities(context: ssl.SSLContext, file: Path) -> None:
+    """Load the certificates that sign those of peers into `context`. Raises CertificateError."""
+    text = _read("ca", file)
+    try:
+        context.load_verify_locations(file)
+    except OSError as error:
+        if "CERTIFICATE-----" in text:
+            raise CertificateError("ca", "contains a damaged certificate (copy the file again)") from error
+        raise CertificateError("ca", 'contains no certificate (it would begin with "-----BEGIN CERTIFICATE-----")') from error
+
+
 @contextmanager
 def _in_memory(text: str) -> Iterator[str]:
     """Yield the path of a file in memory with this text: OpenSSL reads certificates and keys from files alone."""
@@ -78,7 +89,7 @@ def _in_memory(text: str) -> Iterator[str]:
         os.close(fd)
 
 
-def _read(name: Literal["certificate", "key"], file: Path) -> str:
+def _read(name: Literal["certificate", "key", "ca"], file: Path) -> str:
     try:
         return file.read_text(encoding="latin-1")
     except OSError as error:

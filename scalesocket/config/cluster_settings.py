@@ -78,7 +78,11 @@ class Cluster(Table):
         fixed_key("Signs everything that nodes send each other; the same on all nodes. Required", secret=True),
     ] = None
     tls: Annotated[
-        ClusterTls | None, fixed_key("Encrypt the connections between nodes, and accept only nodes with a certificate of `ca`")
+        ClusterTls | None,
+        fixed_key(
+            "Encrypt the connections between nodes, and accept only nodes with a certificate of `ca`. The files are watched; new "
+            "connections use the new ones"
+        ),
     ] = None
     lease: Annotated[
         PositiveDuration,

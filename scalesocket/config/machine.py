@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from scalesocket.config.auth_lint import find_exposed_auth
-from scalesocket.config.certificates import CertificateError, find_unreadable, load_pair
+from scalesocket.config.certificates import CertificateError, find_unreadable, load_authorities, load_pair
 from scalesocket.config.command_hints import Spell
 from scalesocket.config.model import Admin, App, Cluster, Server, Site, Tls
 from scalesocket.config.parse import Origins
@@ -94,11 +94,9 @@ def _check_cluster(cluster: Cluster) -> Iterator[Finding]:
         return
     yield from _check_pair(Tls(certificate=cluster.tls.certificate, key=cluster.tls.key))
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cluster.tls.ca)
-    except ssl.SSLError:
-        yield Finding(("tls", "ca"), 'contains no certificate (it would begin with "-----BEGIN CERTIFICATE-----")')
-    except OSError as error:
-        yield Finding(("tls", "ca"), f"cannot be read: {(error.strerror or str(error)).lower()}")
+        load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cluster.tls.ca)
+    except CertificateError as error:
+        yield Finding(("tls", error.blamed), error.reason)
 
 
 def _check_admin(admin: Admin) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Final
@@ -25,16 +25,17 @@ from scalesocket.cluster.peers import PeerHandlers, PeerListener
 from scalesocket.cluster.placement import PAUSE, ClusterPlacement
 from scalesocket.cluster.preamble import Answer
 from scalesocket.cluster.records import Load, RoomName, Taken
-from scalesocket.cluster.secured import make_contexts
 from scalesocket.config.addresses import Endpoint
 from scalesocket.config.model import Cluster, Site
 from scalesocket.control.messages import Outcome
 from scalesocket.errors import LEASE_LOST, NODE_DRAINED, NODE_STOPS
 from scalesocket.gateway import Gateway
+from scalesocket.node.certificates import NodeCertificates, load_contexts
 from scalesocket.node.lobby import Publisher
 from scalesocket.node.name_check import NameCheck
 from scalesocket.node.respond import Responder
 from scalesocket.node.tickets import ClusterTickets
+from scalesocket.reload.preparation import Prepare
 from scalesocket.server.addresses import ListenError
 from scalesocket.server.owner import Owner, PassageClient
 from scalesocket.server.service import Service
@@ -94,6 +95,8 @@ class Node:
         self.listener: PeerListener | None = None
         self.on_failure: Callable[[], None] = lambda: None
         """Called when the node cannot go on."""
+        self.prepare: Sequence[Prepare] = ()
+        """Loads what an edit needs besides the listeners of clients."""
         self._sock = sock
         self._spawner = spawner
         self._running: asyncio.Task[None] | None = None
@@ -112,19 +115,20 @@ class Node:
         """Open the lease, and exchange clients with other nodes, until the block ends. The lease goes on until `close`."""
         poller = service.connections.poller
         secret = (self.settings.secret or "").strip().encode()
-        tls = self.settings.tls
-        server, client = (None, None) if tls is None else make_contexts(tls.certificate, tls.key, tls.ca)
+        tls = await load_contexts(self.settings.tls)
         self._owner = Owner(service.connections, NodePassageClient)
         responder = self.responder
         responder.attach(service.operations.running)
         handlers = PeerHandlers(
             decide=self._decide, take=self._take, respond=responder.respond, open_stream=responder.open_stream
         )
-        peers = self.peers = PeerClient(secret, poller=poller, tls=client)
+        peers = self.peers = PeerClient(secret, poller=poller, tls=tls and tls.caller)
         self.placement.client = self.choice.client = peers
         self._running = asyncio.create_task(self.lease.run(), name="lease")
         self._running.add_done_callback(self._note_end)
-        listener = self.listener = PeerListener(self._sock, secret, handlers, poller=poller, tls=server)
+        listener = self.listener = PeerListener(self._sock, secret, handlers, poller=poller, tls=tls and tls.listener)
+        certificates = NodeCertificates(self.settings.tls, tls, peers, listener)
+        self.prepare = (certificates.prepare,)
         publishing = asyncio.create_task(Publisher(self.directory, self.claims).run(), name="publish rooms")
         streams = HandedStreams(self.directory, self.settings.lease, keeps_rooms=self.settings.keeps_rooms)
         self.placement.on_taken = streams.add
@@ -137,6 +141,7 @@ class Node:
         finally:
             publishing.cancel()
             checking.cancel()
+            certificates.close()
             await self.placement.close()
             listener.close()
             peers.close()

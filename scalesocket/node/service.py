@@ -32,4 +32,4 @@ async def open_node_service(site: Site, spawner: SpawnerClient) -> AsyncIterator
             running.cluster = control = NodeControl(node, service.gateway, peers)
             service.operations.operate_on(AllNodes(node.name, running, node.responder.own, control.find_others, peers))
             node.on_failure = service.failed.set
-            yield replace(service, before_drain=node.stop)
+            yield replace(service, before_drain=node.stop, prepare=node.prepare)

@@ -1,6 +1,6 @@
 """Opens hot reload: the reloader with its watch of the site file, and the control socket."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -26,18 +26,21 @@ async def open_reloader(
     operations: Operations | None = None,
     prepare: Sequence[Prepare] = (),
     overrides: Overrides = NO_OVERRIDES,
+    digests: Mapping[str, str] | None = None,
     is_watching: bool = True,
 ) -> AsyncIterator[Reloader | None]:
     """Apply edits of the site file to the running site until the block ends; yield None for a site without a file.
 
     `prepare`: functions that open what an edited site needs, its listeners and its certificate. The control socket is
     prepared here, and carries out `operations`, to which this gives the reloader. Raises ControlError when another server runs
-    this file.
+    this file. `digests`: as in `Reloader`.
     """
     operations = operations or Operations(Running(gateway))
     prepare = (*prepare, gateway.admission.authenticators.prepare)
     edited = EditedGateway(gateway)
-    async with open_editing(edited, operations, prepare=prepare, overrides=overrides, is_watching=is_watching) as reloader:
+    async with open_editing(
+        edited, operations, prepare=prepare, overrides=overrides, digests=digests, is_watching=is_watching
+    ) as reloader:
         yield reloader
 
 
@@ -48,6 +51,7 @@ async def open_editing(
     *,
     prepare: Sequence[Prepare],
     overrides: Overrides = NO_OVERRIDES,
+    digests: Mapping[str, str] | None = None,
     is_watching: bool = True,
 ) -> AsyncIterator[Reloader | None]:
     """As `open_reloader`, for a site that may be served by other processes."""
@@ -61,7 +65,7 @@ async def open_editing(
 
     paths, is_chosen = control_paths(site.server.control, site.path), site.server.control != AUTO
     async with open_control(paths, answer, is_needed=is_chosen) as control:
-        reloader = Reloader(edited, site.path, prepare=(control.prepare, *prepare), overrides=overrides)
+        reloader = Reloader(edited, site.path, prepare=(control.prepare, *prepare), overrides=overrides, digests=digests)
         operations.running.reloader = reloader
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(reloader.run, is_watching=is_watching), name="reloader")

@@ -40,7 +40,7 @@ MAX_LOGGED: Final = 20
 """Problems of one edit that are logged, each in a line of its own."""
 
 
-RENEWED: Final = {"server.tls": "certificates renewed"}
+RENEWED: Final = {"server.tls": "certificates renewed", "cluster.tls": "certificates of the node renewed"}
 """How the log names changed files, by their key."""
 
 
@@ -56,18 +56,25 @@ class Reloader:
     """Applies the site file to the running site: at each edit, and on request."""
 
     def __init__(
-        self, edited: EditedSite, path: Path, *, prepare: Sequence[Prepare] = (), overrides: Overrides = NO_OVERRIDES
+        self,
+        edited: EditedSite,
+        path: Path,
+        *,
+        prepare: Sequence[Prepare] = (),
+        overrides: Overrides = NO_OVERRIDES,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
         """Reload `edited` from `path`.
 
         `prepare`: functions that open or load what an edit needs, called in this order, with an empty plan when only
-        files changed that the site uses, such as certificates. `overrides`: the values from the command line.
+        files changed that the site uses, such as certificates. `overrides`: the values from the command line. `digests`: those of
+        these files (`digest_files`), from before they were loaded; by default those of now.
         """
         self._edited = edited
         self._state = edited.reload_state
         self._reader = SiteReader(path, overrides)
         self._prepare = tuple(prepare)
-        self._digests = digest_files(edited.site)  # of the ones in use, before their files can change
+        self._digests = digest_files(edited.site) if digests is None else digests
         self._lock = anyio.Lock()
         self._trigger = ""
         self._requested = anyio.Event()

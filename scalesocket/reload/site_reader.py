@@ -94,6 +94,8 @@ def find_watched(site: Site) -> Mapping[str, Sequence[Path]]:
     """Return the files that a site uses besides its own: by the key that names them, such as `server.tls`."""
     tls = site.server.tls
     found: dict[str, Sequence[Path]] = {} if tls is None else {"server.tls": (tls.certificate, tls.key)}
+    if site.cluster is not None and site.cluster.tls is not None:
+        found["cluster.tls"] = (site.cluster.tls.certificate, site.cluster.tls.key, site.cluster.tls.ca)
     for app in site.apps.values():
         if files := tuple(source.file for source in sources_of(app)):
             found[f"apps.{app.name}.auth"] = files

@@ -1,4 +1,4 @@
-"""Warns in the log, once a day, of the end of the certificate that the listeners use."""
+"""Warns in the log, once a day, of the end of a certificate in use."""
 
 import asyncio
 import time
@@ -18,7 +18,9 @@ HINT: Final = "renew it: a new pair in the same files is used at once"
 class ExpiryWarnings:
     """Warnings of the end of one certificate at a time, by a timer that runs only while there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: str) -> None:
+        """`key`: the key of the site file that names the certificate, for the log."""
+        self._log = log.bind(key=key)
         self._validity: Validity | None = None
         self._logged: str | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -41,7 +43,7 @@ class ExpiryWarnings:
     def _check(self, validity: Validity) -> None:
         text = validity.warn(time.time())
         if text is not None and text != self._logged:
-            log.warning(
+            self._log.warning(
                 f"certificate {text}", begins_at=show_time(validity.begins_at), ends_at=show_time(validity.ends_at), hint=HINT
             )
         self._logged = text

@@ -92,7 +92,7 @@ class Listeners:
         self._open: dict[Address, Listener] = {}
         self.tls: ServerContext | None = None
         """The certificate in use."""
-        self._expiry = ExpiryWarnings()
+        self._expiry = ExpiryWarnings("server.tls.certificate")
         self._meant: dict[Entry, tuple[Address, ...]] = {}  # what entries of `bind` were resolved to, with real ports
 
     @property

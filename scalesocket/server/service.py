@@ -1,7 +1,7 @@
 """The service: a gateway with its listeners and lanes, without the signals and reloads of the process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Final, cast
@@ -21,6 +21,7 @@ from scalesocket.operations.running import Running
 from scalesocket.operations.table import Operations
 from scalesocket.overview import LocalOverview, Overview
 from scalesocket.placement.placement import Placement
+from scalesocket.reload.preparation import Prepare
 from scalesocket.rooms.leases import RoomLeases
 from scalesocket.server.admin.lane import AdminLane
 from scalesocket.server.admin.listener import AdminListener, open_admin
@@ -47,6 +48,8 @@ class Service:
     """Set when the server cannot go on, and has logged why."""
     before_drain: Callable[[], None] = lambda: None
     """Called when the server begins to stop."""
+    prepare: Sequence[Prepare] = ()
+    """Loads what an edit needs besides the listeners."""
 
     async def drain(self, *, is_everywhere: bool = False) -> None:
         """Close all clients, with 1001 or as the gateway says, and end all backends. The listeners stay open and answer.

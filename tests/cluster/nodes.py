@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
@@ -21,7 +20,7 @@ from scalesocket.cluster.peer_client import PeerClient
 from scalesocket.cluster.peers import PeerHandlers, PeerListener
 from scalesocket.cluster.preamble import Answer
 from scalesocket.cluster.remote import Claim, RemoteNode
-from scalesocket.cluster.secured import make_contexts
+from scalesocket.cluster.secured import Contexts, make_contexts
 from scalesocket.config.model import Site
 from scalesocket.io.poller import Poller
 from scalesocket.node.node import NodePassageClient
@@ -40,7 +39,6 @@ both_ways = pytest.mark.parametrize("is_secured", [False, pytest.param(True, mar
 FENCE: Final = 7
 HANDED: Final = Handed(msgspec.structs.replace(make_facts(), kind=Kind.PAIR), 5)
 """A client that a node hands over."""
-Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
 @cache
@@ -71,7 +69,7 @@ class Node:
         self.owner = Owner(service.connections, NodePassageClient)
         self.decision = Answer.TAKEN
         self.handed: list[Handed] = []
-        poller, (server, client) = service.connections.poller, tls or (None, None)
+        poller, (server, client) = service.connections.poller, tls[:2] if tls else (None, None)
         handlers = PeerHandlers(decide=self.decide, take=self.take, respond=self.respond, open_stream=refuse_stream)
         self.listener = PeerListener(sock, SECRET, handlers, poller=poller, tls=server)
         self.client = PeerClient(SECRET, poller=poller, tls=client)

@@ -80,7 +80,7 @@ async def test_another_secret_is_refused_counted_and_logged_by_both_nodes_once_a
     (refused,) = (event for event in events if event["event"] == "node not reached")
     assert (refused["address"], refused["error"]) == (
         node.address,
-        "the node answers wrong signature (has it another secret?)",
+        "the node answers wrong signature (does it have another secret?)",
     )
     assert node.streams == []
 

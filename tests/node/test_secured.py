@@ -2,18 +2,17 @@
 
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.certificates import make_authority, make_certificate
 from tests.node.serving import Cluster, Node, open_cluster
 from tests.raw import upgrade
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificates with openssl")
-KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
 
 
 @pytest.fixture
@@ -22,18 +21,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def openssl(folder: Path, words: str) -> None:
-    subprocess.run(["openssl", *words.split()], cwd=folder, check=True, capture_output=True)
-
-
-def make_authority(folder: Path, name: str) -> None:
-    openssl(folder, f"req -x509 {KEY} -subj /CN={name} -keyout {name}.key -out {name}.pem")
-
-
 def secured(folder: Path, node: str, *, by: str, trusts: str) -> str:
     """The lines of `[cluster]` for a node whose certificate one authority has signed."""
-    openssl(folder, f"req {KEY} -subj /CN={node} -keyout {node}.key -out {node}.csr")
-    openssl(folder, f"x509 -req -days 2 -in {node}.csr -CA {by}.pem -CAkey {by}.key -CAcreateserial -out {node}.pem")
+    make_certificate(folder, node, by=by)
     return f'tls = {{ certificate = "{node}.pem", key = "{node}.key", ca = "{trusts}.pem" }}'
 
 
@@ -43,7 +33,7 @@ def find_error(node: Node, event: str) -> str:
     return line.partition('error="')[2].partition('"')[0]
 
 
-def test_clients_pass_between_nodes_with_certificates_of_one_authority_and_others_are_refused_with_a_reason(
+def test_clients_pass_between_nodes_with_certificates_of_one_authority_and_others_are_refused_until_theirs_are_replaced(
     cluster: Cluster,
 ) -> None:
     folder = cluster.folder
@@ -63,5 +53,10 @@ def test_clients_pass_between_nodes_with_certificates_of_one_authority_and_other
     a.server.wait_output("TLS with another node failed")
     assert find_error(stranger, "node not reached").endswith("certificates that the ca of the others has signed)")
     assert "CERTIFICATE_VERIFY_FAILED" in find_error(a, "TLS with another node failed")
-    here.send("still here")
-    assert there.read() == "still here"
+
+    make_certificate(folder, "c", by="ours")
+    stranger.server.wait_output("certificates of the node renewed")
+    elsewhere = cluster.join(stranger, "den")
+    elsewhere.send("from c")
+    for client in here, there:
+        assert client.read() == "from c"

@@ -10,7 +10,13 @@ import anyio
 import pytest
 from anyio.streams.tls import TLSAttribute
 
-from tests.playing import DEADLINE, until
+from scalesocket.config.load import load_site
+from scalesocket.config.model import Site
+from scalesocket.config.plan import Plan
+from scalesocket.reload.open import open_reloader
+from scalesocket.reload.preparation import Preparation
+from scalesocket.reload.site_reader import digest_files
+from tests.playing import DEADLINE, open_playground, until
 from tests.reload.editing import CHAT, SERVER, WITHIN, Edited, open_edited
 
 pytestmark = [
@@ -51,6 +57,27 @@ async def test_a_renewed_pair_is_used_for_new_connections(tmp_path: Path) -> Non
         await edited.wait_applied()
 
         assert await fetch_certificate(edited) == new
+
+
+async def test_a_pair_that_is_renewed_while_the_server_starts_is_used(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    file = tmp_path / "site.toml"
+    file.write_text(SERVER + TLS + CHAT)
+    site = load_site(file)
+    digests = digest_files(site)
+    async with open_playground(site) as playground:
+        service = playground.service
+        new = write_certificate(tmp_path)
+
+        async def prepare(site: Site, _: Plan) -> Preparation:
+            return await service.listeners.prepare(site.server)
+
+        opening = open_reloader(service.gateway, prepare=[prepare], digests=digests, is_watching=False)
+        async with opening as reloader:
+            assert reloader is not None
+            await reloader.reload("start")
+
+            assert await fetch_certificate(Edited(file, playground, reloader)) == new
 
 
 async def test_a_certificate_that_does_not_match_its_key_is_refused(tmp_path: Path) -> None:
