@@ -194,8 +194,15 @@ async def _serve_request(connection: socket.socket, respond: Respond, slot: Exit
 
 async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
     with anyio.fail_after(REQUEST_TIMEOUT):
-        writer.write(line)
-        await writer.drain()
+        await _write(writer, line)
+
+
+async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Send something to the client. Raises OSError if the connection has ended."""
+    if writer.transport.is_closing():  # then uvloop's `write` raises RuntimeError
+        raise ConnectionResetError("the connection has ended")
+    writer.write(data)
+    await writer.drain()
 
 
 async def _send_stream(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -206,8 +213,7 @@ async def _send_stream(stream: Stream, reader: asyncio.StreamReader, writer: asy
             tasks.start_soon(_cancel_at_end, reader, tasks.cancel_scope, name="control stream")
             try:
                 while (lines := await stream.read()) is not None:
-                    writer.write(lines)
-                    await writer.drain()
+                    await _write(writer, lines)
                     await asyncio.sleep(0)  # neither of the others waits while there is much to send
             except OSError as error:
                 log.debug("control connection lost", error=str(error))

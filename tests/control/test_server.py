@@ -24,6 +24,7 @@ from scalesocket.control.client import open_stream, send_request
 from scalesocket.control.messages import Answer, Caller, Diff, Reload, ReloadReport, Request, Status, Stop, Tail
 from scalesocket.control.server import MAX_CONNECTIONS, open_control
 from tests.backends.recording import open_file_limit
+from tests.conftest import capture_all_logs
 from tests.playing import until
 
 pytestmark = pytest.mark.anyio
@@ -256,6 +257,44 @@ async def test_a_bug_in_a_stream_does_not_end_the_server(tmp_path: Path) -> None
         assert await to_thread.run_sync(send_request, [path], Status(), ReloadReport) == REPORT
 
     assert stream.is_closed.is_set()
+
+
+async def test_a_stream_to_a_client_that_has_left_ends_without_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client leaves at the moment at which there is something to send."""
+    path, writers = tmp_path / "control.sock", list[asyncio.StreamWriter]()
+    open_unix_connection = asyncio.open_unix_connection
+
+    async def remember(*, sock: socket.socket, limit: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await open_unix_connection(sock=sock, limit=limit)
+        writers.append(writer)
+        return reader, writer
+
+    def write_to_closed(data: bytes) -> None:
+        raise RuntimeError("the handler is closed")  # as uvloop does
+
+    class Late(Ticks):
+        async def read(self) -> bytes | None:
+            writers[0].transport.abort()
+            monkeypatch.setattr(writers[0], "write", write_to_closed)
+            return b"tick\n"
+
+    stream = Late()
+
+    async def respond_with_stream(request: Request, caller: Caller) -> Late:
+        return stream
+
+    def read_all() -> list[bytes]:
+        with open_stream([path], Tail(app="a", room="b")) as (_, lines):
+            return list(lines)
+
+    with capture_all_logs() as events:
+        async with open_control([path], respond_with_stream):
+            monkeypatch.setattr(asyncio, "open_unix_connection", remember)
+            assert await to_thread.run_sync(read_all) == []
+            with anyio.fail_after(5):
+                await stream.is_closed.wait()
+
+    assert [event for event in events if event["log_level"] != "debug"] == []
 
 
 async def test_the_caller_is_the_process_at_the_other_end(tmp_path: Path) -> None:
