@@ -114,6 +114,9 @@ def _connect(paths: Sequence[Path]) -> socket.socket:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             connection.close()
+        except BlockingIOError as error:  # its queue is full
+            connection.close()
+            raise ControlError(f"{path}: too many commands wait for the server (try again)") from error
         except OSError as error:
             connection.close()
             raise ControlError(f"{path}: {error.strerror or error}") from error

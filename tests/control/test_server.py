@@ -7,7 +7,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -404,6 +404,21 @@ async def test_a_path_the_system_refuses_is_an_error(tmp_path: Path) -> None:
 async def test_a_missing_server_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="no server runs this site"):
         send_request([tmp_path / "control.sock"], Status(), ReloadReport)
+
+
+async def test_a_server_with_a_full_queue_is_an_error_that_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as waiting:
+        listener.bind(str(path))
+        listener.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+
+        with pytest.raises(ControlError, match="too many commands wait for the server"):
+            send_request([path], Status(), ReloadReport)
 
 
 async def test_a_folder_that_others_may_enter_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
