@@ -120,7 +120,8 @@ class Gateway:
     def restart_app(self, name: str) -> int:
         """Close the rooms of an app gradually with 1012, so that clients open them again; return their number."""
         rooms = tuple(self._pools[name].rooms.values())
-        log.info("rooms restarting", app=name, rooms=len(rooms), clients=sum(len(room.clients) for room in rooms))
+        if rooms:  # one line for each worker that has some
+            log.info("rooms restarting", app=name, rooms=len(rooms), clients=sum(len(room.clients) for room in rooms))
         self.close_rooms(rooms, ROOM_RESTARTED)
         return len(rooms)
 

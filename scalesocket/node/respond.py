@@ -25,7 +25,7 @@ from scalesocket.control.messages import ClusterDrain, ClusterForget, ClusterSta
 from scalesocket.node.tails import SentTail
 from scalesocket.operations.lookup import OperationError
 from scalesocket.operations.running import Running
-from scalesocket.operations.table import name_of, operation_of
+from scalesocket.operations.table import logged_arguments, name_of, operation_of
 from scalesocket.placement.placement import Here
 from scalesocket.workers.own_rooms import OwnRooms
 from scalesocket.workers.site_messages import Ran, Release, Run, WaitEnded
@@ -98,7 +98,8 @@ class Responder:
             return Ran(error=f"{name_of(request.request)} is not for a node to ask")
         ran = await self.own.run(Run(request.request))
         if operation_of(request.request).changes:
-            log.info("operation", operation=name_of(request.request), asked_by=request.asked_by, is_done=ran.is_done)
+            arguments = logged_arguments(request.request)
+            log.info("operation", operation=name_of(request.request), asked_by=request.asked_by, **arguments, is_done=ran.is_done)
         return ran
 
     async def open_stream(self, payload: bytes) -> SentTail:
@@ -109,8 +110,7 @@ class Responder:
             raise InvalidRequestError(str(error)) from error
         if not (isinstance(request, Operate) and isinstance(request.request, Tail)):
             raise InvalidRequestError("no tail")
-        tail = request.request
-        ran = await self.own.run(Run(tail))
+        ran = await self.own.run(Run(request.request))
         if ran.is_done:
-            log.info("operation", operation="tail", asked_by=request.asked_by, app=tail.app, room=tail.room)
+            log.info("operation", operation="tail", asked_by=request.asked_by, **logged_arguments(request.request))
         return SentTail(self.own, ran)

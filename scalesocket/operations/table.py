@@ -194,7 +194,7 @@ class Operations:
             ending = result if isinstance(result, Ending) else None
             if ending is not None:
                 result = ending.outcome
-            log.info("operation", operation=name, asked_by=str(caller), **_keys(request), **_counts(result))
+            log.info("operation", operation=name, asked_by=str(caller), **logged_arguments(request), **_counts(result))
             return result if ending is None or wait is None else await ending.wait_ended(wait)
 
     @contextmanager
@@ -224,11 +224,16 @@ class Operations:
             except BaseException:
                 self._tail_closed()
                 raise
-        log.info("operation", operation="tail", asked_by=str(caller), **_keys(request), **_counts(tail.outcome))
+        log.info("operation", operation="tail", asked_by=str(caller), **logged_arguments(request), **_counts(tail.outcome))
         return tail
 
     def _tail_closed(self) -> None:
         self._tails -= 1
+
+
+def logged_arguments(request: msgspec.Struct) -> dict[str, object]:
+    """Return the arguments of an operation, for the log."""
+    return {key: value for key, value in msgspec.structs.asdict(request).items() if value is not None and key not in UNLOGGED}
 
 
 @contextmanager
@@ -238,14 +243,13 @@ def _logged_failure(name: str, request: msgspec.Struct, caller: Caller) -> Itera
         yield
     except ScalesocketError as error:
         log.warning(
-            "operation failed", operation=name, asked_by=str(caller), **_keys(request), error=str(error).split("\n", 1)[0]
+            "operation failed",
+            operation=name,
+            asked_by=str(caller),
+            **logged_arguments(request),
+            error=str(error).split("\n", 1)[0],
         )
         raise
-
-
-def _keys(request: msgspec.Struct) -> dict[str, object]:
-    """Return the arguments, for the log."""
-    return {key: value for key, value in msgspec.structs.asdict(request).items() if value is not None and key not in UNLOGGED}
 
 
 def _counts(result: object) -> dict[str, object]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -14,14 +15,16 @@ from scalesocket.cluster.link import EngineUnavailableError
 from scalesocket.cluster.peer_client import PeerClient, PeerError, RefusedError
 from scalesocket.cluster.records import Load, NodeAddress, NodeStatus, Session, Taken
 from scalesocket.cluster.requests_of_nodes import DrainNode, Identify, Identity, Operate, decode_request, encode
-from scalesocket.control.messages import ClusterDrain, Outcome
+from scalesocket.control.messages import ClusterDrain, Outcome, Say, Stop
 from scalesocket.gateway import Gateway
 from scalesocket.node.control import NodeControl
 from scalesocket.node.name_check import NameCheck
 from scalesocket.node.node import Node
 from scalesocket.node.respond import Responder
 from scalesocket.operations.lookup import OperationError
+from scalesocket.workers.own_rooms import OwnRooms
 from scalesocket.workers.site_messages import Ran
+from tests.conftest import capture_all_logs
 
 pytestmark = pytest.mark.anyio
 
@@ -162,6 +165,23 @@ async def test_only_the_process_with_the_session_is_drained() -> None:
     answer = await respond(encode(Operate(ClusterDrain(node="a"), "node b")))  # which would be passed on without end
     assert msgspec.msgpack.decode(answer, type=Ran).error == "cluster-drain is not for a node to ask"
     assert this.drained == 1
+
+
+async def test_the_node_that_carries_out_an_operation_logs_who_asked_for_what() -> None:
+    made = Responder(cast(Directory, FakeNode().directory), cast(Claims, None), lambda: True, FakeNode().drain)
+    done = Ran(result=msgspec.Raw(encode(Outcome(rooms=1, clients=2))))
+    made.own = cast(OwnRooms, SimpleNamespace(run=AsyncMock(return_value=done)))
+    say = Say(app="chat", room="a*", text="a secret")
+
+    with capture_all_logs() as events:
+        await made.respond(encode(Operate(Stop(app="chat", room="lobby"), "node b")))
+        await made.respond(encode(Operate(say, "node b")))
+
+    who = {"asked_by": "node b", "log_level": "info", "event": "operation", "is_done": True}
+    assert events == [
+        who | {"operation": "stop", "app": "chat", "room": "lobby"},
+        who | {"operation": "say", "app": "chat", "room": "a*"},
+    ]
 
 
 # --- Another process under the name of this node
