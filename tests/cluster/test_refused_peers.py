@@ -241,14 +241,14 @@ async def test_a_node_without_a_certificate_of_the_cluster_is_refused(
 async def test_silent_peers_of_a_listener_with_tls_are_ended(
     poller: Poller, contexts: Contexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "PREAMBLE_TIMEOUT", 0.3)
+    monkeypatch.setattr(peers, "PREAMBLE_TIMEOUT", 2.0)
     monkeypatch.setattr(peers, "MAX_WAITING", 3)
     with closing(BareNode(poller, contexts)) as node:
         host, port = node.address.split(":")
         silent = [socket.create_connection((host, int(port))) for _ in range(10)]
         await until(lambda: len(node.listener._handshakes) == 3)
 
-        with closing(PeerClient(SECRET, poller=poller, tls=contexts[1])) as client:
+        with closing(PeerClient(SECRET, poller=poller, tls=contexts.caller, max_ready=0)) as client:
             (await hand_over(client, node)).socket.close()
 
         await until(lambda: not node.listener._handshakes)
