@@ -244,8 +244,8 @@ async def test_orphans_of_running_programs_survive_the_death_of_the_spawner(open
 async def test_a_spawner_that_hangs_is_replaced(
     spawner: SpawnerClient, open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
-    monkeypatch.setattr(pending_starts, "SPAWN_TIMEOUT", 0.3)
     room = await open_room("cat")
+    monkeypatch.setattr(pending_starts, "SPAWN_TIMEOUT", 0.3)
     old = make_old(spawner)
     os.kill(old, signal.SIGSTOP)
 

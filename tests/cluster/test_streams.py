@@ -82,13 +82,13 @@ async def test_a_stream_ends_with_the_node_that_was_asked(node: BareNode, client
 async def test_a_stream_ends_when_the_other_node_sends_nothing_any_more(
     node: BareNode, client: PeerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outgoing_stream, "HEARTBEAT_TIMEOUT", 0.3)
+    monkeypatch.setattr(outgoing_stream, "HEARTBEAT_TIMEOUT", 1.5)
     silent = await open_stream(client, node.address, b"silent", timeout=5)
     monkeypatch.setattr(peer_stream, "HEARTBEAT_INTERVAL", 0.05)
     present = await open_stream(client, node.address, b"present", timeout=5)
 
     await until(lambda: node.sent[0].is_closed)
-    await asyncio.sleep(0.4)  # what must not happen has no event
+    await asyncio.sleep(1.6)  # what must not happen has no event
 
     assert not node.sent[1].is_closed
     for stream in (silent, present):
